@@ -1,0 +1,155 @@
+"""The command line: `omnijax train | evaluate | sample | prepare | vocab`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omnijax.errors import OmnijaxError
+
+RESUMABLE = 75
+"""Exit status of a run that a signal stopped: the same command goes on with it (EX_TEMPFAIL of sysexits.h)."""
+WRONG_INPUT = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; bad input prints one line and gives exit status 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except OmnijaxError as error:
+        print(f"omnijax: {type(error).__name__}: {error}", file=sys.stderr)
+        return WRONG_INPUT
+
+
+def _run(arguments: list[str]) -> int:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    takes_overrides = options.command in ("train", "prepare")
+    if rest and not takes_overrides:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    if takes_overrides:
+        options.overrides = rest
+    options.line = shlex.join(["omnijax", *arguments])
+    return int(options.run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="omnijax", description="One decoder-only transformer over every modality, by a two-level vocabulary."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train",
+        help="train an experiment, or go on with it",
+        description="Trains the configuration of an experiment file. Every knob of it can be overridden, as in "
+        "`--model.depth 6`; `omnijax train FILE --knobs` explains them. A run that was stopped or killed goes on "
+        "with the same command, to the same parameters, bit for bit.",
+    )
+    train.add_argument("experiment", type=Path, help="a Python file with get_config()")
+    train.add_argument("--workdir", type=Path, help="the run directory; runs/NAME by default")
+    train.add_argument("--knobs", action="store_true", help="explain every knob of the experiment, and leave")
+    train.set_defaults(run=_train)
+
+    prepare = commands.add_parser("prepare", help="build the data set of an experiment")
+    prepare.add_argument("experiment", type=Path, help="a Python file with get_config()")
+    prepare.set_defaults(run=_prepare)
+
+    evaluate = commands.add_parser(
+        "evaluate", help="measure a run on held-out data", description="Writes eval.json, samples.npz and report.html."
+    )
+    evaluate.add_argument("workdir", type=Path, metavar="RUN", help="a run directory")
+    evaluate.set_defaults(run=_evaluate)
+
+    sample = commands.add_parser(
+        "sample",
+        help="turn text, a picture or speech into another one",
+        description="For example: omnijax sample runs/demo --text seven --to image --out seven.png",
+    )
+    sample.add_argument("workdir", type=Path, metavar="RUN", help="a run directory")
+    source = sample.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", help="a word")
+    source.add_argument("--image", type=Path, metavar="FILE", help="a picture; made grey and 8×8, light on dark")
+    source.add_argument("--speech", type=Path, metavar="FILE.wav", help="a spoken word")
+    sample.add_argument("--to", required=True, choices=("text", "image", "speech"), help="what to make of it")
+    sample.add_argument("--out", type=Path, help="file for a picture (.png) or speech (.wav); text is printed")
+    sample.add_argument("--seed", type=int, default=0, help="draws the tokens")
+    sample.set_defaults(run=_sample)
+
+    vocab = commands.add_parser("vocab", help="look at the vocabulary")
+    topics = vocab.add_subparsers(dest="topic", required=True, metavar="TOPIC")
+    example = topics.add_parser("example", help="the worked example of the method: symbols and ids")
+    example.add_argument(
+        "--printed", action="store_true", help="ids as the source document prints them, one higher than it lists"
+    )
+    example.add_argument("--json", action="store_true", help="as JSON")
+    example.set_defaults(run=_vocab_example)
+    return parser
+
+
+# Commands import what they need themselves: `omnijax --help` answers at once.
+
+
+def _train(options: argparse.Namespace) -> int:
+    from omnijax.experiment import explain_knobs, load_experiment, override
+    from omnijax.train import train
+
+    config = override(load_experiment(options.experiment), options.overrides)
+    if options.knobs:
+        print(explain_knobs(config))
+        return 0
+    run = options.workdir or Path("runs") / options.experiment.stem
+    outcome = train(config, run, options.line)
+    if outcome.stopped:
+        print(f"stopped at step {outcome.step}; the same command goes on from there", file=sys.stderr)
+        return RESUMABLE
+    print(f"{run}: trained to step {outcome.step}")
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from omnijax.data.prepare import prepare
+    from omnijax.experiment import load_experiment, override
+
+    config = override(load_experiment(options.experiment), options.overrides)
+    prepare(config.data)
+    print(f"{config.data.directory}: ready")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    import rich.console
+
+    from omnijax.evaluate import evaluate, print_table
+    from omnijax.report import write_report
+
+    result = evaluate(options.workdir)
+    print_table(result, rich.console.Console())
+    print(f"report: {write_report(options.workdir)}")
+    return 0
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from omnijax.once import sample_once
+
+    source = next(name for name in ("text", "image", "speech") if getattr(options, name) is not None)
+    said = sample_once(options.workdir, source, getattr(options, source), options.to, options.out, options.seed)
+    print(said)
+    return 0
+
+
+def _vocab_example(options: argparse.Namespace) -> int:
+    from omnijax.vocab.example import worked_example
+
+    example = worked_example(options.printed)
+    if options.json:
+        print(json.dumps(example, ensure_ascii=False))
+    else:
+        print(" ".join(str(symbol) for symbol in example["symbols"]))
+        print(" ".join(str(number) for number in example["ids"]))
+    return 0

@@ -1,0 +1,285 @@
+"""Every knob of a run: nested frozen dataclasses, documented here, overridable as `--model.depth 6`.
+
+An experiment file returns one `Config`. It is saved, resolved, with the run and with each checkpoint; a run directory
+goes on only with the configuration that it was started with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from typing import Any, Literal
+
+from omnijax.errors import ConfigError
+from omnijax.vocab.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechConfig:
+    """How a waveform becomes fragments: log-mel frames, a few of them in a fragment, through a codebook."""
+
+    window_samples: int = 512
+    """Length of the Hann window, and of the Fourier transform."""
+    hop_samples: int = 138
+    """From one frame to the next."""
+    mels: int = 40
+    """Mel bands in a frame."""
+    frames: int = 4
+    """Frames in one fragment."""
+    codes: int = 289
+    """Entries of the codebook; what the speech space of the vocabulary has to hold."""
+    griffin_lim_iterations: int = 60
+    """Rounds of phase estimation when a waveform is made again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The data set, and where it lies. Everything here shapes the records: another value needs another directory."""
+
+    directory: str = "data/spoken_digits"
+    """Where the data set is, or is to be built."""
+    seed: int = 0
+    """Draws voices, rates, pitches and the held-out split."""
+    utterances: int = 8
+    """Spoken utterances, hence records, for each training image."""
+    heldout_images: int = 360
+    """Images kept from training, one record each."""
+    heldout_voices: int = 20
+    """Voice variants kept from training."""
+    sample_rate_hz: int = 11025
+    """Of the stored speech."""
+    speech: SpeechConfig = SpeechConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A kind of training document: these modalities of one record, one segment each, in this order."""
+
+    segments: tuple[str, ...]
+    """Names of modalities, for example `("image", "text")`."""
+    weights: tuple[float, ...]
+    """What a token of each segment weighs in the loss."""
+    repeats: int = 1
+    """How often every record appears in this form in an epoch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchConfig:
+    """How documents become batches."""
+
+    tasks: tuple[Task, ...]
+    rows: int = 48
+    """Rows in a global batch, over all processes."""
+    row_length: int = 256
+    """Tokens in a row; documents are packed into rows and never cut."""
+    seed: int = 0
+    """Draws the order of the documents, anew each epoch."""
+    prefetch: int = 4
+    """Batches that are made ahead on the host."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The decoder-only transformer."""
+
+    depth: int = 4
+    width: int = 128
+    heads: int = 4
+    kv_heads: int = 2
+    """Grouped-query attention: each key/value head serves `heads / kv_heads` query heads."""
+    head_size: int = 32
+    mlp_width: int = 384
+    rope_base: float = 10_000.0
+    """Longest wavelength of the rotary positions, in units of 2π tokens."""
+    dropout: float = 0.0
+    """Share of the residual updates that is dropped in training."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations and matrix products; parameters are float32."""
+    remat: Literal["none", "layer"] = "none"
+    """`layer`: keep only the input of each layer for the backward pass and compute the rest again."""
+    unroll: int = 1
+    """Layers in one iteration of the scan over layers; `depth` unrolls it, which is faster for small models on CPU."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with warm-up, cosine and clipping."""
+
+    learning_rate: float = 3e-3
+    """At the end of the warm-up."""
+    warmup_steps: int = 100
+    final_fraction: float = 0.02
+    """Of `learning_rate`, at the last step."""
+    beta1: float = 0.9
+    beta2: float = 0.98
+    weight_decay: float = 0.1
+    """On matrices only; norms and embeddings are left alone."""
+    clip_norm: float = 1.0
+    """Largest global norm of a gradient."""
+    accumulate: int = 1
+    """Micro-batches in a step; the rows of a batch are divided among them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; one of them may be -1: all that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The loop."""
+
+    steps: int = 2200
+    seed: int = 0
+    """Draws the initial parameters and the dropout."""
+    log_every: int = 20
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """How tokens are drawn."""
+
+    temperature: float = 1.0
+    """0 takes the likeliest token."""
+    top_k: int = 0
+    """Draw from the k likeliest; 0 from all."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that together have this probability."""
+    grammar: bool = True
+    """Only tokens that can still become a decodable document."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One modality as something to generate: how long it may get, and how its tokens are drawn."""
+
+    name: str
+    min_items: int
+    max_items: int
+    sample: SampleConfig = SampleConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """The modalities an evaluated direction goes through, for example `("image", "text", "speech")`."""
+
+    through: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """What `omnijax evaluate` measures, on the held-out split."""
+
+    targets: tuple[Target, ...]
+    routes: tuple[Route, ...]
+    examples: int = 360
+    """Held-out records; the first ones of the split."""
+    rows: int = 120
+    """Documents that are sampled side by side."""
+    seed: int = 0
+    show: int = 20
+    """Examples of each direction that the report gets."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    vocabulary: Vocabulary
+    data: DataConfig
+    batch: BatchConfig
+    model: ModelConfig
+    optim: OptimConfig
+    train: TrainConfig
+    eval: EvalConfig
+    mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as nested dicts and lists, as JSON has them."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def from_dict(parts: dict[str, Any]) -> Config:
+    """The configuration that `to_dict` gave.
+
+    Raises:
+        ConfigError: a knob is unknown or missing.
+    """
+    return _build(Config, parts, "config")
+
+
+def _build(kind: Any, parts: Any, path: str) -> Any:
+    """A value of a dataclass, tuple or plain type from JSON."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        return tuple(_build(arguments[0], part, f"{path}.{i}") for i, part in enumerate(parts))
+    if kind is Vocabulary:
+        return Vocabulary.from_dict(parts)
+    if not dataclasses.is_dataclass(kind):
+        return parts
+    assert isinstance(kind, type)
+    hints = typing.get_type_hints(kind)
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name in sorted(known ^ set(parts)):
+        rule = "it is missing" if name in known else "there is no such knob in this version"
+        raise ConfigError(
+            f"{path}.{name}", None if name in known else parts[name], rule, "use the version that wrote it"
+        )
+    return kind(**{name: _build(hints[name], part, f"{path}.{name}") for name, part in parts.items()})
+
+
+def _check(config: Config) -> None:
+    """Holds the parts against each other, and each number against its bounds."""
+    for path, least in (
+        ("batch.rows", 1),
+        ("batch.row_length", 2),
+        ("batch.prefetch", 1),
+        ("model.depth", 1),
+        ("model.width", 1),
+        ("model.heads", 1),
+        ("model.kv_heads", 1),
+        ("model.mlp_width", 1),
+        ("optim.warmup_steps", 0),
+        ("optim.accumulate", 1),
+        ("train.steps", 1),
+        ("train.log_every", 1),
+        ("train.checkpoint_every", 1),
+        ("train.keep_checkpoints", 1),
+        ("eval.examples", 1),
+        ("eval.rows", 1),
+        ("eval.show", 1),
+    ):
+        part, name = path.split(".")
+        value = getattr(getattr(config, part), name)
+        if value < least:
+            raise ConfigError(path, value, f"must be at least {least}", f"use {least} or more")
+    if not 0 <= config.model.dropout < 1:
+        raise ConfigError("model.dropout", config.model.dropout, "must be in [0, 1)", "use 0 for none")
+    if not config.batch.tasks:
+        raise ConfigError("batch.tasks", (), "there must be something to train on", "add a task")
+    for number, task in enumerate(config.batch.tasks):
+        field = f"batch.tasks.{number}"
+        if not task.segments or len(task.segments) != len(task.weights):
+            raise ConfigError(
+                f"{field}.weights", task.weights, f"one for each of the segments {task.segments}", "add or drop one"
+            )
+        if task.repeats < 1 or min(task.weights) < 0 or max(task.weights) <= 0:
+            raise ConfigError(
+                field, task, "repeats must be ≥ 1, weights ≥ 0 and one of them > 0", "or leave the task out"
+            )
+    targets = {target.name for target in config.eval.targets}
+    for route in config.eval.routes:
+        if len(route.through) < 2 or not set(route.through[1:]) <= targets:
+            rule = f"a source, then modalities that can be generated ({', '.join(sorted(targets))})"
+            raise ConfigError("eval.routes", route.through, rule, "add the target, or another route")

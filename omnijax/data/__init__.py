@@ -1,0 +1,1 @@
+"""From raw signals on disk to batches on the device."""

@@ -1,0 +1,93 @@
+"""A split as fragments, and its records as documents: the last place that knows the modalities by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int64
+
+from omnijax.config import DataConfig
+from omnijax.data.records import Records, load_codebook
+from omnijax.errors import ConfigError, VocabularyError
+from omnijax.modalities import Modality, PatchImage, Speech, Text
+from omnijax.vocab.documents import GENERAL, Segment
+from omnijax.vocab.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+    """Every record of a split, in fragments.
+
+    Attributes:
+        vocabulary: that the documents are for.
+        fragments: for each modality, the ids within its own space, one array a record.
+    """
+
+    vocabulary: Vocabulary
+    fragments: Mapping[str, Sequence[Int64[np.ndarray, " items"]]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.fragments.values())))
+
+    def document(self, record: int, names: Sequence[str]) -> list[Segment]:
+        """These modalities of a record, one segment each."""
+        return [segment(self.vocabulary, name, self.fragments[name][record]) for name in names]
+
+
+def segment(vocabulary: Vocabulary, name: str, ids: Int64[np.ndarray, " items"]) -> Segment:
+    """A segment of one modality: fragments where the vocabulary has a space of this name, else general tokens."""
+    spaces = [space.name for space in vocabulary.spaces]
+    marker = vocabulary.token(name) - vocabulary.control_start
+    return Segment.of(marker, spaces.index(name) if name in spaces else GENERAL, ids)
+
+
+def digit_modalities(config: DataConfig) -> dict[str, Modality]:
+    """Text, image and speech of the digits data set, by name.
+
+    Raises:
+        DataError: the codebook of the data set is missing or damaged.
+    """
+    modalities = (Text(), PatchImage(), Speech(load_codebook(config), config.speech, config.sample_rate_hz))
+    return {modality.name: modality for modality in modalities}
+
+
+def check_sizes(vocabulary: Vocabulary, modalities: Mapping[str, Modality]) -> None:
+    """Holds the vocabulary against the modalities.
+
+    Raises:
+        ConfigError: a modality has no marker or more fragments than its space has ids.
+    """
+    spaces = {space.name: space.size for space in vocabulary.spaces}
+    for name, modality in modalities.items():
+        try:
+            vocabulary.token(name)
+        except VocabularyError as error:
+            raise ConfigError(
+                "vocabulary.control", vocabulary.control, f"needs {name!r}, the marker of a modality", "add it"
+            ) from error
+        room = spaces.get(name, vocabulary.general)
+        if modality.size != room:
+            field = f"size of space {name!r}" if name in spaces else "vocabulary.general"
+            raise ConfigError(field, room, f"the modality {name!r} has {modality.size} fragments", "make them equal")
+
+
+def fragment_records(vocabulary: Vocabulary, records: Records, modalities: Mapping[str, Modality]) -> Corpus:
+    """Turns the signals of a split into fragments.
+
+    Raises:
+        ConfigError: see `check_sizes`.
+    """
+    check_sizes(vocabulary, modalities)
+    speech = modalities["speech"]
+    assert isinstance(speech, Speech)
+    images = modalities["image"].fragments(records.images)
+    return Corpus(
+        vocabulary,
+        {
+            "text": [modalities["text"].fragments(word) for word in records.words],
+            "image": list(images),
+            "speech": speech.fragments_batch(records.speech),
+        },
+    )

@@ -1,0 +1,53 @@
+"""Which documents go into which row: decided from lengths alone, so that a row's number is all there is to resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int64
+
+from omnijax.errors import DataError
+
+OPEN_ROWS = 64  # rows that still take documents; bounds the search, and how far a document strays from its place
+
+
+def pack(lengths: Int64[np.ndarray, " n"], row_length: int) -> list[list[int]]:
+    """Puts documents, in order, into the first open row with room. No document is cut, none is left out.
+
+    Args:
+        lengths: tokens of each document.
+        row_length: tokens of a row.
+
+    Returns:
+        For each row the indices of its documents.
+
+    Raises:
+        DataError: a document is longer than a row.
+    """
+    if lengths.size and lengths.max() > row_length:
+        raise DataError("document", f"{lengths.max()} tokens", f"a row has {row_length}", "raise batch.row_length")
+    shortest = int(lengths.min()) if lengths.size else 0
+    full: list[list[int]] = []
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for document, length in enumerate(lengths.tolist()):
+        row = next((row for row, left in enumerate(room) if left >= length), len(rows))
+        if row == OPEN_ROWS:
+            full.append(rows.pop(0))
+            room.pop(0)
+            row -= 1
+        if row == len(rows):
+            rows.append([])
+            room.append(row_length)
+        rows[row].append(document)
+        room[row] -= length
+        if room[row] < shortest:
+            full.append(rows.pop(row))
+            room.pop(row)
+    return full + rows
+
+
+def fill_rate(lengths: Int64[np.ndarray, " n"], rows: Sequence[Sequence[int]], row_length: int) -> float:
+    """Share of the tokens of the rows that are not padding."""
+    return float(lengths.sum() / (len(rows) * row_length)) if rows else 1.0

@@ -1,0 +1,161 @@
+"""From records to batches: order, encode, pack, batch, and shard by process. The state is one number, the step.
+
+What stands in batch i is a pure function of the corpus, the configuration and i. A run resumes by starting at its step,
+on any number of processes; nothing is buffered that a kill could lose. grain reads ahead in threads.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import TypedDict
+
+import grain
+import jax
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from omnijax.config import BatchConfig
+from omnijax.data.corpus import Corpus
+from omnijax.data.packing import pack
+from omnijax.errors import ConfigError
+from omnijax.vocab.documents import Documents
+from omnijax.vocab.encode import Encoded, encode
+
+LENGTHS_AT_ONCE = 8192
+
+
+class Batch(TypedDict):
+    """Rows of packed documents, as the model reads them; `t` is one less than the tokens of a row.
+
+    Attributes:
+        tokens: primary ids to read.
+        targets: the ids that follow them in the same document.
+        weights: of each target in the loss; 0 where none follows.
+        positions: place of each token in its document.
+        documents: which document of its row it belongs to; -1 for padding.
+        items: items of the whole rows, one number a row, for the throughput.
+    """
+
+    tokens: Int32[np.ndarray, "b t"]
+    targets: Int32[np.ndarray, "b t"]
+    weights: Float32[np.ndarray, "b t"]
+    positions: Int32[np.ndarray, "b t"]
+    documents: Int32[np.ndarray, "b t"]
+    items: Int32[np.ndarray, " b"]
+
+
+class Batches:
+    """The batches of a run, by step: a random-access source.
+
+    An epoch is every record in the form of every task, as often as the task says, in an order of its own.
+    """
+
+    def __init__(self, corpus: Corpus, config: BatchConfig, process: int = 0, processes: int = 1):
+        if config.rows % processes:
+            raise ConfigError("batch.rows", config.rows, f"must divide by the {processes} processes", "use a multiple")
+        self._corpus, self._config = corpus, config
+        self._process, self._processes = process, processes
+        forms = [task for task in config.tasks for _ in range(task.repeats)]
+        self._forms = forms
+        lengths = [self._token_counts(task.segments) for task in config.tasks for _ in range(task.repeats)]
+        self._lengths: Int64[np.ndarray, " n"] = np.concatenate(lengths)
+        self._epoch_ends = [0]
+
+    def __len__(self) -> int:
+        """As long as any run; the steps of a run end it."""
+        return 2**31 - 1
+
+    def __getitem__(self, step: int) -> Batch:
+        """The rows of this process in the batch of a step."""
+        rows_here = self._config.rows // self._processes
+        first = step * self._config.rows + self._process * rows_here
+        return self._batch([self._row(first + i) for i in range(rows_here)])
+
+    def _token_counts(self, names: tuple[str, ...]) -> Int64[np.ndarray, " n"]:
+        counts = []
+        for start in range(0, len(self._corpus), LENGTHS_AT_ONCE):
+            records = range(start, min(start + LENGTHS_AT_ONCE, len(self._corpus)))
+            documents = Documents.of(self._corpus.document(record, names) for record in records)
+            counts.append(encode(self._corpus.vocabulary, documents).document_tokens)
+        return np.concatenate(counts)
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 (one source a run)
+    def _epoch(self, epoch: int) -> list[Int64[np.ndarray, " documents"]]:
+        """Rows of an epoch, each as indices of documents."""
+        order = np.random.default_rng([self._config.seed, epoch]).permutation(self._lengths.size)
+        return [order[row] for row in pack(self._lengths[order], self._config.row_length)]
+
+    def _row(self, row: int) -> Int64[np.ndarray, " documents"]:
+        epoch = int(np.searchsorted(self._epoch_ends, row, side="right")) - 1
+        while row >= self._epoch_ends[-1]:
+            epoch = len(self._epoch_ends) - 1
+            self._epoch_ends.append(self._epoch_ends[-1] + len(self._epoch(epoch)))
+        return self._epoch(epoch)[row - self._epoch_ends[epoch]]
+
+    def _batch(self, rows: list[Int64[np.ndarray, " documents"]]) -> Batch:
+        chosen = np.concatenate(rows)
+        tasks = [self._forms[i] for i in chosen // len(self._corpus)]
+        records = chosen % len(self._corpus)
+        documents = Documents.of(
+            self._corpus.document(int(record), task.segments) for record, task in zip(records, tasks, strict=True)
+        )
+        encoded = encode(self._corpus.vocabulary, documents)
+        token_weights = np.repeat(
+            np.array([weight for task in tasks for weight in task.weights], np.float32), encoded.segment_tokens
+        )
+        row_of = np.repeat(np.arange(len(rows)), [row.size for row in rows])
+        items = np.bincount(row_of, _document_items(documents), len(rows)).astype(np.int32)
+        return lay_out(encoded, token_weights, row_of, len(rows), self._config.row_length, items)
+
+
+def lay_out(
+    encoded: Encoded,
+    token_weights: Float32[np.ndarray, " tokens"],
+    row_of: Int64[np.ndarray, " documents"],
+    rows: int,
+    row_length: int,
+    items: Int32[np.ndarray, " b"],
+) -> Batch:
+    """Lays documents, in order, into rows, and shifts targets by one within each document."""
+    counts = encoded.document_tokens
+    starts = np.cumsum(counts) - counts
+    row_starts = starts[np.searchsorted(row_of, np.arange(rows))]
+    document_of = np.repeat(np.arange(counts.size), counts)
+    place = np.arange(encoded.tokens.size) - starts[document_of]
+    column = np.arange(encoded.tokens.size) - row_starts[row_of[document_of]]
+
+    def grid(values: np.ndarray, fill: int, dtype: type) -> np.ndarray:
+        filled: np.ndarray = np.full((rows, row_length), fill, dtype)
+        filled[row_of[document_of], column] = values
+        return filled
+
+    tokens = grid(encoded.tokens, 0, np.int32)
+    documents = grid(document_of, -1, np.int32)
+    weights = grid(token_weights, 0, np.float32)
+    follows = (documents[:, 1:] == documents[:, :-1]) & (documents[:, 1:] >= 0)
+    return {
+        "tokens": tokens[:, :-1],
+        "targets": np.where(follows, tokens[:, 1:], 0),
+        "weights": np.where(follows, weights[:, 1:], np.float32(0)),
+        "positions": grid(place, 0, np.int32)[:, :-1],
+        "documents": documents[:, :-1],
+        "items": items,
+    }
+
+
+def _document_items(documents: Documents) -> Int64[np.ndarray, " documents"]:
+    ends = np.cumsum(documents.document_segments)
+    return np.diff(np.concatenate([[0], np.cumsum(documents.segment_items)])[ends], prepend=0)
+
+
+def read_ahead(batches: Batches, start: int, stop: int, ahead: int) -> Iterator[Batch]:
+    """The batches of steps `start … stop - 1`, made by a grain thread up to `ahead` before they are asked for."""
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=max(ahead, 1))
+    steps = grain.MapDataset.range(start, stop)
+    return iter(steps.map(batches.__getitem__).to_iter_dataset(options))
+
+
+def for_this_process(corpus: Corpus, config: BatchConfig) -> Batches:
+    """The batches of the process that asks, of a run on all processes."""
+    return Batches(corpus, config, jax.process_index(), jax.process_count())

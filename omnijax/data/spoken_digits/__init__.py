@@ -1,0 +1,1 @@
+"""TFDS package of the data set `spoken_digits`."""

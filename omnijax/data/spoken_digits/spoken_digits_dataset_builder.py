@@ -1,0 +1,188 @@
+"""TFDS builder of `spoken_digits`: real pictures of digits, their names, and the names spoken by espeak-ng.
+
+It needs no TensorFlow: plain tensors and text, ArrayRecord files. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import scipy.signal
+import sklearn.datasets
+import tensorflow_datasets as tfds
+from jaxtyping import Float32, Int16, Int64, UInt8
+
+from omnijax import errors
+from omnijax.data import espeak
+from omnijax.data.records import WORDS
+
+RATES_WORDS_PER_MINUTE = (140, 220)
+PITCHES = (30, 70)  # 50 is a voice's own pitch
+_RMS, _PEAK = 0.1, 0.99
+_SILENCE = 0.01  # of the peak: 40 dB below
+_MARGIN_SECONDS = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What shapes the records.
+
+    Attributes:
+        seed: draws the held-out images and voices, and each utterance's voice, rate and pitch.
+        utterances: records for each training image.
+        heldout_images: images in the split `heldout`, one record each.
+        heldout_voices: voice variants that only the split `heldout` has.
+        sample_rate_hz: of the stored speech.
+    """
+
+    seed: int = 0
+    utterances: int = 8
+    heldout_images: int = 360
+    heldout_voices: int = 20
+    sample_rate_hz: int = 11025
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Builder of `spoken_digits`; see README.md beside this file."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+
+    def __init__(
+        self, *, settings: Settings = Settings(), on_record: Callable[[], object] = lambda: None, **tfds_options: Any
+    ) -> None:
+        """Makes the builder.
+
+        Args:
+            settings: what shapes the records.
+            on_record: called after each record (for a progress bar).
+            **tfds_options: those of `tfds.core.DatasetBuilder`.
+        """
+        self.settings, self.on_record = settings, on_record
+        super().__init__(**tfds_options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Tensor(shape=(8, 8), dtype=np.uint8),
+                "label": tfds.features.Tensor(shape=(), dtype=np.int64),
+                "word": tfds.features.Text(),
+                "speech": tfds.features.Tensor(shape=(None,), dtype=np.int16, encoding="bytes"),
+                "voice": tfds.features.Text(),
+                "rate": tfds.features.Tensor(shape=(), dtype=np.int64),
+                "pitch": tfds.features.Tensor(shape=(), dtype=np.int64),
+                "image_index": tfds.features.Tensor(shape=(), dtype=np.int64),
+            }
+        )
+        return self.dataset_info_from_configs(
+            features=features,
+            homepage="https://scikit-learn.org/stable/datasets/toy_dataset.html#digits-dataset",
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        return {split: self._generate_examples(split) for split in ("train", "heldout")}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        settings = self.settings
+        images, labels = load_images()
+        held_out = split == "heldout"
+        chosen = split_images(labels, settings.heldout_images, settings.seed)[held_out]
+        synthesizer = espeak.Synthesizer()  # one a split: what it says depends on what it said before
+        voices = split_voices(synthesizer.variants, settings.heldout_voices, settings.seed)[held_out]
+        random = np.random.default_rng((settings.seed, 2, held_out))
+        for key, index in enumerate(np.repeat(chosen, 1 if held_out else settings.utterances)):
+            label = int(labels[index])
+            voice = voices[random.integers(len(voices))]
+            rate = int(random.integers(RATES_WORDS_PER_MINUTE[0], RATES_WORDS_PER_MINUTE[1] + 1))
+            pitch = int(random.integers(PITCHES[0], PITCHES[1] + 1))
+            spoken = synthesizer.speak(WORDS[label], voice, rate, pitch)
+            yield (
+                key,
+                {
+                    "image": images[index],
+                    "label": label,
+                    "word": WORDS[label],
+                    "speech": clean(spoken, synthesizer.sample_rate_hz, settings.sample_rate_hz),
+                    "voice": voice,
+                    "rate": rate,
+                    "pitch": pitch,
+                    "image_index": int(index),
+                },
+            )
+            self.on_record()
+
+
+def check(settings: Settings) -> None:
+    """Checks the ranges of settings.
+
+    Raises:
+        ConfigError: a value that no data set can be built with.
+        PlatformError: the speech synthesiser is missing.
+    """
+    images, voices = len(load_images()[1]), len(espeak.Synthesizer().variants)
+    ranges = {
+        "utterances": (1, 1000),
+        "heldout_images": (1, images - 1),
+        "heldout_voices": (1, voices - 1),
+        "sample_rate_hz": (4000, 48000),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            rule = f"it must be between {low} and {high}"
+            raise errors.ConfigError(f"data.{name}", value, rule, "choose a number in this range")
+
+
+def count_records(settings: Settings) -> int:
+    """Returns the number of records in both splits."""
+    return (len(load_images()[1]) - settings.heldout_images) * settings.utterances + settings.heldout_images
+
+
+def load_images() -> tuple[UInt8[np.ndarray, "n 8 8"], Int64[np.ndarray, " n"]]:
+    """Returns scikit-learn's 1,797 digits, grey levels 0 to 16, and what digit each is."""
+    digits = sklearn.datasets.load_digits()
+    return digits.images.astype(np.uint8), digits.target.astype(np.int64)
+
+
+def split_images(
+    labels: Int64[np.ndarray, " n"], heldout: int, seed: int
+) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " heldout"]]:
+    """Divides image indices into training and held-out ones, each digit in the same proportion."""
+    random = np.random.default_rng((seed, 0))
+    # Each image's rank among those of its digit, as a share: the lowest shares are a stratified sample.
+    share = np.empty(len(labels))
+    for label in np.unique(labels):
+        where = np.flatnonzero(labels == label)
+        share[random.permutation(where)] = (np.arange(len(where)) + random.random()) / len(where)
+    order = np.argsort(share, kind="stable")
+    return np.sort(order[heldout:]), np.sort(order[:heldout])
+
+
+def split_voices(variants: tuple[str, ...], heldout: int, seed: int) -> tuple[list[str], list[str]]:
+    """Divides voice variants at random into training and held-out ones."""
+    order = np.random.default_rng((seed, 1)).permutation(len(variants))
+    return [variants[k] for k in sorted(order[heldout:])], [variants[k] for k in sorted(order[:heldout])]
+
+
+def clean(spoken: Int16[np.ndarray, " n"], from_hz: int, to_hz: int) -> Int16[np.ndarray, " m"]:
+    """Cuts silence off both ends, resamples, and scales to one loudness (root mean square 0.1 of full scale).
+
+    Raises:
+        DataError: there is nothing but silence.
+    """
+    waveform: Float32[np.ndarray, " n"] = spoken.astype(np.float32)
+    loud = np.flatnonzero(np.abs(waveform) > _SILENCE * np.abs(waveform).max(initial=1))
+    if not len(loud):
+        rule = "an utterance must hold more than silence"
+        raise errors.DataError("speech", len(spoken), rule, "report the version of espeakng-loader")
+    margin = round(_MARGIN_SECONDS * from_hz)
+    waveform = waveform[max(loud[0] - margin, 0) : loud[-1] + margin]
+    divisor = math.gcd(from_hz, to_hz)
+    waveform = scipy.signal.resample_poly(waveform, to_hz // divisor, from_hz // divisor).astype(np.float32)
+    scale = min(_RMS / np.sqrt(np.mean(np.square(waveform))), _PEAK / np.abs(waveform).max())
+    return np.round(32767 * scale * waveform).astype(np.int16)

@@ -1,0 +1,42 @@
+"""Every error a user can cause: typed, and naming the field, the value, the rule and the fix."""
+
+from __future__ import annotations
+
+
+class OmnijaxError(Exception):
+    """Base of all errors that bad input causes.
+
+    Attributes:
+        field: dotted name of what is wrong, as the user wrote it (`vocabulary.base`).
+        value: the value found there.
+        rule: what has to hold.
+        fix: what to do about it.
+    """
+
+    def __init__(self, field: str, value: object, rule: str, fix: str):
+        self.field, self.value, self.rule, self.fix = field, value, rule, fix
+        super().__init__(f"{field} = {value!r}: {rule}. Fix: {fix}.")
+
+
+class ConfigError(OmnijaxError):
+    """A knob has a value that can't work, or doesn't exist."""
+
+
+class VocabularyError(OmnijaxError):
+    """A vocabulary that can't be read back, or a document that it can't write."""
+
+
+class DataError(OmnijaxError):
+    """Data that is missing, damaged, or not what the configuration says."""
+
+
+class CheckpointError(OmnijaxError):
+    """A run directory or checkpoint that belongs to something else."""
+
+
+class PlatformError(OmnijaxError):
+    """Something this machine lacks (a library, a device)."""
+
+
+class NonFiniteLossError(OmnijaxError, FloatingPointError):
+    """Training met a loss or gradient that is not a finite number."""

@@ -1,0 +1,87 @@
+"""Experiment files, and overriding what they configure."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import importlib.util
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from omnijax.config import Config
+from omnijax.errors import ConfigError
+
+
+def load_experiment(path: Path) -> Config:
+    """The configuration of an experiment file: a Python file with `get_config()`.
+
+    Raises:
+        ConfigError: no such file, or it has no `get_config` that gives a `Config`.
+    """
+    if not path.is_file():
+        raise ConfigError("experiment", str(path), "there is no such file", "give the path of an experiment file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError("experiment", str(path), "it must be a Python file", "give one that ends with .py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config() if hasattr(module, "get_config") else None
+    if not isinstance(config, Config):
+        raise ConfigError("experiment", str(path), "its get_config() must return a Config", "see experiments/digits.py")
+    return config
+
+
+def override(config: Config, arguments: Sequence[str]) -> Config:
+    """The configuration with knobs set from a command line, as in `--model.depth 6`.
+
+    Raises:
+        ConfigError: a knob that doesn't exist (with the nearest that does), or a value of another type.
+    """
+    if not arguments:
+        return config
+    names = [name for name, _ in _knobs(config)]
+    for argument in arguments:
+        name = argument.removeprefix("--").split("=")[0].replace("-", "_")
+        if argument.startswith("--") and name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+            fix = f"did you mean {' or '.join(near)}?" if near else "see --knobs for all of them"
+            raise ConfigError("override", argument, "there is no such knob", fix)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(complaint), contextlib.redirect_stderr(complaint):
+            return _parse(config, arguments)
+    except SystemExit as error:
+        said = complaint.getvalue().split("Error parsing ")[-1].split("\n")[0].strip(" │|")
+        rule = f"it must fit the type of the knob ({said})"
+        raise ConfigError("override", " ".join(arguments), rule, "see --knobs for the values as they are") from error
+
+
+def explain_knobs(config: Config) -> str:
+    """Every knob with its meaning, its type and its value."""
+    said = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
+        _parse(config, ["--help"])
+    return said.getvalue()
+
+
+def _parse(config: Config, arguments: Sequence[str]) -> Config:
+    settings = (tyro.conf.AvoidSubcommands,)
+    return tyro.cli(Config, prog="knobs", default=config, args=list(arguments), use_underscores=True, config=settings)
+
+
+def _knobs(part: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names of the plain values of a configuration; parts of tuples of dataclasses by number."""
+    if dataclasses.is_dataclass(part):
+        children = [(field.name, getattr(part, field.name)) for field in dataclasses.fields(part)]
+    elif isinstance(part, tuple) and part and dataclasses.is_dataclass(part[0]):
+        children = [(str(number), child) for number, child in enumerate(part)]
+    else:
+        yield path, part
+        return
+    for name, child in children:
+        yield from _knobs(child, f"{path}.{name}" if path else name)

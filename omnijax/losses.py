@@ -1,0 +1,58 @@
+"""Next-token loss, weighted, and its parts by kind of token."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from omnijax.vocab.kinds import kind_names, token_kinds
+from omnijax.vocab.vocabulary import Vocabulary
+
+
+class LossParts(NamedTuple):
+    """Sums over tokens, so that parts of a batch add up.
+
+    Attributes:
+        loss: Σ weight · nats.
+        weight: Σ weight.
+        correct: Σ weight · [the likeliest token is the target].
+        kind_loss: float32[kinds], nats of the tokens of each kind (`kind_names`), unweighted.
+        kind_count: float32[kinds], how many there are.
+    """
+
+    loss: Float[Array, ""]
+    weight: Float[Array, ""]
+    correct: Float[Array, ""]
+    kind_loss: Float[Array, " k"]
+    kind_count: Float[Array, " k"]
+
+
+def next_token_loss(
+    vocabulary: Vocabulary,
+    logits_btv: Float[Array, "b t v"],
+    tokens_bt: Int[Array, "b t"],
+    targets_bt: Int[Array, "b t"],
+    weights_bt: Float[Array, "b t"],
+) -> LossParts:
+    """Cross-entropy of each target under the logits at the token before it; log-sum-exp in float32.
+
+    Targets of weight 0 count nowhere.
+    """
+    logits_btv = logits_btv.astype(jnp.float32)
+    chosen_bt = jnp.take_along_axis(logits_btv, targets_bt[..., None], axis=-1)[..., 0]
+    nats_bt = jax.nn.logsumexp(logits_btv, axis=-1) - chosen_bt
+    correct_bt = jnp.argmax(logits_btv, axis=-1) == targets_bt
+    # The marker of a document is never a target, so kinds are read off the whole row.
+    row_bt = jnp.concatenate([tokens_bt, targets_bt[:, -1:]], axis=1)
+    kinds_bt = token_kinds(vocabulary, row_bt)[:, 1:]
+    kinds_btk = jax.nn.one_hot(kinds_bt, len(kind_names(vocabulary))) * (weights_bt > 0)[..., None]
+    return LossParts(
+        jnp.sum(nats_bt * weights_bt),
+        jnp.sum(weights_bt),
+        jnp.sum(correct_bt * weights_bt),
+        jnp.einsum("bt,btk->k", jax.lax.stop_gradient(nats_bt), kinds_btk),
+        jnp.sum(kinds_btk, axis=(0, 1)),
+    )

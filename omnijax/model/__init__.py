@@ -1,0 +1,1 @@
+"""The model: a decoder-only transformer that knows nothing but token ids."""

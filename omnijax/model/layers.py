@@ -1,0 +1,70 @@
+"""The parts of a layer that mix nothing over positions: norm, gated MLP, rotary positions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+NORM_EPSILON = 1e-6
+
+
+def normal(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, scale: float = 1.0) -> nnx.Param:
+    """A parameter drawn with variance scale² / fan_in, float32."""
+    return nnx.Param(jax.random.normal(key, shape, jnp.float32) * (scale * fan_in**-0.5))
+
+
+class RMSNorm(nnx.Module):
+    """Divides by the root mean square over the last axis, and scales (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+
+    def __init__(self, width: int):
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        """Computes in float32, returns the dtype of `x`."""
+        x32 = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + NORM_EPSILON)
+        scale = self.scale[...].reshape((1,) * (x.ndim - 1) + (-1,))
+        return (x32 * inverse * scale).astype(x.dtype)
+
+
+class GatedMLP(nnx.Module):
+    """down(silu(gate(x)) · up(x)) (Shazeer 2020, arXiv:2002.05202)."""
+
+    def __init__(self, key: PRNGKeyArray, width: int, mlp_width: int, out_scale: float):
+        gate, up, down = jax.random.split(key, 3)
+        self.gate = normal(gate, (width, mlp_width), width)
+        self.up = normal(up, (width, mlp_width), width)
+        self.down = normal(down, (mlp_width, width), mlp_width, out_scale)
+
+    def __call__(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        """Returns the dtype of `x_btd`."""
+        dtype = x_btd.dtype
+        h_btf = jax.nn.silu(x_btd @ self.gate[...].astype(dtype)) * (x_btd @ self.up[...].astype(dtype))
+        return h_btf @ self.down[...].astype(dtype)
+
+
+class Rotations(NamedTuple):
+    """Cosine and sine of the angles that positions turn by, float32[b, t, 1, k / 2]; the same for all layers."""
+
+    cos: Float[Array, "b t 1 k"]
+    sin: Float[Array, "b t 1 k"]
+
+
+def rotations_at(positions_bt: Int[Array, "b t"], head_size: int, base: float) -> Rotations:
+    """Rotary positions: pair i turns by position · base^(-2i / head_size) (Su et al. 2021, arXiv:2104.09864)."""
+    half = head_size // 2
+    frequencies = jnp.exp(-jnp.log(base) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions_bt[..., None, None].astype(jnp.float32) * frequencies[None, None, None, :]
+    return Rotations(jnp.cos(angles), jnp.sin(angles))
+
+
+def rotate(x_bthk: Float[Array, "b t h k"], rotations: Rotations) -> Float[Array, "b t h k"]:
+    """Turns the pairs (i, i + k / 2) of each head."""
+    first, second = jnp.split(x_bthk.astype(jnp.float32), 2, axis=-1)
+    cos, sin = rotations
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x_bthk.dtype)

@@ -1,0 +1,94 @@
+"""The run directory: who it belongs to, and what it was made with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from omnijax.config import Config, from_dict, to_dict
+from omnijax.errors import CheckpointError
+from omnijax.model.transformer import parameter_count
+
+CONFIG, RUN = "config.json", "run.json"
+PACKAGES = ("omnijax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+
+def claim(run: Path, config: Config, params: Any, command: str) -> None:
+    """Makes the directory this configuration's, or checks that it is.
+
+    Raises:
+        CheckpointError: it belongs to another configuration, or is no run directory.
+    """
+    path = run / CONFIG
+    if run.exists() and not path.exists() and any(run.iterdir()):
+        raise CheckpointError("workdir", str(run), "it holds something that is no run", "choose a new directory")
+    if path.exists():
+        differ = _differences(json.loads(path.read_text()), to_dict(config))
+        if differ:
+            rule = f"it belongs to a run with another configuration: {'; '.join(differ[:4])}"
+            raise CheckpointError(
+                "workdir", str(run), rule, "choose another --workdir, or the configuration of the run"
+            )
+    if jax.process_index() != 0:
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    _write(path, to_dict(config))
+    _write(
+        run / RUN,
+        {
+            "command": command,
+            "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
+            "device": device(),
+            "parameters": parameter_count(params),
+            "vocabulary_size": config.vocabulary.size,
+            "vocabulary": config.vocabulary.fingerprint,
+        },
+    )
+
+
+def load_config(run: Path) -> Config:
+    """The configuration of a run.
+
+    Raises:
+        CheckpointError: the directory is none of a run.
+    """
+    path = run / CONFIG
+    if not path.exists():
+        raise CheckpointError("run", str(run), f"it has no {CONFIG}", "give the directory that `omnijax train` wrote")
+    return from_dict(json.loads(path.read_text()))
+
+
+def device() -> str:
+    """The devices, in words."""
+    kind = jax.devices()[0].device_kind
+    return f"{jax.device_count()} × {kind} ({platform.machine()})"
+
+
+def _differences(there: Any, wanted: Any, path: str = "") -> list[str]:
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        keys = sorted(there.keys() | wanted.keys())
+        absent = object()
+        return [
+            line
+            for key in keys
+            for line in _differences(
+                there.get(key, absent),
+                wanted.get(key, absent),
+                f"{path}.{key}" if path else key,
+            )
+        ]
+    if there == wanted:
+        return []
+    return [f"{path} is {there!r} there and {wanted!r} here"]
+
+
+def _write(path: Path, content: Any) -> None:
+    """Writes through a temporary file, so that a kill leaves the old file or the new one."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""The two-level vocabulary: a value, an encoder, a decoder, a grammar and exact likelihoods."""

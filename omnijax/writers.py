@@ -1,0 +1,93 @@
+"""Where the figures of a run go: `metrics.jsonl`, TensorBoard, and a line or a bar for whoever watches."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import rich.console
+import rich.progress
+import tensorboardX
+
+METRICS = "metrics.jsonl"
+
+
+class Writer:
+    """Writes the metrics of a run, from process 0 alone; a context manager.
+
+    On resuming, lines of steps that will be done again are dropped, so that a step stands once.
+    """
+
+    def __init__(self, run: pathlib.Path, start: int, steps: int):
+        self._active = jax.process_index() == 0
+        if not self._active:
+            return
+        path = run / METRICS
+        kept = _lines_until(path, start)
+        path.write_text("".join(kept))
+        self._before = float(json.loads(kept[-1])["seconds"]) if kept else 0.0
+        self._file = path.open("a", buffering=1)
+        self._board = tensorboardX.SummaryWriter(str(run / "tensorboard"), purge_step=start)
+        self._console = rich.console.Console(soft_wrap=True)
+        self._progress = rich.progress.Progress(
+            rich.progress.TextColumn("training"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[note]}"),
+            rich.progress.TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("training", total=steps, completed=start, note="compiling …")
+        self._line_every, self._next_line = max(1, steps // 20), start
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> Writer:
+        if self._active:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._active:
+            self._progress.stop()
+            self._file.close()
+            self._board.close()
+
+    def advance(self, step: int) -> None:
+        """Moves the bar."""
+        if self._active:
+            self._progress.update(self._task, completed=step)
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """One line of `metrics.jsonl`, the same in TensorBoard, and on a terminal's bar or in the log."""
+        if not self._active:
+            return
+        metrics = {**metrics, "seconds": self._before + time.perf_counter() - self._started}
+        self._file.write(json.dumps({"step": step, **{name: _short(value) for name, value in metrics.items()}}) + "\n")
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, step)
+        note = (
+            f"loss {metrics['loss']:.3f} · {metrics['tokens_per_second']:,.0f} tokens/s · "
+            f"{metrics['items_per_second']:,.0f} items/s"
+        )
+        self._progress.update(self._task, completed=step, note=note)
+        if not self._console.is_terminal and step >= self._next_line:
+            self._next_line = step + self._line_every
+            self._console.print(f"step {step:5d} · {note} · {metrics['seconds']:.0f} s", highlight=False)
+
+
+def _lines_until(path: pathlib.Path, step: int) -> list[str]:
+    """The whole lines of steps up to `step`; a line that a kill cut off is none."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
+
+
+def _short(value: Any) -> float:
+    """Seven significant digits: all that a float32 has."""
+    return float(np.format_float_positional(value, precision=7, fractional=False))

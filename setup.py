@@ -1,0 +1,89 @@
+"""Package metadata of omnijax: version floors, extras, the console script. Tool settings are in pyproject.toml.
+
+Floors are what a Colab runtime preinstalls; there are no upper caps. Sets that were tried together are in
+launch/constraints/, and the Makefile installs under one of them.
+"""
+
+import ast
+import pathlib
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """The version in omnijax/__init__.py, read without importing: the import would need what is being installed."""
+    tree = ast.parse((ROOT / "omnijax" / "__init__.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(
+            getattr(target, "id", None) == "__version__" for target in node.targets
+        ):
+            return str(ast.literal_eval(node.value))
+    raise RuntimeError("omnijax/__init__.py has no line `__version__ = ...`")
+
+
+CORE = [
+    "jax>=0.7.2",
+    "flax>=0.11.2",
+    "optax>=0.2.5",
+    "orbax-checkpoint>=0.12.4",
+    "tensorflow-datasets>=4.9.9",
+    "grain>=0.2.16",
+    "absl-py>=1.4",  # grain's workers read absl flags, which somebody has to mark as parsed
+    "array_record>=0.8",
+    "etils>=1.13",
+    "importlib_resources",  # tensorflow-datasets imports it for a dataset's README, and doesn't declare it
+    "jaxtyping>=0.3",
+    "numpy>=2.0",
+    "rich>=13.9",
+    "tensorboardX>=2.6.4",
+    "tyro>=0.9.2",
+]
+# The demonstration: real digits, their speech, the judges, the figures of the report.
+DEMO = [
+    "espeakng-loader>=0.2.4",
+    "matplotlib>=3.10",
+    "pillow>=11",
+    "scikit-learn>=1.6",
+    "scipy>=1.14",
+]
+TEST = [
+    *DEMO,
+    "beartype>=0.20",
+    "hypothesis>=6.120",
+    "mypy>=1.18",
+    "packaging>=24",
+    "pytest>=8.4",
+    "ruff>=0.14",
+]
+
+setup(
+    name="omnijax",
+    version=read_version(),
+    description="One transformer over text, images and speech, through a small two-level vocabulary, in JAX.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["omnijax", "omnijax.*"]),
+    package_data={"": ["README.md", "CITATIONS.bib", "TAGS.txt", "py.typed"]},
+    install_requires=CORE,
+    extras_require={
+        "demo": DEMO,
+        "test": TEST,
+        "tpu": ["jax[tpu]>=0.7.2"],
+        # CUDA 13 wheels need an NVIDIA driver of the 580 series or newer; with an older one install jax[cuda12].
+        "cuda": ["jax[cuda13]>=0.7.2"],
+    },
+    entry_points={"console_scripts": ["omnijax = omnijax.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

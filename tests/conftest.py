@@ -1,0 +1,29 @@
+"""What holds for all tests: 8 fake CPU devices, no silent rank promotion, reproducible hypothesis runs."""
+
+import os
+import pathlib
+import re
+
+# Set before JAX is imported, and in the environment, so that commands which tests start see the same devices.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+# The older way of saying it must not contradict.
+os.environ["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
+# Tests draw figures without a display.
+os.environ["MPLBACKEND"] = "agg"
+# Many tests, and the commands they start, compile the same step: once is enough. The results are the same bits.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+import hypothesis
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+assert jax.device_count() == 8, f"tests need 8 fake CPU devices, found {jax.devices()}: was JAX initialised before?"
+
+# The same examples on every run. `pytest --hypothesis-profile explore` looks further.
+hypothesis.settings.register_profile("house", derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("explore", derandomize=False, deadline=None, max_examples=2000)
+hypothesis.settings.load_profile("house")
