@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from omnijax.errors import VocabularyError
+from omnijax.vocab.checks import check_items, check_segments
 from omnijax.vocab.digits import digit_counts
 from omnijax.vocab.documents import GENERAL, UNMARKED, Documents
 from omnijax.vocab.vocabulary import Vocabulary
@@ -40,6 +40,7 @@ def encode(vocabulary: Vocabulary, documents: Documents) -> Encoded:
     Raises:
         VocabularyError: an id outside its space, more items than position tokens, or an item that can't stand there.
     """
+    check_segments(vocabulary, documents)
     segment_count = documents.segment_items.size
     segment_of = np.repeat(np.arange(segment_count), documents.segment_items)
     first_item = np.cumsum(documents.segment_items) - documents.segment_items
@@ -47,7 +48,7 @@ def encode(vocabulary: Vocabulary, documents: Documents) -> Encoded:
     fragment = documents.spaces != GENERAL
     marked = documents.segment_markers != UNMARKED
     context = _segment_contexts(vocabulary, documents)[segment_of]
-    _check(vocabulary, documents, segment_of, context, item_position)
+    check_items(vocabulary, documents, segment_of, context, item_position)
 
     tables = vocabulary.contexts
     space_context = np.where(fragment, documents.spaces + 1, 0)
@@ -119,91 +120,3 @@ def _write_fragments(
         numbers, digits = np.divmod(numbers, vocabulary.base)
         written = widths > place
         tokens[(starts + widths - 1 - place)[written]] = vocabulary.digit_start + digits[written]
-
-
-def _check(
-    vocabulary: Vocabulary,
-    documents: Documents,
-    segment_of: NDArray[np.int64],
-    context: NDArray[np.int64],
-    item_position: NDArray[np.int64],
-) -> None:
-    spaces, ids = documents.spaces, documents.ids
-    fragment = spaces != GENERAL
-    if (documents.document_segments < 1).any():
-        raise VocabularyError("document_segments", 0, "a document has at least one segment", "drop the empty document")
-
-    def refuse(wrong: NDArray[np.bool_], field: str, values: NDArray, rule: str, fix: str) -> None:
-        if wrong.any():
-            item = int(np.argmax(wrong))
-            where = f"item {item_position[item]} of segment {segment_of[item]}: {field}"
-            raise VocabularyError(where, int(values[item]), rule, fix)
-
-    names = ", ".join(space.name for space in vocabulary.spaces)
-    refuse(
-        (spaces < GENERAL) | (spaces >= len(vocabulary.spaces)),
-        "space",
-        spaces,
-        f"the spaces are {names}",
-        "use their index",
-    )
-    sizes = np.append([space.size for space in vocabulary.spaces], vocabulary.general)  # GENERAL is -1: the last row
-    limits = sizes[spaces]
-    bad_id = (ids < 0) | (ids >= limits)
-    if bad_id.any():
-        item = int(np.argmax(bad_id))
-        kind = vocabulary.spaces[spaces[item]].name if fragment[item] else "general"
-        refuse(
-            bad_id,
-            f"id in {kind}",
-            ids,
-            f"must be in 0 … {limits[item] - 1}",
-            "check the modality that made it, or enlarge the space",
-        )
-    refuse(
-        (context > 0) & (spaces != context - 1),
-        "space",
-        spaces,
-        "a segment opened by the marker of a space holds fragments of that space alone",
-        "put the item into a segment of its own",
-    )
-    refuse(
-        (context == 0) & fragment & (vocabulary.contexts.sizes[0] == 0),
-        "space",
-        spaces,
-        "with fixed width and several spaces only a marker says how many digits there are",
-        "open the segment with the control token of its space",
-    )
-    markers = documents.segment_markers
-    if ((markers < UNMARKED) | (markers >= len(vocabulary.control))).any() or (
-        vocabulary.end is not None and (markers == vocabulary.end - vocabulary.control_start).any()
-    ):
-        raise VocabularyError(
-            "segment_markers", markers.tolist(), "must be control tokens other than eos, or -1", "check the markers"
-        )
-    later = np.ones(markers.size, bool)
-    later[np.cumsum(documents.document_segments) - documents.document_segments] = False
-    if (later & (markers == UNMARKED)).any():
-        raise VocabularyError(
-            "segment_markers",
-            UNMARKED,
-            "only the first segment can go without a marker",
-            "give each later one a control token",
-        )
-    if vocabulary.position != "none":
-        refuse(
-            fragment & (item_position >= vocabulary.positions),
-            "position",
-            item_position,
-            f"there are {vocabulary.positions} position tokens, for items 1 … {vocabulary.positions - 1}",
-            "raise vocabulary.positions, or use more, shorter segments",
-        )
-    elif vocabulary.layout == "grouped":
-        after_fragment = np.concatenate([[False], fragment[:-1]]) & (item_position > 1)
-        refuse(
-            ~fragment & after_fragment,
-            "kind",
-            spaces,
-            "grouped without position tokens can't say that a general token stood after a fragment",
-            "put general tokens first, or use position tokens",
-        )

@@ -113,13 +113,16 @@ class Grammar:
             position = column - v.position_start
             mask |= (position >= first[:, None]) & (position <= last[:, None]) & (column < v.digit_start)
         closes = free & (items >= least)
+        untouched = free & (state.marker < 0) & (state.after_aos == 0) & (items == 0)
         if v.layout == "grouped":
             fragments_follow = (t.sizes[context] > 0) & room
             boundary = free & (state.after_aos == 0) & (fragments_follow | (items >= least))
             mask |= boundary[:, None] & (column == v.aos)
-            untouched = (state.marker < 0) & (items == 0)
-            closes &= (state.after_aos > 0) | untouched
-        mask |= closes[:, None] & t.closers
+            closes &= state.after_aos > 0
+        # A document begins with its first segment: before that a marker can stand, but no end.
+        closes &= ~untouched
+        mask |= (closes | untouched)[:, None] & t.closers & ~t.ends
+        mask |= closes[:, None] & t.closers & t.ends
         ended = (state.ended > 0) | (closes if v.end is None else False)
         return mask | (ended[:, None] & (column == PAD))
 
