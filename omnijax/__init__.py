@@ -1,3 +1,82 @@
-"""omnijax: one decoder-only transformer over every modality, by means of a two-level vocabulary."""
+"""omnijax: one decoder-only transformer over every modality, by means of a two-level vocabulary.
+
+The names below are the public API; each is imported when it is first used, so that `import omnijax` costs nothing.
+Training and evaluating a run are `omnijax.train.train` and `omnijax.evaluate.evaluate`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omnijax.config import Config
+    from omnijax.errors import OmnijaxError
+    from omnijax.evaluate import load_run
+    from omnijax.experiment import load_experiment, override
+    from omnijax.generate import Generator
+    from omnijax.model.transformer import Transformer
+    from omnijax.report import write_report
+    from omnijax.sample import Sampler
+    from omnijax.vocab.assemble import assemble
+    from omnijax.vocab.decode import decode
+    from omnijax.vocab.documents import Documents, Segment
+    from omnijax.vocab.encode import encode
+    from omnijax.vocab.grammar import Grammar
+    from omnijax.vocab.likelihood import item_bits, token_bits
+    from omnijax.vocab.vocabulary import Space, Vocabulary
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "Documents",
+    "Generator",
+    "Grammar",
+    "OmnijaxError",
+    "Sampler",
+    "Segment",
+    "Space",
+    "Transformer",
+    "Vocabulary",
+    "assemble",
+    "decode",
+    "encode",
+    "item_bits",
+    "load_experiment",
+    "load_run",
+    "override",
+    "token_bits",
+    "write_report",
+]
+
+_HOME = {
+    "Config": "config",
+    "Documents": "vocab.documents",
+    "Generator": "generate",
+    "Grammar": "vocab.grammar",
+    "OmnijaxError": "errors",
+    "Sampler": "sample",
+    "Segment": "vocab.documents",
+    "Space": "vocab.vocabulary",
+    "Transformer": "model.transformer",
+    "Vocabulary": "vocab.vocabulary",
+    "assemble": "vocab.assemble",
+    "decode": "vocab.decode",
+    "encode": "vocab.encode",
+    "item_bits": "vocab.likelihood",
+    "load_experiment": "experiment",
+    "load_run": "evaluate",
+    "override": "experiment",
+    "token_bits": "vocab.likelihood",
+    "write_report": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name at its first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -110,6 +110,8 @@ def decode(vocabulary: Vocabulary, tokens: Int[Array, "*b t"]) -> Reading:
         raise VocabularyError(
             "tokens", tokens.shape, "tokens × positions must stay below 2^31", "decode shorter streams"
         )
+    if tokens.dtype.itemsize > 4:  # must not wrap around to a token
+        tokens = jnp.where((tokens >= 0) & (tokens < vocabulary.size), tokens.astype(jnp.int32), vocabulary.size)
     return _decode(vocabulary, tokens.astype(jnp.int32))
 
 

@@ -28,7 +28,7 @@ class Encoded(NamedTuple):
 
     def split(self) -> list[NDArray[np.int32]]:
         """The tokens of each document."""
-        return np.split(self.tokens, np.cumsum(self.document_tokens)[:-1])
+        return np.split(self.tokens, np.cumsum(self.document_tokens))[:-1]
 
 
 def encode(vocabulary: Vocabulary, documents: Documents) -> Encoded:

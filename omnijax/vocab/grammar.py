@@ -103,7 +103,8 @@ class Grammar:
         if v.position != "none":
             fragment &= items < v.positions - 1
 
-        column = jnp.arange(v.size)
+        column = jnp.arange(v.size)[None, :]
+        closers, ends = t.closers[None, :], t.ends[None, :]
         general = free & room & (context == 0) & ((state.after_aos == 0) if v.layout == "grouped" else True)
         mask = general[:, None] & (column >= 1) & (column < v.position_start)
         digit_limit = self._digit_limit(state, context, fragment)
@@ -121,8 +122,8 @@ class Grammar:
             closes &= state.after_aos > 0
         # A document begins with its first segment: before that a marker can stand, but no end.
         closes &= ~untouched
-        mask |= (closes | untouched)[:, None] & t.closers & ~t.ends
-        mask |= closes[:, None] & t.closers & t.ends
+        mask |= (closes | untouched)[:, None] & closers & ~ends
+        mask |= closes[:, None] & closers & ends
         ended = (state.ended > 0) | (closes if v.end is None else False)
         return mask | (ended[:, None] & (column == PAD))
 

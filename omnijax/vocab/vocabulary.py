@@ -168,7 +168,13 @@ class Vocabulary:
         Raises:
             VocabularyError: the text is not that of a vocabulary.
         """
-        return cls.from_dict(json.loads(text))
+        try:
+            parts = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise VocabularyError(
+                "vocabulary", text[:40], "must be the text that to_json writes", str(error)
+            ) from error
+        return cls.from_dict(parts)
 
     @classmethod
     def from_dict(cls, parts: dict[str, Any]) -> Vocabulary:
@@ -177,12 +183,17 @@ class Vocabulary:
         Raises:
             VocabularyError: a part is unknown, missing, or has no possible value.
         """
+        if not isinstance(parts, dict):
+            raise VocabularyError("vocabulary", parts, "must be a mapping of its parts", "give what to_json writes")
         known = {field.name for field in dataclasses.fields(cls)}
         needed = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
         for name in [*sorted(set(parts) - known), *sorted(needed - set(parts))]:
             raise VocabularyError(name, parts.get(name), f"a vocabulary has {', '.join(sorted(known))}", "give these")
         values: dict[str, Any] = {name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()}
-        values["spaces"] = tuple(space if isinstance(space, Space) else Space(**space) for space in parts["spaces"])
+        spaces = parts["spaces"]
+        if not isinstance(spaces, (list, tuple)):
+            raise VocabularyError("vocabulary.spaces", spaces, "must be a list of spaces", "give name and size of each")
+        values["spaces"] = tuple(_space(part) for part in spaces)
         return cls(**values)
 
     @functools.cached_property
@@ -206,6 +217,14 @@ class Contexts:
     offsets: np.ndarray
     widths: np.ndarray
     of_control: np.ndarray
+
+
+def _space(part: Any) -> Space:
+    if isinstance(part, Space):
+        return part
+    if not isinstance(part, dict) or set(part) != {"name", "size"}:
+        raise VocabularyError("vocabulary.spaces", part, "a space has a name and a size", "give both, and nothing else")
+    return Space(**part)
 
 
 def _check_parts(vocabulary: Vocabulary) -> None:
@@ -238,9 +257,9 @@ def _check_parts(vocabulary: Vocabulary) -> None:
     )
     spaces = [space.name for space in vocabulary.spaces]
     require(
-        len(spaces) > 0 and all(space.size >= 1 for space in vocabulary.spaces),
+        len(spaces) > 0 and all(type(space.size) is int and space.size >= 1 for space in vocabulary.spaces),
         "spaces",
-        "at least one, none empty",
+        "at least one, each with a whole number ≥ 1 of fragments",
         "add fragments",
     )
     require(len(set(spaces)) == len(spaces), "spaces", "names must differ", "rename one")

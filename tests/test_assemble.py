@@ -1,0 +1,95 @@
+"""`assemble(decode(encode(x)))` is x, and whatever the grammar lets through is something that the encoder writes."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from omnijax.errors import VocabularyError
+from omnijax.vocab.assemble import assemble
+from omnijax.vocab.decode import decode
+from omnijax.vocab.documents import GENERAL, UNMARKED, Documents, Segment
+from omnijax.vocab.encode import encode
+from omnijax.vocab.grammar import Grammar
+from omnijax.vocab.vocabulary import Space, Vocabulary
+
+SPACES = (Space("t_pad", 1), Space("image", 50), Space("speech", 7))
+WALKS, WALK_TOKENS, DOCUMENTS = 200, 60, 150
+
+
+def vocabularies() -> list[Vocabulary]:
+    """Every way of writing that can be read back, with typed segments and without."""
+    found = []
+    for layout, position, width, typed in itertools.product(
+        ("grouped", "inline"), ("after", "before", "none"), ("minimal", "fixed"), (True, False)
+    ):
+        control = ("image", "speech", "text", "eos") if typed else ("text", "eos")
+        try:
+            found.append(Vocabulary(12, 5, 4, SPACES, 3, control, layout, position, width))
+        except VocabularyError:
+            continue
+    return found
+
+
+def random_document(vocabulary: Vocabulary, random: np.random.Generator) -> list[Segment]:
+    segments = []
+    for number in range(random.integers(1, 4)):
+        marker = int(random.integers(UNMARKED if number == 0 else 0, len(vocabulary.control) - 1))
+        context = 0 if marker == UNMARKED else vocabulary.contexts.of_control[marker]
+        items = int(random.integers(1 if marker == UNMARKED else 0, 10))
+        if context:
+            spaces = np.full(items, context - 1)
+        elif vocabulary.contexts.sizes[0] == 0:
+            spaces = np.full(items, GENERAL)
+        else:
+            spaces = random.integers(GENERAL, len(SPACES), items)
+        if (vocabulary.position, vocabulary.layout) == ("none", "grouped"):
+            spaces = np.sort(spaces)  # general tokens first: nothing says that they stood elsewhere
+        limits = np.append([space.size for space in SPACES], vocabulary.general)[spaces]
+        ids = (random.random(items) * limits).astype(np.int64)
+        segments.append(Segment(marker, spaces.astype(np.int32), ids))
+    return segments
+
+
+# Every third way keeps the compiler's share small: all layouts, positions, widths and types are among them.
+@pytest.mark.parametrize(
+    "vocabulary", vocabularies()[::3], ids=lambda v: f"{v.layout}-{v.position}-{v.width}-{len(v.control)}"
+)
+def test_documents_come_back_and_walks_are_documents(vocabulary: Vocabulary) -> None:
+    random = np.random.default_rng(0)
+    documents = [random_document(vocabulary, random) for _ in range(DOCUMENTS)]
+    streams = encode(vocabulary, Documents.of(documents)).split()
+    tokens = np.zeros((DOCUMENTS, max(stream.size for stream in streams)), np.int32)
+    for row, stream in zip(tokens, streams, strict=True):
+        row[: stream.size] = stream
+    assert [found for (found,) in assemble(vocabulary, decode(vocabulary, jnp.asarray(tokens)))] == documents
+
+    grammar = Grammar(vocabulary)
+
+    def step(state, key):
+        mask = grammar.mask(state)
+        token = jax.random.categorical(key, jnp.where(mask, 0.0, -jnp.inf))
+        return grammar.advance(state, token), token
+
+    keys = jax.random.split(jax.random.key(0), WALK_TOKENS)
+    walks = np.asarray(jax.lax.scan(step, grammar.start(WALKS), keys)[1]).T
+    walks = walks[(walks == vocabulary.end).any(axis=1)]
+    assert len(walks) > WALKS / 2
+    read = [found for (found,) in assemble(vocabulary, decode(vocabulary, jnp.asarray(walks)))]
+    for walk, stream in zip(walks, encode(vocabulary, Documents.of(read)).split(), strict=True):
+        np.testing.assert_array_equal(np.pad(stream, (0, WALK_TOKENS - stream.size)), walk)
+
+
+def test_many_documents_in_a_stream_and_what_cannot_be_read() -> None:
+    vocabulary = vocabularies()[0]
+    first, second = [Segment.of(2, GENERAL, [1, 2])], [Segment.of(0, 1, [40, 3])]
+    stream = encode(vocabulary, Documents.of([first, second])).tokens
+    assert assemble(vocabulary, decode(vocabulary, jnp.asarray(stream[None]))) == [[first, second]]
+    # Without its digits the position of the first fragment places nothing; the second fragment still stands at 2.
+    first_digits = np.flatnonzero(stream == vocabulary.position_start + 1) - np.arange(1, 4)
+    broken = decode(vocabulary, jnp.asarray(np.delete(stream, first_digits)[None]))
+    assert assemble(vocabulary, broken) == [[first, [Segment.of(0, 1, [3])]]]
