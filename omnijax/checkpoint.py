@@ -95,8 +95,9 @@ class Checkpoints:
             )
             raise CheckpointError("checkpoint", where, rule, "use the vocabulary of the run, or another run directory")
         there = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(saved.metadata["state"])}
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(wanted):
-            path = path_of(keys)
+        leaves = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
+        # Parameters first: their names say more than the numbers of the optimiser's leaves.
+        for path, leaf in sorted(leaves.items(), key=lambda entry: not entry[0].startswith("params/")):
             found = there.get(path)
             if found is None or (tuple(found.shape), found.dtype) != (tuple(leaf.shape), leaf.dtype):
                 has = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"

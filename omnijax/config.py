@@ -57,7 +57,7 @@ class Task:
     """A kind of training document: these modalities of one record, one segment each, in this order."""
 
     segments: tuple[str, ...]
-    """Names of modalities, for example `("image", "text")`."""
+    """Names of modalities, or of views of one, for example `("image/shifted", "text")`."""
     weights: tuple[float, ...]
     """What a token of each segment weighs in the loss."""
     repeats: int = 1

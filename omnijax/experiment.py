@@ -70,7 +70,7 @@ def explain_knobs(config: Config) -> str:
 
 
 def _parse(config: Config, arguments: Sequence[str]) -> Config:
-    settings = (tyro.conf.AvoidSubcommands,)
+    settings = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)  # `--knob False`, as for any other type
     return tyro.cli(Config, prog="knobs", default=config, args=list(arguments), use_underscores=True, config=settings)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from omnijax.config import Config, Target
-from omnijax.data.corpus import Corpus
+from omnijax.data.corpus import Corpus, modality_of
 from omnijax.model.transformer import Transformer
 from omnijax.vocab.decode import Kind, decode
 from omnijax.vocab.documents import Documents
@@ -37,7 +37,8 @@ def bits_per_item(
         bits of an item that is as likely as any other.
     """
     found: dict[str, dict[str, Any]] = {}
-    for segments in dict.fromkeys(task.segments for task in config.batch.tasks):
+    forms = (tuple(modality_of(name) for name in task.segments) for task in config.batch.tasks)
+    for segments in dict.fromkeys(forms):
         documents = Documents.of(corpus.document(record, segments) for record in range(records))
         rows = encode(config.vocabulary, documents).split()
         tokens = np.full((len(rows), max(row.size for row in rows)), PAD, np.int32)

@@ -18,14 +18,16 @@ CONFIG, RUN = "config.json", "run.json"
 PACKAGES = ("omnijax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
-def claim(run: Path, config: Config, params: Any, command: str) -> None:
-    """Makes the directory this configuration's, or checks that it is.
+def check(run: Path, config: Config) -> None:
+    """Checks that a directory is this configuration's, or nobody's. Writes nothing.
 
     Raises:
         CheckpointError: it belongs to another configuration, or is no run directory.
     """
     path = run / CONFIG
-    if run.exists() and not path.exists() and any(run.iterdir()):
+    # A kill in the middle of the very first write leaves `config.tmp` alone.
+    strange = run.is_file() or (run.exists() and any(entry.suffix != ".tmp" for entry in run.iterdir()))
+    if strange and not path.exists():
         raise CheckpointError("workdir", str(run), "it holds something that is no run", "choose a new directory")
     if path.exists():
         differ = _differences(json.loads(path.read_text()), to_dict(config))
@@ -34,10 +36,19 @@ def claim(run: Path, config: Config, params: Any, command: str) -> None:
             raise CheckpointError(
                 "workdir", str(run), rule, "choose another --workdir, or the configuration of the run"
             )
+
+
+def claim(run: Path, config: Config, params: Any, command: str) -> None:
+    """Makes the directory this configuration's.
+
+    Raises:
+        CheckpointError: see `check`.
+    """
+    check(run, config)
     if jax.process_index() != 0:
         return
     run.mkdir(parents=True, exist_ok=True)
-    _write(path, to_dict(config))
+    _write(run / CONFIG, to_dict(config))
     _write(
         run / RUN,
         {

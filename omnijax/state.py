@@ -36,10 +36,20 @@ class State(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step reports: sums of the loss, two figures of the update, and how much was read."""
+    """What a step reports: sums of the loss, figures of the update, and how much was read.
+
+    Attributes:
+        parts: of the loss, before the update.
+        gradient_norm: before clipping.
+        finite: all parameters are numbers after the update.
+        learning_rate: of this update.
+        items: items in the rows that were read.
+        tokens: tokens in them, padding not counted.
+    """
 
     parts: LossParts
     gradient_norm: Array
+    finite: Array
     learning_rate: Array
     items: Array
     tokens: Array
@@ -97,14 +107,16 @@ def _step(config: Config, model: Transformer, state: State, batch: Any) -> tuple
     key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
     gradients, parts = gradients_of(config, model, state.params, batch, key)
     updates, opt_state = optimizer(config.optim, config.train.steps).update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
     metrics = Metrics(
         parts,
-        optax.global_norm(gradients),
+        optax.tree.norm(gradients),
+        jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all(),
         jnp.asarray(schedule(config.optim, config.train.steps)(state.step)),
         jnp.sum(batch["items"]),
         jnp.sum(batch["documents"] >= 0),
     )
-    return State(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+    return State(params, opt_state, state.step + 1), metrics
 
 
 def gradients_of(

@@ -20,7 +20,7 @@ from omnijax.data.prepare import prepare
 from omnijax.data.records import load_records
 from omnijax.errors import NonFiniteLossError
 from omnijax.model.transformer import Transformer
-from omnijax.run import claim
+from omnijax.run import check, claim
 from omnijax.sharding import make_mesh, put_batch
 from omnijax.state import Metrics, State, abstract_state, init_state, make_step
 from omnijax.vocab.kinds import kind_names
@@ -63,10 +63,11 @@ def train(config: Config, run: Path, command: str = "") -> Outcome:
     model = Transformer(config.model, config.vocabulary.size)
     step = make_step(config, model, mesh)
     abstract = abstract_state(config, model, mesh)
-    claim(run, config, abstract.params, command)
 
-    # ------------------------------------------------------------------ data
+    # ------------------------------------------------------------------ data, and a directory for the run
+    check(run, config)
     batches = for_this_process(load_corpus(config), config.batch)
+    claim(run, config, abstract.params, command)  # only now: what can't be trained leaves nothing behind
 
     with Checkpoints(run, config.train.keep_checkpoints) as checkpoints, StopSignal() as stop:
         # -------------------------------------------------------------- where to start
@@ -91,11 +92,12 @@ def train(config: Config, run: Path, command: str = "") -> Outcome:
                 if pending is not None:
                     log.add(done - 1, pending)
                 pending = metrics
-                if done % config.train.checkpoint_every == 0 or done == config.train.steps or stop.asked:
+                stopping = stop.asked  # read once: a signal that comes later must find its step saved
+                if done % config.train.checkpoint_every == 0 or done == config.train.steps or stopping:
                     log.add(done, pending)  # before saving: a checkpoint never holds a state that is no number
                     pending = None
                     checkpoints.save(done, state, config)
-                if stop.asked:
+                if stopping:
                     break
     return Outcome(state, done, stopped=done < config.train.steps)
 
@@ -108,7 +110,9 @@ def load_corpus(config: Config) -> Corpus:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices("data set")
-    return fragment_records(config.vocabulary, load_records(config.data, "train"), digit_modalities(config.data))
+    return fragment_records(
+        config.vocabulary, load_records(config.data, "train"), digit_modalities(config.data), config.batch.seed
+    )
 
 
 def ahead_on_device(mesh: jax.sharding.Mesh, batches: Batches, start: int, config: Config) -> Iterator[Batch]:
@@ -146,10 +150,11 @@ class Log:
             self._write(step)
 
     def _check(self, step: int, metrics: Metrics) -> None:
-        if np.isfinite(metrics.parts.loss) and np.isfinite(metrics.gradient_norm):
+        if np.isfinite(metrics.parts.loss) and np.isfinite(metrics.gradient_norm) and metrics.finite:
             return
         bad = [name for name, nats in zip(self._names, metrics.parts.kind_loss, strict=True) if not np.isfinite(nats)]
-        cause = f"the loss of {', '.join(bad)} tokens" if bad else "the gradient"
+        rest = "a parameter after the update" if np.isfinite(metrics.gradient_norm) else "the gradient"
+        cause = f"the loss of {', '.join(bad)} tokens" if bad else rest
         raise NonFiniteLossError(
             "loss",
             float(metrics.parts.loss),

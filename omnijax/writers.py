@@ -28,7 +28,9 @@ class Writer:
             return
         path = run / METRICS
         kept = _lines_until(path, start)
-        path.write_text("".join(kept))
+        shorter = path.with_suffix(".tmp")  # a kill leaves the old file or the new one
+        shorter.write_text("".join(kept))
+        shorter.replace(path)
         self._before = float(json.loads(kept[-1])["seconds"]) if kept else 0.0
         self._file = path.open("a", buffering=1)
         self._board = tensorboardX.SummaryWriter(str(run / "tensorboard"), purge_step=start)

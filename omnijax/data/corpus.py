@@ -12,6 +12,7 @@ from omnijax.config import DataConfig
 from omnijax.data.records import Records, load_codebook
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.modalities import Modality, PatchImage, Speech, Text
+from omnijax.modalities.image import shifted
 from omnijax.vocab.documents import GENERAL, Segment
 from omnijax.vocab.vocabulary import Vocabulary
 
@@ -22,7 +23,8 @@ class Corpus:
 
     Attributes:
         vocabulary: that the documents are for.
-        fragments: for each modality, the ids within its own space, one array a record.
+        fragments: for each modality, and each other view of one (`image/shifted`), the ids within the modality's own
+            space, one array a record.
     """
 
     vocabulary: Vocabulary
@@ -32,12 +34,26 @@ class Corpus:
         return len(next(iter(self.fragments.values())))
 
     def document(self, record: int, names: Sequence[str]) -> list[Segment]:
-        """These modalities of a record, one segment each."""
+        """These modalities (or views) of a record, one segment each.
+
+        Raises:
+            ConfigError: the corpus has no modality or view of this name.
+        """
+        for name in names:
+            if name not in self.fragments:
+                there = ", ".join(sorted(self.fragments))
+                raise ConfigError("batch.tasks", name, f"a segment must be one of {there}", "mend the task")
         return [segment(self.vocabulary, name, self.fragments[name][record]) for name in names]
+
+
+def modality_of(name: str) -> str:
+    """The modality that a view like `image/shifted` is one of."""
+    return name.split("/")[0]
 
 
 def segment(vocabulary: Vocabulary, name: str, ids: Int64[np.ndarray, " items"]) -> Segment:
     """A segment of one modality: fragments where the vocabulary has a space of this name, else general tokens."""
+    name = modality_of(name)
     spaces = [space.name for space in vocabulary.spaces]
     marker = vocabulary.token(name) - vocabulary.control_start
     return Segment.of(marker, spaces.index(name) if name in spaces else GENERAL, ids)
@@ -73,8 +89,10 @@ def check_sizes(vocabulary: Vocabulary, modalities: Mapping[str, Modality]) -> N
             raise ConfigError(field, room, f"the modality {name!r} has {modality.size} fragments", "make them equal")
 
 
-def fragment_records(vocabulary: Vocabulary, records: Records, modalities: Mapping[str, Modality]) -> Corpus:
-    """Turns the signals of a split into fragments.
+def fragment_records(
+    vocabulary: Vocabulary, records: Records, modalities: Mapping[str, Modality], seed: int = 0
+) -> Corpus:
+    """Turns the signals of a split into fragments; the seed draws the view `image/shifted`.
 
     Raises:
         ConfigError: see `check_sizes`.
@@ -82,12 +100,12 @@ def fragment_records(vocabulary: Vocabulary, records: Records, modalities: Mappi
     check_sizes(vocabulary, modalities)
     speech = modalities["speech"]
     assert isinstance(speech, Speech)
-    images = modalities["image"].fragments(records.images)
     return Corpus(
         vocabulary,
         {
             "text": [modalities["text"].fragments(word) for word in records.words],
-            "image": list(images),
+            "image": list(modalities["image"].fragments(records.images)),
+            "image/shifted": list(modalities["image"].fragments(shifted(records.images, seed))),
             "speech": speech.fragments_batch(records.speech),
         },
     )

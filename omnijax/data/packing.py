@@ -12,6 +12,17 @@ from omnijax.errors import DataError
 OPEN_ROWS = 64  # rows that still take documents; bounds the search, and how far a document strays from its place
 
 
+def check_lengths(lengths: Int64[np.ndarray, " n"], row_length: int) -> None:
+    """Holds documents against the rows that they have to fit in.
+
+    Raises:
+        DataError: a document is longer than a row.
+    """
+    if lengths.size and lengths.max() > row_length:
+        fix = f"set batch.row_length to {lengths.max()} or more"
+        raise DataError("document", f"{lengths.max()} tokens", f"a row has {row_length}, and nothing is cut", fix)
+
+
 def pack(lengths: Int64[np.ndarray, " n"], row_length: int) -> list[list[int]]:
     """Puts documents, in order, into the first open row with room. No document is cut, none is left out.
 
@@ -25,8 +36,7 @@ def pack(lengths: Int64[np.ndarray, " n"], row_length: int) -> list[list[int]]:
     Raises:
         DataError: a document is longer than a row.
     """
-    if lengths.size and lengths.max() > row_length:
-        raise DataError("document", f"{lengths.max()} tokens", f"a row has {row_length}", "raise batch.row_length")
+    check_lengths(lengths, row_length)
     shortest = int(lengths.min()) if lengths.size else 0
     full: list[list[int]] = []
     rows: list[list[int]] = []

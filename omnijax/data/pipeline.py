@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int32, Int64
 
 from omnijax.config import BatchConfig
 from omnijax.data.corpus import Corpus
-from omnijax.data.packing import pack
+from omnijax.data.packing import check_lengths, pack
 from omnijax.errors import ConfigError
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import Encoded, encode
@@ -60,6 +60,7 @@ class Batches:
         self._forms = forms
         lengths = [self._token_counts(task.segments) for task in config.tasks for _ in range(task.repeats)]
         self._lengths: Int64[np.ndarray, " n"] = np.concatenate(lengths)
+        check_lengths(self._lengths, config.row_length)
         self._epoch_ends = [0]
 
     def __len__(self) -> int:

@@ -86,3 +86,16 @@ class PatchImage:
         blocks: Shaped[np.ndarray, "..."] = ids[..., None] // self._place_values % self.levels
         blocks = blocks.reshape(*ids.shape[:-1], rows, columns, p, p).swapaxes(-3, -2)
         return blocks.reshape(*ids.shape[:-1], self.height, self.width).astype(np.uint8)
+
+
+def shifted(images: UInt8[np.ndarray, "n height width"], seed: int) -> UInt8[np.ndarray, "n height width"]:
+    """Returns half of the images as they are, the others moved by up to a pixel up, down and sideways.
+
+    What leaves at one edge is lost, and 0 enters at the other: more pictures of the same things to learn to read from.
+    """
+    random = np.random.default_rng(seed)
+    count, height, width = images.shape
+    up, left = np.where(random.random(count) < 0.5, 1, random.integers(0, 3, (2, count)))
+    framed = np.pad(images, ((0, 0), (1, 1), (1, 1)))
+    rows, columns = np.arange(height), np.arange(width)
+    return framed[np.arange(count)[:, None, None], (up[:, None] + rows)[:, :, None], (left[:, None] + columns)[:, None]]

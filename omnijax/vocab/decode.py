@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
@@ -96,7 +97,7 @@ class _Item(NamedTuple):
     length: Array
 
 
-def decode(vocabulary: Vocabulary, tokens: Int[Array, "*b t"]) -> Reading:
+def decode(vocabulary: Vocabulary, tokens: Int[Array, "*b t"] | Int[np.ndarray, "*b t"]) -> Reading:
     """Reads streams of primary tokens.
 
     Args:

@@ -71,9 +71,14 @@ class Grammar:
             if not 0 <= least <= most:
                 raise VocabularyError(f"items of {name}", (least, most), "0 ≤ least ≤ most", "swap or raise them")
             context = self.vocabulary.contexts.of_control[self.vocabulary.control.index(name)]
-            positioned = self.vocabulary.position != "none" and self.vocabulary.contexts.sizes[context] > 0
+            fragments = self.vocabulary.contexts.sizes[context] > 0
+            if least > 0 and not fragments and self.vocabulary.general == 0:
+                raise VocabularyError(f"items of {name}", least, "no item can stand in such a segment", "set it to 0")
+            positioned = self.vocabulary.position != "none" and fragments
             if positioned and least > room:
                 raise VocabularyError(f"items of {name}", least, f"the position tokens reach {room}", "raise positions")
+        if self.closers == ():
+            raise VocabularyError("closers", (), "a segment has to end", "name a control token, or None for all")
         for name in self.closers or ():
             self.vocabulary.token(name)
 
@@ -100,11 +105,10 @@ class Grammar:
         in_fragments = free & (state.after_aos > 0) if v.layout == "grouped" else free
         room = items < most
         fragment = in_fragments & room & (t.sizes[context] > 0)
-        if v.position != "none":
-            fragment &= items < v.positions - 1
+        if v.position != "none":  # grouped, a fragment may stand before general tokens that are written already
+            fragment &= (state.last if v.layout == "grouped" else items) < v.positions - 1
 
         column = jnp.arange(v.size)[None, :]
-        closers, ends = t.closers[None, :], t.ends[None, :]
         general = free & room & (context == 0) & ((state.after_aos == 0) if v.layout == "grouped" else True)
         mask = general[:, None] & (column >= 1) & (column < v.position_start)
         digit_limit = self._digit_limit(state, context, fragment)
@@ -122,8 +126,8 @@ class Grammar:
             closes &= state.after_aos > 0
         # A document begins with its first segment: before that a marker can stand, but no end.
         closes &= ~untouched
-        mask |= (closes | untouched)[:, None] & closers & ~ends
-        mask |= closes[:, None] & closers & ends
+        mask |= untouched[:, None] & (column >= v.control_start) & ~t.ends[None, :]
+        mask |= closes[:, None] & t.closers[None, :]
         ended = (state.ended > 0) | (closes if v.end is None else False)
         return mask | (ended[:, None] & (column == PAD))
 

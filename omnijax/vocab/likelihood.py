@@ -79,5 +79,5 @@ def item_bits(vocabulary: Vocabulary, tokens_bt: Int[Array, "*b t"], bits_bt: Fl
 
 
 def _back(bits: Array, by: Array) -> Array:
-    index = jnp.arange(bits.shape[-1]) - by
+    index = jnp.broadcast_to(jnp.arange(bits.shape[-1]), by.shape) - by
     return jnp.take_along_axis(bits, jnp.clip(index, 0, bits.shape[-1] - 1), axis=-1)

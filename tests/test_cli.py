@@ -1,0 +1,383 @@
+import dataclasses
+import json
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+import scipy.io.wavfile
+from PIL import Image
+
+import omnijax.train
+from omnijax import testing
+from omnijax.cli import RESUMABLE, main
+from omnijax.config import Config, to_dict
+from omnijax.data.prepare import prepare
+from omnijax.data.records import WORDS, load_records
+from omnijax.experiment import load_experiment
+
+DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
+STEPS = 12
+DIRECTIONS = [
+    f"{source}->{target}"
+    for source in ("text", "image", "speech")
+    for target in ("text", "image", "speech")
+    if source != target
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiler() -> Iterator[None]:
+    """What these tests look at doesn't depend on how fast it is made."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    config = testing.shrink(load_experiment(DIGITS), tmp_path_factory.getbasetemp() / "spoken_digits")
+    prepare(config.data)
+    return config
+
+
+@pytest.fixture(scope="module")
+def experiment(config: Config, tmp_path_factory) -> pathlib.Path:
+    """The small experiment as a file."""
+    file = tmp_path_factory.mktemp("experiment") / "small.py"
+    file.write_text(
+        "from pathlib import Path\n"
+        "from omnijax.experiment import load_experiment\n"
+        "from omnijax.testing import shrink\n\n\n"
+        "def get_config():\n"
+        f"    return shrink(load_experiment(Path({str(DIGITS)!r})), Path({config.data.directory!r}))\n"
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def run(experiment: pathlib.Path, tmp_path_factory) -> pathlib.Path:
+    """A run of a few steps."""
+    run = tmp_path_factory.mktemp("runs") / "small"
+    assert main(["train", str(experiment), "--workdir", str(run), "--train.steps", str(STEPS)]) == 0
+    return run
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
+    """What a command says that ends with exit status 2."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("omnijax: ")
+    assert "Fix: " in said.err
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+# ---------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize(
+    "command, words",
+    [
+        ([], ["train", "evaluate", "sample", "prepare", "vocab"]),
+        (["train"], ["--workdir", "--knobs", "--model.depth 6", "same command"]),
+        (["evaluate"], ["eval.json", "report.html", "RUN"]),
+        (["sample"], ["--text", "--image", "--speech", "--to", "--out", "--seed", "seven"]),
+        (["prepare"], ["get_config()"]),
+        (["vocab"], ["example"]),
+        (["vocab", "example"], ["--printed", "--json"]),
+    ],
+    ids=" ".join,
+)
+def test_help_explains(command: list[str], words: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert [word for word in words if word not in said] == []
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["dance"], ["evaluate", "runs/x", "--fast"], ["sample", "runs/x", "--to", "text"]]
+)
+def test_what_is_no_command_ends_with_usage(command: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(command)
+    assert caught.value.code == 2
+    assert "usage: omnijax" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- train
+
+
+def test_knobs_are_listed_with_their_meaning_and_value(experiment: pathlib.Path, tmp_path, capsys) -> None:
+    assert main(["train", str(experiment), "--knobs", "--model.depth", "7", "--workdir", str(tmp_path / "run")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--model.depth INT (default: 7)" in said
+    assert "At the end of the warm-up." in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--model.detph", "6"], "did you mean model.depth"),
+        (["--model.depth", "six"], "must fit the type"),
+        (["--batch.rows", "7"], "batch.rows = 7: must divide"),
+        (["--mesh.tensor", "3"], "must multiply to the 8 devices"),
+        (["--model.kv_heads", "3"], "must divide model.heads"),
+        (["--vocabulary.base", "99"], "VocabularyError: vocabulary.base = 99: a digit needs a token"),
+        (["--vocabulary.position", "none", "--vocabulary.width", "minimal"], "nothing says where an id ends"),
+        (["--vocabulary.positions", "9"], "there are 9 position tokens"),
+        (["--vocabulary.spaces.1.size", "1000"], "the modality 'image' has 83521 fragments"),
+        (["--batch.row_length", "50"], "a row has 50"),
+        (["--data.seed", "5"], "DataError: data.seed = 5"),
+        (["--data.speech.mels", "20"], "was built with 40"),
+    ],
+    ids=lambda part: part[0] if isinstance(part, list) else "",
+)
+def test_bad_input_is_refused_in_one_line_before_anything_is_written(
+    experiment: pathlib.Path, tmp_path, capsys, arguments: list[str], said: str
+) -> None:
+    found = refused(["train", experiment, "--workdir", tmp_path / "run", *arguments], capsys)
+    assert said in found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_experiment_is_refused(tmp_path, capsys) -> None:
+    for command in ("train", "prepare"):
+        assert "there is no such file" in refused([command, tmp_path / "none.py"], capsys)
+
+
+def test_a_run_of_another_configuration_is_refused(experiment: pathlib.Path, run: pathlib.Path, capsys) -> None:
+    said = refused(["train", experiment, "--workdir", run], capsys)
+    assert f"CheckpointError: workdir = '{run}'" in said
+    assert f"train.steps is {STEPS} there and 40 here" in said
+
+
+def test_a_run_says_what_it_was_made_with(experiment: pathlib.Path, run: pathlib.Path) -> None:
+    config = load_experiment(experiment)
+    made = json.loads((run / "run.json").read_text())
+    assert made["command"] == f"omnijax train {experiment} --workdir {run} --train.steps {STEPS}"
+    assert made["versions"]["jax"] == jax.__version__
+    assert made["device"].startswith("8 × cpu")
+    assert made["vocabulary"] == config.vocabulary.fingerprint
+    expected = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=STEPS))
+    assert json.loads((run / "config.json").read_text()) == to_dict(expected)
+
+
+@pytest.mark.parametrize("stopped, status", [(False, 0), (True, RESUMABLE)])
+def test_a_run_is_named_for_its_experiment_and_says_how_it_ended(
+    experiment: pathlib.Path, monkeypatch, capsys, stopped: bool, status: int
+) -> None:
+    asked = []
+
+    def pretend(config: Config, run: pathlib.Path, command: str) -> omnijax.train.Outcome:
+        asked.append((config.model.depth, run, command))
+        return omnijax.train.Outcome(None, 5, stopped)
+
+    monkeypatch.setattr(omnijax.train, "train", pretend)
+    assert main(["train", str(experiment), "--model.depth", "3"]) == status
+    assert asked == [(3, pathlib.Path("runs/small"), f"omnijax train {experiment} --model.depth 3")]
+    assert "step 5" in "".join(capsys.readouterr())
+
+
+# ---------------------------------------------------------------------- data
+
+
+def truncate(path: pathlib.Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("damage, rule", [(pathlib.Path.unlink, "it is missing"), (truncate, "it is damaged")])
+def test_missing_and_truncated_data_are_refused(
+    config: Config, experiment: pathlib.Path, run: pathlib.Path, tmp_path, capsys, damage, rule: str
+) -> None:
+    directory = tmp_path / "data"
+    shutil.copytree(config.data.directory, directory)
+    (file,) = (directory / "records").glob("*train*")
+    damage(file)
+    for command in ("prepare", "train"):
+        workdir = ["--workdir", tmp_path / "run"] if command == "train" else []
+        said = refused([command, experiment, "--data.directory", directory, *workdir], capsys)
+        assert f"DataError: data file = '{file}': {rule}" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    resolved = json.loads((moved / "config.json").read_text())
+    resolved["data"]["directory"] = str(directory)
+    (moved / "config.json").write_text(json.dumps(resolved))
+    assert rule in refused(["evaluate", moved], capsys)
+    assert rule in refused(["sample", moved, "--text", "one", "--to", "image", "--out", tmp_path / "one.png"], capsys)
+    assert not (moved / "eval.json").exists()
+
+
+def test_a_platform_without_the_synthesiser_is_refused(experiment: pathlib.Path, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    for command in ("prepare", "train"):
+        workdir = ["--workdir", tmp_path / "run"] if command == "train" else []
+        said = refused([command, experiment, "--data.directory", tmp_path / "data", *workdir], capsys)
+        assert "PlatformError" in said
+        assert "pip install" in said
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_prepare_leaves_a_data_set_that_is_there_alone(config: Config, experiment: pathlib.Path, capsys) -> None:
+    assert main(["prepare", str(experiment)]) == 0
+    assert capsys.readouterr().out == f"{config.data.directory}: ready\n"
+
+
+# ---------------------------------------------------------------------- evaluate
+
+
+@pytest.fixture(scope="module")
+def evaluated(run: pathlib.Path) -> dict:
+    assert main(["evaluate", str(run)]) == 0
+    return json.loads((run / "eval.json").read_text())
+
+
+def test_evaluation_measures_every_direction(config: Config, evaluated: dict) -> None:
+    count = config.eval.examples
+    assert (evaluated["step"], evaluated["examples"], evaluated["chance"]) == (STEPS, count, 0.1)
+    for name in ("directions", "standard_errors", "routes", "confusion", "decodable_by_direction"):
+        assert sorted(evaluated[name]) == sorted(DIRECTIONS), name
+    assert sorted(evaluated["shuffled_control_by_direction"]) == sorted(DIRECTIONS)
+    for name, accuracy in evaluated["directions"].items():
+        table = np.array(evaluated["confusion"][name])
+        assert table.shape == (10, 11)
+        assert table.sum() == count
+        assert np.trace(table) / count == pytest.approx(accuracy)
+        assert evaluated["standard_errors"][name] == pytest.approx((accuracy * (1 - accuracy) / count) ** 0.5)
+        assert evaluated["routes"][name].split("->")[0] == name.split("->")[0]
+        assert evaluated["routes"][name].split("->")[-1] == name.split("->")[1]
+    assert set(evaluated["judges"]) == {"image", "speech", "speech_codec"}
+    assert evaluated["judges"]["image"] > 0.5
+    assert set(evaluated["sampling"]) == {"text", "image", "speech"}
+    assert evaluated["device"].startswith("8 × cpu")
+    assert 0 <= evaluated["shuffled_control"] <= 0.5
+    assert evaluated["seconds"] > 0
+
+
+def test_whatever_is_sampled_under_the_grammar_is_decodable(evaluated: dict) -> None:
+    """The run has seen a few steps: it is the grammar that makes it so."""
+    assert evaluated["decodable"] == 1.0
+    assert {entry["grammar"] for entry in evaluated["decodable_by_direction"].values()} == {1.0}
+    assert evaluated["decodable_without_grammar"] < 0.5
+    free = [entry["free"] for entry in evaluated["decodable_by_direction"].values()]
+    assert np.mean(free) == pytest.approx(evaluated["decodable_without_grammar"])
+
+
+def test_evaluation_gives_exact_bits(evaluated: dict) -> None:
+    bits = evaluated["bits_per_item"]
+    assert {"text", "image", "speech"} <= set(bits)
+    for name, entry in bits.items():
+        assert all(np.isfinite(value).all() for value in entry.values()), name
+        assert 0 < entry["renormalised"] <= entry["raw"], name
+        assert entry["leak"] == pytest.approx(entry["raw"] - entry["renormalised"])
+        assert entry["raw"] == pytest.approx(entry["digits"] + entry["position"], rel=1e-4), name
+        assert sum(entry["by_place"]) == pytest.approx(entry["digits"], rel=1e-4) or name.startswith("text"), name
+    assert bits["image"]["uniform"] == pytest.approx(4 * np.log2(17))
+    assert evaluated["bits_per_pixel"] == pytest.approx(bits["image"]["renormalised"] / 4)
+
+
+def test_evaluation_keeps_examples_and_writes_the_report(config: Config, run: pathlib.Path, evaluated: dict) -> None:
+    examples = np.load(run / "samples.npz")
+    for name in DIRECTIONS:
+        source, target = name.split("->")
+        for kind, part, length in ((target, "signal", "length"), (source, "source", "source_length")):
+            signals = examples[f"{name}/{part}"]
+            assert len(signals) == len(examples[f"{name}/label"]) == len(examples[f"{name}/judged"])
+            assert len(signals) == config.eval.show
+            if kind == "image":
+                assert signals.shape[1:] == (8, 8)
+            elif kind == "speech":
+                assert (examples[f"{name}/{length}"] <= signals.shape[1]).all()
+    for name in ("real/image", "real/image_label", "real/speech", "real/speech_length", "real/speech_label"):
+        assert len(examples[name]) == config.eval.show
+    assert len(examples["real/speech_codec"]) == len(examples["real/speech_codec_length"]) == config.eval.show
+    assert int(examples["sample_rate_hz"]) == config.data.sample_rate_hz
+    report = (run / "report.html").read_text()
+    assert report.startswith("<!doctype html>")
+    assert f"step {STEPS}" in report
+    assert list((run / "figures").glob("*.png"))
+
+
+def test_a_directory_that_is_no_run_is_refused(run: pathlib.Path, tmp_path, capsys) -> None:
+    for command in (["evaluate"], ["sample", "--text", "one", "--to", "image", "--out", tmp_path / "one.png"]):
+        assert "it has no config.json" in refused([command[0], tmp_path, *command[1:]], capsys)
+    shutil.copy(run / "config.json", tmp_path)
+    assert "it has no checkpoint yet" in refused(["evaluate", tmp_path], capsys)
+
+
+# ---------------------------------------------------------------------- sample
+
+
+@pytest.fixture(scope="module")
+def signals(config: Config, tmp_path_factory) -> dict[str, str]:
+    """A word, a picture and a sound of the held-out split, as a user has them."""
+    heldout = load_records(config.data, "heldout")
+    folder = tmp_path_factory.mktemp("signals")
+    Image.fromarray(np.kron(heldout.images[0] * 15, np.ones((16, 16), np.uint8))).save(folder / "digit.png")
+    scipy.io.wavfile.write(folder / "digit.wav", config.data.sample_rate_hz, heldout.speech[0])
+    return {"text": "seven", "image": str(folder / "digit.png"), "speech": str(folder / "digit.wav")}
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_sampling_goes_in_every_direction(
+    config: Config, run: pathlib.Path, signals: dict, tmp_path, capsys, direction: str
+) -> None:
+    source, target = direction.split("->")
+    out = {"text": None, "image": tmp_path / "new" / "out.png", "speech": tmp_path / "new" / "out.wav"}[target]
+    command = ["sample", str(run), f"--{source}", signals[source], "--to", target]
+    capsys.readouterr()
+    assert main([*command, *(["--out", str(out)] if out else [])]) == 0
+    said = capsys.readouterr().out.strip()
+    if target == "text":
+        text = next(one for one in config.eval.targets if one.name == "text")
+        assert 1 <= len(said) <= text.max_items
+        return
+    assert said.endswith(str(out))
+    if target == "image":
+        picture = np.asarray(Image.open(out))
+        assert picture.shape == (128, 128)
+        assert (picture.reshape(8, 16, 8, 16) == picture[::16, ::16][:, None, :, None]).all()
+    else:
+        rate, wave = scipy.io.wavfile.read(out)
+        assert (rate, wave.dtype, wave.ndim) == (config.data.sample_rate_hz, np.int16, 1)
+        assert wave.size > 100
+
+
+def test_the_seed_decides_what_is_drawn(run: pathlib.Path, tmp_path) -> None:
+    def drawn(seed: str, name: str) -> bytes:
+        out = tmp_path / name
+        assert main(["sample", str(run), "--text", WORDS[3], "--to", "image", "--out", str(out), "--seed", seed]) == 0
+        return out.read_bytes()
+
+    assert drawn("0", "a.png") == drawn("0", "b.png") != drawn("1", "c.png")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--text", "one", "--to", "text"], "ConfigError: --to = 'text': must be another modality"),
+        (["--text", "one", "--to", "image"], "ConfigError: --out = None: image needs a file that ends with .png"),
+        (["--text", "one", "--to", "speech", "--out", "a.mp3"], "needs a file that ends with .wav"),
+        (["--image", "none.png", "--to", "text"], "DataError: --image = 'none.png': there is no such file"),
+        (["--speech", "none.wav", "--to", "text"], "DataError: --speech = 'none.wav': there is no such file"),
+        (["--image", __file__, "--to", "text"], "it can't be read"),
+        (["--speech", __file__, "--to", "text"], "it can't be read"),
+        (["--text", "", "--to", "image", "--out", "a.png"], "--text"),
+    ],
+)
+def test_a_sample_of_nothing_or_to_nowhere_is_refused(
+    run: pathlib.Path, tmp_path, capsys, monkeypatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(["sample", run, *arguments], capsys)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,199 @@
+import collections
+import dataclasses
+import itertools
+import pathlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from omnijax import testing
+from omnijax.config import BatchConfig, DataConfig, Task
+from omnijax.data import packing
+from omnijax.data.corpus import Corpus, check_sizes, segment
+from omnijax.data.packing import fill_rate, pack
+from omnijax.data.pipeline import Batch, Batches, read_ahead
+from omnijax.errors import ConfigError, DataError
+from omnijax.experiment import load_experiment
+from omnijax.modalities import PatchImage, Text
+from omnijax.vocab.documents import Documents
+from omnijax.vocab.encode import encode
+from omnijax.vocab.vocabulary import PAD, Space
+
+DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
+RECORDS, ROW_LENGTH = 12, 72
+CONFIG = BatchConfig(testing.mixed_tasks(), rows=4, row_length=ROW_LENGTH)
+FORMS = [task for task in CONFIG.tasks for _ in range(task.repeats)]
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return testing.random_corpus(testing.small_vocabulary(), RECORDS, most_items=7)
+
+
+@pytest.fixture(scope="module")
+def batches(corpus: Corpus) -> Batches:
+    return Batches(corpus, CONFIG)
+
+
+def documents_of(batch: Batch) -> list[list[tuple[int, ...]]]:
+    """The whole documents of each row: what is read, and the last target."""
+    rows = []
+    for row in range(len(batch["tokens"])):
+        found = []
+        for number in dict.fromkeys(batch["documents"][row].tolist()):
+            where = np.flatnonzero(batch["documents"][row] == number)
+            if number >= 0:
+                assert (np.diff(where) == 1).all()
+                tokens = [*batch["tokens"][row, where], batch["targets"][row, where[-1]]]
+                # A document that ends the row: its last token is a target only.
+                found.append(tuple(int(token) for token in tokens if token != PAD))
+        rows.append(found)
+    return rows
+
+
+def encoded(corpus: Corpus, record: int, task: Task) -> tuple[tuple[int, ...], list[float]]:
+    """A record as a task shows it, segment by segment: tokens, and what each weighs."""
+    tokens: list[int] = []
+    weights: list[float] = []
+    for name, weight in zip(task.segments, task.weights, strict=True):
+        part = segment(corpus.vocabulary, name, corpus.fragments[name][record])
+        more = encode(corpus.vocabulary, Documents.of([[part]])).tokens.tolist()[:-1]  # each alone, without its eos
+        tokens += more
+        weights += [weight] * len(more)
+    return (*tokens, corpus.vocabulary.end), [*weights, task.weights[-1]]
+
+
+def same(left: Batch, right: Batch) -> bool:
+    return all(np.array_equal(left[key], right[key]) for key in left) and left.keys() == right.keys()
+
+
+@settings(max_examples=300)
+@given(st.lists(st.integers(1, 20)), st.integers(20, 50), st.integers(1, 6))
+def test_packing_never_drops_cuts_or_repeats_a_document(lengths: list[int], row_length: int, open_rows: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "OPEN_ROWS", open_rows)
+        rows = pack(np.array(lengths, np.int64), row_length)
+    assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
+    assert all(row and sum(lengths[document] for document in row) <= row_length for row in rows)
+    assert all(row == sorted(row) for row in rows)
+
+
+def test_packing_fills_rows_and_says_how_well() -> None:
+    lengths = np.array([6, 5, 4, 5, 3, 7])
+    rows = pack(lengths, 10)
+    assert rows == [[0, 2], [1, 3], [4, 5]]
+    assert fill_rate(lengths, rows, 10) == 1.0
+    assert fill_rate(lengths, [[i] for i in range(6)], 10) == 0.5
+    many = np.random.default_rng(0).integers(10, 90, 5000)
+    assert fill_rate(many, pack(many, 256), 256) > 0.97
+
+
+def test_a_document_longer_than_a_row_is_an_error_before_any_batch(corpus: Corpus) -> None:
+    with pytest.raises(DataError, match="21 tokens.* a row has 20"):
+        pack(np.array([3, 21]), 20)
+    with pytest.raises(DataError, match=r"batch\.row_length"):
+        Batches(corpus, dataclasses.replace(CONFIG, row_length=40))
+
+
+def test_each_epoch_has_every_record_in_every_form_as_often_as_the_task_says(corpus: Corpus, batches: Batches) -> None:
+    expected = collections.Counter(encoded(corpus, record, task)[0] for record in range(RECORDS) for task in FORMS)
+    rows = list(itertools.chain(*(documents_of(batches[step]) for step in range(40))))
+    orders = []
+    for _ in range(3):
+        epoch: list[tuple[int, ...]] = []
+        while len(epoch) < len(FORMS) * RECORDS:
+            epoch += rows.pop(0)
+        assert collections.Counter(epoch) == expected
+        orders.append(epoch)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+def test_batches_are_a_pure_function_of_the_step(corpus: Corpus, batches: Batches) -> None:
+    forward = [batches[step] for step in range(12)]
+    fresh = Batches(corpus, CONFIG)
+    for step in (11, 3, 7, 0, 11):  # another source, asked in another order
+        assert same(fresh[step], forward[step])
+    assert not any(same(one, other) for one, other in itertools.combinations(forward, 2))
+
+
+def test_another_seed_is_another_order(corpus: Corpus, batches: Batches) -> None:
+    assert not same(Batches(corpus, dataclasses.replace(CONFIG, seed=1))[0], batches[0])
+
+
+@pytest.mark.parametrize("start", [0, 1, 7])
+def test_reading_ahead_from_any_step_gives_the_tail(batches: Batches, start: int) -> None:
+    found = list(read_ahead(batches, start, 9, ahead=2))
+    assert len(found) == 9 - start
+    assert all(same(one, batches[step]) for step, one in enumerate(found, start))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_rows_of_all_processes_together_are_those_of_one(corpus: Corpus, batches: Batches, processes: int) -> None:
+    parts = [Batches(corpus, CONFIG, process, processes) for process in range(processes)]
+    for step in (0, 5):
+        together = {key: np.concatenate([part[step][key] for part in parts]) for key in batches[step]}
+        # Documents are numbered within what a process has.
+        for key in together.keys() - {"documents"}:
+            np.testing.assert_array_equal(together[key], batches[step][key])
+        assert documents_of(together) == documents_of(batches[step])
+
+
+def test_rows_that_do_not_divide_over_the_processes_are_refused(corpus: Corpus) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Batches(corpus, CONFIG, process=0, processes=3)
+    assert caught.value.field == "batch.rows"
+
+
+def test_targets_weights_positions_and_items_are_those_of_the_documents(corpus: Corpus, batches: Batches) -> None:
+    """Token by token in plain Python, from the documents that a row turns out to hold."""
+    forms = {}
+    for record, task in itertools.product(range(RECORDS), FORMS):
+        tokens, weights = encoded(corpus, record, task)
+        forms[tokens] = (weights, sum(len(corpus.fragments[name][record]) for name in task.segments))
+    for step in range(3):
+        batch = batches[step]
+        assert {key: array.dtype for key, array in batch.items()} == {
+            key: np.dtype("f4" if key == "weights" else "i4") for key in batch
+        }
+        for row, documents in enumerate(documents_of(batch)):
+            flat = [
+                (token, place, number) for number, tokens in enumerate(documents) for place, token in enumerate(tokens)
+            ]
+            assert len(flat) <= ROW_LENGTH
+            weights = list(itertools.chain(*(forms[tokens][0] for tokens in documents)))
+            numbers: dict[int, int] = {}
+            for column in range(ROW_LENGTH - 1):
+                here = flat[column] if column < len(flat) else (PAD, 0, None)
+                follows = column + 1 < len(flat) and flat[column + 1][2] == here[2]
+                assert batch["tokens"][row, column] == here[0]
+                assert batch["positions"][row, column] == here[1]
+                assert batch["targets"][row, column] == (flat[column + 1][0] if follows else PAD)
+                assert batch["weights"][row, column] == np.float32(weights[column + 1] if follows else 0)
+                number = batch["documents"][row, column]
+                assert number == (-1 if here[2] is None else numbers.setdefault(here[2], number))
+            assert len(set(numbers.values())) == len(numbers)
+            assert batch["items"][row] == sum(forms[tokens][1] for tokens in documents)
+
+
+def test_modalities_and_vocabulary_must_agree_about_sizes() -> None:
+    vocabulary = testing.small_vocabulary()
+    modalities = {"text": Text(), "image": PatchImage()}
+    with pytest.raises(ConfigError, match=r"vocabulary\.general = 8: the modality 'text' has 256 fragments"):
+        check_sizes(vocabulary, modalities)
+    vocabulary = dataclasses.replace(vocabulary, general=256)
+    with pytest.raises(ConfigError, match="size of space 'image' = 100: the modality 'image' has 83521"):
+        check_sizes(vocabulary, modalities)
+    spaces = (Space("image", 17**4), Space("speech", 20))
+    check_sizes(dataclasses.replace(vocabulary, spaces=spaces), modalities)
+    with pytest.raises(ConfigError) as caught:
+        check_sizes(dataclasses.replace(vocabulary, control=("image", "speech", "eos")), modalities)
+    assert caught.value.field == "vocabulary.control"
+
+
+def test_the_small_data_set_fits_the_vocabulary_of_the_small_experiment(tmp_path) -> None:
+    """What `omnijax.testing` changes, it changes on both sides."""
+    config = testing.shrink(load_experiment(DIGITS), tmp_path)
+    spaces = {space.name: space.size for space in config.vocabulary.spaces}
+    assert spaces["speech"] == config.data.speech.codes < DataConfig().speech.codes

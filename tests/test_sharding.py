@@ -1,0 +1,180 @@
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+from omnijax import sharding, testing
+from omnijax.config import Config, MeshConfig
+from omnijax.data.pipeline import Batches
+from omnijax.errors import ConfigError
+from omnijax.experiment import load_experiment
+from omnijax.model.transformer import Transformer
+from omnijax.sharding import make_mesh, parameter_spec, path_of, put_batch
+from omnijax.state import Metrics, State, abstract_state, init_state, make_step
+
+DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "sharding_digits.json"
+MESHES = {"8×1×1": MeshConfig(8, 1, 1), "1×8×1": MeshConfig(1, 8, 1), "2×2×2": MeshConfig(2, 2, 2)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiler() -> Iterator[None]:
+    """How a step is partitioned has nothing to do with how well its loops are optimised, which takes two thirds."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Config:
+    """Small, with nothing in the way between the gradient and the first moment, and a first step that is no warm-up."""
+    config = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, warmup_steps=0, clip_norm=1e9))
+
+
+def mesh_of(config: MeshConfig) -> Mesh:
+    return make_mesh(config, jax.devices()[: config.data * config.fsdp * config.tensor])
+
+
+def one_step(config: Config, mesh: MeshConfig) -> tuple[State, State, Metrics]:
+    """The fresh state (on the host), the state after a step, and what the step reports."""
+    model, devices = Transformer(config.model, config.vocabulary.size), mesh_of(mesh)
+    corpus = testing.random_corpus(config.vocabulary, records=20, most_items=7)
+    state = init_state(config, model, devices)
+    fresh = jax.device_get(state)
+    after, metrics = make_step(config, model, devices)(state, put_batch(devices, Batches(corpus, config.batch)[0]))
+    return fresh, after, jax.device_get(metrics)
+
+
+@pytest.fixture(scope="module")
+def on_one_device(small: Config) -> tuple[State, State, Metrics]:
+    return one_step(small, MeshConfig(1, 1, 1))
+
+
+def test_the_shipped_experiment_is_sharded_as_the_golden_says() -> None:
+    config = load_experiment(DIGITS)
+    model = Transformer(config.model, config.vocabulary.size)
+    state = abstract_state(config, model, mesh_of(MESHES["2×2×2"]))
+    found = {
+        path_of(keys): {"shape": leaf.shape, "spec": list(leaf.sharding.spec)}
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(state.params)
+    }
+    when = "RULES of omnijax/sharding.py, or the model of experiments/digits.py, were meant to change"
+    testing.check_golden(GOLDEN, found, when)
+    assert {axis for leaf in found.values() for axis in leaf["spec"]} == {None, "fsdp", "tensor"}
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_a_step_on_a_mesh_is_the_step_on_one_device_and_sharded_as_the_table_says(
+    small: Config, on_one_device: tuple[State, State, Metrics], name: str
+) -> None:
+    fresh_there, after_there, metrics_there = on_one_device
+    fresh, after, metrics = one_step(small, MESHES[name])
+    jax.tree.map(np.testing.assert_array_equal, fresh, fresh_there)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), metrics, metrics_there)
+    # The first moment after the first step is the gradient, times 1 - beta1.
+    scale = 1 - small.optim.beta1
+    for one, other in zip(moments(after), moments(after_there), strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=1e-5), one, other)
+    assert metrics.gradient_norm > 0.1
+    assert int(after.step) == int(after_there.step) == 1
+    for part in (after.params, *moments(after)):
+        assert_sharded_as_the_table_says(part, dict(zip(sharding.AXES, dataclasses.astuple(MESHES[name]), strict=True)))
+
+
+def moments(state: State) -> list[dict]:
+    """Trees of the optimiser state that are shaped like the parameters."""
+    structure = jax.tree.structure(state.params)
+
+    def alike(part: object) -> bool:
+        return jax.tree.structure(part) == structure
+
+    found = [part for part in jax.tree.leaves(state.opt_state, is_leaf=alike) if alike(part)]
+    assert len(found) == 2
+    return found
+
+
+def assert_sharded_as_the_table_says(tree: dict, axes: dict[str, int]) -> None:
+    """Looks at the arrays themselves: what each of the 8 devices holds."""
+    for keys, array in jax.tree_util.tree_leaves_with_path(tree):
+        spec = parameter_spec(path_of(keys), array.shape)
+        parts = [1 if axis is None else axes[axis] for axis in spec] + [1] * (array.ndim - len(spec))
+        shape = tuple(size // part for size, part in zip(array.shape, parts, strict=True))
+        assert {shard.data.shape for shard in array.addressable_shards} == {shape}, path_of(keys)
+        assert len(array.addressable_shards) == 8
+        assert len({str(shard.index) for shard in array.addressable_shards}) == int(np.prod(parts)), path_of(keys)
+
+
+def test_a_fresh_state_is_sharded_before_any_step(small: Config) -> None:
+    state = init_state(small, Transformer(small.model, small.vocabulary.size), mesh_of(MESHES["2×2×2"]))
+    for part in (state.params, *moments(state)):
+        assert_sharded_as_the_table_says(part, {"data": 2, "fsdp": 2, "tensor": 2})
+    held = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state.params))
+    whole = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert held < 0.3 * whole
+
+
+def test_rows_of_a_batch_are_split_over_data_and_fsdp(small: Config) -> None:
+    batch = Batches(testing.random_corpus(small.vocabulary, 20, 7), small.batch)[0]
+    for name, rows in (("8×1×1", 1), ("1×8×1", 1), ("2×2×2", 2)):
+        placed = put_batch(mesh_of(MESHES[name]), batch)
+        for key, array in placed.items():
+            assert {shard.data.shape[0] for shard in array.addressable_shards} == {rows}
+            np.testing.assert_array_equal(array, batch[key])
+
+
+def test_a_parameter_without_a_rule_is_refused() -> None:
+    with pytest.raises(ConfigError, match="exactly one rule .* and 0 do") as caught:
+        parameter_spec("layers/mlp/sideways", (2, 4, 4))
+    assert caught.value.value == "layers/mlp/sideways"
+
+
+def test_rules_that_clash_are_refused(monkeypatch) -> None:
+    rules = (*sharding.RULES, (r"mlp/\w+", PartitionSpec("fsdp", None)))
+    monkeypatch.setattr(sharding, "RULES", rules)
+    with pytest.raises(ConfigError, match="and 2 do"):
+        parameter_spec("layers/mlp/up", (2, 4, 4))
+
+
+def test_a_rule_for_another_number_of_axes_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is for 3 axes"):
+        parameter_spec("layers/mlp/up", (2, 4, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "mesh, change, axis",
+    [(MeshConfig(1, 8, 1), {"width": 36}, "fsdp"), (MeshConfig(1, 1, 4), {"kv_heads": 2}, "tensor")],
+)
+def test_a_mesh_that_does_not_divide_a_parameter_is_refused(
+    small: Config, mesh: MeshConfig, change: dict, axis: str
+) -> None:
+    model = Transformer(dataclasses.replace(small.model, **change), small.vocabulary.size)
+    with pytest.raises(ConfigError, match=rf"must divide by the \d devices of mesh\.{axis}"):
+        abstract_state(small, model, mesh_of(mesh))
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (2, 2, 1), (16, 1, 1), (-1, -1, 1), (-1, 3, 1), (0, 1, 1), (-1, 16, 1)])
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(ConfigError, match="must multiply to the 8 devices") as caught:
+        make_mesh(MeshConfig(*sizes))
+    assert caught.value.field == "mesh"
+
+
+def test_what_is_left_of_the_devices_goes_to_the_open_axis() -> None:
+    assert dict(make_mesh(MeshConfig(-1, 2, 2)).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert dict(make_mesh(MeshConfig()).shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+
+
+def test_rows_that_do_not_divide_over_the_mesh_are_refused(small: Config) -> None:
+    model = Transformer(small.model, small.vocabulary.size)
+    for change in (
+        {"batch": dataclasses.replace(small.batch, rows=12)},
+        {"optim": dataclasses.replace(small.optim, accumulate=2)},
+    ):
+        with pytest.raises(ConfigError, match="must divide by") as caught:
+            make_step(dataclasses.replace(small, **change), model, make_mesh(MeshConfig()))
+        assert (caught.value.field, caught.value.fix) == ("batch.rows", "use 16")
