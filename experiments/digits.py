@@ -52,7 +52,7 @@ def get_config() -> Config:
         batch=BatchConfig(tasks, rows=48, row_length=96),
         model=ModelConfig(depth=4, width=128, unroll=4),
         optim=OptimConfig(),
-        train=TrainConfig(steps=1200, checkpoint_every=200),
+        train=TrainConfig(steps=1000, checkpoint_every=200),
         eval=EvalConfig(
             targets=(
                 Target("text", 3, 5, SampleConfig(temperature=0.0)),

@@ -14,7 +14,7 @@ import numpy as np
 import rich.console
 import rich.progress
 import rich.table
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from omnijax.checkpoint import Checkpoints
 from omnijax.config import Config
@@ -22,7 +22,7 @@ from omnijax.data.corpus import digit_modalities, fragment_records
 from omnijax.data.prepare import prepare
 from omnijax.data.records import load_records
 from omnijax.errors import CheckpointError
-from omnijax.examples import collect
+from omnijax.examples import Direction, collect
 from omnijax.generate import Generated, Generator
 from omnijax.judges import Judges, fit_judges
 from omnijax.likelihoods import bits_per_item
@@ -43,20 +43,6 @@ class Trained(NamedTuple):
     config: Config
     generator: Generator
     step: int
-
-
-class Direction(NamedTuple):
-    """What came of one direction.
-
-    Attributes:
-        signals: what was generated, as signals; None where nothing could be read.
-        judged: int[n], the digit that a judge saw in each; -1 for none.
-        decodable: bool[n].
-    """
-
-    signals: list[Any]
-    judged: Int[np.ndarray, " n"]
-    decodable: Bool[np.ndarray, " n"]
 
 
 def load_run(run: Path) -> Trained:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from omnijax.config import Config
 from omnijax.data.records import Records
 
-if TYPE_CHECKING:
-    from omnijax.evaluate import Direction
+
+class Direction(NamedTuple):
+    """What came of one direction.
+
+    Attributes:
+        signals: what was generated, as signals; None where nothing could be read.
+        judged: int[n], the digit that a judge saw in each; -1 for none.
+        decodable: bool[n].
+    """
+
+    signals: list[Any]
+    judged: Int[np.ndarray, " n"]
+    decodable: Bool[np.ndarray, " n"]
 
 
 def collect(

@@ -101,12 +101,10 @@ def test_help_explains(command: list[str], words: list[str], capsys) -> None:
     assert [word for word in words if word not in said] == []
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["dance"], ["evaluate", "runs/x", "--fast"], ["sample", "runs/x", "--to", "text"]]
-)
-def test_what_is_no_command_ends_with_usage(command: list[str], capsys) -> None:
+@pytest.mark.parametrize("command", ["", "dance", "evaluate runs/x --fast", "sample runs/x --to text"])
+def test_what_is_no_command_ends_with_usage(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(command)
+        main(command.split())
     assert caught.value.code == 2
     assert "usage: omnijax" in capsys.readouterr().err
 
@@ -303,7 +301,7 @@ def test_evaluation_keeps_examples_and_writes_the_report(config: Config, run: pa
     assert len(examples["real/speech_codec"]) == len(examples["real/speech_codec_length"]) == config.eval.show
     assert int(examples["sample_rate_hz"]) == config.data.sample_rate_hz
     report = (run / "report.html").read_text()
-    assert report.startswith("<!doctype html>")
+    assert report.lower().startswith("<!doctype html>")
     assert f"step {STEPS}" in report
     assert list((run / "figures").glob("*.png"))
 
@@ -372,7 +370,6 @@ def test_the_seed_decides_what_is_drawn(run: pathlib.Path, tmp_path) -> None:
         (["--speech", "none.wav", "--to", "text"], "DataError: --speech = 'none.wav': there is no such file"),
         (["--image", __file__, "--to", "text"], "it can't be read"),
         (["--speech", __file__, "--to", "text"], "it can't be read"),
-        (["--text", "", "--to", "image", "--out", "a.png"], "--text"),
     ],
 )
 def test_a_sample_of_nothing_or_to_nowhere_is_refused(

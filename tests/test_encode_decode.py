@@ -482,6 +482,10 @@ def test_the_encoder_has_no_loop_over_items(layout: Any, position: Any, width: A
     v = Vocabulary(
         positions=5000, digits=10, base=10, spaces=(Space("a", 999),), layout=layout, position=position, width=width
     )
-    few, many = (reference.to_library([[(UNMARKED, [(0, number % 999) for number in range(n)])]]) for n in (3, 4000))
+    sizes = (3, 2000)
+    few, many = (
+        reference.to_library([[(UNMARKED, [(GENERAL, 1)] * n + [(0, number % 999) for number in range(n)])]])
+        for n in sizes
+    )
     encode(v, few)  # fills what is computed once
     assert lines_run(v, many) == lines_run(v, few)
