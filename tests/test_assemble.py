@@ -93,3 +93,8 @@ def test_many_documents_in_a_stream_and_what_cannot_be_read() -> None:
     first_digits = np.flatnonzero(stream == vocabulary.position_start + 1) - np.arange(1, 4)
     broken = decode(vocabulary, jnp.asarray(np.delete(stream, first_digits)[None]))
     assert assemble(vocabulary, broken) == [[first, [Segment.of(0, 1, [3])]]]
+
+
+def test_float_tokens_are_refused() -> None:
+    with pytest.raises(VocabularyError, match="whole numbers"):
+        decode(vocabularies()[0], jnp.zeros((1, 3)))

@@ -24,8 +24,15 @@ from omnijax.vocab.grammar import Grammar
 from omnijax.vocab.vocabulary import PAD, Space, Vocabulary
 
 ROWS, TOKENS = 64, 40
-WALKED = [name for name in VOCABULARIES if name.startswith("typed")]
-WALKED += ["plain grouped after minimal", "large, small base", "narrow"]
+WALKED = [
+    "typed grouped after minimal",
+    "typed grouped before fixed",
+    "typed grouped none fixed",
+    "typed inline after fixed",
+    "typed inline before minimal",
+    "large, small base",
+    "narrow",
+]
 walked = pytest.mark.parametrize("name", WALKED)
 
 
@@ -139,7 +146,7 @@ def test_legal_is_what_some_document_goes_on_with(way: tuple[str, str, str]) -> 
     check_legal_sets(Grammar(v), documents, 5, 150)
 
 
-@pytest.mark.parametrize("way", [WAYS[0], WAYS[3], WAYS[7], WAYS[9]], ids=" ".join)
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[8]], ids=" ".join)
 def test_without_control_tokens(way: tuple[str, str, str]) -> None:
     """Padding closes a document then; and several spaces share the digits."""
     spaces = (Space("t", 1), Space("x", 2)) if way[2] == "minimal" else (Space("x", 3),)
@@ -154,7 +161,7 @@ def test_several_spaces(way: tuple[str, str, str]) -> None:
     check_legal_sets(Grammar(v), reference.all_documents(v, 9, {}, [UNMARKED, 0, 1]), 5, 30)
 
 
-@pytest.mark.parametrize("way, most_tokens", [(WAYS[0], 12), (WAYS[4], 10), (WAYS[8], 11)])
+@pytest.mark.parametrize("way, most_tokens", [(WAYS[0], 12), (WAYS[8], 11)])
 def test_numbers_of_items(way: tuple[str, str, str], most_tokens: int) -> None:
     v = tiny(way, positions=4, spaces=(Space("a", 2),))
     items = {"a": (2, 2), "mixed": (1, 3)}
@@ -162,7 +169,7 @@ def test_numbers_of_items(way: tuple[str, str, str], most_tokens: int) -> None:
     check_legal_sets(Grammar.of(v, items), documents, 6, 200)
 
 
-@pytest.mark.parametrize("way", [WAYS[1], WAYS[7]], ids=" ".join)
+@pytest.mark.parametrize("way", [WAYS[7]], ids=" ".join)
 def test_closers(way: tuple[str, str, str]) -> None:
     """`("eos",)` allows one segment, whichever marker opens it."""
     v = tiny(way)
@@ -187,7 +194,7 @@ def test_a_fixed_number_of_items_is_met() -> None:
 SIZES = (1, 2, 3, 4, 5, 8, 9, 10, 14, 26, 27)
 
 
-@pytest.mark.parametrize("position, width", [("before", "fixed"), ("none", "fixed"), ("after", "minimal")])
+@pytest.mark.parametrize("position, width", [("before", "fixed"), ("after", "minimal")])
 def test_a_number_is_legal_when_it_is_below_the_size(position: Any, width: Any) -> None:
     """All digit strings, for sizes that are powers of the base and for others."""
     spaces = tuple(Space(f"s{size}", size) for size in SIZES)
@@ -217,9 +224,8 @@ def test_a_number_is_legal_when_it_is_below_the_size(position: Any, width: Any) 
     assert found.tolist() == fine
 
 
-@pytest.mark.parametrize("name", ["large, small base", "large, large base"])
-def test_the_largest_id(name: str) -> None:
-    v = VOCABULARIES[name]
+def test_the_largest_id() -> None:
+    v = VOCABULARIES["large, small base"]
     segment = (v.control.index("b"), [(1, v.spaces[1].size - 1)])
     last = padded([reference.encode(v, [segment])] * ROWS)
     digit = int(np.flatnonzero((last[0] >= v.digit_start) & (last[0] < v.aos))[-1])

@@ -204,11 +204,8 @@ def test_rows_do_not_influence_one_another_and_follow_the_key(
     prompts, lengths = prompt(config.vocabulary, "text", corpus.fragments["text"], "speech")
     sampler = Sampler.of(generator.model, config.vocabulary, target("speech", SampleConfig()))
     drawn = np.asarray(sampler(generator.params, prompts, lengths, jax.random.key(0)))
-    others = prompts.copy()
-    others[1:] = prompts[[2, 3, 4, 5, 0]]
-    again = np.asarray(
-        sampler(generator.params, others, np.r_[lengths[0], lengths[[2, 3, 4, 5, 0]]], jax.random.key(0))
-    )
+    order = [0, 2, 3, 4, 5, 1]
+    again = np.asarray(sampler(generator.params, prompts[order], lengths[order], jax.random.key(0)))
     np.testing.assert_array_equal(drawn[0], again[0])
     assert not np.array_equal(drawn[1:], again[1:])
     np.testing.assert_array_equal(sampler(generator.params, prompts, lengths, jax.random.key(0)), drawn)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Integer
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.vocabulary import PAD, Vocabulary
@@ -35,7 +35,10 @@ class Kind(enum.IntEnum):
 
 
 class Error(enum.IntEnum):
-    """What is wrong with a token; the first that applies, in this order."""
+    """What is wrong with a token: the first that applies, in this order.
+
+    Where the stream ends inside a fragment, `CUT_OFF` stands for what is missing there.
+    """
 
     NONE = 0
     NOT_A_TOKEN = 1
@@ -97,7 +100,7 @@ class _Item(NamedTuple):
     length: Array
 
 
-def decode(vocabulary: Vocabulary, tokens: Int[Array, "*b t"] | Int[np.ndarray, "*b t"]) -> Reading:
+def decode(vocabulary: Vocabulary, tokens: Integer[Array, "*b t"] | Integer[np.ndarray, "*b t"]) -> Reading:
     """Reads streams of primary tokens.
 
     Args:
@@ -105,8 +108,11 @@ def decode(vocabulary: Vocabulary, tokens: Int[Array, "*b t"] | Int[np.ndarray, 
         tokens: int[..., tokens], anything.
 
     Raises:
-        VocabularyError: the stream is so long that a (segment, position) pair has no int32.
+        VocabularyError: tokens are not whole numbers, or the stream is so long that a (segment, position) pair has no
+            int32.
     """
+    if not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise VocabularyError("tokens", tokens.dtype, "tokens must be whole numbers", "convert them before decoding")
     if tokens.shape[-1] * max(vocabulary.positions, 1) >= 2**31:
         raise VocabularyError(
             "tokens", tokens.shape, "tokens × positions must stay below 2^31", "decode shorter streams"
