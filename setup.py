@@ -50,7 +50,6 @@ DEMO = [
 ]
 TEST = [
     *DEMO,
-    "beartype>=0.20",
     "hypothesis>=6.120",
     "mypy>=1.18",
     "packaging>=24",

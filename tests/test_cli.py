@@ -302,7 +302,7 @@ def test_evaluation_keeps_examples_and_writes_the_report(config: Config, run: pa
     assert int(examples["sample_rate_hz"]) == config.data.sample_rate_hz
     report = (run / "report.html").read_text()
     assert report.lower().startswith("<!doctype html>")
-    assert f"step {STEPS}" in report
+    assert all(direction.replace("->", " → ") in report for direction in DIRECTIONS)
     assert list((run / "figures").glob("*.png"))
 
 

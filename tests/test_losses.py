@@ -79,11 +79,8 @@ def test_the_loss_and_its_parts_are_those_of_the_plain_formulas(config: Config, 
     for row in range(len(logits_btv)):
         tokens = [*batch["tokens"][row].tolist(), int(batch["targets"][row, -1])]
         for t, kind in enumerate(slow_kinds(config.vocabulary, tokens)[1:]):
-            logits_v, target, share = (
-                logits_btv[row, t].astype(np.float64),
-                batch["targets"][row, t],
-                batch["weights"][row, t],
-            )
+            logits_v = logits_btv[row, t].astype(np.float64)
+            target, share = batch["targets"][row, t], batch["weights"][row, t]
             nats = np.log(np.exp(logits_v).sum()) - logits_v[target]
             loss += share * nats
             weight += share
@@ -170,8 +167,7 @@ def test_a_run_shorter_than_the_warm_up_and_one_without_have_a_schedule() -> Non
 
 def one_update(config: OptimConfig, gradients: dict, params: dict) -> tuple[dict, list[dict]]:
     transformation = optimizer(config, steps=10)
-    state = transformation.init(params)
-    updates, state = transformation.update(gradients, state, params)
+    updates, state = jax.jit(lambda g, p: transformation.update(g, transformation.init(p), p))(gradients, params)
     adam = [part for part in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(part)]
     return optax.apply_updates(params, updates), adam
 

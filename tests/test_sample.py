@@ -47,10 +47,10 @@ def model(config: Config) -> Transformer:
 
 @pytest.fixture(scope="module")
 def params(model: Transformer) -> Params:
-    """Random, and steep enough that tokens are drawn for what stands before them."""
+    """Random, and so large that what is drawn depends on all that stands before it."""
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: random.normal(scale=0.5, size=leaf.shape).astype(leaf.dtype), shapes)
+    return jax.tree.map(lambda leaf: random.normal(scale=2, size=leaf.shape).astype(leaf.dtype), shapes)
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +174,18 @@ def test_without_the_grammar_too(config: Config, generator: Generator, corpus: C
         assert drawn[row, : len(expected)].tolist() == expected
 
 
+def test_a_finished_row_says_nothing_more(config: Config, generator: Generator, corpus: Corpus) -> None:
+    """Without the grammar, and with every token as likely as any other: what ends a row is `eos` alone."""
+    level = jax.tree.map(jnp.zeros_like, generator.params)
+    prompts, lengths = prompt(config.vocabulary, "text", corpus.fragments["text"], "image")
+    sampler = Sampler.of(generator.model, config.vocabulary, target("image", SampleConfig(grammar=False)))
+    drawn = np.concatenate([sampler(level, prompts, lengths, jax.random.key(seed)) for seed in range(4)])
+    ended = [(row, int(np.argmax(row == config.vocabulary.end))) for row in drawn if config.vocabulary.end in row]
+    assert 5 < len(ended) < len(drawn)
+    assert all((row[end + 1 :] == PAD).all() for row, end in ended)
+    assert len(np.unique(drawn)) == config.vocabulary.size
+
+
 @pytest.mark.parametrize("name", ["text", "image", "speech"])
 def test_the_grammar_makes_everything_decodable_whatever_the_parameters(
     config: Config, model: Transformer, corpus: Corpus, name: str
@@ -231,13 +243,13 @@ def test_a_prompt_is_the_document_without_its_end_and_the_marker(config: Config,
 
 def test_a_last_partial_batch_gives_its_own_rows(config: Config, generator: Generator, corpus: Corpus) -> None:
     """Six documents, four at a time: the greedy results are those of six at a time."""
-    fragments = corpus.fragments["image"]
-    found = generator.generate("image", fragments, "speech", jax.random.key(0), GREEDY)
-    whole = dataclasses.replace(config, eval=dataclasses.replace(config.eval, rows=6))
-    expected = dataclasses.replace(generator, config=whole).generate(
-        "image", fragments, "speech", jax.random.key(0), GREEDY
-    )
+    fragments = corpus.fragments["text"]
+    found = generator.generate("text", fragments, "image", jax.random.key(0), GREEDY)
+    sampler = Sampler.of(generator.model, config.vocabulary, target("image"))
+    drawn = sampler(generator.params, *prompt(config.vocabulary, "text", fragments, "image"), jax.random.key(0))
+    expected = read_generated(config.vocabulary, target("image"), np.asarray(drawn))
     assert len(found.fragments) == ROWS
+    assert len({tuple(ids) for ids in expected.fragments}) == ROWS
     for one, other in zip(found.fragments, expected.fragments, strict=True):
         np.testing.assert_array_equal(one, other)
 
