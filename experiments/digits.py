@@ -4,6 +4,10 @@ Question   Does one decoder over one two-level vocabulary learn text ⇄ image �
 Command    omnijax train experiments/digits.py --workdir runs/demo && omnijax evaluate runs/demo
 Data       scikit-learn's 8×8 digits, their English names, and these spoken by 84 synthetic voices; the held-out split
            shares neither picture nor voice with training.
+Hardware   2 CPU cores, 4 GiB
+Time       12 minutes in all, 7 of them training (1 for the data set, 1.5 for the evaluation)
+Result     held-out accuracy: image→text 0.96, speech→text 0.98, text→image 0.93, text→speech 0.99, and by way of the
+           word image→speech 0.95, speech→image 0.90 (± 0.01 each)
 """
 
 from omnijax.config import (
@@ -40,7 +44,7 @@ def get_config() -> Config:
     # Understanding is learned from a few bytes behind a hundred tokens, so that these weigh more. Pictures are harder
     # than words, and few: they come twice as often, and those to be read are moved a little.
     tasks = (
-        Task(("image/shifted", "text"), weights=(1.0, 20.0), repeats=2),
+        Task(("image/moved", "text"), weights=(1.0, 20.0), repeats=2),
         Task(("speech", "text"), weights=(1.0, 20.0)),
         Task(("text", "image"), weights=(0.1, 1.0), repeats=2),
         Task(("text", "speech"), weights=(0.1, 1.0)),
@@ -49,10 +53,10 @@ def get_config() -> Config:
     return Config(
         vocabulary=vocabulary,
         data=DataConfig(),
-        batch=BatchConfig(tasks, rows=48, row_length=96),
-        model=ModelConfig(depth=4, width=128, unroll=4),
-        optim=OptimConfig(),
-        train=TrainConfig(steps=1000, checkpoint_every=200),
+        batch=BatchConfig(tasks, rows=24, row_length=96),
+        model=ModelConfig(depth=4, width=128, heads=2, kv_heads=1, head_size=64, mlp_width=320, unroll=4),
+        optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=200),
+        train=TrainConfig(steps=2000, checkpoint_every=400),
         eval=EvalConfig(
             targets=(
                 Target("text", 3, 5, SampleConfig(temperature=0.0)),

@@ -129,7 +129,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from omnijax.report import write_report
 
     result = evaluate(options.workdir)
-    print_table(result, rich.console.Console())
+    terminal = rich.console.Console()
+    print_table(result, terminal if terminal.is_terminal else rich.console.Console(width=110))
     print(f"report: {write_report(options.workdir)}")
     return 0
 

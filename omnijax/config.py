@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
 from typing import Any, Literal
 
@@ -57,7 +58,7 @@ class Task:
     """A kind of training document: these modalities of one record, one segment each, in this order."""
 
     segments: tuple[str, ...]
-    """Names of modalities, or of views of one, for example `("image/shifted", "text")`."""
+    """Names of modalities, or of views of one, for example `("image/moved", "text")`."""
     weights: tuple[float, ...]
     """What a token of each segment weighs in the loss."""
     repeats: int = 1
@@ -264,6 +265,17 @@ def _check(config: Config) -> None:
         value = getattr(getattr(config, part), name)
         if value < least:
             raise ConfigError(path, value, f"must be at least {least}", f"use {least} or more")
+    optim = config.optim
+    for name, holds, rule in (
+        ("learning_rate", 0 < optim.learning_rate < math.inf, "must be a number above 0"),
+        ("clip_norm", 0 < optim.clip_norm < math.inf, "must be a number above 0"),
+        ("weight_decay", 0 <= optim.weight_decay < math.inf, "must be a number, 0 or above"),
+        ("final_fraction", 0 <= optim.final_fraction <= 1, "must be in [0, 1]"),
+        ("beta1", 0 <= optim.beta1 < 1, "must be in [0, 1)"),
+        ("beta2", 0 <= optim.beta2 < 1, "must be in [0, 1)"),
+    ):
+        if not holds:
+            raise ConfigError(f"optim.{name}", getattr(optim, name), rule, "see --knobs for what it means")
     if not 0 <= config.model.dropout < 1:
         raise ConfigError("model.dropout", config.model.dropout, "must be in [0, 1)", "use 0 for none")
     if not config.batch.tasks:

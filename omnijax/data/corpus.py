@@ -12,7 +12,7 @@ from omnijax.config import DataConfig
 from omnijax.data.records import Records, load_codebook
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.modalities import Modality, PatchImage, Speech, Text
-from omnijax.modalities.image import shifted
+from omnijax.modalities.image import moved
 from omnijax.vocab.documents import GENERAL, Segment
 from omnijax.vocab.vocabulary import Vocabulary
 
@@ -23,7 +23,7 @@ class Corpus:
 
     Attributes:
         vocabulary: that the documents are for.
-        fragments: for each modality, and each other view of one (`image/shifted`), the ids within the modality's own
+        fragments: for each modality, and each other view of one (`image/moved`), the ids within the modality's own
             space, one array a record.
     """
 
@@ -47,7 +47,7 @@ class Corpus:
 
 
 def modality_of(name: str) -> str:
-    """The modality that a view like `image/shifted` is one of."""
+    """The modality that a view like `image/moved` is one of."""
     return name.split("/")[0]
 
 
@@ -92,20 +92,21 @@ def check_sizes(vocabulary: Vocabulary, modalities: Mapping[str, Modality]) -> N
 def fragment_records(
     vocabulary: Vocabulary, records: Records, modalities: Mapping[str, Modality], seed: int = 0
 ) -> Corpus:
-    """Turns the signals of a split into fragments; the seed draws the view `image/shifted`.
+    """Turns the signals of a split into fragments; the seed draws the view `image/moved`.
 
     Raises:
         ConfigError: see `check_sizes`.
     """
     check_sizes(vocabulary, modalities)
-    speech = modalities["speech"]
+    image, speech = modalities["image"], modalities["speech"]
+    assert isinstance(image, PatchImage)
     assert isinstance(speech, Speech)
     return Corpus(
         vocabulary,
         {
             "text": [modalities["text"].fragments(word) for word in records.words],
-            "image": list(modalities["image"].fragments(records.images)),
-            "image/shifted": list(modalities["image"].fragments(shifted(records.images, seed))),
+            "image": list(image.fragments(records.images)),
+            "image/moved": list(image.fragments(moved(records.images, image.levels, seed))),
             "speech": speech.fragments_batch(records.speech),
         },
     )

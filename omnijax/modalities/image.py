@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import scipy.ndimage
 from jaxtyping import Int64, Shaped, UInt8
 
 from omnijax import errors
@@ -88,14 +89,21 @@ class PatchImage:
         return blocks.reshape(*ids.shape[:-1], self.height, self.width).astype(np.uint8)
 
 
-def shifted(images: UInt8[np.ndarray, "n height width"], seed: int) -> UInt8[np.ndarray, "n height width"]:
-    """Returns half of the images as they are, the others moved by up to a pixel up, down and sideways.
+def moved(images: UInt8[np.ndarray, "n height width"], levels: int, seed: int) -> UInt8[np.ndarray, "n height width"]:
+    """Returns half of the images as they are, the others turned and moved a little: more of the same to learn from.
 
-    What leaves at one edge is lost, and 0 enters at the other: more pictures of the same things to learn to read from.
+    By up to 12 degrees around the centre and up to a pixel each way, drawn evenly; interpolated by cubic splines and
+    rounded to grey levels. What leaves at an edge is lost, and 0 enters.
     """
     random = np.random.default_rng(seed)
     count, height, width = images.shape
-    up, left = np.where(random.random(count) < 0.5, 1, random.integers(0, 3, (2, count)))
-    framed = np.pad(images, ((0, 0), (1, 1), (1, 1)))
-    rows, columns = np.arange(height), np.arange(width)
-    return framed[np.arange(count)[:, None, None], (up[:, None] + rows)[:, :, None], (left[:, None] + columns)[:, None]]
+    centre = np.array([(height - 1) / 2, (width - 1) / 2])
+    angles, shifts = np.deg2rad(random.uniform(-12, 12, count)), random.uniform(-1, 1, (count, 2))
+    result = images.copy()
+    for index in np.flatnonzero(random.random(count) < 0.5):
+        sine, cosine = np.sin(angles[index]), np.cos(angles[index])
+        turn = np.array([[cosine, -sine], [sine, cosine]])
+        offset = centre - turn @ (centre + shifts[index])
+        grey = scipy.ndimage.affine_transform(images[index].astype(np.float64), turn, offset)
+        result[index] = np.clip(np.rint(grey), 0, levels - 1)
+    return result
