@@ -54,7 +54,7 @@ def get_config() -> Config:
         vocabulary=vocabulary,
         data=DataConfig(),
         batch=BatchConfig(tasks, rows=24, row_length=96),
-        model=ModelConfig(depth=4, width=128, heads=2, kv_heads=1, head_size=64, mlp_width=320, unroll=4),
+        model=ModelConfig(depth=4, width=128, heads=4, kv_heads=2, head_size=32, mlp_width=320, unroll=4),
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=200),
         train=TrainConfig(steps=2000, checkpoint_every=400),
         eval=EvalConfig(
