@@ -66,8 +66,24 @@ def write_samples(path: pathlib.Path) -> None:
 
 
 def evaluation() -> dict[str, object]:
-    split = {"raw": 9.81, "renormalised": 9.62, "leak": 0.19, "digits": 9.76, "position": 0.05, "by_place": [4.1, 5.66]}
-    text = {"raw": 0.31, "renormalised": 0.3, "leak": 0.01, "digits": 0.0, "position": 0.0, "by_place": []}
+    split = {
+        "uniform": 16.35,
+        "raw": 9.81,
+        "renormalised": 9.62,
+        "leak": 0.19,
+        "digits": 9.76,
+        "position": 0.05,
+        "by_place": [4.1, 5.66],
+    }
+    text = {
+        "uniform": 8.0,
+        "raw": 0.31,
+        "renormalised": 0.3,
+        "leak": 0.01,
+        "digits": 0.0,
+        "position": 0.0,
+        "by_place": [],
+    }
     return {
         "step": 60,
         "examples": 360,

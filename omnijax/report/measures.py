@@ -98,24 +98,25 @@ def bits(run: RunFiles, plots: Figures) -> str:
     measured = run.evaluation["bits_per_item"]
     paint = functools.partial(curves.bits_figure, measured)
     picture = plots.add("bits", paint, "Bits per item by modality, split by digit place and position", "wide")
-    places = range(max(len(entry["by_place"]) for entry in measured.values()))
-    rows = [[key, *(f"{entry[key]:.3f}" for entry in measured.values())] for key in ("raw", "renormalised", "leak")]
-    rows.append(["in digits", *(f"{entry['digits']:.3f}" for entry in measured.values())])
-    for place in places:
-        cells = [entry["by_place"][place : place + 1] for entry in measured.values()]
-        rows.append(
-            [f'<span class="error">digit {place}</span>', *(f"{cell[0]:.3f}" if cell else "" for cell in cells)]
-        )
-    rows.append(["in position", *(f"{entry['position']:.3f}" for entry in measured.values())])
-    head = ["bits per item", *map(html.escape, measured)]
+    columns = ("uniform", "raw", "renormalised", "leak", "digits", "position")
+    rows = [
+        [
+            html.escape(name.replace("|", " given ")),
+            *(f"{entry[column]:.3f}" for column in columns),
+            " · ".join(f"{place:.2f}" for place in entry["by_place"]),
+        ]
+        for name, entry in measured.items()
+    ]
+    head = ["bits per item", "all alike", "raw", "renormalised", "leak", "in digits", "in position", "by digit place"]
     return section(
         "bits",
         "How many bits an item costs",
-        "Exact −log₂ of the probability that the model gives to held-out items. Raw counts all tokens as candidates; "
-        "renormalised only those that the grammar allows there; leak is the difference, lost on tokens that could "
-        "never be decoded. Images are lossless, so this is "
-        f"{run.evaluation['bits_per_pixel']:.2f} bits per pixel of theirs.",
-        f'<div class="grid pair"><figure class="card">{picture}<figcaption>The parts of an item: its digits, most '
+        "Exact −log₂ of the probability that the model gives to held-out items, by themselves or given another "
+        "modality. All alike: if every item were as likely as any other. Raw counts all tokens as candidates; "
+        "renormalised only those that the grammar allows there; leak is the difference, lost on tokens that could never "
+        "be decoded. "
+        f"Images are lossless, so this is {run.evaluation['bits_per_pixel']:.2f} bits per pixel of theirs.",
+        f'<div class="grid"><figure class="card">{picture}<figcaption>The parts of an item: its digits, most '
         f'significant first, and its position.</figcaption></figure><div class="card">{table(head, rows)}</div></div>',
     )
 
