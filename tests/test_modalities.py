@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as hnp
 from omnijax import errors
 from omnijax.config import SpeechConfig
 from omnijax.modalities import Codebook, PatchImage, Speech, Text, audio
+from omnijax.modalities.image import moved
 from omnijax.modalities.spectrogram import Spectrogram, mel_bank
 
 RATE_HZ = 11025
@@ -97,6 +98,25 @@ def test_images_that_do_not_fit_are_refused() -> None:
         PatchImage(patch=3)
     with pytest.raises(errors.ConfigError, match="levels"):
         PatchImage(patch=4)
+
+
+def test_moved_pictures_are_the_same_things_elsewhere() -> None:
+    """Half stay, the others turn and move little; a seed gives the same pictures; grey levels stay grey levels."""
+    images = np.zeros((400, 8, 8), np.uint8)
+    images[:, 2:6, 3:5] = 16
+    result = moved(images, levels=17, seed=1)
+    assert result.dtype == np.uint8
+    assert result.max() <= 16
+    np.testing.assert_array_equal(result, moved(images, levels=17, seed=1))
+    assert (result != moved(images, levels=17, seed=2)).any()
+    stayed = (result == images).all(axis=(1, 2))
+    assert 0.35 < stayed.mean() < 0.65
+    rows, columns = np.arange(8)[None, :, None], np.arange(8)[None, None, :]
+    mass = result.astype(np.float64) / result.sum(axis=(1, 2), keepdims=True)
+    centres = np.stack([(mass * rows).sum(axis=(1, 2)), (mass * columns).sum(axis=(1, 2))])
+    drift = centres - np.array([[3.5], [3.5]])
+    assert 0.5 < np.abs(drift).max() < 1.2
+    assert np.abs(drift.mean(axis=1)).max() < 0.1
 
 
 def test_mel_bands_cover_the_spectrum_and_none_is_empty() -> None:

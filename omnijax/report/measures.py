@@ -113,7 +113,7 @@ def bits(run: RunFiles, plots: Figures) -> str:
         "How many bits an item costs",
         "Exact −log₂ of the probability that the model gives to held-out items, by themselves or given another "
         "modality. All alike: if every item were as likely as any other. Raw counts all tokens as candidates; "
-        "renormalised only those that the grammar allows there; leak is the difference, lost on tokens that could never "
+        "renormalised only those that the grammar allows there; leak is the difference, lost on tokens that can never "
         "be decoded. "
         f"Images are lossless, so this is {run.evaluation['bits_per_pixel']:.2f} bits per pixel of theirs.",
         f'<div class="grid"><figure class="card">{picture}<figcaption>The parts of an item: its digits, most '
