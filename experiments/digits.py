@@ -49,7 +49,6 @@ def get_config() -> Config:
         Task(("text", "image"), weights=(0.1, 1.0), repeats=2),
         Task(("text", "speech"), weights=(0.1, 1.0)),
     )
-    drawn = SampleConfig(temperature=0.5)
     return Config(
         vocabulary=vocabulary,
         data=DataConfig(),
@@ -60,8 +59,8 @@ def get_config() -> Config:
         eval=EvalConfig(
             targets=(
                 Target("text", 3, 5, SampleConfig(temperature=0.0)),
-                Target("image", 16, 16, drawn),
-                Target("speech", 1, 30, drawn),
+                Target("image", 16, 16, SampleConfig(temperature=1.0, top_p=0.9)),
+                Target("speech", 1, 30, SampleConfig(temperature=0.5)),
             ),
             routes=(
                 Route(("image", "text")),
