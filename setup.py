@@ -56,6 +56,8 @@ TEST = [
     "pytest>=8.4",
     "ruff>=0.14",
 ]
+# What experiments/bench/ holds the vocabulary against.
+BENCH = ["tokenizers>=0.21"]
 
 setup(
     name="omnijax",
@@ -72,6 +74,7 @@ setup(
     extras_require={
         "demo": DEMO,
         "test": TEST,
+        "bench": BENCH,
         "tpu": ["jax[tpu]>=0.7.2"],
         # CUDA 13 wheels need an NVIDIA driver of the 580 series or newer; with an older one install jax[cuda12].
         "cuda": ["jax[cuda13]>=0.7.2"],

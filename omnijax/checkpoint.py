@@ -76,11 +76,19 @@ class Checkpoints:
         Raises:
             CheckpointError: see `restore`.
         """
-        self._check(step, {"params": abstract}, vocabulary)
+        self.check_params(step, abstract, vocabulary)
         context = ocp.Context()
         context.pytree_options.loading.partial_load = True
         with context:
             return self._checkpointer.load_checkpointables(step, {"state": {"params": abstract}})["state"]["params"]
+
+    def check_params(self, step: int, abstract: Any, vocabulary: Vocabulary) -> None:
+        """Checks that `restore_params` can give these.
+
+        Raises:
+            CheckpointError: see `restore`.
+        """
+        self._check(step, {"params": abstract}, vocabulary)
 
     def _check(self, step: int, wanted: Any, vocabulary: Vocabulary) -> None:
         saved = self._checkpointer.checkpointables_metadata(step)
@@ -93,7 +101,8 @@ class Checkpoints:
                 f"it was saved with another vocabulary ({fingerprint}, not {vocabulary.fingerprint}); "
                 f"{', '.join(differ)} differ"
             )
-            raise CheckpointError("checkpoint", where, rule, "use the vocabulary of the run, or another run directory")
+            fix = "use the vocabulary of the run, or begin another run with its parameters: train.start_from"
+            raise CheckpointError("checkpoint", where, rule, fix)
         there = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(saved.metadata["state"])}
         leaves = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
         # Parameters first: their names say more than the numbers of the optimiser's leaves.

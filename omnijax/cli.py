@@ -8,8 +8,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omnijax.errors import OmnijaxError
+
+if TYPE_CHECKING:
+    import rich.console
 
 RESUMABLE = 75
 """Exit status of a run that a signal stopped: the same command goes on with it (EX_TEMPFAIL of sysexits.h)."""
@@ -29,11 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    takes_overrides = options.command in ("train", "prepare")
-    if rest and not takes_overrides:
+    if rest and "overrides" not in options:
         parser.error(f"unknown arguments: {' '.join(rest)}")
-    if takes_overrides:
-        options.overrides = rest
+    options.overrides = rest
     options.line = shlex.join(["omnijax", *arguments])
     return int(options.run(options))
 
@@ -54,11 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("experiment", type=Path, help="a Python file with get_config()")
     train.add_argument("--workdir", type=Path, help="the run directory; runs/NAME by default")
     train.add_argument("--knobs", action="store_true", help="explain every knob of the experiment, and leave")
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_train, overrides=[])
 
     prepare = commands.add_parser("prepare", help="build the data set of an experiment")
     prepare.add_argument("experiment", type=Path, help="a Python file with get_config()")
-    prepare.set_defaults(run=_prepare)
+    prepare.set_defaults(run=_prepare, overrides=[])
 
     evaluate = commands.add_parser(
         "evaluate", help="measure a run on held-out data", description="Writes eval.json, samples.npz and report.html."
@@ -89,6 +91,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     example.add_argument("--json", action="store_true", help="as JSON")
     example.set_defaults(run=_vocab_example)
+    cost = topics.add_parser(
+        "cost",
+        help="what each base would cost an experiment: tokens, softmax, logits, FLOPs",
+        description="Reckons, without training, what the usual bases and the experiment's own would cost it with "
+        "everything else as it is. Knobs can be overridden as in `omnijax train`.",
+    )
+    cost.add_argument("experiment", type=Path, help="a Python file with get_config()")
+    cost.add_argument(
+        "--bases", nargs="+", default=[], metavar="BASE", help="further ones, as in `--bases 20 64,64,4096`"
+    )
+    cost.add_argument("--json", action="store_true", help="as JSON")
+    cost.set_defaults(run=_vocab_cost, overrides=[])
     return parser
 
 
@@ -123,14 +137,11 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    import rich.console
-
     from omnijax.evaluate import evaluate, print_table
     from omnijax.report import write_report
 
     result = evaluate(options.workdir)
-    terminal = rich.console.Console()
-    print_table(result, terminal if terminal.is_terminal else rich.console.Console(width=110))
+    print_table(result, _console())
     print(f"report: {write_report(options.workdir)}")
     return 0
 
@@ -154,3 +165,25 @@ def _vocab_example(options: argparse.Namespace) -> int:
         print(" ".join(str(symbol) for symbol in example["symbols"]))
         print(" ".join(str(number) for number in example["ids"]))
     return 0
+
+
+def _vocab_cost(options: argparse.Namespace) -> int:
+    from omnijax.cost import compare_bases, parse_base, to_dict
+    from omnijax.cost_table import print_costs
+    from omnijax.experiment import load_experiment, override
+
+    config = override(load_experiment(options.experiment), options.overrides)
+    costs = compare_bases(config, [parse_base(text) for text in options.bases])
+    if options.json:
+        print(json.dumps(to_dict(costs)))
+    else:
+        print_costs(costs, config, _console())
+    return 0
+
+
+def _console() -> rich.console.Console:
+    """The terminal, or as wide as one in a file."""
+    import rich.console
+
+    terminal = rich.console.Console()
+    return terminal if terminal.is_terminal else rich.console.Console(width=110)

@@ -63,6 +63,19 @@ class Task:
     """What a token of each segment weighs in the loss."""
     repeats: int = 1
     """How often every record appears in this form in an epoch."""
+    random_order: tuple[float, ...] = ()
+    """For each segment the share of documents that write its fragments in a random order, anew each time; () is none.
+    Their positions still say where they belong, so that a model learns to go on from any of them."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Of the segments: a view like `image/moved` is one of `image`."""
+        return tuple(modality_of(name) for name in self.segments)
+
+    @property
+    def random_orders(self) -> tuple[float, ...]:
+        """`random_order`, one for each segment."""
+        return self.random_order or (0.0,) * len(self.segments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,10 +150,16 @@ class TrainConfig:
 
     steps: int = 2200
     seed: int = 0
-    """Draws the initial parameters and the dropout."""
+    """Draws the initial parameters, the dropout and the digit noise."""
     log_every: int = 20
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    start_from: str = ""
+    """A run whose newest parameters this one begins with, at step 0 and with fresh moments, instead of random ones. Its
+    vocabulary is the same, or one that this run's has grown from: new tokens begin with random parameters."""
+    digit_noise: float = 0.0
+    """Share of the digits that the model reads which are drawn anew, evenly below their radix; what it has to predict
+    stays clean. So it meets wrong digits in training, as it does when it reads its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +174,9 @@ class SampleConfig:
     """Draw from the likeliest tokens that together have this probability."""
     grammar: bool = True
     """Only tokens that can still become a decodable document."""
+    retries: int = 0
+    """How often a fragment is drawn again whose check digit comes out wrong; then the right digit is written. Needs
+    `vocabulary.check_digit` and fixed width, the grammar, and a temperature above 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +187,8 @@ class Target:
     min_items: int
     max_items: int
     sample: SampleConfig = SampleConfig()
+    order: Literal["raster", "any"] = "raster"
+    """In which the fragments are written: by position, or as the model likes, which needs `vocabulary.position`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +211,8 @@ class EvalConfig:
     seed: int = 0
     show: int = 20
     """Examples of each direction that the report gets."""
+    completions: tuple[Literal["left", "right", "top", "bottom"], ...] = ()
+    """Halves of a picture that are given, for the rest of it to be completed; needs pictures in random order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +230,11 @@ class Config:
 
     def __post_init__(self) -> None:
         _check(self)
+
+
+def modality_of(name: str) -> str:
+    """The modality that a view like `image/moved` is one of."""
+    return name.split("/")[0]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -278,6 +309,22 @@ def _check(config: Config) -> None:
             raise ConfigError(f"optim.{name}", getattr(optim, name), rule, "see --knobs for what it means")
     if not 0 <= config.model.dropout < 1:
         raise ConfigError("model.dropout", config.model.dropout, "must be in [0, 1)", "use 0 for none")
+    if not 0 <= config.train.digit_noise < 1:
+        raise ConfigError("train.digit_noise", config.train.digit_noise, "must be in [0, 1)", "use 0 for none")
+    _check_tasks(config)
+    targets = {target.name for target in config.eval.targets}
+    for route in config.eval.routes:
+        if len(route.through) < 2 or not set(route.through[1:]) <= targets:
+            rule = f"a source, then modalities that can be generated ({', '.join(sorted(targets))})"
+            raise ConfigError("eval.routes", route.through, rule, "add the target, or another route")
+    if config.eval.completions and not any(
+        task.modalities[0] == "image" and task.random_orders[0] > 0 for task in config.batch.tasks
+    ):
+        rule = "needs a task whose documents begin with an image, some of them in random order"
+        raise ConfigError("eval.completions", config.eval.completions, rule, "set random_order there, or use ()")
+
+
+def _check_tasks(config: Config) -> None:
     if not config.batch.tasks:
         raise ConfigError("batch.tasks", (), "there must be something to train on", "add a task")
     for number, task in enumerate(config.batch.tasks):
@@ -290,8 +337,19 @@ def _check(config: Config) -> None:
             raise ConfigError(
                 field, task, "repeats must be ≥ 1, weights ≥ 0 and one of them > 0", "or leave the task out"
             )
-    targets = {target.name for target in config.eval.targets}
-    for route in config.eval.routes:
-        if len(route.through) < 2 or not set(route.through[1:]) <= targets:
-            rule = f"a source, then modalities that can be generated ({', '.join(sorted(targets))})"
-            raise ConfigError("eval.routes", route.through, rule, "add the target, or another route")
+        if task.random_order and not (
+            len(task.random_order) == len(task.segments) and all(0 <= share <= 1 for share in task.random_order)
+        ):
+            rule = f"one share in [0, 1] for each of the segments {task.segments}"
+            raise ConfigError(f"{field}.random_order", task.random_order, rule, "use () for none")
+        spaces = {space.name for space in config.vocabulary.spaces}
+        for name, share in zip(task.modalities, task.random_orders, strict=True):
+            if share > 0 and name not in spaces:
+                rule = f"{name!r} has no space of fragments, and nothing else is written with its position"
+                raise ConfigError(f"{field}.random_order", task.random_order, rule, "set its share to 0")
+            if share > 0 and config.vocabulary.position != "before":
+                rule = (
+                    f"vocabulary.position is {config.vocabulary.position!r}, so that nothing says where the next "
+                    "fragment belongs before it is written"
+                )
+                raise ConfigError(f"{field}.random_order", task.random_order, rule, "use position='before', or ()")

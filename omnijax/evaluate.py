@@ -18,15 +18,16 @@ from jaxtyping import Int
 
 from omnijax.checkpoint import Checkpoints
 from omnijax.config import Config
-from omnijax.data.corpus import digit_modalities, fragment_records
+from omnijax.data.corpus import Corpus, digit_modalities, fragment_records
 from omnijax.data.prepare import prepare
-from omnijax.data.records import load_records
+from omnijax.data.records import Records, load_records
 from omnijax.errors import CheckpointError
 from omnijax.examples import Direction, collect
 from omnijax.generate import Generated, Generator
+from omnijax.inpainting import Completed, complete_half, measures
 from omnijax.judges import Judges, fit_judges
 from omnijax.likelihoods import bits_per_item
-from omnijax.modalities import Modality
+from omnijax.modalities import Modality, PatchImage
 from omnijax.model.transformer import Transformer
 from omnijax.run import device, load_config
 from omnijax.sharding import make_mesh
@@ -82,7 +83,11 @@ def evaluate(run: Path) -> dict[str, Any]:
     labels = heldout.labels[:count]
 
     with rich.progress.Progress(transient=True, disable=not rich.console.Console().is_terminal) as progress:
-        bar = progress.add_task("evaluating", total=2 * len(config.eval.routes) + 2)
+        bar = progress.add_task("evaluating", total=2 * len(config.eval.routes) + len(config.eval.completions) + 2)
+        bits = bits_per_item(
+            config, generator.model, generator.params, corpus, count
+        )  # checks the data, so it is first
+        progress.advance(bar)
         judges = fit_judges(train, config.data)
         progress.advance(bar)
         directions, free = {}, {}
@@ -96,13 +101,15 @@ def evaluate(run: Path) -> dict[str, Any]:
             progress.advance(bar)
             free[name] = _without_grammar(generator, route.through, fragments, key).decodable
             progress.advance(bar)
-        bits = bits_per_item(config, generator.model, generator.params, corpus, count)
-        progress.advance(bar)
+        completions: dict[str, Completed] = {}
+        for number, half in enumerate(config.eval.completions, len(config.eval.routes)):
+            key = jax.random.fold_in(jax.random.key(config.eval.seed), number)
+            completions[half] = _complete(generator, judges, train, corpus, half, key)
+            progress.advance(bar)
 
     accuracies = {name: float(np.mean(d.judged == labels)) for name, d in directions.items()}
     shuffled = {name: _shuffled(d.judged, labels, config.eval.seed) for name, d in directions.items()}
     codec = [modalities["speech"].signal(ids) for ids in corpus.fragments["speech"][:count]]
-    pixels = heldout.images[0].size
     result = {
         "step": step,
         "examples": count,
@@ -116,13 +123,14 @@ def evaluate(run: Path) -> dict[str, Any]:
             "speech_codec": float(np.mean(judges.speech(codec) == labels)),
         },
         "bits_per_item": bits,
-        "bits_per_pixel": bits["image"]["renormalised"] * bits["image"]["items"] / pixels,
+        "bits_per_pixel": _bits_per_pixel(bits, heldout.images[0].size),
         "decodable": float(np.mean([d.decodable for d in directions.values()])),
         "decodable_without_grammar": float(np.mean(list(free.values()))),
         "decodable_by_direction": {
             name: {"grammar": float(d.decodable.mean()), "free": float(free[name].mean())}
             for name, d in directions.items()
         },
+        "completions": {half: measures(completed, labels) for half, completed in completions.items()},
         "shuffled_control": float(np.mean(list(shuffled.values()))),
         "shuffled_control_by_direction": shuffled,
         "chance": 1 / DIGITS,
@@ -130,13 +138,22 @@ def evaluate(run: Path) -> dict[str, Any]:
         "device": device(),
         "seconds": time.perf_counter() - started,
     }
-    np.savez_compressed(run / SAMPLES, allow_pickle=False, **collect(config, heldout, directions, codec))
+    np.savez_compressed(run / SAMPLES, allow_pickle=False, **collect(config, heldout, directions, completions, codec))
     (run / EVAL).write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 
+def _bits_per_pixel(bits: dict[str, dict[str, Any]], pixels: int) -> float:
+    """Of pictures as they stand in raster order; of a drawn order the digits alone, since it says nothing of them."""
+    form, part = ("image", "renormalised") if "image" in bits else ("image, any order", "digits")
+    return float(bits[form][part] * bits[form]["items"] / pixels)
+
+
 def _judge(judges: Judges, modalities: dict[str, Modality], target: str, generated: Generated) -> Direction:
-    signals = [modalities[target].signal(ids) if good else None for ids, good in zip(*generated, strict=True)]
+    signals = [
+        modalities[target].signal(ids) if good else None
+        for ids, good in zip(generated.fragments, generated.decodable, strict=True)
+    ]
     judged = np.full(len(signals), -1, np.int64)
     good = np.flatnonzero(generated.decodable)
     judge: Callable[[list[Any]], Int[np.ndarray, " n"]] = {
@@ -147,6 +164,14 @@ def _judge(judges: Judges, modalities: dict[str, Modality], target: str, generat
     if good.size:
         judged[good] = judge([signals[i] for i in good])
     return Direction(signals, judged, generated.decodable)
+
+
+def _complete(generator: Generator, judges: Judges, train: Records, corpus: Corpus, half: str, key: Any) -> Completed:
+    """The pictures of the evaluated records, completed from one half of them."""
+    image = digit_modalities(generator.config.data)["image"]
+    assert isinstance(image, PatchImage)
+    count = generator.config.eval.examples
+    return complete_half(generator, judges, train, image, corpus.fragments["image"][:count], half, key)
 
 
 def _without_grammar(generator: Generator, route: Sequence[str], fragments: Any, key: Any) -> Generated:
@@ -188,5 +213,12 @@ def print_table(result: dict[str, Any], console: rich.console.Console) -> None:
             f"{result['shuffled_control_by_direction'][name]:.3f}",
         )
     console.print(table)
+    for half, found in result["completions"].items():
+        console.print(
+            f"completed from the {half} half: {found['accuracy']:.3f} ± {found['standard_error']:.3f} "
+            f"({found['examples']} pictures; other half left blank {found['blank_accuracy']:.3f}, "
+            f"a judge fitted on such halves {found['half_accuracy']:.3f})",
+            highlight=False,
+        )
     judges = ", ".join(f"{name} {accuracy:.3f}" for name, accuracy in result["judges"].items())
     console.print(f"judges on real held-out signals: {judges}; chance {result['chance']:.2f}", highlight=False)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 
 from omnijax.config import Config
 from omnijax.data.records import Records
+from omnijax.inpainting import Completed
 
 
 class Direction(NamedTuple):
@@ -27,12 +28,18 @@ class Direction(NamedTuple):
 
 
 def collect(
-    config: Config, heldout: Records, directions: Mapping[str, Direction], codec: Sequence[Any]
+    config: Config,
+    heldout: Records,
+    directions: Mapping[str, Direction],
+    completions: Mapping[str, Completed],
+    codec: Sequence[Any],
 ) -> dict[str, np.ndarray]:
     """Arrays by name, for `samples.npz`.
 
     A direction `D` gives `D/label`, `D/judged`, and its signals as `D/source` and `D/signal`; waveforms are padded, and
-    their lengths stand in `D/source_length` and `D/length`. `real/…` are held-out signals, and `real/speech_codec` the
+    their lengths stand in `D/source_length` and `D/length`. A completion from half `H` gives `completed/H/label`,
+    `completed/H/judged`, `completed/H/real`, `completed/H/given`, the pixels that were known, and
+    `completed/H/picture`. `real/…` are held-out signals, and `real/speech_codec` the
     same speech through the codebook and back.
     """
     count = len(codec)
@@ -51,6 +58,11 @@ def collect(
         arrays[f"{name}/judged"] = direction.judged[kept]
         arrays |= _signals(f"{name}/signal", f"{name}/length", [direction.signals[i] for i in kept])
         arrays |= _signals(f"{name}/source", f"{name}/source_length", [real[source][i] for i in kept])
+    for half, completed in completions.items():
+        arrays[f"completed/{half}/label"], arrays[f"completed/{half}/real"] = labels, heldout.images[chosen]
+        arrays[f"completed/{half}/judged"] = completed.judged[chosen]
+        arrays[f"completed/{half}/given"] = completed.given
+        arrays[f"completed/{half}/picture"] = completed.pictures[chosen]
     arrays["real/image"], arrays["real/image_label"] = heldout.images[chosen], labels
     arrays["real/speech_label"] = labels
     arrays |= _signals("real/speech", "real/speech_length", [real["speech"][i] for i in chosen])

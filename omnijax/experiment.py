@@ -77,7 +77,9 @@ def _parse(config: Config, arguments: Sequence[str]) -> Config:
 def _knobs(part: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names of the plain values of a configuration; parts of tuples of dataclasses by number."""
     if dataclasses.is_dataclass(part):
-        children = [(field.name, getattr(part, field.name)) for field in dataclasses.fields(part)]
+        names = [field.name for field in dataclasses.fields(part)]
+        # An assignment is one value, some of them a table: the experiment file makes it, the command line can't.
+        children = [(name, getattr(part, name)) for name in names if name != "assignment"]
     elif isinstance(part, tuple) and part and dataclasses.is_dataclass(part[0]):
         children = [(str(number), child) for number, child in enumerate(part)]
     else:

@@ -61,12 +61,16 @@ class Judges:
 
 def fit_judges(train: Records, config: DataConfig) -> Judges:
     """Fits the judges on real training signals: each image once, and utterances spread evenly over the split."""
-    first = np.unique(train.image_index, return_index=True)[1]
-    image_model = sklearn.svm.SVC(C=10, gamma="scale").fit(_pixels(train.images[first]), train.labels[first])
     some = np.unique(np.linspace(0, len(train) - 1, min(_UTTERANCES, len(train))).round().astype(np.int64))
     speech = _cepstra([train.speech[k] for k in some], config.sample_rate_hz)
     speech_model = sklearn.svm.SVC(C=10, gamma="scale").fit(speech, train.labels[some])
-    return Judges(image_model, speech_model, config.sample_rate_hz)
+    return Judges(fit_image(train), speech_model, config.sample_rate_hz)
+
+
+def fit_image(train: Records) -> sklearn.svm.SVC:
+    """Fits the judge of pictures, on each once."""
+    first = np.unique(train.image_index, return_index=True)[1]
+    return sklearn.svm.SVC(C=10, gamma="scale").fit(_pixels(train.images[first]), train.labels[first])
 
 
 def _pixels(images: UInt8[np.ndarray, "n 8 8"]) -> Float32[np.ndarray, "n 64"]:

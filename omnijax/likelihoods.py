@@ -1,25 +1,66 @@
-"""Exact bits per item of a split: each modality by itself, and given another one."""
+"""Exact bits per item of a split, and how often the likeliest token is wrong: of each modality, also given others."""
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from omnijax.config import Config, Target
-from omnijax.data.corpus import Corpus, modality_of
+from omnijax.config import Config
+from omnijax.data.corpus import Corpus
+from omnijax.errors import DataError
+from omnijax.grammars import grammar_of
 from omnijax.model.transformer import Transformer
 from omnijax.vocab.decode import Kind, decode
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
 from omnijax.vocab.grammar import Grammar
+from omnijax.vocab.ids import PrimaryIds
+from omnijax.vocab.kinds import kind_names, token_kinds
 from omnijax.vocab.likelihood import item_bits, token_bits
-from omnijax.vocab.vocabulary import PAD
+from omnijax.vocab.vocabulary import PAD, Vocabulary
+
+IN_ANY_ORDER = ", any order"
+"""Behind the name of a modality: its fragments stood in a random order, and the grammar was one of any order."""
+NOT_IN_ITEMS = ("pad", "aos", "control")
+
+
+class Form(NamedTuple):
+    """A form of document to measure: one segment for each modality.
+
+    Attributes:
+        segments: names of the modalities.
+        shuffled: for each of them, whether its fragments stand in a random order.
+    """
+
+    segments: tuple[str, ...]
+    shuffled: tuple[bool, ...]
+
+    @property
+    def order(self) -> Literal["raster", "any"]:
+        """Of the grammar that the documents are measured with."""
+        return "any" if any(self.shuffled) else "raster"
+
+    def name(self, number: int) -> str:
+        """Of one segment, given those before: `text|image`."""
+        names = [name + IN_ANY_ORDER * shuffled for name, shuffled in zip(self.segments, self.shuffled, strict=True)]
+        return "|".join(reversed(names[: number + 1]))
+
+
+def forms_of(config: Config) -> list[Form]:
+    """The forms that a configuration trains on; those with random orders in raster order too, unless it never does."""
+    found = []
+    for task in config.batch.tasks:
+        if min(task.random_orders) < 1:
+            found.append(Form(task.modalities, tuple(share == 1 for share in task.random_orders)))
+        if max(task.random_orders) > 0:
+            found.append(Form(task.modalities, tuple(share > 0 for share in task.random_orders)))
+    return list(dict.fromkeys(found))
 
 
 def bits_per_item(
@@ -34,75 +75,111 @@ def bits_per_item(
         For each of these: `raw`, all the bits of an item; of which `digits` and `position`, the digits also `by_place`;
         `renormalised` under the grammar, and the `leak` between the two; `structure`, the bits of the tokens around the
         items of a segment (`aos`, the closing token), renormalised, for a segment; `items` of a segment; `uniform`, the
-        bits of an item that is as likely as any other.
+        bits of an item that is as likely as any other; `errors`, by kind of token (`kind_names`), how often the
+        likeliest token is another one when all before it are right.
+
+    Raises:
+        DataError: a record that the grammar of the configuration doesn't accept.
     """
     found: dict[str, dict[str, Any]] = {}
-    forms = (tuple(modality_of(name) for name in task.segments) for task in config.batch.tasks)
-    for segments in dict.fromkeys(forms):
-        documents = Documents.of(corpus.document(record, segments) for record in range(records))
-        rows = encode(config.vocabulary, documents).split()
-        tokens = np.full((len(rows), max(row.size for row in rows)), PAD, np.int32)
+    for form in forms_of(config):
+        documents = Documents.of(corpus.document(record, form.segments) for record in range(records))
+        rows = encode(config.vocabulary, documents, writing_order(documents, form, config.eval.seed)).split()
+        tokens = np.full((len(rows), max(row.array.size for row in rows)), PAD, np.int32)
         for row, document in zip(tokens, rows, strict=True):
-            row[: document.size] = document
-        sums = [
-            jax.device_get(_sums(model, config.vocabulary, config.eval.targets, params, jnp.asarray(part)))
-            for part in np.array_split(tokens, max(1, len(tokens) // config.eval.rows))
-        ]
+            row[: document.array.size] = document.array
+        grammar = grammar_of(config, form.order)
+        sums = []
+        for part in np.array_split(np.arange(records), max(1, records // config.eval.rows)):
+            accepted, more = jax.device_get(
+                _sums(model, grammar, len(form.segments), params, jnp.asarray(tokens[part]))
+            )
+            if not accepted.all():
+                raise _not_accepted(int(part[np.flatnonzero(~accepted)[0]]), form, corpus)
+            sums.append(more)
         totals = jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *sums)
-        for number, name in enumerate(segments):
-            given = "|".join((name, *reversed(segments[:number])))
-            if given not in found:
-                found[given] = _entry(
-                    {key: total[number] for key, total in totals.items()}, _uniform(config, name), records
-                )
+        for number, name in enumerate(form.segments):
+            if form.name(number) not in found:
+                entry = _entry(config.vocabulary, {key: total[number] for key, total in totals.items()}, records)
+                found[form.name(number)] = entry | {"uniform": _uniform(config.vocabulary, name)}
     return found
 
 
-def _entry(sums: dict[str, Any], uniform: float, records: int) -> dict[str, Any]:
-    items = sums["items"]
+def writing_order(documents: Documents, form: Form, seed: int) -> np.ndarray | None:
+    """Order in which the items are written: random in the segments that are shuffled, drawn by the seed."""
+    if not any(form.shuffled):
+        return None
+    shuffled = np.resize(np.array(form.shuffled), documents.segment_items.size)
+    segment_of = np.repeat(np.arange(shuffled.size), documents.segment_items)
+    place = np.where(shuffled[segment_of], np.random.default_rng(seed).random(segment_of.size), 0.0)
+    return np.lexsort((place, segment_of))
+
+
+def _not_accepted(record: int, form: Form, corpus: Corpus) -> DataError:
+    counts = [f"{len(corpus.fragments[name][record])} items of {name}" for name in form.segments]
+    rule = "it is no document of the configuration: its tasks say which segments follow which, its targets how long"
+    return DataError(
+        f"record {record} as {' → '.join(form.segments)}",
+        ", ".join(counts),
+        rule,
+        "set min_items and max_items of eval.targets so that they hold the data, or mend the record",
+    )
+
+
+def _entry(vocabulary: Vocabulary, sums: dict[str, Any], records: int) -> dict[str, Any]:
+    items, names = sums["items"], kind_names(vocabulary)
     raw, renormalised = float(sums["raw"] / items), float(sums["renormalised"] / items)
+    count = dict(zip(names, sums["count"], strict=True))
     return {
         "raw": raw,
         "renormalised": renormalised,
         "leak": raw - renormalised,
         "digits": float(sums["content"] / items),
         "position": float(sums["position"] / items),
-        "by_place": [float(bits) for bits in sums["places"] / items if bits > 0],
+        "by_place": [float(bits / items) for place, bits in enumerate(sums["places"]) if count[f"digit_{place}"]],
         "structure": float(sums["structure"] / records),
         "items": float(items / records),
-        "uniform": uniform,
+        "errors": {
+            name: float(wrong / count[name])
+            for name, wrong in zip(names, sums["wrong"], strict=True)
+            if count[name] and name not in NOT_IN_ITEMS
+        },
     }
 
 
-def _uniform(config: Config, name: str) -> float:
-    sizes = {space.name: space.size for space in config.vocabulary.spaces}
-    return math.log2(sizes.get(name, config.vocabulary.general))
+def _uniform(vocabulary: Vocabulary, name: str) -> float:
+    sizes = {space.name: space.size for space in vocabulary.spaces}
+    return math.log2(sizes.get(name, vocabulary.general))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _sums(
-    model: Transformer, vocabulary: Any, targets: tuple[Target, ...], params: Any, tokens_bt: Array
-) -> dict[str, Array]:
-    """Sums over a batch of documents, one number for each of their first two segments."""
-    grammar = Grammar.of(vocabulary, {target.name: (target.min_items, target.max_items) for target in targets})
+    model: Transformer, grammar: Grammar, segments: int, params: Any, tokens_bt: Array
+) -> tuple[Array, dict[str, Array]]:
+    """Which documents of a batch the grammar accepts; and sums over them, one number for each segment."""
+    vocabulary, tokens = grammar.vocabulary, PrimaryIds(tokens_bt)
     positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
     # Padding stands behind the document, where nothing of it can look.
     logits_btv = model(params, tokens_bt, positions_bt, jnp.zeros_like(tokens_bt))
-    targets_bt, legal_btv = tokens_bt[:, 1:], grammar.masks(tokens_bt)[:, 1:]
+    state, legal_btv = grammar.read(grammar.start_state(tokens_bt.shape[0]), tokens)
+    accepted_b = jnp.take_along_axis(legal_btv, tokens_bt[..., None], axis=-1).all((1, 2)) & grammar.mask(state)[:, PAD]
     raw_bt, renormalised_bt = (
-        jnp.pad(bits_bt, ((0, 0), (1, 0))) for bits_bt in token_bits(logits_btv[:, :-1], targets_bt, legal_btv)
+        jnp.pad(bits_bt, ((0, 0), (1, 0)))
+        for bits_bt in token_bits(logits_btv[:, :-1], PrimaryIds(tokens_bt[:, 1:]), legal_btv[:, 1:])
     )
-    reading = decode(vocabulary, tokens_bt)
-    raw = item_bits(vocabulary, tokens_bt, raw_bt)
-    renormalised = item_bits(vocabulary, tokens_bt, renormalised_bt)
+    wrong_bt = jnp.pad(jnp.argmax(logits_btv[:, :-1], axis=-1) != tokens_bt[:, 1:], ((0, 0), (1, 0)))
+    kinds_btk = jax.nn.one_hot(token_kinds(vocabulary, tokens), len(kind_names(vocabulary)))
+    reading = decode(vocabulary, tokens)
+    raw = item_bits(vocabulary, tokens, raw_bt)
+    renormalised = item_bits(vocabulary, tokens, renormalised_bt)
     ends_bt = (reading.kind == Kind.GENERAL) | (reading.kind == Kind.FRAGMENT)
     closes_bt = reading.kind == Kind.CONTROL
     structural_bt = closes_bt | (reading.kind == Kind.AOS)
     # Segment s is opened by control token s; the one that closes it opens the next.
     segment_bt = reading.segment - 1
-    inside = jax.nn.one_hot(segment_bt, 2)
-    closing = jax.nn.one_hot(segment_bt - closes_bt, 2)
-    return {
+    inside = jax.nn.one_hot(segment_bt, segments)
+    closing = jax.nn.one_hot(segment_bt - closes_bt, segments)
+    return accepted_b, {
         "items": jnp.einsum("bt,bts->s", ends_bt, inside),
         "raw": jnp.einsum("bt,bts->s", raw.content + raw.position, inside),
         "renormalised": jnp.einsum("bt,bts->s", renormalised.content + renormalised.position, inside),
@@ -110,4 +187,6 @@ def _sums(
         "position": jnp.einsum("bt,bts->s", raw.position, inside),
         "places": jnp.einsum("btk,bts->sk", raw.places, inside),
         "structure": jnp.einsum("bt,bts->s", renormalised_bt * structural_bt, closing),
+        "count": jnp.einsum("btk,bts->sk", kinds_btk, inside),
+        "wrong": jnp.einsum("bt,btk,bts->sk", wrong_bt, kinds_btk, inside),
     }

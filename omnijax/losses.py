@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from omnijax.vocab.ids import PrimaryIds
 from omnijax.vocab.kinds import kind_names, token_kinds
 from omnijax.vocab.vocabulary import Vocabulary
 
@@ -47,7 +48,7 @@ def next_token_loss(
     correct_bt = jnp.argmax(logits_btv, axis=-1) == targets_bt
     # The marker of a document is never a target, so kinds are read off the whole row.
     row_bt = jnp.concatenate([tokens_bt, targets_bt[:, -1:]], axis=1)
-    kinds_bt = token_kinds(vocabulary, row_bt)[:, 1:]
+    kinds_bt = token_kinds(vocabulary, PrimaryIds(row_bt))[:, 1:]
     kinds_btk = jax.nn.one_hot(kinds_bt, len(kind_names(vocabulary))) * (weights_bt > 0)[..., None]
     return LossParts(
         jnp.sum(nats_bt * weights_bt),

@@ -95,7 +95,13 @@ def _differences(there: Any, wanted: Any, path: str = "") -> list[str]:
         ]
     if there == wanted:
         return []
-    return [f"{path} is {there!r} there and {wanted!r} here"]
+    return [f"{path} is {_short(there)} there and {_short(wanted)} here"]
+
+
+def _short(value: Any) -> str:
+    """A value in words, without the middle of what fills pages: the table of an assignment."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:60]} … {text[-60:]}"
 
 
 def _write(path: Path, content: Any) -> None:

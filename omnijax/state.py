@@ -17,6 +17,7 @@ from omnijax.config import Config
 from omnijax.errors import ConfigError
 from omnijax.losses import LossParts, next_token_loss
 from omnijax.model.transformer import Transformer
+from omnijax.noise import with_digit_noise
 from omnijax.optim import optimizer, schedule
 from omnijax.sharding import batch_sharding, like_parameters, parameter_shardings
 
@@ -105,6 +106,8 @@ def make_step(config: Config, model: Transformer, mesh: Mesh) -> Step:
 
 def _step(config: Config, model: Transformer, state: State, batch: Any) -> tuple[State, Metrics]:
     key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+    if config.train.digit_noise > 0:
+        batch = batch | {"read": _noisy(config, batch, state.step)}
     gradients, parts = gradients_of(config, model, state.params, batch, key)
     updates, opt_state = optimizer(config.optim, config.train.steps).update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -119,17 +122,24 @@ def _step(config: Config, model: Transformer, state: State, batch: Any) -> tuple
     return State(params, opt_state, state.step + 1), metrics
 
 
+def _noisy(config: Config, batch: Any, step: Array) -> Array:
+    share, seed = config.train.digit_noise, config.train.seed
+    return with_digit_noise(config.vocabulary, batch["tokens"], batch["targets"][:, -1:], share, seed, step)
+
+
 def gradients_of(
     config: Config, model: Transformer, params: Any, batch: Any, key: PRNGKeyArray
 ) -> tuple[Any, LossParts]:
     """Gradients of the weighted mean loss of a whole batch, by micro-batches.
 
-    Each micro-batch is divided by the weight of the whole batch, so that any number of them gives the same sum.
+    Each micro-batch is divided by the weight of the whole batch, so that any number of them gives the same sum. Where
+    the batch has `read`, the model reads these tokens in place of `tokens`.
     """
     total = jnp.maximum(jnp.sum(batch["weights"]), 1e-9)
 
     def loss(params: Any, part: Any, key: PRNGKeyArray) -> tuple[Array, LossParts]:
-        logits_btv = model(params, part["tokens"], part["positions"], part["documents"], key)
+        read_bt = part["read"] if "read" in part else part["tokens"]
+        logits_btv = model(params, read_bt, part["positions"], part["documents"], key)
         parts = next_token_loss(config.vocabulary, logits_btv, part["tokens"], part["targets"], part["weights"])
         return parts.loss / total, parts
 

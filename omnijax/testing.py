@@ -67,7 +67,9 @@ def small_vocabulary() -> Vocabulary:
 def small_config(config: Config, directory: Path) -> Config:
     """`shrink`, and for the documents of `random_corpus(small_vocabulary(), …)` of up to 7 items a segment."""
     batch = BatchConfig(mixed_tasks(), rows=8, row_length=72)
-    return dataclasses.replace(shrink(config, directory), vocabulary=small_vocabulary(), batch=batch)
+    small = shrink(config, directory)
+    evaluated = dataclasses.replace(small.eval, completions=())
+    return dataclasses.replace(small, vocabulary=small_vocabulary(), batch=batch, eval=evaluated)
 
 
 def mixed_tasks() -> tuple[Task, ...]:

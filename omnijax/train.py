@@ -20,9 +20,10 @@ from omnijax.data.prepare import prepare
 from omnijax.data.records import load_records
 from omnijax.errors import NonFiniteLossError
 from omnijax.model.transformer import Transformer
-from omnijax.run import check, claim
+from omnijax.run import CONFIG, check, claim
 from omnijax.sharding import make_mesh, put_batch
-from omnijax.state import Metrics, State, abstract_state, init_state, make_step
+from omnijax.start import check_start, start_state
+from omnijax.state import Metrics, State, abstract_state, make_step
 from omnijax.vocab.kinds import kind_names
 from omnijax.writers import Writer
 
@@ -54,7 +55,8 @@ def train(config: Config, run: Path, command: str = "") -> Outcome:
 
     Raises:
         ConfigError: a configuration that can't work.
-        CheckpointError: the directory belongs to another configuration.
+        CheckpointError: the directory belongs to another configuration, or the run can't begin with that of
+            `train.start_from`.
         DataError: the data set is damaged.
         NonFiniteLossError: the loss was no number; the last checkpoint is from before.
     """
@@ -66,17 +68,19 @@ def train(config: Config, run: Path, command: str = "") -> Outcome:
 
     # ------------------------------------------------------------------ data, and a directory for the run
     check(run, config)
+    if not (run / CONFIG).exists():
+        check_start(config, mesh)
     batches = for_this_process(load_corpus(config), config.batch)
     claim(run, config, abstract.params, command)  # only now: what can't be trained leaves nothing behind
 
     with Checkpoints(run, config.train.keep_checkpoints) as checkpoints, StopSignal() as stop:
         # -------------------------------------------------------------- where to start
-        # 1. from the newest checkpoint of this run directory; 2. from scratch.
+        # 1. from the newest checkpoint of this run directory; 2. from another run's parameters; 3. from scratch.
         start = checkpoints.latest
         if start is not None:
             state = checkpoints.restore(start, abstract, config.vocabulary)
         else:
-            start, state = 0, init_state(config, model, mesh)
+            start, state = 0, start_state(config, model, mesh)
         if start >= config.train.steps:
             return Outcome(state, start, stopped=False)
 

@@ -17,8 +17,11 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
+from collections.abc import Iterator
+
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 assert jax.device_count() == 8, f"tests need 8 fake CPU devices, found {jax.devices()}: was JAX initialised before?"
@@ -27,3 +30,11 @@ assert jax.device_count() == 8, f"tests need 8 fake CPU devices, found {jax.devi
 hypothesis.settings.register_profile("house", derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("house")
+
+
+@pytest.fixture(scope="module")
+def quick_compiler() -> Iterator[None]:
+    """For tests of what is computed, not of how fast: `pytestmark = pytest.mark.usefixtures("quick_compiler")`."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -14,6 +14,8 @@ import numpy as np
 
 from omnijax.vocab import documents as library
 from omnijax.vocab.decode import Error, Kind
+from omnijax.vocab.ids import Numbers
+from omnijax.vocab.radix import Base
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 PAD = 0
@@ -44,8 +46,7 @@ def _vocabularies() -> dict[str, Vocabulary]:
     found = {}
     for layout, position, width in WAYS:
         way = {"layout": layout, "position": position, "width": width}
-        # With fixed width, several spaces need markers: the plain vocabulary has one space then.
-        spaces = (Space("t", 1), Space("x", 5), Space("y", 7)) if width == "minimal" else (Space("x", 13),)
+        spaces = (Space("t", 1), Space("x", 5), Space("y", 7))
         if (layout, position, width) in PLAIN_WAYS:
             found[f"plain {layout} {position} {width}"] = Vocabulary(
                 general=3, positions=6, digits=4, base=3, spaces=spaces, **way
@@ -71,30 +72,95 @@ def _vocabularies() -> dict[str, Vocabulary]:
         position="before",
         width="fixed",
     )
-    # No general tokens, a space that no marker opens and that can't be written, a control token that is no space.
+    # No general tokens, a space that no marker opens, a control token that is no space.
     found["narrow"] = Vocabulary(
         general=0,
         positions=4,
         digits=5,
         base=5,
-        spaces=(Space("image", 26), Space("unwritable", 3)),
+        spaces=(Space("image", 26), Space("unmarked", 3)),
         control=("text", "image"),
         position="before",
         width="fixed",
     )
-    return found
+    return found | _vocabularies_of_options()
+
+
+def _vocabularies_of_options() -> dict[str, Vocabulary]:
+    """Each two of the options that aren't in `WAYS` meet in one of them: few, since each is compiled in many tests."""
+    spaces, control = (Space("x", 40), Space("y", 33)), ("y", "mixed", "eos")
+    wide = (Space("a", 2**40 + 1), Space("b", 2**96))
+    before, none = ({"position": position, "width": "fixed"} for position in ("before", "none"))
+    little, check, inline = {"digit_order": "little"}, {"check_digit": True}, {"layout": "inline"}
+    return {
+        "mixed radix, little, two position places": Vocabulary(
+            general=2, positions=3, position_places=2, digits=6, base=(5, 2, 3, 4), spaces=spaces, control=control,
+            **little, **inline,
+        ),
+        "mixed radix, check, room to grow": Vocabulary(
+            general=1, positions=7, digits=5, base=(5, 2, 4, 4), spaces=(spaces[0], Space("y", 33, capacity=90)),
+            control=control, **check, **before,
+        ),
+        "little, check": Vocabulary(
+            general=1, positions=8, digits=4, base=3, spaces=spaces, control=control, **little, **check
+        ),
+        "little, check, none": Vocabulary(
+            general=2, positions=2, digits=5, base=4, spaces=spaces, control=control, **little, **check, **none,
+            **inline,
+        ),
+        "mixed radix, check, before, two position places": Vocabulary(
+            general=1, positions=3, position_places=2, digits=5, base=(2, 3, 5, 4), spaces=spaces, **check,
+            position="before",
+        ),
+        "wide, two position places": Vocabulary(
+            general=1, positions=4, position_places=2, digits=256, base=256, spaces=wide, control=("b", "eos"),
+            position="before", **inline,
+        ),
+        "wide, little, check": Vocabulary(
+            general=1, positions=4, position_places=2, digits=1001, base=1000, spaces=wide, control=("a", "b", "eos"),
+            width="fixed", **little, **check,
+        ),
+        "wide, mixed radix, room to grow": Vocabulary(
+            general=1, positions=5, digits=40000, base=(40000, 30011) * 8 + (40000,),
+            spaces=(wide[0], Space("b", 2**200, capacity=2**256)), control=("b",), **none, **little,
+        ),
+        "2^32 ids": Vocabulary(
+            general=1, positions=9, digits=17, base=16, spaces=(Space("a", 2**31), Space("b", 2**31)), control=("b",),
+        ),
+    }  # fmt: skip
 
 
 VOCABULARIES = _vocabularies()
 
 
-def digits_of(number: int, base: int) -> list[int]:
-    """Most significant first, no leading zeros; 0 is one digit."""
-    digits = [number % base]
-    while number >= base:
-        number //= base
-        digits.insert(0, number % base)
+def digits_of(number: int, base: Base) -> list[int]:
+    """Most significant first, no leading zeros; 0 is one digit. A mixed radix is used up from its end."""
+    radices = list(base) if isinstance(base, tuple) else [base] * (number.bit_length() + 1)
+    digits: list[int] = []
+    while number or not digits:
+        number, digit = divmod(number, radices.pop())
+        digits.insert(0, digit)
     return digits
+
+
+def number_of(digits: list[int], base: Base) -> int:
+    """The number with these digits, most significant first."""
+    number = 0
+    for digit, radix in zip(digits, radices_of(base, len(digits))):
+        number = number * radix + digit
+    return number
+
+
+def radices_of(base: Base, count: int) -> tuple[int, ...]:
+    """The radix of each of so many digits."""
+    return base[len(base) - count :] if isinstance(base, tuple) else (base,) * count
+
+
+def check_digit_of(v: Vocabulary, digits: list[int]) -> int:
+    """What makes the alternating sum a multiple of the largest radix, itself counted with +."""
+    largest = max(v.base) if isinstance(v.base, tuple) else v.base
+    alternating = sum(digit if back % 2 == 0 else -digit for back, digit in enumerate(reversed(digits)))
+    return next(check for check in range(largest) if (alternating + check) % largest == 0)
 
 
 def space_of_marker(v: Vocabulary, marker: int) -> int | None:
@@ -106,12 +172,8 @@ def space_of_marker(v: Vocabulary, marker: int) -> int | None:
 
 
 def fragment_size(v: Vocabulary, typed: int | None) -> int:
-    """Ids that can be written in a segment of this type; 0 where no fragment can stand."""
-    if typed is not None:
-        return v.spaces[typed].size
-    if v.width == "fixed" and len(v.spaces) > 1:
-        return 0
-    return sum(space.size for space in v.spaces)
+    """Ids that can be written in a segment of this type."""
+    return sum(space.size for space in v.spaces) if typed is None else v.spaces[typed].size
 
 
 def offset(v: Vocabulary, space: int) -> int:
@@ -120,9 +182,33 @@ def offset(v: Vocabulary, space: int) -> int:
 
 
 def digit_places(v: Vocabulary, typed: int | None) -> int:
-    """Digits of the largest id that can be written in such a segment; 0 where there is none."""
-    size = fragment_size(v, typed)
-    return len(digits_of(size - 1, v.base)) if size else 0
+    """Digits of the largest id that such a segment has room for, no check digit among them."""
+    last = v.spaces[-1 if typed is None else typed]
+    return len(digits_of(fragment_size(v, typed) - last.size + (last.capacity or last.size) - 1, v.base))
+
+
+def assigned(v: Vocabulary, item: Item, inverse: bool = False) -> int:
+    """The number within its space that a fragment is written as, or the fragment that a number is written for."""
+    space, number = v.spaces[item[0]], item[1]
+    radices = radices_of(v.base, len(digits_of(space.size - 1, v.base)))
+    change = space.assignment.inverse if inverse else space.assignment.forward
+    (found,) = integers_of(change(numbers_of([number], v), space.size, radices))
+    return found
+
+
+def numbers_of(integers: list[int], v: Vocabulary | None = None) -> Numbers:
+    """Integers as arrays hold them: as int64, or in limbs where the vocabulary has ids that don't fit."""
+    if v is None or fragment_size(v, None) <= 2**63:
+        return np.array(integers, np.int64)
+    limbs = [[number >> 32 * limb & 0xFFFFFFFF for limb in range(v.limbs)] for number in integers]
+    return np.array(limbs, np.uint32).reshape(len(integers), v.limbs)
+
+
+def integers_of(numbers: Numbers) -> list[int]:
+    """The integers that an array holds."""
+    if numbers.ndim == 1:
+        return [int(number) for number in numbers.tolist()]
+    return [sum(value << 32 * limb for limb, value in enumerate(row)) for row in numbers.tolist()]
 
 
 def encode_item(v: Vocabulary, typed: int | None, item: Item, position: int) -> list[int]:
@@ -131,30 +217,38 @@ def encode_item(v: Vocabulary, typed: int | None, item: Item, position: int) -> 
         if typed is not None:
             raise ValueError("a general token in a typed segment")
         return [1 + number]
-    if fragment_size(v, typed) == 0 or typed not in (None, space):
+    if typed not in (None, space):
         raise ValueError("a fragment that can't stand here")
-    digits = digits_of(number if typed is not None else offset(v, space) + number, v.base)
+    digits = digits_of(assigned(v, item) + (offset(v, space) if typed is None else 0), v.base)
     if v.width == "fixed":
         digits = [0] * (digit_places(v, typed) - len(digits)) + digits
-    written = [1 + v.general + v.positions + digit for digit in digits]
+    check = [check_digit_of(v, digits)] if v.check_digit else []
+    run = (digits if v.digit_order == "big" else digits[::-1]) + check
+    written = [1 + v.general + v.positions + digit for digit in run]
     if v.position == "none":
         return written
-    if position >= v.positions:
+    places = digits_of(position, v.positions)
+    if len(places) > v.position_places:
         raise ValueError("no position token is left")
-    place = [1 + v.general + position]
+    places = [0] * (v.position_places - len(places)) + places
+    place = [1 + v.general + digit for digit in places]
     return place + written if v.position == "before" else written + place
 
 
-def encode_segment(v: Vocabulary, segment: Segment) -> list[int]:
-    """Tokens of one segment; ValueError where it can't be written."""
+def encode_segment(v: Vocabulary, segment: Segment, order: list[int] | None = None) -> list[int]:
+    """Tokens of one segment, its items in this order of writing; ValueError where it can't be written."""
     marker, items = segment
     aos = 1 + v.general + v.positions + v.digits
     opening = [] if marker == UNMARKED else [aos + 1 + marker]
     typed = space_of_marker(v, marker)
-    written = [encode_item(v, typed, item, position) for position, item in enumerate(items, start=1)]
+    order = list(range(len(items))) if order is None else order
+    is_general = [items[number][0] == GENERAL for number in order]
+    generals_of_order = [number for number, first in zip(order, is_general) if first]
+    if generals_of_order != sorted(generals_of_order) or (v.position == "none" and order != sorted(order)):
+        raise ValueError("nothing says where these stood")
+    written = [encode_item(v, typed, items[number], number + 1) for number in order]
     if v.layout == "inline":
         return opening + sum(written, [])
-    is_general = [space == GENERAL for space, _ in items]
     if v.position == "none" and is_general != sorted(is_general, reverse=True):
         raise ValueError("nothing says where the general token stood")
     generals = [token for tokens, first in zip(written, is_general) if first for token in tokens]
@@ -162,8 +256,11 @@ def encode_segment(v: Vocabulary, segment: Segment) -> list[int]:
     return [*opening, *generals, aos, *fragments]
 
 
-def encode(v: Vocabulary, document: Document) -> list[int]:
-    tokens = [token for segment in document for token in encode_segment(v, segment)]
+def encode(v: Vocabulary, document: Document, orders: list[list[int]] | None = None) -> list[int]:
+    """Tokens of a document; `orders` has the order of writing of each of its segments."""
+    tokens = []
+    for segment, order in zip(document, orders or [None] * len(document)):
+        tokens += encode_segment(v, segment, order)
     if "eos" in v.control:
         tokens.append(2 + v.general + v.positions + v.digits + v.control.index("eos"))
     return tokens
@@ -181,11 +278,11 @@ class Row(NamedTuple):
 
 
 class _Word(NamedTuple):
-    """Digits with or without a position token, as they stand in the stream; the last of them is at `end`."""
+    """Digits and position tokens that belong together, as they stand in the stream; the last of them is at `end`."""
 
     end: int
     digits: list[int]
-    position: int | None
+    places: list[int]
     error: int
     typed: int | None
 
@@ -229,7 +326,7 @@ def read(v: Vocabulary, tokens: list[int]) -> list[Row]:
         else:
             items += 1
             word = _next_word(v, tokens, here, typed)
-            if fragment_size(v, typed) == 0 or (v.layout == "grouped" and not aos_seen):
+            if v.layout == "grouped" and not aos_seen:
                 word = word._replace(error=Error.WRONG_PLACE)
             words.append(word)
             rows.extend([Row(Kind.PART, 0, -1, 0, segment, 0)] * (word.end - here + 1))
@@ -238,75 +335,93 @@ def read(v: Vocabulary, tokens: list[int]) -> list[Row]:
 
 
 def _next_word(v: Vocabulary, tokens: list[int], here: int, typed: int | None) -> _Word:
-    """The digits and the position token that belong together, from `here` on."""
+    """The digits and the position tokens that belong together, from `here` on.
+
+    Of a run of position tokens, as many as a position has places belong to the digits at their side; each of the
+    others is a word by itself.
+    """
     first_position, first_digit = 1 + v.general, 1 + v.general + v.positions
     aos = first_digit + v.digits
-    most = digit_places(v, typed) if v.position == "none" else 0
-    digits: list[int] = []
-    position = None
-    at = here
-    if v.position == "before" and first_position <= tokens[at] < first_digit:
-        position = tokens[at] - first_position
-        at += 1
-    while at < len(tokens) and first_digit <= tokens[at] < aos and not (most and len(digits) == most):
-        digits.append(tokens[at] - first_digit)
-        at += 1
-    if v.position == "after" and at < len(tokens) and first_position <= tokens[at] < first_digit:
-        position = tokens[at] - first_position
-        at += 1
+    most = digit_places(v, typed) + v.check_digit
+
+    def run(at: int, start: int, end: int) -> list[int]:
+        found: list[int] = []
+        while at < len(tokens) and start <= tokens[at] < end:
+            found.append(tokens[at] - start)
+            at += 1
+        return found
+
+    if v.position == "none":
+        places, digits = [], run(here, first_digit, aos)[:most]
+    elif v.position == "before":
+        places = run(here, first_position, first_digit)
+        if len(places) > v.position_places:
+            places, digits = places[:1], []  # too far from the digits
+        else:
+            digits = run(here + len(places), first_digit, aos)
+    else:
+        digits = run(here, first_digit, aos)
+        places = run(here + len(digits), first_position, first_digit)[: v.position_places]
+        position_before = here > 0 and first_position <= tokens[here - 1] < first_digit
+        if not digits and position_before:
+            places = places[:1]
+    at = here + len(digits) + len(places)
     nothing_follows = at == len(tokens) or tokens[at] == PAD
-    return _Word(at - 1, digits, position, _shape_error(v, digits, position, nothing_follows, typed), typed)
+    return _Word(at - 1, digits, places, _shape_error(v, digits, places, nothing_follows, typed), typed)
 
 
-def _shape_error(
-    v: Vocabulary, digits: list[int], position: int | None, nothing_follows: bool, typed: int | None
-) -> int:
+def _shape_error(v: Vocabulary, digits: list[int], places: list[int], nothing_follows: bool, typed: int | None) -> int:
     """Whether a fragment has its parts. A part that the end of the stream took away is cut off, not missing."""
     if not digits:
         return Error.CUT_OFF if v.position == "before" and nothing_follows else Error.POSITION_WITHOUT_DIGITS
-    if v.position != "none" and position is None:
-        return Error.CUT_OFF if v.position == "after" and nothing_follows else Error.DIGITS_WITHOUT_POSITION
-    if v.width == "fixed" and len(digits) != digit_places(v, typed):
-        too_few = len(digits) < digit_places(v, typed)
-        return Error.CUT_OFF if too_few and v.position != "after" and nothing_follows else Error.WRONG_WIDTH
-    return Error.NONE
+    if v.position != "none" and len(places) < v.position_places:
+        if v.position == "after" and nothing_follows:
+            return Error.CUT_OFF
+        return Error.POSITION_INCOMPLETE if places else Error.DIGITS_WITHOUT_POSITION
+    most = digit_places(v, typed) + v.check_digit
+    least = most if v.width == "fixed" else 1 + v.check_digit
+    if len(digits) < least:
+        return Error.CUT_OFF if v.position != "after" and nothing_follows else Error.WRONG_WIDTH
+    return Error.WRONG_WIDTH if len(digits) > most else Error.NONE
 
 
 def _word_row(v: Vocabulary, word: _Word, items: int, taken: set[int], segment: int) -> Row:
     """What the last token of a fragment reports, now that the segment's number of items is known."""
-    number = 0
-    for digit in word.digits:
-        number = number * v.base + digit
     error = word.error
+    digits = word.digits[: len(word.digits) - v.check_digit]
+    digits = digits if v.digit_order == "big" else digits[::-1]
+    position = number_of(word.places, v.positions)
     if error == Error.NONE:
-        error = _value_error(v, word, number, items, taken)
+        error = _value_error(v, word, digits, position, items, taken)
     if error != Error.NONE:
         return Row(Kind.ERROR, error, -1, 0, segment, 0)
-    if word.position is not None:
-        taken.add(word.position)
-    secondary = number + (0 if word.typed is None else offset(v, word.typed))
-    length = len(word.digits) + (word.position is not None)
-    return Row(Kind.FRAGMENT, 0, secondary, word.position or 0, segment, length)
+    taken.add(position)
+    secondary = number_of(digits, v.base) + (0 if word.typed is None else offset(v, word.typed))
+    return Row(Kind.FRAGMENT, 0, secondary, position, segment, len(word.digits) + len(word.places))
 
 
-def _value_error(v: Vocabulary, word: _Word, number: int, items: int, taken: set[int]) -> int:
-    if max(word.digits) >= v.base:
+def _value_error(v: Vocabulary, word: _Word, digits: list[int], position: int, items: int, taken: set[int]) -> int:
+    largest = max(v.base) if isinstance(v.base, tuple) else v.base
+    radices = radices_of(v.base, len(digits))
+    if any(digit >= radix for digit, radix in zip(digits, radices)) or (v.check_digit and word.digits[-1] >= largest):
         return Error.DIGIT_NOT_BELOW_BASE
-    if v.width == "minimal" and word.digits[0] == 0 and len(word.digits) > 1:
+    if v.width == "minimal" and digits[0] == 0 and len(digits) > 1:
         return Error.LEADING_ZERO
-    if number >= fragment_size(v, word.typed):
+    if number_of(digits, v.base) >= fragment_size(v, word.typed):
         return Error.ID_OUT_OF_RANGE
-    if word.position is None:
+    if v.check_digit and word.digits[-1] != check_digit_of(v, digits):
+        return Error.WRONG_CHECK_DIGIT
+    if v.position == "none":
         return Error.NONE
-    if word.position == 0:
+    if position == 0:
         return Error.POSITION_ZERO
-    if word.position > items:
+    if position > items:
         return Error.POSITION_OUT_OF_RANGE
-    return Error.POSITION_TWICE if word.position in taken else Error.NONE
+    return Error.POSITION_TWICE if position in taken else Error.NONE
 
 
 def document_of(v: Vocabulary, rows: list[Row]) -> Document:
-    """The document that a well-formed stream says; positions put the items of a grouped segment in order."""
+    """The document that a well-formed stream says; positions put the items of a segment in order."""
     segments: list[tuple[int, list[Row]]] = [(UNMARKED, [])]
     for row in rows:
         if row.kind == Kind.CONTROL and v.control[row.id] != "eos":
@@ -320,7 +435,7 @@ def document_of(v: Vocabulary, rows: list[Row]) -> Document:
 
 def _items(v: Vocabulary, rows: list[Row]) -> list[Item]:
     rows = [row for row in rows if row.kind != Kind.AOS]
-    if v.layout == "grouped" and v.position != "none":
+    if v.position != "none":
         generals = iter([row for row in rows if row.kind == Kind.GENERAL])
         fragments = {row.position: row for row in rows if row.kind == Kind.FRAGMENT}
         rows = [fragments.get(place) or next(generals) for place in range(1, len(rows) + 1)]
@@ -332,7 +447,7 @@ def _local(v: Vocabulary, secondary: int) -> Item:
     while secondary >= v.spaces[space].size:
         secondary -= v.spaces[space].size
         space += 1
-    return space, secondary
+    return space, assigned(v, (space, secondary), inverse=True)
 
 
 def all_segments(v: Vocabulary, marker: int, most_tokens: int, least: int, most: int) -> Iterator[Segment]:
@@ -385,10 +500,11 @@ def legal_next(v: Vocabulary, documents: list[list[int]]) -> dict[tuple[int, ...
 
 
 class Bits(NamedTuple):
-    """Bits of the item that ends at a token."""
+    """Bits of the item that ends at a token; of its digits by place, the most significant first."""
 
     content: float
     position: float
+    check: float
     places: list[float]
 
 
@@ -398,24 +514,25 @@ def item_bits(v: Vocabulary, tokens: list[int], bits: list[float]) -> list[Bits]
     found = []
     for at, row in enumerate(read(v, tokens)):
         parts = bits[at + 1 - row.length : at + 1]
-        position = 0.0
-        if row.kind == Kind.FRAGMENT and v.position == "after":
-            position = parts.pop()
-        if row.kind == Kind.FRAGMENT and v.position == "before":
-            position = parts.pop(0)
-        by_place = parts if row.kind == Kind.FRAGMENT else []
-        found.append(Bits(sum(parts), position, by_place + [0.0] * (places - len(by_place))))
+        if row.kind != Kind.FRAGMENT:
+            found.append(Bits(sum(parts), 0.0, 0.0, [0.0] * places))
+            continue
+        split = {"before": v.position_places, "none": 0, "after": len(parts) - v.position_places}[v.position]
+        position, run = (parts[split:], parts[:split]) if v.position == "after" else (parts[:split], parts[split:])
+        check = run.pop() if v.check_digit else 0.0
+        digits = run if v.digit_order == "big" else run[::-1]
+        found.append(Bits(sum(digits), sum(position), check, digits + [0.0] * (places - len(digits))))
     return found
 
 
-def to_library(documents: list[Document]) -> library.Documents:
-    """The same documents as the encoder takes them."""
+def to_library(documents: list[Document], v: Vocabulary | None = None) -> library.Documents:
+    """The same documents as the encoder takes them; ids beyond int64 need the vocabulary, which knows their limbs."""
     return library.Documents.of(
         [
             library.Segment(
                 marker,
                 np.array([space for space, _ in items], np.int32),
-                np.array([number for _, number in items], np.int64),
+                numbers_of([number for _, number in items], v),
             )
             for marker, items in document
         ]
@@ -438,9 +555,8 @@ def random_document(v: Vocabulary, source: random.Random, most_tokens: int) -> D
         document.append((marker, []))
         typed = space_of_marker(v, marker)
         spaces = [GENERAL] if typed is None and v.general else []
-        if fragment_size(v, typed):
-            spaces += range(len(v.spaces)) if typed is None else [typed]
-        for _ in range(source.randint(0, 6) if spaces else 0):
+        spaces += range(len(v.spaces)) if typed is None else [typed]
+        for _ in range(source.randint(0, 6)):
             space = source.choice(spaces)
             size = v.general if space == GENERAL else v.spaces[space].size
             item = (space, source.choice([0, size - 1, source.randrange(size), source.randrange(size)]))
@@ -453,3 +569,9 @@ def random_document(v: Vocabulary, source: random.Random, most_tokens: int) -> D
     # Inline, a segment without marker and items would leave no trace.
     traceless = v.layout == "inline" and document[0] == (UNMARKED, [])
     return random_document(v, source, most_tokens) if traceless else document
+
+
+def random_documents(v: Vocabulary, count: int, most_tokens: int, seed: int) -> list[Document]:
+    """So many of them, always the same."""
+    source = random.Random(seed)
+    return [random_document(v, source, most_tokens) for _ in range(count)]

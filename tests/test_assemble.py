@@ -15,6 +15,7 @@ from omnijax.vocab.decode import decode
 from omnijax.vocab.documents import GENERAL, UNMARKED, Documents, Segment
 from omnijax.vocab.encode import encode
 from omnijax.vocab.grammar import Grammar
+from omnijax.vocab.ids import GeneralIds, PrimaryIds, SecondaryIds
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 SPACES = (Space("t_pad", 1), Space("image", 50), Space("speech", 7))
@@ -43,8 +44,6 @@ def random_document(vocabulary: Vocabulary, random: np.random.Generator) -> list
         items = int(random.integers(1 if marker == UNMARKED else 0, 10))
         if context:
             spaces = np.full(items, context - 1)
-        elif vocabulary.contexts.sizes[0] == 0:
-            spaces = np.full(items, GENERAL)
         else:
             spaces = random.integers(GENERAL, len(SPACES), items)
         if (vocabulary.position, vocabulary.layout) == ("none", "grouped"):
@@ -63,10 +62,12 @@ def test_documents_come_back_and_walks_are_documents(vocabulary: Vocabulary) -> 
     random = np.random.default_rng(0)
     documents = [random_document(vocabulary, random) for _ in range(DOCUMENTS)]
     streams = encode(vocabulary, Documents.of(documents)).split()
-    tokens = np.zeros((DOCUMENTS, max(stream.size for stream in streams)), np.int32)
+    tokens = np.zeros((DOCUMENTS, max(stream.array.size for stream in streams)), np.int32)
     for row, stream in zip(tokens, streams, strict=True):
-        row[: stream.size] = stream
-    assert [found for (found,) in assemble(vocabulary, decode(vocabulary, jnp.asarray(tokens)))] == documents
+        row[: stream.array.size] = stream.array
+    assert [
+        found for (found,) in assemble(vocabulary, decode(vocabulary, PrimaryIds(jnp.asarray(tokens))))
+    ] == documents
 
     grammar = Grammar(vocabulary)
 
@@ -76,25 +77,27 @@ def test_documents_come_back_and_walks_are_documents(vocabulary: Vocabulary) -> 
         return grammar.advance(state, token), token
 
     keys = jax.random.split(jax.random.key(0), WALK_TOKENS)
-    walks = np.asarray(jax.lax.scan(step, grammar.start(WALKS), keys)[1]).T
+    walks = np.asarray(jax.lax.scan(step, grammar.start_state(WALKS), keys)[1]).T
     walks = walks[(walks == vocabulary.end).any(axis=1)]
     assert len(walks) > WALKS / 2
-    read = [found for (found,) in assemble(vocabulary, decode(vocabulary, jnp.asarray(walks)))]
+    read = [found for (found,) in assemble(vocabulary, decode(vocabulary, PrimaryIds(jnp.asarray(walks))))]
     for walk, stream in zip(walks, encode(vocabulary, Documents.of(read)).split(), strict=True):
-        np.testing.assert_array_equal(np.pad(stream, (0, WALK_TOKENS - stream.size)), walk)
+        np.testing.assert_array_equal(np.pad(stream.array, (0, WALK_TOKENS - stream.array.size)), walk)
 
 
 def test_many_documents_in_a_stream_and_what_cannot_be_read() -> None:
     vocabulary = vocabularies()[0]
-    first, second = [Segment.of(2, GENERAL, [1, 2])], [Segment.of(0, 1, [40, 3])]
-    stream = encode(vocabulary, Documents.of([first, second])).tokens
-    assert assemble(vocabulary, decode(vocabulary, jnp.asarray(stream[None]))) == [[first, second]]
+    first = [Segment.of(vocabulary, "text", GeneralIds(np.array([1, 2])))]
+    second = [Segment.of(vocabulary, "image", SecondaryIds("image", np.array([40, 3])))]
+    stream = encode(vocabulary, Documents.of([first, second])).tokens.array
+    assert assemble(vocabulary, decode(vocabulary, PrimaryIds(jnp.asarray(stream[None])))) == [[first, second]]
     # Without its digits the position of the first fragment places nothing; the second fragment still stands at 2.
     first_digits = np.flatnonzero(stream == vocabulary.position_start + 1) - np.arange(1, 4)
-    broken = decode(vocabulary, jnp.asarray(np.delete(stream, first_digits)[None]))
-    assert assemble(vocabulary, broken) == [[first, [Segment.of(0, 1, [3])]]]
+    broken = decode(vocabulary, PrimaryIds(jnp.asarray(np.delete(stream, first_digits)[None])))
+    left = Segment.of(vocabulary, "image", SecondaryIds("image", np.array([3])))
+    assert assemble(vocabulary, broken) == [[first, [left]]]
 
 
 def test_float_tokens_are_refused() -> None:
     with pytest.raises(VocabularyError, match="whole numbers"):
-        decode(vocabularies()[0], jnp.zeros((1, 3)))
+        decode(vocabularies()[0], PrimaryIds(jnp.zeros((1, 3))))

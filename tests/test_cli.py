@@ -88,7 +88,8 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
         (["evaluate"], ["eval.json", "report.html", "RUN"]),
         (["sample"], ["--text", "--image", "--speech", "--to", "--out", "--seed", "seven"]),
         (["prepare"], ["get_config()"]),
-        (["vocab"], ["example"]),
+        (["vocab"], ["example", "cost"]),
+        (["vocab", "cost"], ["--bases", "64,64,4096", "--json", "omnijax train"]),
         (["vocab", "example"], ["--printed", "--json"]),
     ],
     ids=" ".join,
@@ -311,6 +312,35 @@ def test_a_directory_that_is_no_run_is_refused(run: pathlib.Path, tmp_path, caps
         assert "it has no config.json" in refused([command[0], tmp_path, *command[1:]], capsys)
     shutil.copy(run / "config.json", tmp_path)
     assert "it has no checkpoint yet" in refused(["evaluate", tmp_path], capsys)
+
+
+# ---------------------------------------------------------------------- cost
+
+
+def test_costs_are_printed_and_given_as_json(experiment: pathlib.Path, capsys) -> None:
+    assert main(["vocab", "cost", str(experiment)]) == 0
+    said = capsys.readouterr().out
+    assert "Pareto front" in said
+    assert "Cheapest in training FLOPs: base " in said
+    assert main(["vocab", "cost", str(experiment), "--json", "--bases", "21", "9,99,9999", "--batch.rows", "16"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    by_base = {str(candidate["base"]): candidate["cost"] for candidate in found["candidates"]}
+    assert {"2", "17", "21", "65536", "[9, 99, 9999]"} <= set(by_base)
+    row = by_base["21"]
+    assert row["logits_bytes"] == 16 * (row["row_length"] - 1) * row["padded_rows"] * 4
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["none.py"], "experiment = 'none.py': there is no such file"),
+        ([DIGITS, "--bases", "2", "many"], "ConfigError: --bases = 'many': a base is a whole number"),
+        ([DIGITS, "--model.dept", "2"], "ConfigError: override = '--model.dept': there is no such knob"),
+        ([DIGITS, "--vocabulary.positions", "2"], "the last position that can be written is 1"),
+    ],
+)
+def test_costs_of_nothing_are_refused(arguments: list, capsys, said: str) -> None:
+    assert said in refused(["vocab", "cost", *arguments], capsys)
 
 
 # ---------------------------------------------------------------------- sample

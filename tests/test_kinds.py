@@ -10,6 +10,7 @@ import pytest
 import reference
 from reference import VOCABULARIES
 
+from omnijax.vocab.ids import PrimaryIds
 from omnijax.vocab.kinds import FIXED_KINDS, kind_names, token_kinds
 from omnijax.vocab.vocabulary import Vocabulary
 
@@ -42,9 +43,12 @@ def kinds_of(v: Vocabulary, document: reference.Document) -> list[str]:
 
 
 def _kinds_of_fragment(v: Vocabulary, typed: int | None, item: reference.Item) -> list[str]:
-    count = len(reference.encode_item(v, typed, item, 1)) - (v.position != "none")
+    places = 0 if v.position == "none" else v.position_places
+    count = len(reference.encode_item(v, typed, item, 1)) - places - v.check_digit
     digits = [f"digit_{place}" for place in range(count)]
-    return {"before": ["position", *digits], "after": [*digits, "position"], "none": digits}[v.position]
+    run = (digits if v.digit_order == "big" else digits[::-1]) + ["check"] * v.check_digit
+    position = ["position"] * places
+    return run + position if v.position == "after" else position + run
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
@@ -56,7 +60,7 @@ def test_kinds_of_documents(name: str) -> None:
         tokens = reference.encode(v, document)
         row[: len(tokens)] = tokens
     names = kind_names(v)
-    found = token_kinds(v, jnp.asarray(streams))
+    found = token_kinds(v, PrimaryIds(jnp.asarray(streams)))
     assert found.shape == streams.shape
     assert jnp.issubdtype(found.dtype, jnp.integer)
     for row, document in zip(np.asarray(found), documents):
@@ -66,13 +70,14 @@ def test_kinds_of_documents(name: str) -> None:
 
 def test_names() -> None:
     assert kind_names(VOCABULARIES["typed inline none fixed"]) == (*FIXED_KINDS, *(f"digit_{k}" for k in range(4)))
+    assert kind_names(VOCABULARIES["little, check"])[-1] == "check"
     assert FIXED_KINDS == ("pad", "general", "position", "aos", "control")
 
 
 def test_digits_beyond_any_id_count_at_the_last_place() -> None:
     v = VOCABULARIES["plain grouped after minimal"]
     tokens = jnp.full((2, 3, 8), v.digit_start + 1)
-    kinds = token_kinds(v, tokens)
+    kinds = token_kinds(v, PrimaryIds(tokens))
     assert kinds.shape == (2, 3, 8)
     assert (kinds < len(kind_names(v))).all()
     assert [kind_names(v)[kind] for kind in kinds[0, 0].tolist()] == ["digit_0", "digit_1"] + ["digit_2"] * 6

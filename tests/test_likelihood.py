@@ -14,8 +14,8 @@ import reference
 from reference import VOCABULARIES
 
 from omnijax.vocab import likelihood
-from omnijax.vocab.encode import encode
-from omnijax.vocab.grammar import Grammar
+from omnijax.vocab.grammar import Grammar, SegmentRule
+from omnijax.vocab.ids import PrimaryIds
 from omnijax.vocab.likelihood import token_bits
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
@@ -30,6 +30,10 @@ some_vocabularies = pytest.mark.parametrize(
         "typed inline before minimal",
         "typed inline none fixed",
         "large, small base",
+        "mixed radix, little, two position places",
+        "mixed radix, check, room to grow",
+        "little, check",
+        "wide, two position places",
     ],
 )
 
@@ -51,12 +55,13 @@ def test_item_bits_are_those_of_the_reference(name: str) -> None:
     damaged = np.where(source.random(streams.shape) < 0.1, source.integers(0, v.size, streams.shape), streams)
     streams = np.concatenate([streams, damaged]).astype(np.int32)
     bits = source.gamma(2.0, 3.0, streams.shape).astype(np.float32)
-    found = item_bits(v, jnp.asarray(streams), jnp.asarray(bits))
+    found = item_bits(v, PrimaryIds(jnp.asarray(streams)), jnp.asarray(bits))
     assert found.places.shape == (*streams.shape, v.most_digits)
     for row, (tokens, values) in enumerate(zip(streams.tolist(), bits.tolist())):
         expected = reference.item_bits(v, tokens, values)
         np.testing.assert_allclose(found.content[row], [item.content for item in expected], rtol=1e-5)
         np.testing.assert_allclose(found.position[row], [item.position for item in expected], rtol=1e-6)
+        np.testing.assert_allclose(found.check[row], [item.check for item in expected], rtol=1e-6)
         np.testing.assert_allclose(found.places[row], [item.places for item in expected], rtol=1e-6)
 
 
@@ -65,7 +70,7 @@ def test_bits_by_place_sum_to_the_bits_of_the_digits(name: str) -> None:
     v, source = VOCABULARIES[name], np.random.default_rng(12)
     streams = some_streams(v, 64)
     bits = source.gamma(2.0, 3.0, streams.shape).astype(np.float32)
-    found = item_bits(v, jnp.asarray(streams), jnp.asarray(bits))
+    found = item_bits(v, PrimaryIds(jnp.asarray(streams)), jnp.asarray(bits))
     general = (streams >= 1) & (streams < v.position_start)
     np.testing.assert_allclose(found.content[~general], found.places.sum(axis=-1)[~general], rtol=1e-5)
     np.testing.assert_array_equal(found.content[general], bits[general])
@@ -73,7 +78,7 @@ def test_bits_by_place_sum_to_the_bits_of_the_digits(name: str) -> None:
     # All bits but those of aos, the markers, eos and padding.
     items = (streams >= 1) & (streams < v.aos)
     np.testing.assert_allclose(
-        found.content.sum(axis=-1) + found.position.sum(axis=-1), np.where(items, bits, 0).sum(axis=-1), rtol=1e-5
+        sum(part.sum(axis=-1) for part in found[:3]), np.where(items, bits, 0).sum(axis=-1), rtol=1e-5
     )
 
 
@@ -81,8 +86,8 @@ def test_one_stream_alone() -> None:
     v = VOCABULARIES["typed grouped after fixed"]
     streams = some_streams(v, 4)
     bits = np.random.default_rng(13).random(streams.shape).astype(np.float32)
-    together = item_bits(v, jnp.asarray(streams), jnp.asarray(bits))
-    alone = item_bits(v, jnp.asarray(streams[2]), jnp.asarray(bits[2]))
+    together = item_bits(v, PrimaryIds(jnp.asarray(streams)), jnp.asarray(bits))
+    alone = item_bits(v, PrimaryIds(jnp.asarray(streams[2])), jnp.asarray(bits[2]))
     for whole, one in zip(together, alone):
         np.testing.assert_array_equal(whole[2], one)
 
@@ -90,11 +95,11 @@ def test_one_stream_alone() -> None:
 def test_token_bits() -> None:
     logits = jnp.log(jnp.array([[0.5, 0.25, 0.125, 0.125], [0.1, 0.2, 0.3, 0.4]]))
     legal = jnp.array([[True, False, False, True], [True] * 4])
-    raw, renormalised = token_bits(logits + 7, jnp.array([3, 1]), legal)
+    raw, renormalised = token_bits(logits + 7, PrimaryIds(jnp.array([3, 1])), legal)
     np.testing.assert_allclose(raw, [3, -math.log2(0.2)], rtol=1e-5)
     np.testing.assert_allclose(renormalised, [-math.log2(0.2), -math.log2(0.2)], rtol=1e-5)
     assert raw.dtype == renormalised.dtype == jnp.float32
-    low = token_bits(logits.astype(jnp.bfloat16), jnp.array([3, 1]), legal)
+    low = token_bits(logits.astype(jnp.bfloat16), PrimaryIds(jnp.array([3, 1])), legal)
     assert low.raw.dtype == jnp.float32
 
 
@@ -102,8 +107,8 @@ def test_token_bits() -> None:
 def test_renormalised_is_at_most_raw(name: str) -> None:
     """Never more, less where an illegal token has a share, and the same where all the mass is on legal ones."""
     v = VOCABULARIES[name]
-    tokens = jnp.asarray(some_streams(v, 32))
-    logits = jnp.asarray(np.random.default_rng(14).normal(0, 3, (*tokens.shape, v.size)), jnp.float32)
+    tokens = PrimaryIds(jnp.asarray(some_streams(v, 32)))
+    logits = jnp.asarray(np.random.default_rng(14).normal(0, 3, (*tokens.array.shape, v.size)), jnp.float32)
     legal = jax.jit(Grammar(v).masks)(tokens)
     raw, renormalised = token_bits(logits, tokens, legal)
     assert np.isfinite(renormalised).all()
@@ -140,42 +145,75 @@ def conditional_logits(v: Vocabulary, streams: np.ndarray, probabilities: np.nda
 
 
 @pytest.mark.parametrize(
-    "position, width, bases",
-    [("before", "fixed", (2, 10)), ("none", "fixed", (7,)), ("after", "minimal", (3,))],
+    "ways",
+    [
+        [{"position": "before", "base": base} for base in (2, 10, (4, 3, 5))],
+        [{"position": "before", "base": base, "digit_order": "little"} for base in (2, 10, (4, 3, 5))],
+        [{"position": "none", "base": 7}, {"position": "none", "base": (3, 17), "check_digit": True}],
+        [{"position": "after", "width": "minimal", "base": 3}, {"position": "before", "check_digit": True, "base": 3}],
+        [{"position": "after", "width": "minimal", "digit_order": "little", "base": (5, 11)}],
+    ],
 )
-def test_bits_do_not_depend_on_the_radix(position: Any, width: Any, bases: tuple[int, ...]) -> None:
-    """The same distribution over ids, as a model would express it in each radix."""
+def test_bits_do_not_depend_on_the_way_of_writing(ways: list[dict[str, Any]]) -> None:
+    """The same distribution over ids, as a model would express it in each radix, order and width."""
     probabilities = np.random.default_rng(15).dirichlet(np.full(SIZE, 0.3))
     probabilities = 0.99 * probabilities + 0.01 / SIZE
-    for base in bases:
+    for way in ways:
+        largest = max(way["base"]) if isinstance(way["base"], tuple) else way["base"]
         v = Vocabulary(
-            general=0,
-            positions=2,
-            digits=base + 1,
-            base=base,
-            spaces=(Space("a", SIZE),),
-            control=("a",),
-            layout="inline",
-            position=position,
-            width=width,
-        )
-        documents = [[(0, [(0, number)])] for number in range(SIZE)]
+            general=0, positions=2, digits=largest + 1, spaces=(Space("a", SIZE),), control=("a",), layout="inline",
+            **{"width": "fixed", **way},
+        )  # fmt: skip
         streams = np.zeros((SIZE, 9), np.int32)
-        for row, tokens in zip(streams, encode(v, reference.to_library(documents)).split()):
-            row[: tokens.size] = tokens
+        for number, row in enumerate(streams):
+            tokens = reference.encode(v, [(0, [(0, number)])])
+            row[: len(tokens)] = tokens
         logits = jnp.asarray(conditional_logits(v, streams, probabilities), jnp.float32)
         legal = np.ones(logits.shape, bool)
         legal[..., v.digit_start + v.digits - 1] = False
-        raw, renormalised = token_bits(logits, jnp.asarray(streams), jnp.asarray(legal))
+        raw, renormalised = token_bits(logits, PrimaryIds(jnp.asarray(streams)), jnp.asarray(legal))
 
-        found = item_bits(v, jnp.asarray(streams), renormalised)
-        whole = (found.content + found.position).sum(axis=-1)
+        found = item_bits(v, PrimaryIds(jnp.asarray(streams)), renormalised)
+        whole = (found.content + found.position + found.check).sum(axis=-1)
         np.testing.assert_allclose(whole, -np.log2(probabilities), rtol=1e-5, atol=1e-5)
-        if width == "fixed":  # otherwise the position token says that the digits have ended
+        if v.width == "fixed":  # otherwise the position token says that the digits have ended
             np.testing.assert_allclose(found.content.sum(axis=-1), -np.log2(probabilities), rtol=1e-5, atol=1e-5)
-        leak = item_bits(v, jnp.asarray(streams), raw - renormalised)
+            np.testing.assert_allclose(found.check.sum(axis=-1), 0, atol=1e-5)
+        leak = item_bits(v, PrimaryIds(jnp.asarray(streams)), raw - renormalised)
         tokens_of_item = (streams > 0).sum(axis=-1) - 1
-        np.testing.assert_allclose((leak.content + leak.position).sum(axis=-1), tokens_of_item, rtol=1e-5)
+        np.testing.assert_allclose((leak.content + leak.position + leak.check).sum(axis=-1), tokens_of_item, rtol=1e-5)
+
+
+def test_bits_of_a_lossless_picture_are_bits_per_pixel() -> None:
+    """Pictures of two levels a pixel, in fragments of 2x2 pixels that are drawn independently: known bits per pixel."""
+    source = np.random.default_rng(20)
+    share = source.dirichlet(np.full(16, 0.5))
+    ids = source.choice(16, 6, p=share)
+    per_pixel = -np.log2(share[ids]).sum() / (4 * len(ids))
+    for base, order in ((2, "big"), (4, "little"), (16, "big"), ((2, 8), "little")):
+        v = Vocabulary(
+            general=0, positions=7, digits=16, base=base, spaces=(Space("patch", 16),), control=("patch",),
+            layout="inline", position="before", width="fixed", digit_order=order,
+        )  # fmt: skip
+        stream = reference.encode(v, [(0, [(0, int(number)) for number in ids])])
+        run = len(reference.encode(v, [(0, [(0, 0)])])) - 2
+        runs = {number: reference.encode(v, [(0, [(0, number)])])[2:] for number in range(16)}
+        logits = np.full((len(stream), v.size), -1e9)
+        for item in range(len(ids)):
+            start = 2 + item * (run + 1)
+            logits[start - 1, stream[start - 1]] = 0  # the position is certain
+            for place in range(run):
+                before = stream[start : start + place]
+                for number, digits in runs.items():
+                    if digits[:place] == before:
+                        token = digits[place]
+                        logits[start + place, token] = np.logaddexp(logits[start + place, token], np.log(share[number]))
+        logits[0, stream[0]] = 0
+        tokens = PrimaryIds(jnp.asarray(np.array(stream, np.int32)))
+        raw, _ = token_bits(jnp.asarray(logits, jnp.float32), tokens, jnp.ones(logits.shape, bool))
+        found = item_bits(v, tokens, raw)
+        np.testing.assert_allclose(found.content.sum() / (4 * len(ids)), per_pixel, rtol=1e-5)
+        np.testing.assert_allclose(found.position.sum(), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +226,8 @@ def test_bits_do_not_depend_on_the_radix(position: Any, width: Any, bases: tuple
 def test_the_probabilities_of_all_documents_sum_to_one(name: str, items: dict[str, tuple[int, int]]) -> None:
     """Of a model of any opinion, renormalised under the grammar: given each marker, over every segment it can open."""
     v = VOCABULARIES[name]
-    grammar = Grammar.of(v, items, ("eos",))
+    rules = tuple(SegmentRule(marker, least, most, then=("eos",)) for marker, (least, most) in items.items())
+    grammar = Grammar(v, rules)
     documents = []
     for marker in reference.markers(v):
         segments = reference.all_segments(v, marker, TOKENS, *items[v.control[marker]])
@@ -202,8 +241,8 @@ def test_the_probabilities_of_all_documents_sum_to_one(name: str, items: dict[st
             if prefix not in opinions:
                 opinions[prefix] = source.normal(0, 2, v.size)
             logits[row, place] = opinions[prefix]
-    legal = jax.jit(grammar.masks)(jnp.asarray(streams))
-    bits = token_bits(jnp.asarray(logits), jnp.asarray(streams), legal).renormalised
+    legal = jax.jit(grammar.masks)(PrimaryIds(jnp.asarray(streams)))
+    bits = token_bits(jnp.asarray(logits), PrimaryIds(jnp.asarray(streams)), legal).renormalised
     probabilities = np.exp2(-np.asarray(bits, np.float64)[:, 1:].sum(axis=-1))
     assert len(documents) > 100
     for marker in reference.markers(v):

@@ -1,6 +1,5 @@
 import dataclasses
 import pathlib
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +19,9 @@ from omnijax.state import gradients_of
 from omnijax.vocab.kinds import kind_names
 from omnijax.vocab.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler() -> Iterator[None]:
-    """What these tests look at doesn't depend on how fast it is made."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnijax import testing
-from omnijax.config import BatchConfig, DataConfig, Task
+from omnijax.config import BatchConfig, Config, DataConfig, Task
 from omnijax.data import packing
 from omnijax.data.corpus import Corpus, check_sizes, segment
 from omnijax.data.packing import fill_rate, pack
@@ -59,7 +59,7 @@ def encoded(corpus: Corpus, record: int, task: Task) -> tuple[tuple[int, ...], l
     weights: list[float] = []
     for name, weight in zip(task.segments, task.weights, strict=True):
         part = segment(corpus.vocabulary, name, corpus.fragments[name][record])
-        more = encode(corpus.vocabulary, Documents.of([[part]])).tokens.tolist()[:-1]  # each alone, without its eos
+        more = encode(corpus.vocabulary, Documents.of([[part]])).tokens.array.tolist()[:-1]  # alone, without its eos
         tokens += more
         weights += [weight] * len(more)
     return (*tokens, corpus.vocabulary.end), [*weights, task.weights[-1]]
@@ -175,6 +175,147 @@ def test_targets_weights_positions_and_items_are_those_of_the_documents(corpus: 
                 assert number == (-1 if here[2] is None else numbers.setdefault(here[2], number))
             assert len(set(numbers.values())) == len(numbers)
             assert batch["items"][row] == sum(forms[tokens][1] for tokens in documents)
+
+
+# ---------------------------------------------------------------------- random orders
+
+# The share is far from 0, ½ and 1, and differs between the segments of one task.
+IN_SOME_ORDER = (
+    Task(("image", "text"), weights=(1.0, 5.0), random_order=(0.25, 0.0)),
+    Task(("text", "speech"), weights=(0.0, 1.0), repeats=2, random_order=(0.0, 1.0)),
+    Task(("speech", "image", "text"), weights=(0.5, 1.0, 1.0)),
+)
+PERMUTED = dataclasses.replace(CONFIG, tasks=IN_SOME_ORDER)
+
+
+def sorted_fragments(corpus: Corpus, tokens: tuple[int, ...]) -> tuple[tuple[int, ...], list[list[int]]]:
+    """A document with the fragments of each segment sorted by their positions; and these positions as they stood."""
+    v = corpus.vocabulary
+    segments: list[list[int]] = []
+    for token in tokens:
+        if token >= v.control_start:
+            segments.append([])
+        segments[-1].append(token)
+    found: list[int] = []
+    orders = []
+    for part in segments:
+        starts = [i for i, token in enumerate(part) if v.position_start <= token < v.digit_start]
+        if not starts:
+            found += part
+            continue
+        pieces = [part[a:b] for a, b in zip(starts, [*starts[1:], len(part)], strict=True)]
+        orders.append([piece[0] - v.position_start for piece in pieces])
+        found += [*part[: starts[0]], *itertools.chain(*sorted(pieces))]
+    return tuple(found), orders
+
+
+@pytest.fixture(scope="module")
+def permuted(corpus: Corpus) -> Batches:
+    return Batches(corpus, PERMUTED)
+
+
+def test_random_orders_change_the_order_of_fragments_and_nothing_else(
+    corpus: Corpus, batches: Batches, permuted: Batches
+) -> None:
+    """The same documents stand at the same places; sorted by position, they are those without random orders."""
+    for step in range(6):
+        one, other = documents_of(permuted[step]), documents_of(batches[step])
+        assert [[sorted_fragments(corpus, tokens)[0] for tokens in row] for row in one] == other
+        for key in ("weights", "positions", "documents", "items"):
+            np.testing.assert_array_equal(permuted[step][key], batches[step][key])
+
+
+def test_the_share_of_random_orders_is_that_of_the_task() -> None:
+    """Over many documents of 7 items, of which one in 7! is in order by chance."""
+    vocabulary = testing.small_vocabulary()
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 100, 7) for _ in range(1000)]
+    corpus = Corpus(vocabulary, {"image": pictures, "speech": [ids % 20 for ids in pictures]})
+    task = Task(("image", "speech"), weights=(1.0, 1.0), random_order=(0.25, 0.6))
+    batch = Batches(corpus, BatchConfig((task,), rows=1000, row_length=60))[0]
+    orders = [sorted_fragments(corpus, tokens)[1] for row in documents_of(batch) for tokens in row]
+    assert len(orders) == 1000
+    shuffled = np.array([[list(order) != sorted(order) for order in segments] for segments in orders])
+    np.testing.assert_allclose(shuffled.mean(axis=0), [0.25, 0.6], atol=0.06)
+    assert abs(np.corrcoef(shuffled.T)[0, 1]) < 0.1
+    # Each position is as often the first as any other, among those that are shuffled.
+    first = np.bincount([segments[1][0] for segments in orders if segments[1] != sorted(segments[1])], minlength=8)
+    assert first[1:].min() > 0.6 * first.sum() / 7
+
+
+def test_random_orders_are_a_pure_function_of_the_step_and_new_in_each_epoch(corpus: Corpus, permuted: Batches) -> None:
+    forward = [permuted[step] for step in range(24)]
+    fresh = Batches(corpus, PERMUTED)
+    for step in (11, 3, 23, 0, 11):
+        assert same(fresh[step], forward[step])
+    by_document: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+    for tokens in itertools.chain(*(row for batch in forward for row in documents_of(batch))):
+        by_document.setdefault(sorted_fragments(corpus, tokens)[0], set()).add(tokens)
+    assert max(len(orders) for orders in by_document.values()) > 2
+
+
+def test_another_seed_draws_other_orders(corpus: Corpus, permuted: Batches) -> None:
+    def first_epoch(batches: Batches) -> collections.Counter[tuple[int, ...]]:
+        documents: list[tuple[int, ...]] = []
+        for row in itertools.chain.from_iterable(documents_of(batches[step]) for step in itertools.count()):
+            documents += row
+            if len(documents) == len(FORMS) * RECORDS:
+                return collections.Counter(documents)
+        raise AssertionError
+
+    other = Batches(corpus, dataclasses.replace(PERMUTED, seed=1))
+    assert first_epoch(permuted) == first_epoch(Batches(corpus, PERMUTED)) != first_epoch(other)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_random_orders_are_those_of_one_process_on_any_number(
+    corpus: Corpus, permuted: Batches, processes: int
+) -> None:
+    parts = [Batches(corpus, PERMUTED, process, processes) for process in range(processes)]
+    for step in (0, 7):
+        tokens = np.concatenate([part[step]["tokens"] for part in parts])
+        np.testing.assert_array_equal(tokens, permuted[step]["tokens"])
+
+
+@pytest.mark.parametrize(
+    "position, segments, shares, rule",
+    [
+        ("before", ("image", "text"), (0.5,), "one share"),
+        ("before", ("image", "text"), (0.5, 0.0, 0.0), "one share"),
+        ("before", ("image", "text"), (1.5, 0.0), "one share"),
+        ("before", ("image", "text"), (-0.1, 0.0), "one share"),
+        ("before", ("image/moved", "text"), (0.5, 0.5), "'text' has no space"),
+        ("after", ("image/moved", "text"), (0.5, 0.0), "position is 'after'"),
+        ("none", ("image/moved", "text"), (0.5, 0.0), "position is 'none'"),
+    ],
+)
+def test_random_orders_that_can_not_be_are_refused(position, segments, shares, rule: str) -> None:
+    config = load_experiment(DIGITS)
+    vocabulary = dataclasses.replace(config.vocabulary, position=position)
+    evaluated = dataclasses.replace(config.eval, completions=())
+
+    def with_task(task: Task) -> Config:
+        batch = dataclasses.replace(config.batch, tasks=(task,))
+        return dataclasses.replace(config, vocabulary=vocabulary, batch=batch, eval=evaluated)
+
+    task = Task(segments, weights=(1.0, 1.0))
+    with_task(task)
+    with pytest.raises(ConfigError, match=rule) as caught:
+        with_task(dataclasses.replace(task, random_order=shares))
+    assert caught.value.field == "batch.tasks.0.random_order"
+
+
+def test_completions_need_pictures_that_were_learned_in_random_order() -> None:
+    config = load_experiment(DIGITS)
+    evaluated = dataclasses.replace(config.eval, completions=("left",))
+    raster = [dataclasses.replace(task, random_order=()) for task in config.batch.tasks]
+    behind = Task(("text", "image"), weights=(1.0, 1.0), random_order=(0.0, 0.5))
+    first = Task(("image/moved",), weights=(1.0,), random_order=(0.5,))
+    for task in (raster[0], behind):
+        with pytest.raises(ConfigError) as caught:
+            dataclasses.replace(config, eval=evaluated, batch=dataclasses.replace(config.batch, tasks=(*raster, task)))
+        assert caught.value.field == "eval.completions"
+    dataclasses.replace(config, eval=evaluated, batch=dataclasses.replace(config.batch, tasks=(*raster, first)))
 
 
 def test_modalities_and_vocabulary_must_agree_about_sizes() -> None:

@@ -16,7 +16,8 @@ import PIL.Image
 import pytest
 
 from omnijax.errors import DataError
-from omnijax.report import write_report
+from omnijax.report import figures, write_report
+from omnijax.report.theme import LIGHT
 
 RATE_HZ = 11025
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -28,6 +29,7 @@ ACCURACY = {
     "image->speech": 0.885,
     "speech->image": 0.866,
 }
+COMPLETED = {"left": 0.789, "top": 0.777}
 RUN_NAME = "a <b> & c"
 
 
@@ -62,6 +64,13 @@ def write_samples(path: pathlib.Path) -> None:
         if lengths is not None:
             arrays[f"real/{kind}_length"] = lengths
     del arrays["real/speech_codec_label"]
+    for half in COMPLETED:
+        given = np.zeros((8, 8), bool)
+        given[(slice(None), slice(4)) if half == "left" else slice(4)] = True
+        arrays |= {f"completed/{half}/label": labels, f"completed/{half}/judged": judged}
+        arrays[f"completed/{half}/given"] = given
+        for part in ("real", "picture"):
+            arrays[f"completed/{half}/{part}"] = signals("image", labels, rng)[0]
     np.savez(path, **arrays)
 
 
@@ -74,6 +83,7 @@ def evaluation() -> dict[str, object]:
         "digits": 9.76,
         "position": 0.05,
         "by_place": [4.1, 5.66],
+        "errors": {"position": 0.0123, "digit_1": 0.5432, "digit_0": 0.25},
     }
     text = {
         "uniform": 8.0,
@@ -83,6 +93,7 @@ def evaluation() -> dict[str, object]:
         "digits": 0.0,
         "position": 0.0,
         "by_place": [],
+        "errors": {"general": 0.067},
     }
     return {
         "step": 60,
@@ -97,6 +108,19 @@ def evaluation() -> dict[str, object]:
         "decodable": 1.0,
         "decodable_without_grammar": 0.981,
         "decodable_by_direction": dict.fromkeys(ACCURACY, {"grammar": 1.0, "free": 0.976}),
+        "completions": {
+            half: {
+                "accuracy": accuracy,
+                "standard_error": 0.0234,
+                "blank_accuracy": 0.314,
+                "half_accuracy": 0.911,
+                "half_standard_error": 0.0152,
+                "blank_standard_error": 0.0241,
+                "examples": 1360,
+                "decodable": 0.999,
+            }
+            for half, accuracy in COMPLETED.items()
+        },
         "shuffled_control": 0.104,
         "shuffled_control_by_direction": dict.fromkeys(ACCURACY, 0.112),
         "chance": 0.1,
@@ -167,14 +191,14 @@ def test_page_is_well_formed_and_needs_nothing_else(page: pathlib.Path) -> None:
     assert outline.addresses
     assert all(address.startswith("data:") for address in outline.addresses)
     assert not re.search(r"https?://|file:|@import|url\(", text)
-    assert len(outline.anchors) == len(set(outline.anchors)) == 9
+    assert len(outline.anchors) == len(set(outline.anchors)) == 11
 
 
 def test_pictures_are_valid_on_the_page_and_on_disk(page: pathlib.Path) -> None:
     embedded = [a for a in Outline(page.read_text(encoding="utf-8")).addresses if a.startswith("data:image/png")]
     on_disk = sorted((page.parent / "figures").glob("*.png"))
     names = {path.stem for path in on_disk}
-    expected = {"samples", "loss_kinds", "loss_digits", "bits"}
+    expected = {"samples", "completions", "loss_kinds", "loss_digits", "bits"}
     expected |= {f"confusion_{name.replace('->', '_to_')}" for name in ACCURACY}
     assert expected <= names
     assert {f"{name}_dark" for name in expected} <= names
@@ -196,6 +220,49 @@ def test_table_has_every_direction_with_its_numbers(page: pathlib.Path) -> None:
         assert "11.2" in row
         assert ("by way of text: image → text → speech" in row) == (name == "image->speech")
     assert any("91.7" in row for row in rows)
+
+
+def test_errors_stand_by_digit_place_and_kinds_that_are_not_there_are_left_out(page: pathlib.Path) -> None:
+    rows = Outline(page.read_text(encoding="utf-8")).rows
+    (head,) = [row for row in rows if row.startswith("wrong")]
+    assert head == "wrongdigit 0digit 1positionbyte of text"
+    assert "image25\N{NO-BREAK SPACE}%54.3\N{NO-BREAK SPACE}%1.2\N{NO-BREAK SPACE}%" in rows
+    assert "text6.7\N{NO-BREAK SPACE}%" in rows
+
+
+def test_completions_stand_beside_what_is_left_blank(page: pathlib.Path) -> None:
+    rows = Outline(page.read_text(encoding="utf-8")).rows
+    for half, accuracy in COMPLETED.items():
+        (row,) = [row for row in rows if row.startswith(f"from the {half} half")]
+        for number in (f"{100 * accuracy:.1f}", "± 2.3", "31.4", "± 2.4", "91.1", "± 1.5", "1,360", "99.9"):
+            assert number in row
+
+
+def test_a_figure_of_completions_shows_what_was_known_what_was_made_and_what_is_real() -> None:
+    labels = np.array([2, 0, 2, 2])
+    real, made = (np.full((4, 8, 8), value, np.uint8) for value in (16, 8))
+    made[0] = 4
+    given = np.zeros((8, 8), bool)
+    given[:, :4] = True
+    block = figures.Completions(real, made, given, labels, judged=np.array([2, 0, -1, 1]))
+    figure = figures.completion_grid({"from the left half": block}, 3, 16, 2, LIGHT)
+    (axes,) = figure.axes
+    assert axes.get_title(loc="left") == "from the left half"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "1", "2"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["given", "completed", "real"] * 2
+    shown = axes.images[0].get_array()
+    tops = [1, 10, 19, 31, 40, 49]
+    for column, pictures in ((0, [8]), (1, []), (2, [4, 8])):
+        tiles = [shown[top : top + 8, 9 * column + 1 : 9 * column + 9] for top in tops]
+        for line, value in enumerate(pictures):
+            np.testing.assert_array_equal(tiles[3 * line].mask, ~given)
+            assert (tiles[3 * line].compressed() == 16).all()
+            assert (tiles[3 * line + 1] == value).all()
+            assert (tiles[3 * line + 2] == 16).all()
+        for tile in tiles[3 * len(pictures) :]:
+            assert (tile.filled(-1) == 0).all()
+    (frame,) = axes.patches  # of the second 2; the third isn't shown
+    assert (frame.get_x(), frame.get_y()) == pytest.approx((18.1, 39.1))
 
 
 def test_players_hold_the_waveforms(page: pathlib.Path) -> None:
@@ -220,13 +287,14 @@ def test_text_of_the_run_is_escaped(page: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("kinds", [(), ("digit_0", "digit_1")])
-def test_absent_kinds_of_loss(tmp_path: pathlib.Path, kinds: tuple[str, ...]) -> None:
+def test_absent_kinds_of_loss_and_no_completions(tmp_path: pathlib.Path, kinds: tuple[str, ...]) -> None:
     run = write_run(tmp_path / "run", kinds)
     with np.load(run / "samples.npz") as archive:
         rate = archive["sample_rate_hz"]
     np.savez(run / "samples.npz", sample_rate_hz=rate)
-    (run / "eval.json").write_text(json.dumps(evaluation() | {"confusion": {}}))
-    write_report(run)
+    (run / "eval.json").write_text(json.dumps(evaluation() | {"confusion": {}, "completions": {}}))
+    assert 'id="completions"' not in write_report(run).read_text(encoding="utf-8")
+    assert not (run / "figures/completions.png").exists()
     assert (run / "figures/loss_kinds.png").is_file()
     assert (run / "figures/loss_digits.png").is_file() == ("digit_0" in kinds)
 

@@ -12,7 +12,8 @@ import reference
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.encode import encode
-from omnijax.vocab.vocabulary import LARGEST, Space, Vocabulary
+from omnijax.vocab.radix import radices_of, to_digits
+from omnijax.vocab.vocabulary import Space, Vocabulary
 
 SPACES = (Space("image", 100), Space("speech", 20))
 
@@ -61,14 +62,27 @@ def refused(**changes: Any) -> VocabularyError:
         ("spaces", (Space("image", -5),)),
         ("spaces", (Space("image", 3), Space("image", 3))),
         ("spaces", (Space("eos", 3),)),
-        ("spaces", (Space("a", LARGEST), Space("b", 1))),
-        ("spaces", (Space("a", 2**80),)),
+        ("base", ()),
+        ("base", (2, 1)),
+        ("base", (2, 7)),
+        ("base", (2, 3.0)),
+        ("base", "5"),
+        ("digit_order", "middle"),
+        ("position_places", 0),
+        ("position_places", True),
+        ("check_digit", 1),
+        ("check_digit", "yes"),
     ],
 )
 def test_a_part_out_of_its_bounds_is_refused(field: str, value: Any) -> None:
     error = refused(**{field: value})
     assert error.field.startswith(f"vocabulary.{field}")
     assert error.value == value
+
+
+def test_a_radix_that_16_bits_do_not_hold_is_refused() -> None:
+    assert "65536" in refused(base=2**16 + 1, digits=2**17).rule
+    assert build(base=2**16, digits=2**17).most_digits == 1
 
 
 def test_a_base_larger_than_the_digit_tokens_says_what_to_do() -> None:
@@ -82,31 +96,86 @@ def test_a_size_that_is_no_whole_number_is_refused(size: Any) -> None:
     assert refused(spaces=(Space("image", size),)).field.startswith("vocabulary.spaces")
 
 
-def test_digits_that_nothing_ends_are_refused() -> None:
-    error = refused(position="none", width="minimal")
+@pytest.mark.parametrize("digit_order", ["big", "little"])
+@pytest.mark.parametrize("check_digit", [False, True])
+@pytest.mark.parametrize("base", [2, 3, 5])
+def test_the_encodings_that_are_said_to_collide_do(base: int, digit_order: str, check_digit: bool) -> None:
+    """With minimal width and no position, the refusal names digits that are three ids or two, and also one."""
+    changes = {"base": base, "digit_order": digit_order, "check_digit": check_digit, "spaces": (Space("x", 5**6),)}
+    error = refused(position="none", width="minimal", **changes)
     assert error.field == "vocabulary.position"
-    assert "v_1 v_0" in error.rule
     assert "width='fixed'" in error.fix
+    run, rest = error.rule.split(": ")[1].split(" are the ids ")
+    ids, one = rest.split(" and also the one id ")
+    v = build(position="after", width="minimal", control=(), **changes)
+
+    def digits_of(number: int) -> list[str]:
+        tokens = reference.encode(v, [(reference.UNMARKED, [(0, number)])])
+        return [v.symbols()[token] for token in tokens if v.digit_start <= token < v.aos]
+
+    assert digits_of(int(one)) == run.split()
+    assert sum((digits_of(number) for number in json.loads(ids)), []) == run.split()
 
 
-def test_several_widths_that_nothing_tells_apart_are_refused() -> None:
-    error = refused(width="fixed", control=("eos",))
-    assert error.field == "vocabulary.width"
-    assert "image" in error.rule
-    assert "speech" in error.rule
-    assert build(width="fixed", control=("eos",), spaces=SPACES[:1]).most_digits == 3
-    assert build(width="minimal", control=("eos",)).most_digits == 3
+def test_a_mixed_radix_with_too_few_places_is_refused() -> None:
+    error = refused(base=(4, 5, 5))  # 100 ids, and the number line has 120
+    assert error.field == "vocabulary.base"
+    assert "id 100 would be written as id 0" in error.rule
+    assert "120" in error.fix
+    assert build(base=(5, 5, 5)).most_digits == 3
+    assert (
+        "they write 130" in refused(base=(5, 5, 5), width="fixed", spaces=(Space("a", 9, capacity=130), SPACES[1])).fix
+    )
+
+
+def test_position_places_without_positions_are_refused() -> None:
+    assert refused(position="none", width="fixed", position_places=2).field == "vocabulary.position_places"
+
+
+def test_capacity_is_for_fixed_width_alone() -> None:
+    spaces = (*SPACES[:1], Space("speech", 20, capacity=200))
+    error = refused(spaces=spaces)
+    assert error.field == "vocabulary.spaces.speech.capacity"
+    v = build(spaces=spaces, width="fixed")
+    assert v.contexts.widths.tolist() == [4, 3, 4]  # the number line has room for 300 ids
+    assert v.contexts.bounds.tolist() == [[0, 4, 3, 4], [0, 3, 4, 4], [0, 0, 3, 4]]
+    assert "at least the size, 20" in refused(spaces=(Space("speech", 20, capacity=19),), width="fixed").rule
 
 
 def test_everything_else_can_be_read_back() -> None:
     for layout, position, width in reference.WAYS:
         assert build(layout=layout, position=position, width=width).size == 1 + 256 + 8 + 6 + 1 + 3
+        assert build(layout=layout, position=position, width=width, control=("eos",)).size == 1 + 256 + 8 + 6 + 1 + 1
 
 
-def test_the_most_ids_there_can_be() -> None:
-    vocabulary = build(spaces=(Space("a", 2**30), Space("b", 2**30 - 1)), base=2)
-    assert vocabulary.secondary_size == LARGEST == 2**31 - 1
-    assert vocabulary.most_digits == 31
+def test_ids_have_no_bound() -> None:
+    v = build(spaces=(Space("a", 2**256), Space("b", 3**500)), base=3)
+    assert v.secondary_size == 2**256 + 3**500
+    assert v.most_digits == 501
+    assert v.limbs == 25
+    assert v.contexts.offsets == (0, 0, 2**256)
+    assert v.contexts.bounds[2].tolist() == [0] + 500 * [2]
+    assert Vocabulary.from_json(v.to_json()) == v
+
+
+@pytest.mark.parametrize("size, limbs", [(1, 1), (2**31, 1), (2**32, 1), (2**32 + 1, 2), (2**96, 3), (2**96 + 1, 4)])
+def test_limbs_of_a_secondary_id(size: int, limbs: int) -> None:
+    assert build(spaces=(Space("a", size),)).limbs == limbs
+
+
+def test_mixed_radix_takes_the_last_places() -> None:
+    v = build(base=(2, 3, 5, 4), digits=5)
+    assert v.contexts.radices == (2, 3, 5, 4)
+    assert v.contexts.widths.tolist() == [4, 4, 2]
+    assert v.radices(2) == (5, 4)
+    assert v.check_base == 5
+    assert v.contexts.bounds.tolist() == [to_digits(size - 1, radices_of(v.base, 4)) for size in (120, 100, 20)]
+
+
+def test_positions_in_several_tokens_reach_further() -> None:
+    assert build().last_position == 7
+    assert build(position_places=3).last_position == 8**3 - 1
+    assert build(position="none", width="fixed").last_position == 0
 
 
 def test_primary_ids_are_laid_out_in_the_order_of_the_source() -> None:
@@ -149,9 +218,9 @@ def test_names_that_do_not_exist() -> None:
 def test_contexts_are_those_of_the_reference(name: str) -> None:
     v = reference.VOCABULARIES[name]
     types = [None, *range(len(v.spaces))]
-    assert v.contexts.sizes.tolist() == [reference.fragment_size(v, typed) for typed in types]
+    assert list(v.contexts.sizes) == [reference.fragment_size(v, typed) for typed in types]
     assert v.contexts.widths.tolist() == [reference.digit_places(v, typed) for typed in types]
-    assert v.contexts.offsets.tolist() == [0 if typed is None else reference.offset(v, typed) for typed in types]
+    assert list(v.contexts.offsets) == [0 if typed is None else reference.offset(v, typed) for typed in types]
     of_control = [reference.space_of_marker(v, marker) for marker in range(len(v.control))]
     assert v.contexts.of_control.tolist() == [0 if typed is None else 1 + typed for typed in of_control]
 
@@ -181,6 +250,9 @@ def test_parts_as_a_dictionary() -> None:
         (lambda parts: parts.update(spaces=[{"name": "image"}]), "spaces"),
         (lambda parts: parts.update(spaces=[{"name": "image", "size": 3, "colour": 1}]), "spaces"),
         (lambda parts: parts.update(spaces=7), "spaces"),
+        (lambda parts: parts["spaces"][0].update(assignment={"kind": "magic"}), "assignment"),
+        (lambda parts: parts["spaces"][0].update(assignment={}), "assignment"),
+        (lambda parts: parts["spaces"][0].update(assignment=5), "assignment"),
     ],
 )
 def test_a_text_that_is_no_vocabulary(change: Any, field: str) -> None:
@@ -207,7 +279,7 @@ def test_immutable_and_usable_as_a_key() -> None:
     assert vocabulary == build()
 
 
-GOLDEN_FINGERPRINT = "da70d2d9d1a51767"
+GOLDEN_FINGERPRINT = "f2cf6b969ba7a1f1"
 
 
 def test_the_fingerprint_stays() -> None:
@@ -232,6 +304,10 @@ def test_the_fingerprint_stays() -> None:
         {"layout": "inline"},
         {"position": "before"},
         {"width": "fixed"},
+        {"digit_order": "little"},
+        {"position_places": 2},
+        {"check_digit": True},
+        {"base": (5, 5, 5)},
         {"general_names": tuple(map(str, range(256)))},
     ],
     ids=lambda changes: next(iter(changes)),
@@ -255,5 +331,5 @@ def test_a_grown_space_changes_no_old_id() -> None:
     documents = [[(reference.UNMARKED, [(0, 99), (1, number), (reference.GENERAL, 7)])] for number in range(20)]
     for document in documents:
         assert reference.encode(small, document) == reference.encode(large, document)
-    encoded = [encode(v, reference.to_library(documents)).tokens for v in (small, large)]
+    encoded = [encode(v, reference.to_library(documents)).tokens.array for v in (small, large)]
     np.testing.assert_array_equal(*encoded)

@@ -15,6 +15,7 @@ from omnijax import cli
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.decode import Kind, decode
 from omnijax.vocab.example import FRAGMENTS, INFORMATION, example_document, example_vocabulary, worked_example
+from omnijax.vocab.ids import PrimaryIds
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "worked_example.json").read_text(encoding="utf-8"))
 TABLES = pytest.mark.parametrize("table", ["listed", "printed"])
@@ -52,7 +53,7 @@ def test_reference_encodes_it_too(table: str) -> None:
 def test_decoded(table: str) -> None:
     vocabulary = example_vocabulary(printed=table == "printed")
     tokens = jnp.asarray(GOLDEN[table]["encoded_ids"], jnp.int32)[None]
-    reading = decode(vocabulary, tokens)
+    reading = decode(vocabulary, PrimaryIds(tokens))
     first = jax.tree.map(lambda field: np.asarray(field[0]), reading)
     fragment = first.kind == Kind.FRAGMENT
     assert not first.error.any()

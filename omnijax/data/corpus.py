@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from omnijax.config import DataConfig
+from omnijax.config import DataConfig, modality_of
 from omnijax.data.records import Records, load_codebook
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.modalities import Modality, PatchImage, Speech, Text
 from omnijax.modalities.image import moved
-from omnijax.vocab.documents import GENERAL, Segment
+from omnijax.vocab.documents import Segment
+from omnijax.vocab.ids import GeneralIds, SecondaryIds
 from omnijax.vocab.vocabulary import Vocabulary
 
 
@@ -46,17 +47,11 @@ class Corpus:
         return [segment(self.vocabulary, name, self.fragments[name][record]) for name in names]
 
 
-def modality_of(name: str) -> str:
-    """The modality that a view like `image/moved` is one of."""
-    return name.split("/")[0]
-
-
 def segment(vocabulary: Vocabulary, name: str, ids: Int64[np.ndarray, " items"]) -> Segment:
     """A segment of one modality: fragments where the vocabulary has a space of this name, else general tokens."""
     name = modality_of(name)
-    spaces = [space.name for space in vocabulary.spaces]
-    marker = vocabulary.token(name) - vocabulary.control_start
-    return Segment.of(marker, spaces.index(name) if name in spaces else GENERAL, ids)
+    is_space = name in [space.name for space in vocabulary.spaces]
+    return Segment.of(vocabulary, name, SecondaryIds(name, ids) if is_space else GeneralIds(ids))
 
 
 def digit_modalities(config: DataConfig) -> dict[str, Modality]:

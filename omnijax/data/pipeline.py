@@ -1,7 +1,8 @@
 """From records to batches: order, encode, pack, batch, and shard by process. The state is one number, the step.
 
-What stands in batch i is a pure function of the corpus, the configuration and i. A run resumes by starting at its step,
-on any number of processes; nothing is buffered that a kill could lose. grain reads ahead in threads.
+What stands in batch i is a pure function of the corpus, the configuration and i, the order in which fragments are
+written included. A run resumes by starting at its step, on any number of processes; nothing is buffered that a kill
+could lose. grain reads ahead in threads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from omnijax.config import BatchConfig
+from omnijax.config import BatchConfig, Task
 from omnijax.data.corpus import Corpus
 from omnijax.data.packing import check_lengths, pack
 from omnijax.errors import ConfigError
@@ -56,9 +57,8 @@ class Batches:
             raise ConfigError("batch.rows", config.rows, f"must divide by the {processes} processes", "use a multiple")
         self._corpus, self._config = corpus, config
         self._process, self._processes = process, processes
-        forms = [task for task in config.tasks for _ in range(task.repeats)]
-        self._forms = forms
-        lengths = [self._token_counts(task.segments) for task in config.tasks for _ in range(task.repeats)]
+        self._forms = [task for task in config.tasks for _ in range(task.repeats)]
+        lengths = [np.tile(self._token_counts(task.segments), task.repeats) for task in config.tasks]
         self._lengths: Int64[np.ndarray, " n"] = np.concatenate(lengths)
         check_lengths(self._lengths, config.row_length)
         self._epoch_ends = [0]
@@ -87,27 +87,56 @@ class Batches:
         order = np.random.default_rng([self._config.seed, epoch]).permutation(self._lengths.size)
         return [order[row] for row in pack(self._lengths[order], self._config.row_length)]
 
-    def _row(self, row: int) -> Int64[np.ndarray, " documents"]:
+    def _row(self, row: int) -> tuple[int, Int64[np.ndarray, " documents"]]:
+        """The epoch that a row belongs to, and its documents."""
         epoch = int(np.searchsorted(self._epoch_ends, row, side="right")) - 1
         while row >= self._epoch_ends[-1]:
             epoch = len(self._epoch_ends) - 1
             self._epoch_ends.append(self._epoch_ends[-1] + len(self._epoch(epoch)))
-        return self._epoch(epoch)[row - self._epoch_ends[epoch]]
+        return epoch, self._epoch(epoch)[row - self._epoch_ends[epoch]]
 
-    def _batch(self, rows: list[Int64[np.ndarray, " documents"]]) -> Batch:
-        chosen = np.concatenate(rows)
+    def _batch(self, rows: list[tuple[int, Int64[np.ndarray, " documents"]]]) -> Batch:
+        sizes = [row.size for _, row in rows]
+        epochs = np.repeat([epoch for epoch, _ in rows], sizes)
+        chosen = np.concatenate([row for _, row in rows])
         tasks = [self._forms[i] for i in chosen // len(self._corpus)]
         records = chosen % len(self._corpus)
         documents = Documents.of(
             self._corpus.document(int(record), task.segments) for record, task in zip(records, tasks, strict=True)
         )
-        encoded = encode(self._corpus.vocabulary, documents)
+        encoded = encode(self._corpus.vocabulary, documents, self._writing_order(documents, tasks, epochs, chosen))
         token_weights = np.repeat(
             np.array([weight for task in tasks for weight in task.weights], np.float32), encoded.segment_tokens
         )
-        row_of = np.repeat(np.arange(len(rows)), [row.size for row in rows])
+        row_of = np.repeat(np.arange(len(rows)), sizes)
         items = np.bincount(row_of, _document_items(documents), len(rows)).astype(np.int32)
         return lay_out(encoded, token_weights, row_of, len(rows), self._config.row_length, items)
+
+    def _writing_order(
+        self,
+        documents: Documents,
+        tasks: list[Task],
+        epochs: Int64[np.ndarray, " documents"],
+        chosen: Int64[np.ndarray, " documents"],
+    ) -> Int64[np.ndarray, " items"] | None:
+        """Order in which the items of documents are written; None where all of them stand as they are.
+
+        Of each document it depends on the seed, the epoch and the document's index alone, not on its neighbours.
+        """
+        if not any(any(task.random_order) for task in tasks):
+            return None
+        order = np.arange(documents.spaces.size)
+        ends = np.cumsum(documents.segment_items)
+        segment = 0
+        for task, epoch, index in zip(tasks, epochs, chosen, strict=True):
+            random = np.random.default_rng([self._config.seed, epoch, index])
+            for share in task.random_orders:
+                start, end = ends[segment] - documents.segment_items[segment], ends[segment]
+                permuted = start + random.permutation(end - start)
+                if random.random() < share:
+                    order[start:end] = permuted
+                segment += 1
+        return order
 
 
 def lay_out(
@@ -123,15 +152,15 @@ def lay_out(
     starts = np.cumsum(counts) - counts
     row_starts = starts[np.searchsorted(row_of, np.arange(rows))]
     document_of = np.repeat(np.arange(counts.size), counts)
-    place = np.arange(encoded.tokens.size) - starts[document_of]
-    column = np.arange(encoded.tokens.size) - row_starts[row_of[document_of]]
+    place = np.arange(document_of.size) - starts[document_of]
+    column = np.arange(document_of.size) - row_starts[row_of[document_of]]
 
     def grid(values: np.ndarray, fill: int, dtype: type) -> np.ndarray:
         filled: np.ndarray = np.full((rows, row_length), fill, dtype)
         filled[row_of[document_of], column] = values
         return filled
 
-    tokens = grid(encoded.tokens, 0, np.int32)
+    tokens = grid(encoded.tokens.array, 0, np.int32)
     documents = grid(document_of, -1, np.int32)
     weights = grid(token_weights, 0, np.float32)
     follows = (documents[:, 1:] == documents[:, :-1]) & (documents[:, 1:] >= 0)

@@ -95,9 +95,21 @@ class Transformer:
             "layers": jax.vmap(layer)(jax.random.split(layers, self.config.depth)),
         }
 
+    def grown(self, params: Params, tokens: int, fresh: Params) -> Params:
+        """Parameters for this vocabulary from those for its first `tokens` tokens: `fresh` ones for all that is new.
+
+        The rows of padding were never trained, so that new tokens that take their place begin as `fresh` ones, too.
+        """
+        ends, new = params["ends"], fresh["ends"]
+        rows = {
+            "embed": new["embed"].at[:tokens].set(ends["embed"][:tokens]),
+            "head": new["head"].at[:, :tokens].set(ends["head"][:, :tokens]),
+        }
+        return {**params, "ends": {**ends, **rows}}
+
     def empty_cache(self, rows: int, slots: int) -> Cache:
         """A cache for `rows` documents of at most `slots` tokens, in the compute dtype."""
-        shape = (self.config.depth, rows, slots, self.config.kv_heads, self.config.head_size)
+        shape = (self.config.depth, rows, self.config.kv_heads, slots, self.config.head_size)
         return Cache(*(jnp.zeros(shape, self.config.compute_dtype) for _ in range(2)))
 
     def __call__(
@@ -123,14 +135,26 @@ class Transformer:
         return self._forward(params, tokens_bt, positions_bt, mask_bts, None, dropout_key)[0]
 
     def extend(
-        self, params: Params, cache: Cache, tokens_bt: Int[Array, "b t"], positions_bt: Int[Array, "b t"]
+        self,
+        params: Params,
+        cache: Cache,
+        tokens_bt: Int[Array, "b t"],
+        positions_bt: Int[Array, "b t"],
+        only_b: Int[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b t v"], Cache]:
         """Reads more tokens of each row, after those in the cache; logits of what follows each, and the new cache.
 
         A token takes the slot of its position and sees the slots up to it, so what lies beyond may be anything.
+
+        Args:
+            params: of `init`.
+            cache: of `empty_cache`, or of an earlier call.
+            tokens_bt: primary ids.
+            positions_bt: place of each token in its document.
+            only_b: index of the one token of each row whose logits are wanted, which are then float[b, 1, v].
         """
-        mask_bts = jnp.arange(cache.keys.shape[2])[None, None, :] <= positions_bt[:, :, None]
-        logits_btv, extended = self._forward(params, tokens_bt, positions_bt, mask_bts, cache, None)
+        mask_bts = jnp.arange(cache.keys.shape[3])[None, None, :] <= positions_bt[:, :, None]
+        logits_btv, extended = self._forward(params, tokens_bt, positions_bt, mask_bts, cache, None, only_b)
         assert extended is not None
         return logits_btv, extended
 
@@ -142,6 +166,7 @@ class Transformer:
         mask_bts: Bool[Array, "b t s"],
         cache: Cache | None,
         dropout_key: PRNGKeyArray | None,
+        only_b: Array | None = None,
     ) -> tuple[Array, Cache | None]:
         ends = nnx.merge(self._ends, params["ends"])
         x_btd = ends.embed[...].astype(self.config.compute_dtype)[tokens_bt]
@@ -152,7 +177,11 @@ class Transformer:
         body: Callable[..., Any] = functools.partial(self._layer_step, positions_bt, rotations, mask_bts)
         if self.config.remat == "layer":
             body = jax.checkpoint(body, prevent_cse=False)
-        x_btd, cache = lax.scan(body, x_btd, (params["layers"], cache, keys), unroll=self.config.unroll)
+        # The cache is carried, not scanned over: its slots are written in place.
+        layers = (params["layers"], jnp.arange(self.config.depth), keys)
+        (x_btd, cache), _ = lax.scan(body, (x_btd, cache), layers, unroll=self.config.unroll)
+        if only_b is not None:
+            x_btd = jnp.take_along_axis(x_btd, only_b[:, None, None], axis=1)
         logits_btv = ends.norm(x_btd) @ ends.head[...].astype(x_btd.dtype)
         return logits_btv[..., : self.tokens], cache
 
@@ -161,15 +190,16 @@ class Transformer:
         positions_bt: Array,
         rotations: Rotations,
         mask_bts: Array,
-        x_btd: Array,
-        layer: tuple[Params, Cache | None, Array | None],
-    ) -> tuple[Array, Cache | None]:
-        params, cache, key = layer
+        carry: tuple[Array, Cache | None],
+        layer: tuple[Params, Array, Array | None],
+    ) -> tuple[tuple[Array, Cache | None], None]:
+        (x_btd, cache), (params, number, key) = carry, layer
         module = nnx.merge(self._layer, params)
-        y_btd, cache = module.attention(module.attention_norm(x_btd), positions_bt, rotations, mask_bts, cache)
+        y_btd, cache = module.attention(module.attention_norm(x_btd), positions_bt, rotations, mask_bts, cache, number)
         attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
         x_btd = x_btd + self._drop(y_btd, attention_key)
-        return x_btd + self._drop(module.mlp(module.mlp_norm(x_btd)), mlp_key), cache
+        x_btd = x_btd + self._drop(module.mlp(module.mlp_norm(x_btd)), mlp_key)
+        return (x_btd, cache), None
 
     def _drop(self, x: Array, key: Array | None) -> Array:
         if key is None:

@@ -10,13 +10,14 @@ import numpy as np
 from omnijax.report import figures
 from omnijax.report.inputs import Direction, RunFiles
 from omnijax.report.signals import Signals
-from omnijax.report.text import arrow, percent, section, told_route
+from omnijax.report.text import arrow, percent, section, table, told_route
 from omnijax.report.theme import Figures
 
 _TRIES = 5
 _GRID_EACH = 3
 _WIDTHS = {"text": "4.2rem", "image": "46px", "waveform": "minmax(0,2.2fr)"}
 _SPOKEN_CLASSES = 3
+_COMPLETIONS_EACH = 2
 
 
 def ink_peak(run: RunFiles) -> int:
@@ -59,6 +60,46 @@ def sample_grids(run: RunFiles, plots: Figures) -> str:
         "A frame marks a drawing in which the judge read another digit; a gap means that the run shows no more of it.",
         f'<figure class="card snug">{picture}</figure>',
     )
+
+
+def completed(run: RunFiles, plots: Figures) -> str:
+    """Pictures completed from one half, with how often that went well; nothing when the run was not asked for it."""
+    measured = run.evaluation["completions"]
+    blocks = {f"from the {half} half": found for half in measured if (found := run.completions(half)) is not None}
+    if not measured:
+        return ""
+    rows = [
+        [
+            f"from the {html.escape(half)} half",
+            f"<strong>{percent(entry['accuracy'])}</strong> {_error(entry['standard_error'])}",
+            f"{percent(entry['blank_accuracy'])} {_error(entry['blank_standard_error'])}",
+            f"{percent(entry['half_accuracy'])} {_error(entry['half_standard_error'])}",
+            f"{entry['examples']:,}",
+            percent(entry["decodable"]),
+        ]
+        for half, entry in measured.items()
+    ]
+    head = ["known", "right after completion", "other half left blank", "judge of halves", "pictures", "decodable"]
+    figure = ""
+    if blocks:
+        classes = 1 + max(int(block.labels.max()) for block in blocks.values())
+        paint = functools.partial(figures.completion_grid, blocks, classes, ink_peak(run), _COMPLETIONS_EACH)
+        picture = plots.add("completions", paint, "Pictures completed from one half", "wide")
+        figure = f'<figure class="card snug">{picture}</figure>'
+    return section(
+        "completions",
+        "Pictures completed from one half",
+        "Each fragment is written behind its position, and the model met pictures in random order, so that it can go "
+        "on from any part of one. Here it gets one half of held-out pictures and draws the other; nothing tells it the "
+        "digit. The share of completed pictures in which the judge reads the right digit, ± one standard error, beside "
+        "that of the same halves with nothing in the other one, and the share in which a judge that was fitted on "
+        "such halves is right: what a half can tell. A frame marks a completion that is read as another digit.",
+        f'<div class="grid">{figure}<div class="card snug">{table(head, rows)}</div></div>',
+    )
+
+
+def _error(share: float) -> str:
+    return f'<span class="error">± {100 * share:.1f}</span>'
 
 
 def spoken(run: RunFiles, plots: Figures) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -47,6 +49,63 @@ def sample_grid(
         axes.set_yticks([])
         axes.tick_params(length=0)
         axes.set_title(name, loc="left", fontsize=9.5, color=theme.ink, pad=3)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    return figure
+
+
+class Completions(NamedTuple):
+    """Pictures that a model completed; uint8 [n, height, width] unless another is said."""
+
+    real: np.ndarray
+    pictures: np.ndarray
+    given: np.ndarray
+    """bool [height, width], the pixels that were known."""
+    labels: np.ndarray
+    """int [n], the true digits."""
+    judged: np.ndarray
+    """int [n], what the judge read in each of `pictures`."""
+
+
+_COMPLETION_LINES = ("given", "completed", "real")
+
+
+def completion_grid(blocks: dict[str, Completions], classes: int, peak: int, each: int, theme: Theme) -> Figure:
+    """What was known of pictures, how they were completed, and what they really are, by class.
+
+    Args:
+        blocks: title of the block -> its pictures.
+        classes: columns.
+        peak: value of full ink.
+        each: pictures shown of a class, at most.
+        theme: colours; unknown pixels are tinted, and a frame marks a picture in which another digit was judged.
+    """
+    depths = [min(each, int(np.bincount(block.labels).max())) for block in blocks.values()]
+    count = len(_COMPLETION_LINES)
+    figure = new_figure(5.2, sum(0.51 * count * depth + 0.5 for depth in depths), theme)
+    shades = LinearSegmentedColormap.from_list("ink", [theme.paper, theme.ink]).with_extremes(bad=theme.line)
+    panels = np.ravel(figure.subplots(len(blocks), 1, height_ratios=depths))
+    for axes, depth, (title, block) in zip(panels, depths, blocks.items()):
+        dress(axes, theme)
+        height, width = block.given.shape
+        tops = [(height + 1) * line + 1 + 3 * (line // count) for line in range(depth * count)]
+        mosaic = np.zeros((tops[-1] + height + 1, classes * (width + 1) + 1))
+        for column in range(classes):
+            left = column * (width + 1) + 1
+            for place, index in enumerate(np.flatnonzero(block.labels == column)[:depth]):
+                known = np.where(block.given, block.real[index].astype(np.float64), np.nan)
+                lines = (known, block.pictures[index], block.real[index])
+                for top, picture in zip(tops[place * count :], lines):
+                    mosaic[top : top + height, left : left + width] = picture
+                if block.judged[index] != column:
+                    corner = (left - 0.9, tops[place * count + 1] - 0.9)
+                    frame = Rectangle(corner, width + 0.8, height + 0.8, fill=False, edgecolor=theme.warning, lw=1.6)
+                    axes.add_patch(frame)
+        axes.imshow(np.ma.masked_invalid(mosaic), cmap=shades, vmin=0, vmax=peak, interpolation="nearest")
+        axes.set_xticks([(width + 1) * (i + 0.5) for i in range(classes)], [str(i) for i in range(classes)])
+        axes.set_yticks([top + height / 2 - 0.5 for top in tops], _COMPLETION_LINES * depth)
+        axes.tick_params(length=0)
+        axes.set_title(title, loc="left", fontsize=9.5, color=theme.ink, pad=3)
         for spine in axes.spines.values():
             spine.set_visible(False)
     return figure

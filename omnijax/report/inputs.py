@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from omnijax.errors import DataError
+from omnijax.report.figures import Completions
 from omnijax.report.signals import Signals
 
 _EVAL_KEYS = (
     *("step", "examples", "directions", "standard_errors", "routes", "confusion", "judges", "bits_per_item"),
     *("bits_per_pixel", "decodable", "decodable_without_grammar", "decodable_by_direction"),
-    *("shuffled_control", "shuffled_control_by_direction", "chance", "sampling", "seconds"),
+    *("completions", "shuffled_control", "shuffled_control_by_direction", "chance", "sampling", "seconds"),
 )
 _RUN_KEYS = ("command", "versions", "device")
 _METRIC_KEYS = ("step", "loss", "seconds", "tokens_per_second")
@@ -71,6 +72,13 @@ class RunFiles:
             return None
         labels, judged = self.samples[f"{name}/label"], self.samples[f"{name}/judged"]
         return Direction(self.signals(f"{name}/source"), self.signals(f"{name}/signal"), labels, judged)
+
+    def completions(self, half: str) -> Completions | None:
+        """The shown pictures that were completed from one half; None when the run shows none."""
+        if f"completed/{half}/picture" not in self.samples:
+            return None
+        parts = ("real", "picture", "given", "label", "judged")
+        return Completions(*(self.samples[f"completed/{half}/{part}"] for part in parts))
 
     def real(self) -> dict[str, tuple[Signals, np.ndarray]]:
         """Real held-out signals by name, with their labels; `speech_codec` goes by the labels of `speech`."""

@@ -121,6 +121,38 @@ def bits(run: RunFiles, plots: Figures) -> str:
     )
 
 
+def errors(run: RunFiles) -> str:
+    """How often the likeliest token is wrong, by digit place, for position and check digit too where there are any."""
+    measured = run.evaluation["bits_per_item"]
+    kinds = sorted({kind for entry in measured.values() for kind in entry["errors"]}, key=_rank)
+    rows = [
+        [
+            html.escape(name.replace("|", " given ")),
+            *(percent(entry["errors"][kind]) if kind in entry["errors"] else "" for kind in kinds),
+        ]
+        for name, entry in measured.items()
+    ]
+    return section(
+        "errors",
+        "Where the first guess is wrong",
+        "Share of the tokens of held-out items for which another one is the likeliest, when all before it are right. "
+        "Digit 0 is the most significant: a wrong one there spoils the fragment more than any behind it. A picture's "
+        "position is foreseeable in raster order, and by nature not in a random one.",
+        f'<div class="card snug">{table(["wrong", *(_kind(kind) for kind in kinds)], rows)}</div>',
+    )
+
+
+def _rank(kind: str) -> tuple[int, int]:
+    """Digits by place, then what stands around them, then general tokens."""
+    place = kind.removeprefix("digit_")
+    return (0, int(place)) if place != kind else (("check", "position", "general").index(kind) + 1, 0)
+
+
+def _kind(kind: str) -> str:
+    """A kind of token as a reader expects it."""
+    return {"general": "byte of text", "check": "check digit"}.get(kind, kind.replace("_", " "))
+
+
 def decodable(run: RunFiles) -> str:
     """Share of sampled documents that decode without an error, with the grammar on and off."""
     measured = run.evaluation

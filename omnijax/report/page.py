@@ -22,10 +22,12 @@ def render(run: RunFiles, plots: Figures) -> str:
         examples.live_examples(run),
         measures.directions(run),
         examples.sample_grids(run, plots),
+        examples.completed(run, plots),
         examples.spoken(run, plots),
         measures.confusions(run, plots),
         measures.losses(run, plots),
         measures.bits(run, plots),
+        measures.errors(run),
         measures.decodable(run),
         _making(run),
     ]

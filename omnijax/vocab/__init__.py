@@ -1,1 +1,42 @@
-"""The two-level vocabulary: a value, an encoder, a decoder, a grammar and exact likelihoods."""
+"""The two-level vocabulary: a value, an encoder, a decoder, a grammar and exact likelihoods.
+
+A library of its own: it needs NumPy and JAX, and of omnijax nothing but the errors. These are its public names.
+"""
+
+from omnijax.vocab.assemble import assemble
+from omnijax.vocab.assignment import Assignment, Frequency, Gray, Hilbert, Identity, Random, Tree
+from omnijax.vocab.decode import Error, Kind, Reading, decode
+from omnijax.vocab.documents import Documents, Segment
+from omnijax.vocab.encode import encode
+from omnijax.vocab.grammar import Grammar, SegmentRule
+from omnijax.vocab.ids import Digits, GeneralIds, PrimaryIds, SecondaryIds
+from omnijax.vocab.likelihood import item_bits, token_bits
+from omnijax.vocab.vocabulary import Space, Vocabulary
+
+__all__ = [
+    "Assignment",
+    "Digits",
+    "Documents",
+    "Error",
+    "Frequency",
+    "GeneralIds",
+    "Grammar",
+    "Gray",
+    "Hilbert",
+    "Identity",
+    "Kind",
+    "PrimaryIds",
+    "Random",
+    "Reading",
+    "SecondaryIds",
+    "Segment",
+    "SegmentRule",
+    "Space",
+    "Tree",
+    "Vocabulary",
+    "assemble",
+    "decode",
+    "encode",
+    "item_bits",
+    "token_bits",
+]

@@ -1,314 +1,226 @@
 """Primary tokens back to items, under `jit`: static shapes, any leading dimensions, never a failure.
 
 A model can emit anything, so a malformed stream is data: each position gets what was read there and an error code, and
-what is valid around an error is kept. All scans here are cumulative maxima over the token axis.
+what is valid around an error is kept. What needs a look along the stream is done on marks, 32 tokens to a word
+(`marks.py`, `shapes.py`), and digits become numbers by static shifts (`values.py`), so that the time is that of a few
+passes over the tokens, however they are arranged.
 """
 
 from __future__ import annotations
 
-import enum
 import functools
-from typing import NamedTuple
+import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Bool, Int, Integer
+from jaxtyping import Array, Int
 
 from omnijax.errors import VocabularyError
+from omnijax.vocab import marks
+from omnijax.vocab.ids import PrimaryIds, expect
+from omnijax.vocab.marks import Words
+from omnijax.vocab.reading import Error as Error
+from omnijax.vocab.reading import Kind as Kind
+from omnijax.vocab.reading import Reading as Reading
+from omnijax.vocab.shapes import Classes, Shapes, classify, context_of, find_fragments, in_contexts
+from omnijax.vocab.values import fetch, read_numbers, shift_right
 from omnijax.vocab.vocabulary import PAD, Vocabulary
 
 
-class Kind(enum.IntEnum):
-    """What a token is."""
-
-    PAD = 0
-    GENERAL = 1
-    FRAGMENT = 2
-    """The last token of a fragment, where it is reported."""
-    PART = 3
-    """Any other token of a fragment."""
-    AOS = 4
-    CONTROL = 5
-    ERROR = 6
-
-
-class Error(enum.IntEnum):
-    """What is wrong with a token: the first that applies, in this order.
-
-    Where the stream ends inside a fragment, `CUT_OFF` stands for what is missing there.
-    """
-
-    NONE = 0
-    NOT_A_TOKEN = 1
-    """Outside the primary vocabulary."""
-    WRONG_PLACE = 2
-    """A kind of token that can't stand in this part of this segment."""
-    POSITION_WITHOUT_DIGITS = 3
-    DIGITS_WITHOUT_POSITION = 4
-    WRONG_WIDTH = 5
-    """Fixed width, and not as many digits as the space has."""
-    CUT_OFF = 6
-    """The stream ended inside a fragment."""
-    DIGIT_NOT_BELOW_BASE = 7
-    LEADING_ZERO = 8
-    ID_OUT_OF_RANGE = 9
-    POSITION_ZERO = 10
-    POSITION_OUT_OF_RANGE = 11
-    """Beyond the number of items that the segment has, well read or not."""
-    POSITION_TWICE = 12
-
-
-class Reading(NamedTuple):
-    """What stands at each token, all int32[..., tokens].
-
-    Attributes:
-        kind: a `Kind`.
-        error: an `Error`.
-        id: of a general token, of a control token, or secondary id over all spaces; -1 elsewhere.
-        position: item position of a fragment as it is written, from 1; 0 elsewhere.
-        segment: number of control tokens up to here.
-        length: tokens of the item that ends here; 0 elsewhere.
-    """
-
-    kind: Int[Array, "*b t"]
-    error: Int[Array, "*b t"]
-    id: Int[Array, "*b t"]
-    position: Int[Array, "*b t"]
-    segment: Int[Array, "*b t"]
-    length: Int[Array, "*b t"]
-
-
-class _Classes(NamedTuple):
-    general: Array
-    position: Array
-    digit: Array
-    aos: Array
-    control: Array
-    ends: Array
-    """The next token is padding, or there is none."""
-
-
-class _Item(NamedTuple):
-    """A fragment as it was read, reported at its last token."""
-
-    ends: Array
-    error: Array
-    number: Array
-    position: Array
-    length: Array
-
-
-def decode(vocabulary: Vocabulary, tokens: Integer[Array, "*b t"] | Integer[np.ndarray, "*b t"]) -> Reading:
+def decode(vocabulary: Vocabulary, ids: PrimaryIds) -> Reading:
     """Reads streams of primary tokens.
 
     Args:
         vocabulary: static.
-        tokens: int[..., tokens], anything.
+        ids: int[..., tokens], anything.
 
     Raises:
-        VocabularyError: tokens are not whole numbers, or the stream is so long that a (segment, position) pair has no
-            int32.
+        VocabularyError: these are no primary ids, or not whole numbers.
     """
+    tokens = expect(PrimaryIds, ids, "ids").array
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise VocabularyError("tokens", tokens.dtype, "tokens must be whole numbers", "convert them before decoding")
-    if tokens.shape[-1] * max(vocabulary.positions, 1) >= 2**31:
-        raise VocabularyError(
-            "tokens", tokens.shape, "tokens × positions must stay below 2^31", "decode shorter streams"
-        )
-    if tokens.dtype.itemsize > 4:  # must not wrap around to a token
-        tokens = jnp.where((tokens >= 0) & (tokens < vocabulary.size), tokens.astype(jnp.int32), vocabulary.size)
-    return _decode(vocabulary, tokens.astype(jnp.int32))
+    if tokens.dtype.itemsize >= 4 and tokens.dtype != jnp.int32:  # must not wrap around to a token
+        module = np if isinstance(tokens, np.ndarray) else jnp
+        tokens = module.where((tokens >= 0) & (tokens < vocabulary.size), tokens, vocabulary.size)
+    return _decode(vocabulary, jnp.asarray(tokens.astype(np.int32)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decode(vocabulary: Vocabulary, tokens: Array) -> Reading:
-    classes = _classify(vocabulary, tokens)
-    index = jnp.broadcast_to(jnp.arange(tokens.shape[-1], dtype=jnp.int32), tokens.shape)
-    segment_start = last_where(classes.control, index)
-    context = context_rows(vocabulary, tokens, segment_start)
-    item = _fragments(vocabulary, tokens, classes, index, context)
-    misplaced = _misplaced(vocabulary, classes, index, segment_start, context)
+def _decode(v: Vocabulary, tokens: Array) -> Reading:
+    """All that is known of a token is kept in marks until the last step.
 
-    fragment_error = _first_error(jnp.where(misplaced, Error.WRONG_PLACE, 0), item.error)
-    if vocabulary.position != "none":
-        position_error = _position_errors(vocabulary, classes, item, fragment_error)
-        fragment_error = _first_error(fragment_error, position_error)
-    token_error = jnp.where(
-        (tokens < 0) | (tokens >= vocabulary.size),
-        Error.NOT_A_TOKEN,
-        jnp.where(misplaced & ~(classes.digit | classes.position), Error.WRONG_PLACE, 0),
-    )
-    if vocabulary.position == "none":
-        token_error = jnp.where(classes.position, Error.WRONG_PLACE, token_error)
-    error = jnp.where(item.ends, fragment_error, token_error).astype(jnp.int32)
-
-    kind = jnp.select(
-        [error > 0, item.ends, classes.general, classes.aos, classes.control, classes.digit | classes.position],
-        [Kind.ERROR, Kind.FRAGMENT, Kind.GENERAL, Kind.AOS, Kind.CONTROL, Kind.PART],
-        Kind.PAD,
-    ).astype(jnp.int32)
-    fragment = kind == Kind.FRAGMENT
-    offsets = jnp.asarray(vocabulary.contexts.offsets, jnp.int32)
-    ids = jnp.select(
-        [fragment, kind == Kind.GENERAL, kind == Kind.CONTROL],
-        [item.number + offsets[context], tokens - 1, tokens - vocabulary.control_start],
-        -1,
-    )
-    return Reading(
-        kind,
-        error,
-        ids,
-        jnp.where(fragment, item.position, 0),
-        jnp.cumsum(classes.control, axis=-1, dtype=jnp.int32),
-        jnp.where(fragment, item.length, (kind == Kind.GENERAL).astype(jnp.int32)),
-    )
-
-
-def _classify(vocabulary: Vocabulary, tokens: Array) -> _Classes:
-    v = vocabulary
-    following = _shift_left(tokens, 1, PAD)
-    return _Classes(
-        general=(tokens >= 1) & (tokens < v.position_start),
-        position=(tokens >= v.position_start) & (tokens < v.digit_start),
-        digit=(tokens >= v.digit_start) & (tokens < v.aos),
-        aos=tokens == v.aos,
-        control=(tokens >= v.control_start) & (tokens < v.size),
-        ends=following == PAD,
-    )
-
-
-def context_rows(vocabulary: Vocabulary, tokens: Array, segment_start: Array) -> Array:
-    """Row of `Vocabulary.contexts` that holds at each token."""
-    of_control = jnp.asarray([*vocabulary.contexts.of_control, 0], jnp.int32)
-    marker = jnp.take_along_axis(tokens, jnp.maximum(segment_start, 0), axis=-1) - vocabulary.control_start
-    return of_control[jnp.where(segment_start >= 0, marker, -1)]
-
-
-def _misplaced(v: Vocabulary, classes: _Classes, index: Array, segment_start: Array, context: Array) -> Array:
-    """Tokens that can't stand where they do, by the layout and the type of the segment."""
-    no_fragments = jnp.asarray(v.contexts.sizes == 0)[context]
-    fragment_part = classes.digit | classes.position
-    general = classes.general & (context > 0)
-    if v.layout == "inline":
-        return classes.aos | general | (fragment_part & no_fragments)
-    last_aos = last_where(classes.aos, index)
-    after_aos = last_aos > segment_start
-    second_aos = classes.aos & (_shift_right(last_aos, 1, -1) > segment_start)
-    return general | (classes.general & after_aos) | (fragment_part & (~after_aos | no_fragments)) | second_aos
-
-
-def _fragments(v: Vocabulary, tokens: Array, classes: _Classes, index: Array, context: Array) -> _Item:
-    """Where fragments end, and what is written there, by the place of the position token."""
-    run_start = last_where(~classes.digit, index) + 1
-    next_digit = _shift_left(classes.digit, 1, False)
-    next_position = _shift_left(classes.position, 1, False)
-    run_ends = classes.digit & ~next_digit
-    widths = jnp.asarray(v.contexts.widths, jnp.int32)[context]
-
-    def cut_or(error: Error) -> Array:
-        return jnp.where(classes.ends, Error.CUT_OFF, error)
-
-    if v.position == "after":
-        ends = classes.position | (run_ends & ~next_position)
-        last_digit = jnp.where(classes.position, index - 1, index)
-        start = jnp.where(classes.position, _shift_right(run_start, 1, 0), run_start)
-        error = jnp.where(classes.position, 0, cut_or(Error.DIGITS_WITHOUT_POSITION))
-        error = jnp.where(classes.position & (last_digit < start), Error.POSITION_WITHOUT_DIGITS, error)
-        position = tokens - v.position_start
-        length = last_digit - start + 2
-    elif v.position == "before":
-        ends = run_ends | (classes.position & ~next_digit)
-        last_digit, start = index, run_start
-        before = jnp.maximum(start - 1, 0)
-        has_position = (start > 0) & jnp.take_along_axis(classes.position, before, axis=-1)
-        error = jnp.where(classes.position, cut_or(Error.POSITION_WITHOUT_DIGITS), 0)
-        error = jnp.where(classes.digit & ~has_position, Error.DIGITS_WITHOUT_POSITION, error)
-        position = jnp.take_along_axis(tokens, before, axis=-1) - v.position_start
-        length = last_digit - start + 2
-    else:
-        place = jnp.mod(index - run_start, jnp.maximum(widths, 1))
-        ends = classes.digit & ((place == widths - 1) | ~next_digit)
-        last_digit, start = index, index - place
-        error = jnp.where(place < widths - 1, cut_or(Error.WRONG_WIDTH), 0)
-        position = jnp.zeros_like(index)
-        length = place + 1
-
-    count = jnp.maximum(last_digit - start + 1, 0)
-    if v.width == "fixed" and v.position != "none":
-        short_at_end = classes.ends & (count < widths) & (v.position == "before")
-        error = _first_error(
-            error, jnp.where(short_at_end, Error.CUT_OFF, jnp.where(count != widths, Error.WRONG_WIDTH, 0))
-        )
-    number, number_error = _number(v, tokens, classes, index, context, last_digit, start)
-    return _Item(ends, _first_error(error, number_error), number, position, length)
-
-
-def _number(
-    v: Vocabulary, tokens: Array, classes: _Classes, index: Array, context: Array, last_digit: Array, start: Array
-) -> tuple[Array, Array]:
-    """The number whose digits stand at `start … last_digit`, and what is wrong with it.
-
-    Horner's rule over shifted copies of the stream; it stops growing at the first prefix that is out of range, so that
-    nothing overflows: a number below 2^31 plus a digit fits uint32.
+    A few bits are a 32nd of the memory that an array of integers takes; and packing them is a reduction, which XLA
+    computes once, where it would repeat a chain of cheap operations for each field that needs its result.
     """
-    digits = (tokens - v.digit_start).astype(jnp.uint32)
-    largest = jnp.asarray(jnp.maximum(v.contexts.sizes - 1, 0), jnp.uint32)[context]
-    ends_before = last_digit < index  # position after: the window ends one token earlier
-    number = jnp.zeros_like(digits)
-    beyond = last_digit - start + 1 > v.most_digits
-    for back in reversed(range(v.most_digits)):
-        digit = jnp.where(ends_before, _shift_right(digits, back + 1, 0), _shift_right(digits, back, 0))
-        inside = last_digit - back >= start
-        next_number = number * v.base + digit
-        beyond |= inside & ((number > largest // v.base) | (next_number > largest))
-        number = jnp.where(inside & ~beyond, next_number, number)
-    bad_digit = last_where(classes.digit & (tokens - v.digit_start >= v.base), index) >= start
-    leading_zero = jnp.zeros_like(beyond)
-    if v.width == "minimal":
-        first = jnp.take_along_axis(tokens, jnp.clip(start, 0, tokens.shape[-1] - 1), axis=-1)
-        leading_zero = (first == v.digit_start) & (last_digit > start)
-    error = jnp.where(beyond, Error.ID_OUT_OF_RANGE, 0)
-    error = jnp.where(leading_zero, Error.LEADING_ZERO, error)
-    return number.astype(jnp.int32), jnp.where(bad_digit, Error.DIGIT_NOT_BELOW_BASE, error)
+    blocks = marks.into_blocks(tokens, PAD)
+    classes = classify(v, blocks)
+    shapes = find_fragments(v, classes)
+    fragments = _Fragments(v, blocks, classes, shapes)
+    errors = _errors(v, classes, shapes, fragments)
+    wrong = functools.reduce(operator.or_, errors)
+    fragment, general = shapes.ends & ~wrong, classes.general & ~wrong
+    kinds: dict[int, Words] = {
+        Kind.GENERAL: general,
+        Kind.FRAGMENT: fragment,
+        Kind.PART: (classes.position | classes.digit) & ~wrong & ~shapes.ends,
+        Kind.AOS: classes.aos & ~wrong,
+        Kind.CONTROL: classes.control,
+        Kind.ERROR: wrong,
+    }
+    kind_bits = marks.bits_of(kinds, 3)
+    lengths = [bits & fragment for bits in fragments.length]
+    lengths[0] |= general
+    fragment, general, *bits = marks.settle(fragment, general, *errors, *kind_bits, *lengths)
+    error_bits, kind_bits, lengths = bits[:4], tuple(bits[4:7]), bits[7:]
+    is_fragment, is_general = marks.unpack(fragment), marks.unpack(general)
+    single = jnp.where(is_general, blocks - 1, jnp.where(marks.unpack(classes.control), blocks - v.control_start, -1))
+    limbs = fragments.limbs
+    fields = (
+        marks.number(kind_bits),
+        marks.number(error_bits),
+        jnp.where(is_fragment, limbs[0].astype(jnp.int32), single),
+        jnp.where(is_fragment, fragments.position, 0),
+        marks.count(classes.control),
+        marks.number(lengths),
+        *(jnp.where(is_fragment, limb, 0) for limb in limbs[1:]),
+    )
+    rows = [marks.out_of_blocks(field)[..., : tokens.shape[-1]] for field in fields]
+    kind, error, ids, position, segment, length, *high = rows
+    return Reading(kind, error, ids, position, segment, length, tuple(high))
 
 
-def _position_errors(v: Vocabulary, classes: _Classes, item: _Item, error: Array) -> Array:
-    """Positions that are zero, beyond the items of the segment, or taken by an earlier valid fragment."""
-    items = jnp.cumsum(classes.general | item.ends, axis=-1, dtype=jnp.int32)
-    before = lax.cummax(jnp.where(classes.control, items, 0), axis=items.ndim - 1)
-    segment_total = jnp.where(_shift_left(classes.control, 1, False), items, items[..., -1:])
-    until = lax.cummin(segment_total, axis=items.ndim - 1, reverse=True)
-    wrong = jnp.where(item.position > until - before, Error.POSITION_OUT_OF_RANGE, 0)
-    wrong = jnp.where(item.position == 0, Error.POSITION_ZERO, wrong)
+class _Fragments:
+    """What is written in the fragments that have all parts, at the last token of each.
 
-    valid = item.ends & (error == 0) & (wrong == 0)
-    segment = jnp.cumsum(classes.control, axis=-1, dtype=jnp.int32)
-    key = jnp.where(valid, segment * v.positions + item.position, -1)
-    order = jnp.argsort(key, axis=-1, stable=True)
-    ordered = jnp.take_along_axis(key, order, axis=-1)
-    again = (ordered == _shift_right(ordered, 1, -1)) & (ordered >= 0)
-    twice = jnp.take_along_axis(again, jnp.argsort(order, axis=-1), axis=-1)
-    return jnp.where(twice, Error.POSITION_TWICE, wrong)
+    Attributes:
+        length: bits of the number of tokens, the lowest first; 0 where there are too few or too many.
+        position: int32[..., blocks, 32], as it is written, or one more than there are tokens where that is still more.
+        limbs: uint32[..., blocks, 32] each, of the secondary id.
+        errors: marks of each `Error` that its digits can have, the first that applies first.
+    """
+
+    def __init__(self, v: Vocabulary, blocks: Array, classes: Classes, shapes: Shapes):
+        self._flat = marks.out_of_blocks(blocks)
+        self._shape = blocks.shape
+        places = 0 if v.position == "none" else v.position_places
+        behind = v.check_digit + (places if v.position == "after" else 0)
+        self.length, few, many = _lengths(v, classes, shapes, v.check_digit + places)
+        count = marks.number(self.length) - v.check_digit - places
+        counts = sorted({int(width) for width in v.contexts.widths})
+        counts = counts if v.width == "fixed" else list(range(1, v.most_digits + 1))
+        # How far before the last token the least significant digit stands.
+        backs = [behind] if v.digit_order == "big" else [digits + behind - 1 for digits in counts]
+        still = backs[0] if len(backs) == 1 else 0
+
+        def number_at_ends(array: Array) -> Array:
+            if len(backs) == 1:
+                return array.reshape(self._shape)
+            return self._at_ends(array, count + behind - 1, backs)
+
+        values = read_numbers(v, self._flat, context_of(classes).reshape(self._flat.shape), still)
+        self.limbs = tuple(map(number_at_ends, values.limbs))
+        wrong = [number_at_ends(one) for one in (values.not_below_base, values.leading_zero, values.out_of_range)]
+        if values.check is not None:
+            digit = self._at_ends(self._flat, count, [behind - 1]) - v.digit_start
+            wrong[0] |= digit >= v.check_base
+            wrong.append(digit != number_at_ends(values.check))
+        found = (Error.DIGIT_NOT_BELOW_BASE, Error.LEADING_ZERO, Error.ID_OUT_OF_RANGE, Error.WRONG_CHECK_DIGIT)
+        self.errors: dict[int, Words] = {Error.CUT_OFF: shapes.cut_off & few, Error.WRONG_WIDTH: few | many}
+        self.errors |= dict(zip(found, marks.pack(*wrong)))
+        position = _positions(v, self._flat)
+        if v.position == "before":
+            position = self._at_ends(position, count + v.check_digit, [digits + v.check_digit for digits in counts])
+        self.position = position.reshape(self._shape)
+
+    def _at_ends(self, array: Array, back: Array, choices: list[int]) -> Array:
+        flat = array.reshape(self._flat.shape)
+        return fetch(flat, back.reshape(self._flat.shape), choices).reshape(self._shape)
 
 
-def _first_error(first: Array, second: Array) -> Array:
-    return jnp.where(first > 0, first, second)
+def _lengths(v: Vocabulary, classes: Classes, shapes: Shapes, others: int) -> tuple[list[Words], Words, Words]:
+    """Bits of the number of tokens of each fragment, and marks on those with too few and with too many digits.
+
+    Of a fragment's tokens, so many `others` are none of the digits of its id.
+    """
+    none = shapes.ends & ~shapes.ends
+    bits, few, right, started = [none] * (v.most_digits + others).bit_length(), none, none, none
+    for length in range(1, v.most_digits + others + 1):
+        digits = length - others
+        here = marks.later(shapes.starts, length - 1) & ~started
+        started |= here
+        if v.width == "fixed":
+            few |= here & in_contexts(classes, v.contexts.widths > digits)
+            here &= in_contexts(classes, v.contexts.widths == digits)
+        elif digits < 1:
+            few |= here
+            continue
+        else:
+            here &= in_contexts(classes, v.contexts.widths >= digits)
+        right |= here
+        bits = [words | here if length >> bit & 1 else words for bit, words in enumerate(bits)]
+    settled = marks.settle(few, ~(few | right), *bits)
+    return list(settled[2:]), settled[0], settled[1]
 
 
-def last_where(where: Bool[Array, "*b t"], index: Array) -> Array:
-    """Index of the last token up to each one at which `where` holds; -1 where there is none."""
-    return lax.cummax(jnp.where(where, index, -1), axis=index.ndim - 1)
+def _positions(v: Vocabulary, flat: Int[Array, "*b t"]) -> Int[Array, "*b t"]:
+    """What is written in the position tokens that end at each token; one more than tokens where it is still more."""
+    most = flat.shape[-1]
+    if v.position == "none":
+        return jnp.zeros_like(flat)
+    written = (flat - v.position_start).astype(jnp.uint32)
+    number, far = shift_right(written, v.position_places - 1), jnp.zeros(flat.shape, bool)
+    for back in reversed(range(v.position_places - 1)):
+        far |= number > most // v.positions
+        number = jnp.where(far, most, number) * v.positions + shift_right(written, back)
+    return jnp.where(far | (number > most), most + 1, number).astype(jnp.int32)
 
 
-def _shift_right(array: Array, by: int, fill: int | bool) -> Array:
-    by = min(by, array.shape[-1])
-    padding = [(0, 0)] * (array.ndim - 1) + [(by, 0)]
-    return jnp.pad(array, padding, constant_values=fill)[..., : array.shape[-1]]
+def _errors(v: Vocabulary, classes: Classes, shapes: Shapes, fragments: _Fragments) -> tuple[Words, ...]:
+    """Bits of the `Error` at each token, the lowest first."""
+    errors: dict[int, Words] = {**fragments.errors}
+    if v.position != "none":
+        position = fragments.position
+        (items,) = marks.settle(classes.general | shapes.ends)
+        total = marks.count_at_next(items, classes.control) - marks.count_at_last(items, classes.control)
+        zero, beyond = marks.pack(position == 0, position > total)
+        errors |= {Error.POSITION_ZERO: zero, Error.POSITION_OUT_OF_RANGE: beyond}
+        (valid,) = marks.settle(shapes.whole & ~functools.reduce(operator.or_, errors.values()))
+        errors[Error.POSITION_TWICE] = _taken(v, valid, classes.control, position)
+    left, found = shapes.whole, {}
+    for error, words in errors.items():  # the first that applies
+        found[error] = left & words
+        left &= ~words
+    bits = marks.bits_of(found, int(max(Error)).bit_length())
+    return tuple(one | other for one, other in zip(bits, (*shapes.errors, classes.pad & ~classes.pad), strict=True))
 
 
-def _shift_left(array: Array, by: int, fill: int | bool) -> Array:
-    by = min(by, array.shape[-1])
-    padding = [(0, 0)] * (array.ndim - 1) + [(0, by)]
-    return jnp.pad(array, padding, constant_values=fill)[..., by:]
+def _taken(v: Vocabulary, valid: Words, control: Words, position: Int[Array, "*b n 32"]) -> Words:
+    """Marks on valid fragments whose position an earlier valid one of the segment has.
+
+    A position has its slot in the stream: so many tokens behind the marker of the segment, which never has more items
+    than tokens. The first fragment of each slot is found by a scatter. Since a fragment takes several tokens, at most
+    one end of a valid one is among as many neighbours, of which the first is a token of that fragment, too; and so the
+    scatter needs only one slot of them.
+    """
+    shortest = min(int(width) for width in v.contexts.widths) if v.width == "fixed" else 1
+    shortest += v.check_digit + v.position_places
+    group = max(size for size in (2, 4, 8, 16, 32) if size <= shortest)
+    tokens = position.shape[-2] * position.shape[-1]
+    grouped = (*position.shape[:-2], tokens // group, group)
+    nowhere = np.int32(2 * tokens)
+    places = jnp.where(marks.unpack(valid), position, nowhere).reshape(grouped).min(axis=-1)
+    slots = marks.last(control).reshape(grouped)[..., 0] + places
+    small = jnp.int16 if tokens // group < 2**15 else jnp.int32
+
+    def first_of(slots: Array) -> Array:
+        number = jnp.arange(slots.shape[-1], dtype=small)
+        table = jnp.full(tokens, np.iinfo(small).max, small).at[slots].min(number, mode="drop")
+        return table.at[slots].get(mode="fill", fill_value=np.iinfo(small).max) < number
+
+    for _ in slots.shape[:-1]:
+        first_of = jax.vmap(first_of)
+    taken = first_of(slots)[..., None]
+    (words,) = marks.pack(jnp.broadcast_to(taken, grouped).reshape(position.shape))
+    return words & valid

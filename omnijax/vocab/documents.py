@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
+from omnijax.vocab.ids import GeneralIds, Numbers, SecondaryIds, expect
+from omnijax.vocab.numbers import to_limbs
+from omnijax.vocab.vocabulary import Vocabulary
 
 GENERAL = -1
 UNMARKED = -1
@@ -21,27 +24,37 @@ class Segment:
     Attributes:
         marker: index of the control token that opens it, or `UNMARKED`.
         spaces: int32[items], index of the space of each item, `GENERAL` for a general token.
-        ids: int64[items], id within its space, or of the general token.
+        ids: int64[items] or uint32[items, limbs], id within its space, or of the general token.
     """
 
     marker: int
     spaces: NDArray[np.int32]
-    ids: NDArray[np.int64]
+    ids: Numbers
 
     @classmethod
-    def of(cls, marker: int, space: int, ids: ArrayLike) -> Segment:
-        """A segment with items of one space (or `GENERAL`)."""
-        array = np.asarray(ids)
-        return cls(marker, np.full(array.shape, space, np.int32), array)
+    def of(cls, vocabulary: Vocabulary, marker: str | None, ids: SecondaryIds | GeneralIds) -> Segment:
+        """A segment opened by the control token of this name, or by none, of fragments of one space or general tokens.
+
+        Raises:
+            VocabularyError: there is no such control token or space, or the ids don't say what they are of.
+        """
+        opener = UNMARKED if marker is None else vocabulary.token(marker) - vocabulary.control_start
+        if isinstance(ids, GeneralIds):
+            space, numbers = GENERAL, np.asarray(ids.array)
+        else:
+            fragments = expect(SecondaryIds, ids, "ids")
+            space, numbers = vocabulary.space_index(fragments.space), np.asarray(fragments.numbers)
+        return cls(opener, np.full(len(numbers), space, np.int32), numbers)
 
     def __eq__(self, other: object) -> bool:
-        """Same marker and items."""
+        """Same marker and items, whichever form their ids have."""
         if not isinstance(other, Segment):
             return NotImplemented
+        limbs = max(part.ids.shape[1] if part.ids.ndim == 2 else 2 for part in (self, other))
         return (
             self.marker == other.marker
             and np.array_equal(self.spaces, other.spaces)
-            and np.array_equal(self.ids, other.ids)
+            and np.array_equal(to_limbs(self.ids, limbs), to_limbs(other.ids, limbs))
         )
 
 
@@ -54,37 +67,32 @@ class Documents:
 
     Attributes:
         spaces: int32[items], as in `Segment`.
-        ids: int64[items], as in `Segment`.
+        ids: int64[items] or uint32[items, limbs], as in `Segment`.
         segment_items: int64[segments], items in each segment.
         segment_markers: int64[segments], control token that opens it, or `UNMARKED`.
         document_segments: int64[documents], segments in each document.
     """
 
     spaces: NDArray[np.int32]
-    ids: NDArray[np.int64]
+    ids: Numbers
     segment_items: NDArray[np.int64]
     segment_markers: NDArray[np.int64]
     document_segments: NDArray[np.int64]
 
     @classmethod
     def of(cls, documents: Iterable[Document]) -> Documents:
-        """The flat form of a list of documents.
+        """The flat form of a list of documents. Where one segment has ids in limbs, all of them get limbs.
 
         Raises:
-            VocabularyError: ids are not whole numbers.
+            VocabularyError: ids are not whole numbers, or negative among others in limbs.
         """
         documents = list(documents)
         segments = [segment for document in documents for segment in document]
-        for segment in segments:
-            if segment.ids.size and not np.issubdtype(segment.ids.dtype, np.integer):
-                raise VocabularyError(
-                    "ids", segment.ids.dtype, "ids must be whole numbers", "convert them before encoding"
-                )
         empty = np.zeros(0, np.int64)
         return cls(
             np.concatenate([empty, *(s.spaces for s in segments)]).astype(np.int32),
-            np.concatenate([empty, *(s.ids.astype(np.int64) for s in segments)]),
-            np.array([s.ids.size for s in segments], np.int64),
+            _concatenate([s.ids for s in segments]),
+            np.array([len(s.ids) for s in segments], np.int64),
             np.array([s.marker for s in segments], np.int64),
             np.array([len(d) for d in documents], np.int64),
         )
@@ -98,3 +106,18 @@ class Documents:
         ]
         segment_ends = np.cumsum(self.document_segments)
         return [segments[end - n : end] for n, end in zip(self.document_segments, segment_ends, strict=True)]
+
+
+def _concatenate(parts: list[Numbers]) -> Numbers:
+    """The ids of all segments in one form, which is limbs if any of them has limbs."""
+    for part in parts:
+        if part.size and not (np.issubdtype(part.dtype, np.integer) if part.ndim == 1 else part.dtype == np.uint32):
+            rule = "ids must be whole numbers, in one dimension or as uint32[items, limbs]"
+            raise VocabularyError("ids", part.dtype, rule, "convert them before encoding")
+    limbs = max((part.shape[1] for part in parts if part.ndim == 2), default=0)
+    if limbs == 0:
+        return np.concatenate([np.zeros(0, np.int64), *(part.astype(np.int64, copy=False) for part in parts)])
+    for part in parts:
+        if part.ndim == 1 and (part < 0).any():
+            raise VocabularyError("ids", int(part.min()), "ids are 0 or more", "check the modality that made it")
+    return np.concatenate([to_limbs(part, max(2, limbs)) for part in parts])

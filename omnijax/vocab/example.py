@@ -44,6 +44,6 @@ def example_document() -> list[Segment]:
 def worked_example(printed: bool = False) -> dict[str, list[str] | list[int]]:
     """Symbols and ids of the encoded example."""
     vocabulary = example_vocabulary(printed)
-    ids = encode(vocabulary, Documents.of([example_document()])).tokens.tolist()
+    ids = encode(vocabulary, Documents.of([example_document()])).tokens.array.tolist()
     symbols = vocabulary.symbols()
     return {"symbols": [symbols[i] for i in ids], "ids": ids}

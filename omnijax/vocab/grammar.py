@@ -1,38 +1,55 @@
 """The legal next tokens: an automaton with static shapes that runs inside `jit`.
 
 It accepts exactly what the encoder can write: `mask` gives the tokens that can follow, `advance` reads one. The sampler
-draws under the mask, and the likelihood is renormalised under the same one.
+draws under the mask, the likelihood is renormalised under the same one, and data is checked by it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, UInt32
+from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
-from omnijax.vocab.digits import place_bounds
-from omnijax.vocab.vocabulary import LARGEST, PAD, Vocabulary
+from omnijax.vocab.grammar_digits import CLOSED, DigitRows, DigitTables, digit_tables
+from omnijax.vocab.grammar_positions import between, unused, with_position, words
+from omnijax.vocab.grammar_rules import (
+    LARGEST,
+    SegmentRows,
+    check_rules,
+    last_position,
+    places_needed,
+    segment_rows,
+)
+from omnijax.vocab.grammar_rules import SegmentRule as SegmentRule
+from omnijax.vocab.ids import PrimaryIds, expect
+from omnijax.vocab.vocabulary import PAD, Vocabulary
 
 
 class GrammarState(NamedTuple):
-    """What has been read of one document, int32[batch] each.
+    """What has been read of one document, int32[batch] but for `used`.
 
     Attributes:
-        marker: control token that opened the segment, -1 for none.
+        marker: index of the control token that opened the segment; one more for an unmarked segment, and another one
+            more before the first token.
         after_aos: 1 behind the boundary of a grouped segment.
         generals: general tokens of the segment so far.
-        fragments: fragments of the segment so far, one begun with its position token included.
-        last: position of the last of them.
-        pending: 1 between a position token and the end of the digits that follow it.
-        places: digits of the open fragment.
-        value: the number they make.
+        fragments: fragments of the segment so far, counted from where both begin and position are written.
+        last: largest position among them.
+        used: uint32[batch, words], in any order: a bit for each of their positions.
+        begun: 1 inside a fragment.
+        place: position tokens of its position so far, 0 when all are there.
+        prefix: the number they make.
+        digits: row of the digit automaton.
+        alternating: alternating sum of the digits, modulo the radix of the check digit.
+        complete: 1 where the digits, and the check digit, are all there.
         ended: 1 once the document is closed.
     """
 
@@ -41,213 +58,292 @@ class GrammarState(NamedTuple):
     generals: Int[Array, " b"]
     fragments: Int[Array, " b"]
     last: Int[Array, " b"]
-    pending: Int[Array, " b"]
-    places: Int[Array, " b"]
-    value: Int[Array, " b"]
+    used: UInt32[Array, "b w"]
+    begun: Int[Array, " b"]
+    place: Int[Array, " b"]
+    prefix: Int[Array, " b"]
+    digits: Int[Array, " b"]
+    alternating: Int[Array, " b"]
+    complete: Int[Array, " b"]
     ended: Int[Array, " b"]
+
+
+class _Now(NamedTuple):
+    """Which kinds of tokens a state allows, bool[batch] each."""
+
+    general: Array
+    position: Array
+    digits: Array
+    boundary: Array
+    closes: Array
+    """The segment may end."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Grammar:
-    """Which tokens can follow, for a vocabulary and what is asked of its segments.
+    """Which tokens can follow, for a vocabulary and what is asked of its segments. Hashable: static for `jit`.
 
     Attributes:
         vocabulary: what is written.
-        items: for some segment markers, the least and largest number of items of such a segment.
-        closers: control tokens that may end a segment; None for all. A sampler of one segment gives `("eos",)`.
+        rules: for some segment markers, what such a segment holds and what follows it.
+        start: control tokens that may open a document; None for all, and for a segment without a marker.
+        order: how the fragments of a segment follow each other: in `raster` order, by increasing position, as the
+            encoder writes them if it isn't told otherwise, or in `any`, each position once.
 
     Raises:
-        VocabularyError: a marker that doesn't exist, or numbers of items that can't be.
+        VocabularyError: a marker that doesn't exist, or rules that no document can keep.
     """
 
     vocabulary: Vocabulary
-    items: tuple[tuple[str, int, int], ...] = ()
-    closers: tuple[str, ...] | None = None
+    rules: tuple[SegmentRule, ...] = ()
+    start: tuple[str, ...] | None = None
+    order: Literal["raster", "any"] = "raster"
 
     def __post_init__(self) -> None:
-        room = self.vocabulary.positions - 1
-        for name, least, most in self.items:
-            self.vocabulary.token(name)
-            if not 0 <= least <= most:
-                raise VocabularyError(f"items of {name}", (least, most), "0 ≤ least ≤ most", "swap or raise them")
-            context = self.vocabulary.contexts.of_control[self.vocabulary.control.index(name)]
-            fragments = self.vocabulary.contexts.sizes[context] > 0
-            if least > 0 and not fragments and self.vocabulary.general == 0:
-                raise VocabularyError(f"items of {name}", least, "no item can stand in such a segment", "set it to 0")
-            positioned = self.vocabulary.position != "none" and fragments
-            if positioned and least > room:
-                raise VocabularyError(f"items of {name}", least, f"the position tokens reach {room}", "raise positions")
-        if self.closers == ():
-            raise VocabularyError("closers", (), "a segment has to end", "name a control token, or None for all")
-        for name in self.closers or ():
-            self.vocabulary.token(name)
+        check_rules(self.vocabulary, self.rules, self.start, self.order)
+        _ = self._places
 
-    @classmethod
-    def of(
-        cls, vocabulary: Vocabulary, items: Mapping[str, tuple[int, int]], closers: tuple[str, ...] | None = None
-    ) -> Grammar:
-        """A grammar with numbers of items given as a mapping."""
-        return cls(vocabulary, tuple((name, *bounds) for name, bounds in sorted(items.items())), closers)
-
-    def start(self, batch: int) -> GrammarState:
+    def start_state(self, batch: int) -> GrammarState:
         """The state before the first token of a document."""
         zero = jnp.zeros(batch, jnp.int32)
-        return GrammarState(zero - 1, *[zero] * 8)
+        row = len(self.vocabulary.control) + 1
+        used = jnp.zeros((batch, words(self._places) if self.order == "any" else 0), jnp.uint32)
+        nothing = dict.fromkeys(GrammarState._fields, zero)
+        return GrammarState(**nothing | {"marker": zero + row, "used": used, "digits": zero + self._resting[row]})
 
     def mask(self, state: GrammarState) -> Bool[Array, "b v"]:
         """Which primary tokens can follow; never none of them."""
-        v, t = self.vocabulary, self._tables
-        context, most, least = t.contexts[state.marker], t.most[state.marker], t.least[state.marker]
-        items = state.generals + state.fragments
-        open_item = (state.pending > 0) | (state.places > 0)
-        complete = (state.places > 0) & jnp.asarray(v.position == "before" and v.width == "minimal")
-        free = (~open_item | complete) & (state.ended == 0)
-        in_fragments = free & (state.after_aos > 0) if v.layout == "grouped" else free
-        room = items < most
-        fragment = in_fragments & room & (t.sizes[context] > 0)
-        if v.position != "none":  # grouped, a fragment may stand before general tokens that are written already
-            fragment &= (state.last if v.layout == "grouped" else items) < v.positions - 1
+        v = self.vocabulary
+        segment = SegmentRows(*_picked(self._segments, state.marker))
+        first, last = self._next_positions(state, segment)
+        now = self._now(state, segment, first <= last)
+        ended, opens = state.ended > 0, state.marker == len(v.control) + 1
 
-        column = jnp.arange(v.size)[None, :]
-        general = free & room & (context == 0) & ((state.after_aos == 0) if v.layout == "grouped" else True)
-        mask = general[:, None] & (column >= 1) & (column < v.position_start)
-        digit_limit = self._digit_limit(state, context, fragment)
-        mask |= (column >= v.digit_start) & (column - v.digit_start <= digit_limit[:, None])
+        def wide(allowed: Array, count: int) -> Array:
+            return jnp.broadcast_to(allowed[:, None], (allowed.shape[0], count))
+
+        positions = wide(now.position, v.positions)
         if v.position != "none":
-            first, last = self._positions(state, fragment)
-            position = column - v.position_start
-            mask |= (position >= first[:, None]) & (position <= last[:, None]) & (column < v.digit_start)
-        closes = free & (items >= least)
-        untouched = free & (state.marker < 0) & (state.after_aos == 0) & (items == 0)
+            if self.order == "any":
+                positions &= unused(v, state.used, last, state.place, state.prefix)
+            else:
+                positions &= between(v, first, last, state.place, state.prefix)
+        pad = ended if v.end is not None else ended | (now.closes & ~opens)
+        control = _at(self._follow, state.marker) & (now.closes | (opens & ~ended))[:, None]
+        digits = self._digit_mask(state, now.digits)
+        return jnp.concatenate(
+            [wide(pad, 1), wide(now.general, v.general), positions, digits, wide(now.boundary, 1), control], axis=1
+        )
+
+    def _now(self, state: GrammarState, segment: SegmentRows, place: Bool[Array, " b"]) -> _Now:
+        """What can follow; `place` says whether there is a position for one more fragment."""
+        v = self.vocabulary
+        items = state.generals + state.fragments
+        free = state.begun == 0
+        if v.position == "before" and v.width == "minimal":  # only the next token says that the id is complete
+            free |= state.complete > 0
+        free &= state.ended == 0
+        room, enough = free & (items < segment.most), items >= segment.least
+        general, fragment, closes = room & (segment.general > 0), room & place & (segment.fragments > 0), free & enough
+        if self.order == "any":
+            closes &= items >= state.last
+        boundary = jnp.zeros_like(free)
         if v.layout == "grouped":
-            fragments_follow = (t.sizes[context] > 0) & room
-            boundary = free & (state.after_aos == 0) & (fragments_follow | (items >= least))
-            mask |= boundary[:, None] & (column == v.aos)
-            closes &= state.after_aos > 0
-        # A document begins with its first segment: before that a marker can stand, but no end.
-        closes &= ~untouched
-        mask |= untouched[:, None] & (column >= v.control_start) & ~t.ends[None, :]
-        mask |= closes[:, None] & t.closers[None, :]
-        ended = (state.ended > 0) | (closes if v.end is None else False)
-        return mask | (ended[:, None] & (column == PAD))
+            before, after = state.after_aos == 0, state.after_aos > 0
+            enough |= (segment.fragments > 0) & (segment.least - items <= last_position(v))
+            boundary = free & before & enough & (segment.opens > 0)
+            general, fragment, closes = general & before, fragment & after, closes & after
+        begun, placing = state.begun > 0, state.place > 0
+        position = fragment if v.position == "before" else begun & (state.complete > 0)
+        return _Now(
+            general=general,
+            position=(position | placing) if v.position != "none" else jnp.zeros_like(free),
+            digits=begun if v.position == "before" else begun | fragment,
+            boundary=boundary,
+            closes=closes,
+        )
 
-    def _digit_limit(self, state: GrammarState, context: Array, fragment: Array) -> Array:
-        """Largest digit that can follow, -1 where none can: what it makes must still reach an id below the size."""
-        v, t = self.vocabulary, self._tables
-        if v.position == "before":
-            begins_or_goes_on = state.pending > 0
-        else:
-            begins_or_goes_on = fragment | (state.places > 0)
-        place = state.places if v.width == "fixed" else jnp.full_like(state.places, v.most_digits - 1)
-        bound = jnp.where(place < v.most_digits, t.bounds[context, jnp.minimum(place, v.most_digits - 1)], -1)
-        fits = (bound >= 0) & (state.value <= bound // v.base)
-        if v.width == "minimal":
-            fits &= ~((state.places > 0) & (state.value == 0))
-        limit = jnp.where(fits, jnp.minimum(bound - state.value * v.base, v.base - 1), -1)
-        return jnp.where(begins_or_goes_on & (state.ended == 0), limit, -1)
+    def _next_positions(self, state: GrammarState, segment: SegmentRows) -> tuple[Array, Array]:
+        """First and last position that the next fragment may have, those already used in any order among them."""
+        reach, items = last_position(self.vocabulary), state.generals + state.fragments
+        if self.vocabulary.position == "none":
+            return items, items
+        if self.order == "any":  # none is left when all up to the last have their fragments
+            last = jnp.minimum(segment.most, reach)
+            return state.fragments + 1, last
+        if self.vocabulary.layout == "inline":
+            return items + 1, jnp.minimum(items + 1, reach)
+        # General tokens have to fill every gap; and there have to be positions for the items that are still needed.
+        return state.last + 1, jnp.minimum(items + 1, reach - jnp.maximum(segment.least - items - 1, 0))
 
-    def _positions(self, state: GrammarState, fragment: Array) -> tuple[Array, Array]:
-        """First and last position that can be written now; increasing, and with general tokens for every gap."""
-        v, t = self.vocabulary, self._tables
-        if v.position == "after":
-            writable = (state.places > 0) & (state.ended == 0)
-            if v.width == "fixed":
-                writable &= state.places == t.widths[t.contexts[state.marker]]
-        else:
-            writable = fragment
-        last = state.fragments + state.generals + 1
-        first = state.last + 1 if v.layout == "grouped" else last
-        return jnp.where(writable, first, 1), jnp.where(writable, last, 0)
+    def _digit_mask(self, state: GrammarState, allowed: Bool[Array, " b"]) -> Bool[Array, "b d"]:
+        row = DigitRows(*_picked(self._digits.rows, state.digits))
+        column = jnp.arange(self.vocabulary.digits, dtype=jnp.int32)[None, :]
+        legal = (column >= row.low[:, None]) & (column <= row.high[:, None])
+        if self.vocabulary.check_digit:
+            check = jnp.where(row.stops > 0, -state.alternating % self.vocabulary.check_base, -1)
+            legal |= column == check[:, None]
+        return legal & allowed[:, None]
 
     def advance(self, state: GrammarState, tokens: Int[Array, " b"]) -> GrammarState:
         """The state after one more token of each document; tokens that `mask` allows."""
-        v, t = self.vocabulary, self._tables
+        v = self.vocabulary
         general = (tokens >= 1) & (tokens < v.position_start)
-        position = (tokens >= v.position_start) & (tokens < v.digit_start)
         digit = (tokens >= v.digit_start) & (tokens < v.aos)
         control = tokens >= v.control_start
-        width = t.widths[t.contexts[state.marker]]
-
-        value = jnp.where(digit, state.value * v.base + tokens - v.digit_start, state.value)
-        count = jnp.where(digit, state.places + 1, state.places)
-        last = jnp.where(position, tokens - v.position_start, state.last)
-        if v.position == "after":
-            finished, began = position, position
-            pending = state.pending
-        elif v.position == "before":
-            finished = (digit & (count == width)) if v.width == "fixed" else ~digit & ~position
-            began = position
-            pending = jnp.where(position, 1, jnp.where(finished, 0, state.pending))
-        else:
-            finished = began = digit & (count == width)
-            pending = state.pending
-        reset = finished | position | control
-        state = GrammarState(
-            marker=jnp.where(control, tokens - v.control_start, state.marker),
-            after_aos=jnp.where(control, 0, jnp.where(tokens == v.aos, 1, state.after_aos)),
-            generals=jnp.where(control, 0, state.generals + general),
-            fragments=jnp.where(control, 0, state.fragments + began),
-            last=jnp.where(control, 0, last),
-            pending=jnp.where(control, 0, pending),
-            places=jnp.where(reset, 0, count),
-            value=jnp.where(reset, 0, value),
-            ended=jnp.where((tokens == PAD) | (t.ends[tokens]), 1, state.ended),
+        unmarked = jnp.minimum(state.marker, len(v.control))
+        marker = jnp.where(control, jnp.minimum(tokens - v.control_start, len(v.control) - 1), unmarked)
+        row, alternating, complete = self._read_digit(state, tokens - v.digit_start)
+        after = state._replace(
+            marker=marker,
+            after_aos=jnp.where(tokens == v.aos, 1, state.after_aos),
+            generals=state.generals + general,
+            begun=jnp.where(digit, 1, state.begun),
+            digits=jnp.where(digit, row, state.digits),
+            alternating=jnp.where(digit, alternating, state.alternating),
+            complete=jnp.where(digit, complete, state.complete),
         )
-        return GrammarState(*(part.astype(jnp.int32) for part in state))
+        finished = general | control | (tokens == PAD)
+        if v.position != "none":
+            after, finished = self._read_position(after, tokens, finished)
+        if v.position == "none" or (v.position == "before" and v.width == "fixed"):
+            finished |= digit & complete
+        if v.position == "none":
+            after = after._replace(fragments=after.fragments + (digit & complete))
 
-    def masks(self, tokens_bt: Int[Array, "b t"]) -> Bool[Array, "b t v"]:
+        resting = _at(self._resting, marker)
+        after = after._replace(
+            begun=jnp.where(finished, 0, after.begun),
+            digits=jnp.where(finished, resting, after.digits),
+            alternating=jnp.where(finished, 0, after.alternating),
+            complete=jnp.where(finished, 0, after.complete),
+        )
+        anew = ("after_aos", "generals", "fragments", "last", "place", "prefix")
+        after = after._replace(
+            **{name: jnp.where(control, 0, getattr(after, name)) for name in anew},
+            used=jnp.where(control[:, None], 0, after.used),
+            ended=state.ended | (tokens == PAD) | (tokens == (-1 if v.end is None else v.end)),
+        )
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+
+    def _read_digit(self, state: GrammarState, digit: Array) -> tuple[Array, Array, Array]:
+        """Row, alternating sum and completeness behind one more digit."""
+        v, table = self.vocabulary, self._digits
+        step = jnp.sum(digit[:, None] >= _at(table.breaks, state.digits), axis=1, dtype=jnp.int32)
+        row = _at(table.following.reshape(-1), state.digits * table.following.shape[1] + step)
+        if not v.check_digit:
+            return row, state.alternating, _at(table.rows.stops, row) > 0
+        now = DigitRows(*_picked(table.rows, state.digits))
+        complete = (now.stops > 0) & (digit == -state.alternating % v.check_base)
+        # Signs alternate from the least significant digit.
+        if v.digit_order == "big":
+            alternating = digit - state.alternating
+        else:
+            alternating = state.alternating + digit * (1 - 2 * now.odd)
+        return row, alternating % v.check_base, complete
+
+    def _read_position(self, state: GrammarState, tokens: Array, finished: Array) -> tuple[GrammarState, Array]:
+        """Reads a position token where there is one; and whether the fragment is finished by it."""
+        v = self.vocabulary
+        token = (tokens >= v.position_start) & (tokens < v.digit_start)
+        number = state.prefix * v.positions + tokens - v.position_start
+        whole = token & (state.place == v.position_places - 1)
+        part = token & ~whole
+        after = state._replace(
+            fragments=state.fragments + whole,
+            last=jnp.where(whole, jnp.maximum(state.last, number), state.last),
+            place=jnp.where(whole, 0, state.place + part),
+            prefix=jnp.where(part, number, jnp.where(whole, 0, state.prefix)),
+            complete=jnp.where(token, 0, state.complete),
+            begun=jnp.where(token, 1, state.begun),
+        )
+        if self.order == "any":
+            after = after._replace(used=jnp.where(whole[:, None], with_position(state.used, number), state.used))
+        if v.position == "after":
+            return after._replace(digits=jnp.where(token, CLOSED, after.digits)), finished | whole
+        begins = _at(self._segments.start, state.marker)
+        row = jnp.where(whole, begins, jnp.where(part, CLOSED, state.digits))
+        return after._replace(digits=row, alternating=jnp.where(token, 0, after.alternating)), finished
+
+    def masks(self, tokens: PrimaryIds) -> Bool[Array, "b t v"]:
         """The legal tokens at each position of legal documents, given what stands before it."""
-        _, masks = self.read(self.start(tokens_bt.shape[0]), tokens_bt)
+        _, masks = self.read(self.start_state(tokens.shape[0]), tokens)
         return masks
 
-    def read(self, state: GrammarState, tokens_bt: Int[Array, "b t"]) -> tuple[GrammarState, Bool[Array, "b t v"]]:
+    def read(self, state: GrammarState, tokens: PrimaryIds) -> tuple[GrammarState, Bool[Array, "b t v"]]:
         """Reads tokens of documents; returns the state behind them, and the mask before each of them."""
 
         def step(state: GrammarState, tokens_b: Array) -> tuple[GrammarState, Array]:
             return self.advance(state, tokens_b), self.mask(state)
 
-        state, masks = lax.scan(step, state, tokens_bt.T)
+        state, masks = lax.scan(step, state, _streams(tokens))
         return state, jnp.swapaxes(masks, 0, 1)
 
-    @property
-    def _tables(self) -> _Tables:
-        # Made anew at each use: constants that are made while tracing must not outlive the trace.
-        return _Tables(*(jnp.asarray(table) for table in self._arrays))
+    def accepts(self, tokens: PrimaryIds) -> Bool[Array, " b"]:
+        """Whether each row is one whole document that keeps the rules, padded on the right."""
+
+        def step(carry: tuple[GrammarState, Array], tokens_b: Array) -> tuple[tuple[GrammarState, Array], None]:
+            state, legal = carry
+            inside = (tokens_b >= 0) & (tokens_b < self.vocabulary.size)
+            known = jnp.where(inside, tokens_b, PAD)
+            legal &= inside & jnp.take_along_axis(self.mask(state), known[:, None], axis=1)[:, 0]
+            return (self.advance(state, known), legal), None
+
+        streams = _streams(tokens)
+        (state, legal), _ = lax.scan(
+            step, (self.start_state(streams.shape[1]), jnp.ones(streams.shape[1], bool)), streams
+        )
+        return legal & self.mask(state)[:, PAD]
+
+    def forced(self, mask: Bool[Array, "b v"]) -> Int[Array, " b"]:
+        """The only legal token of each row, -1 where there are several."""
+        column = jnp.arange(mask.shape[1], dtype=jnp.int32)[None, :]
+        token = jnp.sum(jnp.where(mask, column, 0), axis=1)
+        return jnp.where(jnp.sum(mask, axis=1, dtype=jnp.int32) == 1, token, -1)
+
+    # Tables are NumPy arrays: constants that are made while tracing must not outlive the trace.
 
     @functools.cached_property
-    def _arrays(self) -> tuple[np.ndarray, ...]:
-        v, contexts = self.vocabulary, self.vocabulary.contexts
-        bounds = np.full((len(contexts.sizes), v.most_digits), -1, np.int32)
-        for row, (size, width) in enumerate(zip(contexts.sizes, contexts.widths, strict=True)):
-            if size:
-                width = int(width) if v.width == "fixed" else v.most_digits
-                bounds[row, :width] = place_bounds(int(size), v.base, width)
-        # A marker of -1 (an unmarked segment) indexes the last row of the tables by marker.
-        least, most = np.zeros(len(v.control) + 1, np.int32), np.full(len(v.control) + 1, LARGEST, np.int32)
-        for name, low, high in self.items:
-            least[v.control.index(name)], most[v.control.index(name)] = low, high
-        closers, ends = np.zeros(v.size, bool), np.zeros(v.size, bool)
-        closers[[v.token(name) for name in (v.control if self.closers is None else self.closers)]] = True
-        if v.end is not None:
-            ends[v.end] = True
-        return (
-            np.append(contexts.of_control, 0).astype(np.int32),
-            contexts.sizes.astype(np.int32),
-            contexts.widths.astype(np.int32),
-            bounds,
-            least,
-            most,
-            closers,
-            ends,
-        )
+    def _digits(self) -> DigitTables:
+        return digit_tables(self.vocabulary)
+
+    @functools.cached_property
+    def _rows(self) -> tuple[SegmentRows, NDArray[np.bool_]]:
+        return segment_rows(self.vocabulary, self.rules, self.start)
+
+    @property
+    def _segments(self) -> SegmentRows:
+        return self._rows[0]
+
+    @property
+    def _follow(self) -> NDArray[np.bool_]:
+        return self._rows[1]
+
+    @functools.cached_property
+    def _places(self) -> int:
+        return places_needed(self.vocabulary, self._segments) if self.order == "any" else 0
+
+    @property
+    def _resting(self) -> NDArray[np.int32]:
+        """Row of the digit automaton between two fragments, by marker: position before, none until it is written."""
+        starts = self._segments.start
+        return np.full_like(starts, CLOSED) if self.vocabulary.position == "before" else starts
 
 
-class _Tables(NamedTuple):
-    contexts: Array
-    sizes: Array
-    widths: Array
-    bounds: Array
-    least: Array
-    most: Array
-    closers: Array
-    ends: Array
+def _picked(tables: SegmentRows | DigitRows, row: Int[Array, " b"]) -> tuple[Array, ...]:
+    """One row of each table, gathered at once."""
+    return tuple(jnp.unstack(_at(np.stack(tables, axis=1), row), axis=1))
+
+
+def _at(table: NDArray[Any], row: Int[Array, " b"]) -> Array:
+    """Rows of a table, int or bool[batch, ...]."""
+    return jnp.take(jnp.asarray(table), row, axis=0, mode="clip")
+
+
+def _streams(tokens: PrimaryIds) -> Int[Array, "t b"]:
+    array = expect(PrimaryIds, tokens, "tokens").array
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise VocabularyError("tokens", array.dtype, "tokens must be whole numbers", "convert them first")
+    if array.dtype.itemsize > 4:  # must not wrap around to a token
+        array = array.clip(-1, LARGEST)
+    return jnp.asarray(array, jnp.int32).T

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jax import lax
+from jaxtyping import Array, Bool, Float
 
 from omnijax.vocab.decode import Kind, Reading, decode
+from omnijax.vocab.ids import PrimaryIds, expect
 from omnijax.vocab.vocabulary import Vocabulary
 
 
@@ -35,49 +37,57 @@ class ItemBits(NamedTuple):
 
     Attributes:
         content: of the digits of a fragment, or of a general token.
-        position: of the position token of a fragment.
+        position: of the position tokens of a fragment.
+        check: of the check digit of a fragment, which says nothing that the digits before it don't.
         places: float32[..., tokens, digits], of the digits, most significant first.
     """
 
     content: Float[Array, "*b t"]
     position: Float[Array, "*b t"]
+    check: Float[Array, "*b t"]
     places: Float[Array, "*b t k"]
 
 
-def token_bits(
-    logits_btv: Float[Array, "*b t v"], tokens_bt: Int[Array, "*b t"], legal_btv: Bool[Array, "*b t v"]
-) -> TokenBits:
+def token_bits(logits_btv: Float[Array, "*b t v"], tokens: PrimaryIds, legal_btv: Bool[Array, "*b t v"]) -> TokenBits:
     """Bits of tokens under the logits that predict them (`logits[..., i, :]` predicts `tokens[..., i]`)."""
+    array = expect(PrimaryIds, tokens, "tokens").array
 
     def bits(logits: Array) -> Array:
-        chosen = jnp.take_along_axis(logits, tokens_bt[..., None], axis=-1)[..., 0]
+        chosen = jnp.take_along_axis(logits, array[..., None], axis=-1)[..., 0]
         return (jax.nn.logsumexp(logits, axis=-1) - chosen) / math.log(2)
 
     logits_btv = logits_btv.astype(jnp.float32)
     return TokenBits(bits(logits_btv), bits(jnp.where(legal_btv, logits_btv, -jnp.inf)))
 
 
-def item_bits(vocabulary: Vocabulary, tokens_bt: Int[Array, "*b t"], bits_bt: Float[Array, "*b t"]) -> ItemBits:
+def item_bits(vocabulary: Vocabulary, tokens: PrimaryIds, bits_bt: Float[Array, "*b t"]) -> ItemBits:
     """Sums the bits of tokens to bits of items.
 
     Sums run over the few tokens of one item, not over differences of long sums, so that nothing cancels.
     """
-    reading: Reading = decode(vocabulary, tokens_bt)
-    general = reading.kind == Kind.GENERAL
-    fragment = reading.kind == Kind.FRAGMENT
-    after, before = vocabulary.position == "after", vocabulary.position == "before"
-    digits = reading.length - (after or before)
+    v = vocabulary
+    reading: Reading = decode(v, expect(PrimaryIds, tokens, "tokens"))
+    general, fragment = reading.kind == Kind.GENERAL, reading.kind == Kind.FRAGMENT
+    at_side = 0 if v.position == "none" else v.position_places
+    behind = at_side if v.position == "after" else 0
+    digits = reading.length - at_side - v.check_digit
+    nothing = jnp.zeros_like(bits_bt)
+
+    def back(by: Array | int) -> Array:
+        return jnp.where(fragment, _back(bits_bt, by), 0.0)
+
     places = []
-    for place in range(vocabulary.most_digits):
-        back = digits - 1 - place + after  # how far before the end the digit of this place stands
-        places.append(jnp.where(fragment & (place < digits), _back(bits_bt, back), 0.0))
+    for place in range(v.most_digits):  # how far before the end the digit of this place stands
+        from_run_end = digits - 1 - place if v.digit_order == "big" else place
+        places.append(jnp.where(place < digits, back(from_run_end + behind + v.check_digit), 0.0))
     places_btk = jnp.stack(places, axis=-1)
-    position = jnp.zeros_like(bits_bt)
-    if after or before:
-        position = jnp.where(fragment, _back(bits_bt, 0 * digits if after else digits), 0.0)
-    return ItemBits(jnp.where(general, bits_bt, places_btk.sum(axis=-1)), position, places_btk)
+    first = 0 if v.position == "after" else digits + v.check_digit
+    position = sum((back(first + place) for place in range(at_side)), nothing)
+    check = back(behind) if v.check_digit else nothing
+    return ItemBits(jnp.where(general, bits_bt, places_btk.sum(axis=-1)), position, check, places_btk)
 
 
-def _back(bits: Array, by: Array) -> Array:
-    index = jnp.broadcast_to(jnp.arange(bits.shape[-1]), by.shape) - by
+def _back(bits: Array, by: Array | int) -> Array:
+    """Bits of the token so many before each one."""
+    index = lax.broadcasted_iota(jnp.int32, bits.shape, bits.ndim - 1) - by
     return jnp.take_along_axis(bits, jnp.clip(index, 0, bits.shape[-1] - 1), axis=-1)

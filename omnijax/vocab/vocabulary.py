@@ -9,17 +9,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from typing import Any, Literal
 
 import numpy as np
 
 from omnijax.errors import VocabularyError
-from omnijax.vocab.digits import digit_count
+from omnijax.vocab.assignment import KINDS, Assignment, Identity, assignment_from_dict
+from omnijax.vocab.radix import Base, radices_of, to_digits, width_of
+from omnijax.vocab.rules import END as END
+from omnijax.vocab.rules import check_parts, check_readable
 
 PAD = 0
-END = "eos"
-LARGEST = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +30,20 @@ class Space:
 
     Attributes:
         name: for people, and for the control token of the same name that opens a segment of this space.
-        size: number of fragments in it.
+        size: number of fragments in it; as large as one likes.
+        capacity: number of ids that fixed width leaves room for, so that the space can grow; 0 is `size`.
+        assignment: which number each fragment is written as.
     """
 
     name: str
     size: int
+    capacity: int = 0
+    assignment: Assignment = Identity()
+
+    @property
+    def room(self) -> int:
+        """Number of ids that fixed width has digits for."""
+        return self.capacity or self.size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,18 +52,24 @@ class Vocabulary:
 
     A segment opened by a control token with the name of a space is *typed*: it holds fragments of that space alone and
     writes their ids within the space. Every other segment is untyped: it may mix general tokens with fragments of all
-    spaces, and writes ids on the common number line, as the worked example does.
+    spaces, and writes ids on the common number line, as the worked example does; with fixed width,
+    in as many digits as the end of that line takes.
 
     Attributes:
         general: number of general tokens; 256 are the bytes.
-        positions: number of position tokens `p_0 …`; `p_0` is never written, so a segment holds `positions - 1` items.
+        positions: number of position tokens `p_0 …`. Positions count from 1: with one token each, `p_0` is not written.
         digits: number of digit tokens `v_0 …`.
-        base: the radix, 2 ≤ base ≤ digits. The source's rule is digits - 1: the largest value a digit token expresses.
+        base: the radix, 2 ≤ base ≤ digits; or one for each digit place, most significant first, of which a shorter
+            number takes the last ones. The source's rule is digits - 1: the largest value a digit token expresses.
         spaces: the secondary vocabulary, in the order of its ids.
         control: names of the control tokens: segment markers, and `eos`, which closes a document.
         layout: `grouped` puts the general tokens first, then `aos`, then the fragments; `inline` keeps the order.
         position: where the position token of a fragment stands: `after` its digits, `before` them, or `none`.
         width: `minimal` writes no leading zeros; `fixed` writes as many digits as the largest id of the space has.
+        digit_order: `big` writes the most significant digit first, `little` the least.
+        position_places: position tokens that a position is written with, most significant first, in radix `positions`:
+            2 of them let a segment have `positions ** 2 - 1` items.
+        check_digit: one more digit behind those of a fragment, in the largest radix, that their alternating sum gives.
         general_names: how general tokens are shown; bytes by default.
 
     Raises:
@@ -61,18 +78,23 @@ class Vocabulary:
 
     positions: int
     digits: int
-    base: int
+    base: Base
     spaces: tuple[Space, ...]
     general: int = 256
     control: tuple[str, ...] = ()
     layout: Literal["grouped", "inline"] = "grouped"
     position: Literal["after", "before", "none"] = "after"
     width: Literal["minimal", "fixed"] = "minimal"
+    digit_order: Literal["big", "little"] = "big"
+    position_places: int = 1
+    check_digit: bool = False
     general_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_parts(self)
-        _check_readable(self)
+        check_parts(self)
+        check_readable(self)
+        for space in self.spaces:
+            _check_assignment(space, radices_of(self.base, width_of(space.size - 1, self.base)))
 
     @property
     def position_start(self) -> int:
@@ -109,23 +131,44 @@ class Vocabulary:
         """Primary id of `eos`, or None where documents have no closing token."""
         return self.token(END) if END in self.control else None
 
+    @property
+    def limbs(self) -> int:
+        """32-bit limbs of a secondary id. Ids below 2^31 are one int32, and the only ones that need no thought."""
+        return max(1, -(-(self.secondary_size - 1).bit_length() // 32))
+
+    @property
+    def last_position(self) -> int:
+        """Largest position that can be written: the most items of a segment; 0 where positions aren't written."""
+        return 0 if self.position == "none" else int(self.positions**self.position_places) - 1
+
+    @property
+    def check_base(self) -> int:
+        """Radix of the check digit: the largest of all."""
+        return max(self.base) if isinstance(self.base, tuple) else self.base
+
     @functools.cached_property
     def contexts(self) -> Contexts:
         """What the digits of a segment mean: row 0 for an untyped segment, row 1 + s for one of space s."""
-        sizes = np.array([self.secondary_size, *(space.size for space in self.spaces)], np.int64)
-        offsets = np.concatenate([[0], np.cumsum(sizes[:-1]) - sizes[0]]).astype(np.int64)
-        offsets[0] = 0
-        if self.width == "fixed" and len(self.spaces) > 1:
-            sizes[0] = 0  # several widths, and nothing that says which: no fragments without a type
-        widths = np.array([digit_count(int(size) - 1, self.base) if size else 0 for size in sizes])
+        sizes = [self.secondary_size, *(space.size for space in self.spaces)]
+        rooms = [sizes[0] - self.spaces[-1].size + self.spaces[-1].room, *(space.room for space in self.spaces)]
+        offsets = [0, 0, *itertools.accumulate(sizes[1:-1])]
+        widths = [width_of(room - 1, self.base) for room in rooms]
+        radices = radices_of(self.base, max(widths))
+        bounds = [to_digits(size - 1, radices) for size in sizes]
         names = [space.name for space in self.spaces]
         typed = np.array([1 + names.index(name) if name in names else 0 for name in self.control], np.int64)
-        return Contexts(sizes, offsets, widths, typed)
+        return Contexts(
+            tuple(sizes), tuple(offsets), np.array(widths, np.int64), typed, np.array(bounds, np.int32), radices
+        )
 
     @property
     def most_digits(self) -> int:
-        """Digits of the longest id that can be written."""
-        return int(self.contexts.widths.max())
+        """Digits of the longest id that can be written, its check digit not counted."""
+        return len(self.contexts.radices)
+
+    def radices(self, context: int) -> tuple[int, ...]:
+        """Radices of the largest id of a context (row of `contexts`), most significant first."""
+        return radices_of(self.base, int(self.contexts.widths[context]))
 
     def token(self, name: str) -> int:
         """Primary id of a control token.
@@ -207,93 +250,38 @@ class Contexts:
     """Tables over the contexts of a vocabulary, row 0 for untyped segments, then one for each space.
 
     Attributes:
-        sizes: int64[contexts], ids that can be written there; 0 where fragments can't stand.
-        offsets: int64[contexts], what is added to the number that is written to get the secondary id.
-        widths: int64[contexts], digits of the largest id.
+        sizes: of each context, how many ids can be written there.
+        offsets: of each context, what is added to the number that is written to get the secondary id.
+        widths: int64[contexts], digits of the largest id; with fixed width, of the last one there is room for.
         of_control: int64[control], context of the segment that each control token opens.
+        bounds: int32[contexts, most digits], digits of the largest id, most significant first, zeros in front.
+        radices: of these places.
     """
 
-    sizes: np.ndarray
-    offsets: np.ndarray
+    sizes: tuple[int, ...]
+    offsets: tuple[int, ...]
     widths: np.ndarray
     of_control: np.ndarray
+    bounds: np.ndarray
+    radices: tuple[int, ...]
+
+
+def _check_assignment(space: Space, radices: tuple[int, ...]) -> None:
+    where = f"vocabulary.spaces.{space.name}"
+    if type(space.assignment) not in KINDS.values():
+        rule = f"must be one of {', '.join(kind.__name__ for kind in KINDS.values())}"
+        raise VocabularyError(f"{where}.assignment", space.assignment, rule, "see omnijax.vocab.assignment")
+    try:
+        space.assignment.check(space.size, radices)
+    except VocabularyError as error:
+        raise VocabularyError(f"{where}.{error.field}", error.value, error.rule, error.fix) from error
 
 
 def _space(part: Any) -> Space:
     if isinstance(part, Space):
         return part
-    if not isinstance(part, dict) or set(part) != {"name", "size"}:
-        raise VocabularyError("vocabulary.spaces", part, "a space has a name and a size", "give both, and nothing else")
-    return Space(**part)
-
-
-def _check_parts(vocabulary: Vocabulary) -> None:
-    def require(holds: bool, field: str, rule: str, fix: str) -> None:
-        if not holds:
-            raise VocabularyError(f"vocabulary.{field}", getattr(vocabulary, field), rule, fix)
-
-    for field, choices in (
-        ("layout", ("grouped", "inline")),
-        ("position", ("after", "before", "none")),
-        ("width", ("minimal", "fixed")),
-    ):
-        require(getattr(vocabulary, field) in choices, field, f"must be one of {', '.join(choices)}", "choose one")
-    for field, least in (("general", 0), ("positions", 0), ("digits", 2), ("base", 2)):
-        value = getattr(vocabulary, field)
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        require(whole and value >= least, field, f"must be a whole number ≥ {least}", "raise it")
-    require(
-        vocabulary.base <= vocabulary.digits,
-        "base",
-        f"a digit needs a token of its own, and there are {vocabulary.digits} digit tokens",
-        f"lower the base, or set digits to at least {vocabulary.base}",
-    )
-    names = vocabulary.general_names
-    require(
-        len(names) in (0, vocabulary.general),
-        "general_names",
-        f"one for each of {vocabulary.general}",
-        "name all or none",
-    )
-    spaces = [space.name for space in vocabulary.spaces]
-    require(
-        len(spaces) > 0 and all(type(space.size) is int and space.size >= 1 for space in vocabulary.spaces),
-        "spaces",
-        "at least one, each with a whole number ≥ 1 of fragments",
-        "add fragments",
-    )
-    require(len(set(spaces)) == len(spaces), "spaces", "names must differ", "rename one")
-    require(
-        vocabulary.secondary_size <= LARGEST, "spaces", f"at most {LARGEST} secondary ids in all", "use smaller spaces"
-    )
-    control = vocabulary.control
-    require(len(set(control)) == len(control), "control", "names must differ", "rename one")
-    require(not {"pad", "aos"} & set(control), "control", "pad and aos are there already", "leave them out")
-    require(END not in spaces, "spaces", f"{END} closes a document and can't open a segment", "rename the space")
-
-
-def _check_readable(vocabulary: Vocabulary) -> None:
-    """Refuses what no reader could take apart again, with the two readings that collide."""
-    if vocabulary.position == "none" and vocabulary.width == "minimal":
-        raise VocabularyError(
-            "vocabulary.position",
-            "none",
-            "with minimal width nothing says where an id ends: v_1 v_0 is the ids 1, 0 and also the one id "
-            f"{vocabulary.base}",
-            "use width='fixed', or a position token",
-        )
-    spaces = [space.name for space in vocabulary.spaces]
-    if vocabulary.width == "fixed" and len(spaces) > 1 and not set(spaces) & set(vocabulary.control):
-        raise VocabularyError(
-            "vocabulary.width",
-            "fixed",
-            f"each space has its own number of digits, and nothing says whether they are of {spaces[0]} or {spaces[1]}",
-            "add a control token with the name of each space, or use width='minimal'",
-        )
-    if vocabulary.position != "none" and vocabulary.positions < 2:
-        raise VocabularyError(
-            "vocabulary.positions",
-            vocabulary.positions,
-            "positions count from 1, so that p_0 alone places nothing",
-            "set it to the largest number of items in a segment + 1",
-        )
+    known = {field.name for field in dataclasses.fields(Space)}
+    if not isinstance(part, dict) or not {"name", "size"} <= set(part) <= known:
+        rule = f"a space has {', '.join(sorted(known))}"
+        raise VocabularyError("vocabulary.spaces", part, rule, "give name and size, and nothing but these")
+    return Space(**{**part, "assignment": assignment_from_dict(part.get("assignment", {"kind": "identity"}))})

@@ -1,0 +1,157 @@
+"""Ten million streams that no encoder wrote, through the jitted decoder: random, half-valid and mutated ones.
+
+    python experiments/bench/fuzz_decode.py --streams 10000000
+
+Over all vocabularies of the tests (`tests/reference.py`). None may fail: fields are held against each other on all of
+them, and a sample of 100,000 streams against the slow reference on every field. Prints its counts by vocabulary and by
+error code; exits with 1 if a stream fails. About ten minutes on 2 CPU cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import pathlib
+import sys
+
+import numpy as np
+import rich.console
+import rich.progress
+import rich.table
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))  # where the slow reference lives
+import reference
+
+from omnijax.vocab.decode import Error, Kind, Reading, decode
+from omnijax.vocab.ids import PrimaryIds
+from omnijax.vocab.vocabulary import Vocabulary
+
+TOKENS = 48
+"""More than 32, so that streams have ends of words of marks inside (`omnijax/vocab/marks.py`)."""
+ROWS = 16384
+
+
+def valid_streams(v: Vocabulary, rows: int, seed: int) -> NDArray[np.int32]:
+    """What the reference writes of random documents, padded."""
+    streams = np.zeros((rows, TOKENS), np.int32)
+    for row, document in zip(streams, reference.random_documents(v, rows, TOKENS, seed), strict=True):
+        tokens = reference.encode(v, document)
+        row[: len(tokens)] = tokens
+    return streams
+
+
+def mutated(v: Vocabulary, valid: NDArray[np.int32], rows: int, source: np.random.Generator) -> NDArray[np.int32]:
+    """Half-valid streams: halves of two joined or moved against each other, tokens replaced, ends cut off."""
+    columns = np.arange(TOKENS)
+    first, second = (valid[source.integers(0, len(valid), rows)] for _ in range(2))
+    cut = source.integers(0, TOKENS, (rows, 1))
+    joined = source.random((rows, 1)) < 0.3
+    streams = np.where(joined & (columns >= cut), second, first)
+    shift = np.where(source.random((rows, 1)) < 0.3, source.integers(-2, 3, (rows, 1)), 0)
+    moved = np.clip(columns + np.where(columns < cut, 0, shift), 0, TOKENS - 1)
+    streams = np.take_along_axis(streams, moved, axis=1)
+    replaced = source.random((rows, TOKENS), np.float32) < source.choice([0, 0, 0.03, 0.1], (rows, 1))
+    streams[replaced] = random_tokens(v, int(replaced.sum()), source)
+    ends = np.where(source.random((rows, 1)) < 0.3, source.integers(0, TOKENS + 1, (rows, 1)), TOKENS)
+    return np.where(columns < ends, streams, 0).astype(np.int32)
+
+
+def random_tokens(v: Vocabulary, count: int, source: np.random.Generator) -> NDArray[np.int32]:
+    """Any tokens, some outside the vocabulary; those at the edges of each kind more often."""
+    edges = [0, 1, v.position_start, v.digit_start, v.digit_start + v.check_base, v.aos, v.control_start, v.size]
+    least, most = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    few = np.array([least, most, *edges, *(edge - 1 for edge in edges), *(edge + 1 for edge in edges)])
+    anywhere = source.integers(-1, v.size + 1, count)
+    return np.where(source.random(count) < 0.3, few[source.integers(0, few.size, count)], anywhere).astype(np.int32)
+
+
+def make_streams(v: Vocabulary, valid: NDArray[np.int32], rows: int, source: np.random.Generator) -> NDArray[np.int32]:
+    """Three quarters mutated, and of the others each half of any tokens and of fragments' tokens alone."""
+    anything = random_tokens(v, rows // 8 * TOKENS, source).reshape(-1, TOKENS)
+    parts = source.integers(v.position_start, min(v.aos, v.digit_start + 6), (rows // 8, TOKENS))
+    rest = mutated(v, valid, rows - 2 * (rows // 8), source)
+    return np.concatenate([rest, anything, parts]).astype(np.int32)
+
+
+def secondary_ids(v: Vocabulary, reading: Reading) -> NDArray[np.object_]:
+    """Field `id` of a reading in Python's integers, high limbs put in."""
+    ids = np.asarray(reading.id)
+    if v.secondary_size <= 2**31:
+        return ids.astype(object)
+    limbs = [ids.view(np.uint32), *map(np.asarray, reading.high)]
+    wide = sum((limb.astype(object) << 32 * place for place, limb in enumerate(limbs)), np.zeros(ids.shape, object))
+    return np.where(np.asarray(reading.kind) == Kind.FRAGMENT, wide, ids)
+
+
+def inconsistent(v: Vocabulary, streams: NDArray[np.int32], reading: Reading) -> NDArray[np.bool_]:
+    """Streams whose fields can't all be true."""
+    kind, error, ids, position, segment, length = (np.asarray(field) for field in reading[:6])
+    fragment = kind == Kind.FRAGMENT
+    wrong = (kind < 0) | (kind > max(Kind)) | (error < 0) | (error > max(Error)) | ((kind == Kind.ERROR) != (error > 0))
+    wrong |= (position < 0) | (position > TOKENS) | (~fragment & (position > 0)) | (length < 0) | (length > TOKENS)
+    wrong |= (fragment & (v.position != "none")) & (position == 0)
+    wrong |= (length > 0) != (fragment | (kind == Kind.GENERAL))
+    control = (streams >= v.control_start) & (streams < v.size)
+    wrong |= segment != np.cumsum(control, axis=1)
+    if v.secondary_size <= 2**31:
+        wrong |= fragment & ((ids < 0) | (ids >= v.secondary_size))
+    return wrong.any(axis=1)
+
+
+def disagreeing(v: Vocabulary, streams: NDArray[np.int32], reading: Reading, count: int) -> int:
+    """Of the first streams, how many the reference reads otherwise in any field."""
+    fields = [np.asarray(field)[:count] for field in reading[:6]]
+    fields[2] = secondary_ids(
+        v, Reading(*(field[:count] for field in reading[:6]), tuple(h[:count] for h in reading.high))
+    )
+    found = np.stack([field.astype(object) for field in fields], axis=-1).tolist()
+    wrong = 0
+    for stream, rows in zip(streams[:count].tolist(), found, strict=True):
+        wrong += [list(map(int, row)) for row in reference.read(v, stream)] != rows
+    return wrong
+
+
+def fuzz(
+    v: Vocabulary, streams: int, check: int, seed: int, rows: int = ROWS, valid: int = 512
+) -> tuple[collections.Counter[str], int, int]:
+    """Errors read, streams that failed, and streams compared with the reference; `valid` ones are what is mutated."""
+    source, counts, failed, compared = np.random.default_rng(seed), collections.Counter[str](), 0, 0
+    written = valid_streams(v, valid, seed)
+    batches = -(-streams // rows)
+    for batch in range(batches):
+        tokens = make_streams(v, written, rows, source)[source.permutation(rows)]
+        reading = decode(v, PrimaryIds(tokens))
+        failed += int(inconsistent(v, tokens, reading).sum())
+        part = check * (batch + 1) // batches - check * batch // batches
+        failed += disagreeing(v, tokens, reading, part)
+        compared += part
+        numbers = np.bincount(np.asarray(reading.error).ravel(), minlength=max(Error) + 1)
+        counts.update({error.name: int(numbers[error]) for error in Error})
+        counts["streams"] += rows
+    return counts, failed, compared
+
+
+def main() -> int:
+    """Runs and prints counts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--streams", type=int, default=10_000_000)
+    parser.add_argument("--check", type=int, default=100_000, help="streams that the slow reference reads, too")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    console, total, failed, compared = rich.console.Console(), collections.Counter[str](), 0, 0
+    share, check = (-(-number // len(reference.VOCABULARIES)) for number in (arguments.streams, arguments.check))
+    for name, v in rich.progress.track(reference.VOCABULARIES.items(), "vocabularies", console=console):
+        counts, wrong, read = fuzz(v, share, check, arguments.seed)
+        console.print(f"{name}: {counts['streams']:,} streams, {wrong} failed", highlight=False)
+        total, failed, compared = total + counts, failed + wrong, compared + read
+    table = rich.table.Table("read", "tokens")
+    for error in Error:
+        table.add_row("no error" if error == Error.NONE else error.name, f"{total[error.name]:,}")
+    console.print(table)
+    console.print(f"{total['streams']:,} streams, {compared:,} of them read by the reference too, {failed} failed")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

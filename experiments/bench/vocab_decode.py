@@ -1,0 +1,126 @@
+"""Decoding [64, 4096] and [1024, 4096] tokens, all fields and error codes, against a pass that writes one array.
+
+    python experiments/bench/vocab_decode.py
+
+The pass is a jitted function that reads the same tokens and writes one int32 array. A decoder that returns six arrays
+may take 4 × 6 times as long. Tokens are fragments, of which one token in fifty was replaced by any other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from omnijax.vocab.decode import decode
+from omnijax.vocab.documents import Documents, Segment
+from omnijax.vocab.encode import encode
+from omnijax.vocab.ids import PrimaryIds
+from omnijax.vocab.vocabulary import Space, Vocabulary
+
+UNIT = "million tokens a second; ratio: passes that write one int32 array, for each array returned"
+MOST = 4
+TOKENS = 4096
+DAMAGED = 0.02
+
+
+class Row(NamedTuple):
+    """One measurement.
+
+    Attributes:
+        name: of what was decoded.
+        figure: million tokens a second, median.
+        spread: of the times, half the distance of the quartiles over the median.
+        ratio: passes of one array, for each array returned.
+        demand: what the ratio has to be.
+    """
+
+    name: str
+    figure: float
+    spread: float
+    ratio: float
+    demand: str
+
+
+def vocabularies() -> dict[str, Vocabulary]:
+    """What is decoded, by name."""
+    image, wide = (Space("image", 2**18),), (Space("patch", 2**96),)
+    two = (*image, Space("sound", 500))
+    marked: dict[str, Any] = {"control": ("image", "sound", "eos"), "spaces": two}
+    return {
+        "base 64, fixed, after": Vocabulary(
+            positions=2048, digits=64, base=64, width="fixed", spaces=image, control=("image", "eos")
+        ),
+        "base 64, fixed, before, inline": Vocabulary(
+            positions=2048, digits=64, base=64, width="fixed", position="before", layout="inline", **marked
+        ),
+        "base 9, minimal, after, mixed spaces": Vocabulary(positions=2048, digits=10, base=9, **marked),
+        "base 64, fixed, no position": Vocabulary(
+            positions=0, digits=64, base=64, width="fixed", position="none", **marked
+        ),
+        "base 64, fixed, little endian, check digit, two position tokens": Vocabulary(
+            positions=64, position_places=2, digits=64, base=64, width="fixed", digit_order="little", check_digit=True,
+            spaces=image, control=("image", "eos"),
+        ),
+        "2^96 ids, base 256, fixed, after": Vocabulary(
+            positions=2048, digits=256, base=256, width="fixed", spaces=wide, control=("patch", "eos")
+        ),
+    }  # fmt: skip
+
+
+def streams(v: Vocabulary, rows: int) -> jax.Array:
+    """int32[rows, TOKENS], segments of the first space end to end, some tokens damaged."""
+    source = np.random.default_rng(0)
+    size = v.spaces[0].size
+    items = min(600, v.last_position or 600)
+    count = 16 * TOKENS // items
+    shape = count * items
+    ids = source.integers(0, min(size, 2**62), shape)
+    if v.secondary_size > 2**63:
+        ids = source.integers(0, 2**32, (shape, v.limbs), np.uint32)
+    segments = [[Segment(0, np.zeros(items, np.int32), part)] for part in np.split(ids, count)]
+    tokens = encode(v, Documents.of(segments)).tokens.array
+    tokens = np.resize(tokens, rows * TOKENS).reshape(rows, TOKENS)
+    damaged = source.random(tokens.shape) < DAMAGED
+    return jnp.asarray(np.where(damaged, source.integers(0, v.size, tokens.shape), tokens).astype(np.int32))
+
+
+def seconds(function: Callable[[jax.Array], Any], tokens: jax.Array, repeats: int) -> list[float]:
+    """Times of one call."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(function(tokens))
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def rows(shapes: tuple[int, ...] = (64, 1024), rounds: int = 9) -> Iterator[Row]:
+    """Measures each vocabulary at each number of streams; runs of the pass and of the decoder take turns."""
+    one_pass = jax.jit(lambda tokens: tokens + 1)
+    for name, v in vocabularies().items():
+
+        def read(tokens: jax.Array, v: Vocabulary = v) -> Any:
+            return decode(v, PrimaryIds(tokens))
+
+        for batch in shapes:
+            tokens = streams(v, batch)
+            arrays = len(jax.tree.leaves(jax.block_until_ready(read(tokens))))
+            jax.block_until_ready(one_pass(tokens))
+            passes, reads = [], []
+            for _ in range(rounds):
+                passes += seconds(one_pass, tokens, 5)
+                reads += seconds(read, tokens, 2)
+            low, middle, high = np.percentile(reads, [25, 50, 75])
+            ratio = middle / np.median(passes) / arrays
+            what = f"{name} [{batch}, {TOKENS}], {arrays} arrays"
+            yield Row(what, tokens.size / middle / 1e6, (high - low) / 2 / middle, float(ratio), f"≤ {MOST}")
+
+
+if __name__ == "__main__":
+    for row in rows():
+        print(f"{row.name}: {row.figure:.0f} million tokens/s, {row.ratio:.2f} passes for each array ({row.demand})")

@@ -1,0 +1,177 @@
+"""How fast is the encoder? The whole public function against a kernel tuned by hand for one case, and a text tokenizer.
+
+A million fixed-width items of a space of 2^18 fragments, base 64, position after, in typed segments: `encode` checks
+them, lays them out, writes markers, `aos`, digits, positions and `eos`. The kernel only shifts and masks ids into
+int32[items, 4], in cache-sized chunks, with the positions given. Runs alternate, and a ratio is the median of those of
+neighbouring runs, so that what else the machine does meets both.
+
+    python experiments/bench/vocab_encode.py
+
+Command for all parts, demands and results: `vocab.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from omnijax.vocab.documents import Documents
+from omnijax.vocab.encode import encode
+from omnijax.vocab.numbers import limbs_of_bytes
+from omnijax.vocab.vocabulary import Space, Vocabulary
+
+ITEMS, SEGMENT, CHUNK = 1_000_000, 250, 2**15
+UNIT = "million tokens a second; ratio of the time for a token"
+KERNELS = ("temporaries", "scratch", "planes")
+
+
+class Row(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+        name: what was measured.
+        figure: million tokens a second, median.
+        spread: of the same, half the distance between the quartiles, relative.
+        ratio: time for a token against that of the reference, median of pairs of runs.
+        demand: what the ratio has to be.
+    """
+
+    name: str
+    figure: float
+    spread: float
+    ratio: float
+    demand: str
+
+
+def kernel(ids: np.ndarray, positions: np.ndarray, variant: str) -> np.ndarray:
+    """int32[items, 4], three digits in base 64 and a position of ids below 2^18: nothing but shifts and masks."""
+    out = np.empty((ids.size, 4), np.int32)
+    digit, place = np.int32(300), np.int32(100)
+    scratch, planes = np.empty((2, CHUNK), np.int32), np.empty((4, CHUNK), np.int32)
+    for start in range(0, ids.size, CHUNK):
+        part, where = ids[start : start + CHUNK], out[start : start + CHUNK]
+        if variant == "temporaries":
+            number = part.astype(np.int32)
+            np.add(number >> 12, digit, out=where[:, 0])
+            np.add((number >> 6) & 63, digit, out=where[:, 1])
+            np.add(number & 63, digit, out=where[:, 2])
+            np.add(positions[start : start + CHUNK], place, out=where[:, 3])
+            continue
+        number, rest = scratch[:, : part.size]
+        columns = where.T if variant == "scratch" else planes[:, : part.size]
+        number[:] = part
+        np.add(np.right_shift(number, 12, out=rest), digit, out=columns[0])
+        np.bitwise_and(np.right_shift(number, 6, out=rest), 63, out=rest)
+        np.add(rest, digit, out=columns[1])
+        np.add(np.bitwise_and(number, 63, out=rest), digit, out=columns[2])
+        np.add(positions[start : start + CHUNK], place, out=columns[3])
+        if variant == "planes":
+            where[:] = columns.T
+    return out
+
+
+def vocabulary(size: int, base: int) -> Vocabulary:
+    """One space, typed segments, fixed width, position after."""
+    return Vocabulary(
+        positions=1024,
+        digits=base,
+        base=base,
+        spaces=(Space("image", size),),
+        control=("image", "eos"),
+        width="fixed",
+    )
+
+
+def documents(ids: np.ndarray, segment_items: np.ndarray) -> Documents:
+    """Documents of one typed segment each."""
+    ones = np.ones(segment_items.size, np.int64)
+    return Documents(np.zeros(len(ids), np.int32), ids, segment_items, 0 * ones, ones)
+
+
+def ragged(items: int, source: np.random.Generator) -> np.ndarray:
+    """Sizes of segments that differ, as many items in all."""
+    sizes = source.integers(1, 2 * SEGMENT, 4 * items // SEGMENT)
+    sizes = sizes[np.cumsum(sizes) < items]
+    return np.append(sizes, items - sizes.sum())
+
+
+def tokenizer_run(documents_of_text: int) -> Callable[[], int] | None:
+    """A byte-level BPE of Hugging Face's, trained on the spot, over a batch of text; None if it isn't installed."""
+    if importlib.util.find_spec("tokenizers") is None:
+        return None
+    import tokenizers
+
+    source = np.random.default_rng(1)
+    words = ["".join(map(chr, source.integers(97, 123, source.integers(2, 9)))) for _ in range(2000)]
+    texts = [" ".join(source.choice(words, 200)) for _ in range(documents_of_text)]
+    tokenizer = tokenizers.ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(texts[:100], vocab_size=1000, show_progress=False)
+    return lambda: sum(len(encoding.ids) for encoding in tokenizer.encode_batch(texts))
+
+
+def alternate(runs: dict[str, Callable[[], int]], repeats: int) -> dict[str, np.ndarray]:
+    """Seconds a token, float64[repeats], of functions that give numbers of tokens, run in turns after one warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            tokens = run()
+            if repeat:
+                seconds[name].append((time.perf_counter() - start) / tokens)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def row(name: str, seconds: np.ndarray, ratio: np.ndarray, demand: str) -> Row:
+    """The line for these runs."""
+    low, middle, high = np.percentile(seconds, [25, 50, 75])
+    return Row(name, 1e-6 / middle, (high - low) / 2 / middle, float(np.median(ratio)), demand)
+
+
+def rows(items: int = ITEMS, repeats: int = 15) -> list[Row]:
+    """All lines of the encoder's part."""
+    source = np.random.default_rng(0)
+    ids = source.integers(0, 2**18, items)
+    even = np.diff(np.append(np.arange(0, items, SEGMENT), items))
+    positions = (np.arange(items) % SEGMENT + 1).astype(np.int32)
+    patches = source.integers(0, 256, (items // 4, 12), np.uint8)
+
+    def run(size: int, base: int, numbers: np.ndarray, sizes: np.ndarray) -> Callable[[], int]:
+        v, given = vocabulary(size, base), documents(numbers, sizes)
+        return lambda: encode(v, given).tokens.array.size
+
+    def run_patches(base: int) -> Callable[[], int]:
+        v, sizes = vocabulary(2**96, base), even[: len(patches) // SEGMENT]
+        raw = patches[: sizes.sum()]
+        return lambda: encode(v, documents(limbs_of_bytes(raw), sizes)).tokens.array.size
+
+    runs: dict[str, Callable[[], int]] = {
+        f"kernel, {variant}": lambda variant=variant: kernel(ids, positions, variant).size for variant in KERNELS
+    }
+    runs["base 64"] = run(2**18, 64, ids, even)
+    runs["base 64, ragged segments"] = run(2**18, 64, ids, ragged(items, source))
+    others = {f"base {base}": run(2**18, base, ids, even) for base in (2, 9, 10, 17, 256, 1000, 4096)}
+    wide = {f"2×2 RGB patches, base {base}": run_patches(base) for base in (64, 10, 256, 1000)}
+    tokenizer = tokenizer_run(500)
+    text = {"Hugging Face tokenizers, encode_batch": tokenizer} if tokenizer else {}
+    found = alternate(runs | others | wide | text, repeats)
+
+    best = min(KERNELS, key=lambda variant: statistics.median(found[f"kernel, {variant}"]))
+    reference, ours = found[f"kernel, {best}"], found["base 64"]
+    table = [row(f"kernel, {best} (the reference)", reference, reference / reference, "")]
+    for name in ("base 64", "base 64, ragged segments"):
+        table.append(row(name, found[name], found[name] / reference, "≤ 3 × the kernel"))
+    table += [row(name, found[name], found[name] / ours, "≤ 3 × base 64") for name in others]
+    table += [row(name, found[name], found[name] / ours, "≤ 4 × base 64") for name in wide]
+    table += [row(name, found[name], found[name] / ours, "≥ 100 × base 64") for name in text]
+    return table
+
+
+if __name__ == "__main__":
+    for line in rows():
+        print(json.dumps(line._asdict(), ensure_ascii=False))

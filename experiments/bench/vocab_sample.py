@@ -1,0 +1,102 @@
+"""What does the grammar cost in sampling, and what does it save? Against sampling without it, from the same model.
+
+The digits demo's model with fresh parameters, its vocabulary, 120 rows behind a spoken or written word, and as many
+tokens with the grammar as without. Without skipping, each token takes a forward pass, so that what is measured is the
+grammar itself; with it, the position tokens (which follow from the order of the picture), `aos` and `eos` take none of
+their own. Runs alternate, and a ratio is the median of those of neighbouring runs.
+
+    python experiments/bench/vocab_sample.py
+
+Command for all parts, demands and results: `vocab.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from omnijax.config import Config, Target
+from omnijax.experiment import load_experiment
+from omnijax.generate import prompt
+from omnijax.model.transformer import Transformer
+from omnijax.sample import Sampler
+
+DIGITS = Path(__file__).parents[1] / "digits.py"
+REPEATS = 9
+
+
+class Row(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+        name: what was measured.
+        figure: thousand tokens a second, over all rows of the batch, median.
+        spread: of the same, half the distance between the quartiles, relative.
+        ratio: time for a token against that of the reference, median of pairs of runs.
+        demand: what the ratio has to be.
+    """
+
+    name: str
+    figure: float
+    spread: float
+    ratio: float
+    demand: str
+
+
+def run(config: Config, source: str, target: Target, skip: bool) -> Callable[[int], float]:
+    """Seconds that a token of all rows takes, by the seed that draws it."""
+    v = config.vocabulary
+    model = Transformer(config.model, v.size)
+    params = jax.jit(model.init)(jax.random.key(0))
+    random = np.random.default_rng(0)
+    size, items = {"text": (v.general, 5), "speech": (v.spaces[2].size, 20)}[source]
+    prompts = prompt(v, source, [random.integers(0, size, items) for _ in range(config.eval.rows)], target.name)
+    sampler = Sampler.of(model, v, target, skip)
+
+    def seconds(seed: int) -> float:
+        start = time.perf_counter()
+        tokens = np.asarray(sampler(params, *prompts, jax.random.key(seed)).tokens)
+        return (time.perf_counter() - start) / int((tokens > 0).sum(axis=1).max())
+
+    return seconds
+
+
+def rows(repeats: int = REPEATS) -> list[Row]:
+    """All lines of the sampler's part."""
+    config = load_experiment(DIGITS)
+    targets = {target.name: target for target in config.eval.targets}
+    speech = dataclasses.replace(targets["speech"], min_items=targets["speech"].max_items)
+    table = []
+    for source, target in (("text", targets["image"]), ("text", speech), ("speech", targets["image"])):
+        free = dataclasses.replace(target, sample=dataclasses.replace(target.sample, grammar=False))
+        ways = {
+            "without the grammar (the reference)": (run(config, source, free, False), ""),
+            "with it, each token drawn": (run(config, source, target, False), "≤ 1.1 × the reference"),
+            "with it, forced tokens skipped": (run(config, source, target, True), "< 1 × the reference"),
+        }
+        found: dict[str, list[float]] = {name: [] for name in ways}
+        for repeat in range(repeats + 1):
+            for name, (seconds, _) in ways.items():
+                taken = seconds(repeat)
+                if repeat:  # the first one compiles
+                    found[name].append(taken)
+        reference = np.array(next(iter(found.values())))
+        for name, (_, demand) in ways.items():
+            taken = np.array(found[name])
+            low, middle, high = np.percentile(taken, [25, 50, 75])
+            figure, spread = 1e-3 * config.eval.rows / middle, (high - low) / 2 / middle
+            ratio = float(np.median(taken / reference))
+            table.append(Row(f"{source} → {target.name}, {name}", figure, spread, ratio, demand))
+    return table
+
+
+if __name__ == "__main__":
+    for line in rows():
+        print(json.dumps(line._asdict(), ensure_ascii=False))

@@ -1,0 +1,156 @@
+"""What bases cost, as tables and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import rich.box
+import rich.console
+import rich.table
+
+from omnijax.config import Config
+from omnijax.cost import Candidate, Cost, Costs
+from omnijax.vocab.cost import space_of
+from omnijax.vocab.radix import Base
+
+
+def print_costs(costs: Costs, config: Config, console: rich.console.Console) -> None:
+    """Tokens, then what the model makes of them, then in words which base is the cheapest, and what dominates."""
+    spaces = [name for name in costs.items if space_of(config.vocabulary, name) is not None]
+    console.print(_tokens(costs, spaces))
+    console.print(_model(costs, spaces))
+    for line in _sentences(costs, spaces, config.batch.row_length):
+        console.print(line, highlight=False, markup=False)
+
+
+def name_of(base: Base) -> str:
+    """A base as `--bases` takes it."""
+    return ",".join(map(str, base)) if isinstance(base, tuple) else str(base)
+
+
+def _tokens(costs: Costs, spaces: list[str]) -> rich.table.Table:
+    own = costs.of(costs.chosen).cost
+    assert own is not None
+    documents = [name.replace("->", "\n") for name in own.documents]
+    table = _table("Tokens of an item (digits), of a segment, of a document of each task")
+    for column in (*(f"{name}\nitem" for name in spaces), *(f"{name}\nsegment" for name in costs.items), *documents):
+        table.add_column(column, justify="right")
+    for candidate, cost in _possible(costs):
+        table.add_row(
+            name_of(candidate.base),
+            *(f"{_number(cost.steps[name].mean)} ({_number(cost.digits[name].mean)})" for name in spaces),
+            *(_number(cost.segments[name].mean) for name in costs.items),
+            *(_number(document.mean) for document in cost.documents.values()),
+            style=_style(candidate, costs),
+        )
+    return table
+
+
+def _model(costs: Costs, spaces: list[str]) -> rich.table.Table:
+    table = _table("Softmax and logits; forward FLOPs of an item, training FLOPs of a document")
+    for column in ("softmax\nrows", "padded", "logits", *(f"{name}\nitem" for name in spaces), "training", "relative"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    own = costs.of(costs.chosen).cost
+    assert own is not None
+    for candidate, cost in _possible(costs):
+        table.add_row(
+            name_of(candidate.base),
+            str(cost.softmax_rows),
+            str(cost.padded_rows),
+            _with_unit(cost.logits_bytes, 1024, ("B", "KiB", "MiB", "GiB", "TiB")),
+            *(_with_unit(cost.item_flops[name], 1000, ("", "k", "M", "G", "T", "P")) for name in spaces),
+            _with_unit(cost.training_flops, 1000, ("", "k", "M", "G", "T", "P")),
+            f"{cost.training_flops / own.training_flops:.2f}",
+            _mark(candidate, costs),
+            style=_style(candidate, costs),
+        )
+    return table
+
+
+def _table(title: str) -> rich.table.Table:
+    table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("base", no_wrap=True)
+    return table
+
+
+def _sentences(costs: Costs, spaces: list[str], row: int) -> Iterator[str]:
+    bounds = (f"{name} {_number(n.mean)} ({n.least} to {n.most})" for name, n in costs.items.items())
+    yield f"Items of a segment, midway between the bounds of eval.targets: {', '.join(bounds)}. Ids drawn evenly."
+    if costs.cheapest is None:
+        yield "No base is possible."
+    else:
+        cheapest, own = costs.of(costs.cheapest).cost, costs.of(costs.chosen).cost
+        assert cheapest is not None
+        assert own is not None
+        share = cheapest.training_flops / own.training_flops
+        than = f"{share:.2f} of base {name_of(costs.chosen)}" if costs.cheapest != costs.chosen else "the chosen one"
+        yield f"Cheapest in training FLOPs: base {name_of(costs.cheapest)}, {than}."
+    yield from _dominance(costs, spaces)
+    long = [(c.base, cost.longest) for c, cost in _possible(costs) if cost.row_length == row and cost.longest > row]
+    if long:
+        yield f"With the most items that eval.targets allows, a document won't fit in a row of {row}: {_listed(long)}."
+    longer = [(c.base, cost.row_length) for c, cost in _possible(costs) if cost.row_length != row]
+    if longer:
+        yield f"Not possible, since a typical document needs more than batch.row_length = {row}: {_listed(longer)}."
+    for candidate in costs.candidates:
+        if candidate.cost is None:
+            yield f"Not possible: base {name_of(candidate.base)}. {candidate.refused}"
+
+
+def _listed(bases: list[tuple[Base, int]]) -> str:
+    return "base " + ", ".join(f"{name_of(base)} ({tokens})" for base, tokens in bases)
+
+
+def _dominance(costs: Costs, spaces: list[str]) -> Iterator[str]:
+    own = costs.of(costs.chosen).cost
+    assert own is not None
+    for base in costs.dominating:
+        cost = costs.of(base).cost
+        assert cost is not None
+        pairs = [(f"tokens of an item of {name}", cost.steps[name].mean, own.steps[name].mean) for name in spaces]
+        pairs += [("softmax rows", cost.softmax_rows, own.softmax_rows)]
+        better = [f"{_number(one)} instead of {_number(other)} {what}" for what, one, other in pairs if one < other]
+        if cost.training_flops < own.training_flops:
+            better.append(f"{cost.training_flops / own.training_flops:.2f} of the training FLOPs")
+        yield f"Base {name_of(base)} dominates base {name_of(costs.chosen)}: {', '.join(better)}, and nothing is worse."
+    if costs.chosen in costs.front:
+        yield f"No base dominates the chosen one, {name_of(costs.chosen)}."
+    front = ", ".join(map(name_of, costs.front))
+    yield f"* Pareto front (tokens of an item, training FLOPs, softmax rows, logits): {front}."
+
+
+def _possible(costs: Costs) -> Iterator[tuple[Candidate, Cost]]:
+    """Candidates that there is a vocabulary for."""
+    for candidate in costs.candidates:
+        if candidate.cost is not None:
+            yield candidate, candidate.cost
+
+
+def _mark(candidate: Candidate, costs: Costs) -> str:
+    marks = [
+        ("*", candidate.base in costs.front),
+        ("chosen", candidate.base == costs.chosen),
+        ("cheapest", candidate.base == costs.cheapest),
+        ("too long", bool(candidate.refused)),
+    ]
+    return " ".join(mark for mark, holds in marks if holds)
+
+
+def _style(candidate: Candidate, costs: Costs) -> str:
+    if candidate.base in (costs.chosen, costs.cheapest):
+        return "bold"
+    return "dim" if candidate.refused else ""
+
+
+def _number(value: float) -> str:
+    """With at most one decimal, and none if it is whole."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _with_unit(value: float, step: int, units: tuple[str, ...]) -> str:
+    """Three digits and a unit."""
+    power = 0
+    while value >= step and power < len(units) - 1:
+        value, power = value / step, power + 1
+    return f"{f'{value:#.3g}'.rstrip('.')} {units[power]}".rstrip()

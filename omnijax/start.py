@@ -1,0 +1,80 @@
+"""Where a run begins that has no checkpoint of its own: with random parameters, or with those of another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from omnijax.checkpoint import FOLDER, Checkpoints
+from omnijax.config import Config
+from omnijax.errors import CheckpointError, VocabularyError
+from omnijax.model.transformer import Transformer
+from omnijax.run import load_config
+from omnijax.state import State, abstract_state, init_state
+from omnijax.vocab.growth import check_growth
+from omnijax.vocab.vocabulary import Vocabulary
+
+
+def check_start(config: Config, mesh: Mesh) -> None:
+    """Checks that the run can begin as `train.start_from` says. Writes nothing.
+
+    Raises:
+        CheckpointError: there is no such run, it has no checkpoint or another model, or a vocabulary that this one has
+            not grown from.
+    """
+    if config.train.start_from:
+        vocabulary = _old_vocabulary(config)
+        with _checkpoints(config) as checkpoints:
+            checkpoints.check_params(_newest(config, checkpoints), _abstract(config, vocabulary, mesh), vocabulary)
+
+
+def start_state(config: Config, model: Transformer, mesh: Mesh) -> State:
+    """The state before the first step.
+
+    With `train.start_from`, the parameters of that run's newest checkpoint, bit for bit, and random ones, from this
+    run's seed, for tokens that it hasn't got. The step is 0 and the moments are 0, so that the schedule warms up anew.
+
+    Raises:
+        CheckpointError: see `check_start`.
+    """
+    state = init_state(config, model, mesh)
+    if not config.train.start_from:
+        return state
+    vocabulary = _old_vocabulary(config)
+    with _checkpoints(config) as checkpoints:
+        step = _newest(config, checkpoints)
+        params = checkpoints.restore_params(step, _abstract(config, vocabulary, mesh), vocabulary)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state.params)
+    grow = jax.jit(model.grown, static_argnums=1, out_shardings=shardings)
+    return state._replace(params=grow(params, vocabulary.size, state.params))
+
+
+def _old_vocabulary(config: Config) -> Vocabulary:
+    vocabulary = load_config(Path(config.train.start_from)).vocabulary
+    try:
+        check_growth(vocabulary, config.vocabulary)
+    except VocabularyError as error:
+        rule = f"its vocabulary didn't grow into this one: {error.field} = {error.value!r}: {error.rule}"
+        raise CheckpointError("train.start_from", config.train.start_from, rule, error.fix) from error
+    return vocabulary
+
+
+def _checkpoints(config: Config) -> Checkpoints:
+    run = Path(config.train.start_from)
+    if not (run / FOLDER).is_dir():
+        raise CheckpointError("train.start_from", str(run), "it has no checkpoint yet", "go on training it")
+    return Checkpoints(run, config.train.keep_checkpoints)
+
+
+def _newest(config: Config, checkpoints: Checkpoints) -> int:
+    if checkpoints.latest is None:
+        raise CheckpointError("train.start_from", config.train.start_from, "it has no checkpoint yet", "train it first")
+    return checkpoints.latest
+
+
+def _abstract(config: Config, vocabulary: Vocabulary, mesh: Mesh) -> Any:
+    """Shapes and shardings, on this mesh, of the parameters of this model for another vocabulary."""
+    return abstract_state(config, Transformer(config.model, vocabulary.size), mesh).params

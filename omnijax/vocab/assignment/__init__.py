@@ -1,0 +1,48 @@
+"""Which number a fragment gets: bijections of a space onto itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from omnijax.errors import VocabularyError
+from omnijax.vocab.assignment.gray import Gray
+from omnijax.vocab.assignment.hilbert import Hilbert
+from omnijax.vocab.assignment.identity import Identity
+from omnijax.vocab.assignment.protocol import Assignment
+from omnijax.vocab.assignment.random import Random
+from omnijax.vocab.assignment.table import Frequency
+from omnijax.vocab.assignment.tree import Tree
+
+__all__ = [
+    "KINDS",
+    "Assignment",
+    "Frequency",
+    "Gray",
+    "Hilbert",
+    "Identity",
+    "Random",
+    "Tree",
+    "assignment_from_dict",
+]
+
+KINDS: dict[str, Any] = {kind.kind: kind for kind in (Identity, Random, Frequency, Gray, Hilbert, Tree)}
+"""All there are, by name."""
+
+
+def assignment_from_dict(parts: Any) -> Assignment:
+    """The assignment with these parts, as `dataclasses.asdict` gives them.
+
+    Raises:
+        VocabularyError: there is no such kind, or a part is unknown or has no possible value.
+    """
+    if type(parts) in KINDS.values():
+        return parts
+    if not isinstance(parts, dict) or parts.get("kind") not in KINDS:
+        rule = f"must be a mapping of the parts of one of {', '.join(KINDS)}, `kind` among them"
+        raise VocabularyError("assignment", parts, rule, "give what to_json writes")
+    known = {field.name for field in dataclasses.fields(KINDS[parts["kind"]])}
+    for name in sorted(set(parts) - known):
+        rule = f"{parts['kind']} has {', '.join(sorted(known))}"
+        raise VocabularyError(f"assignment.{name}", parts[name], rule, "give these")
+    return KINDS[parts["kind"]](**{name: tuple(p) if isinstance(p, list) else p for name, p in parts.items()})

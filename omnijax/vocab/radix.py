@@ -1,0 +1,81 @@
+"""Numbers and radices, one for each digit place or the same for all: the arithmetic that everything here rests on.
+
+Plain integers, for tables and checks; `numbers.py` does the same to arrays.
+"""
+
+from __future__ import annotations
+
+import math
+
+Base = int | tuple[int, ...]
+"""One radix for all digit places, or one for each, most significant first."""
+
+
+def width_of(number: int, base: Base) -> int:
+    """Digits that `number` ≥ 0 takes without leading zeros; 0 takes one.
+
+    >>> width_of(9, 9), width_of(8, 9), width_of(0, 9), width_of(4096, (64, 4096))
+    (2, 1, 1, 2)
+
+    Raises:
+        ValueError: a mixed radix has too few places.
+    """
+    width, reach = 1, radices_of(base, 1)[0]
+    while number >= reach:
+        width += 1
+        reach = math.prod(radices_of(base, width)) if isinstance(base, tuple) else reach * base
+    return width
+
+
+def radices_of(base: Base, width: int) -> tuple[int, ...]:
+    """The radices of a number of `width` digits, most significant first.
+
+    >>> radices_of(9, 3), radices_of((4, 64, 4096), 2)
+    ((9, 9, 9), (64, 4096))
+
+    Raises:
+        ValueError: a mixed radix has too few places.
+    """
+    if not isinstance(base, tuple):
+        return (base,) * width
+    if width > len(base):
+        raise ValueError(f"{base} has {len(base)} places, and {width} are needed")
+    return base[len(base) - width :]
+
+
+def to_digits(number: int, radices: tuple[int, ...]) -> list[int]:
+    """Digits of a number, most significant first, as many as there are radices.
+
+    >>> to_digits(9, (9, 9)), to_digits(4097, (64, 4096))
+    ([1, 0], [1, 1])
+    """
+    digits = []
+    for radix in reversed(radices):
+        number, digit = divmod(number, radix)
+        digits.append(digit)
+    return digits[::-1]
+
+
+def from_digits(digits: list[int], radices: tuple[int, ...]) -> int:
+    """The number that `to_digits` wrote.
+
+    >>> from_digits([1, 0], (9, 9))
+    9
+    """
+    number = 0
+    for digit, radix in zip(digits, radices, strict=True):
+        number = number * radix + digit
+    return number
+
+
+def check_digit(digits: list[int], base: int) -> int:
+    """The digit that makes the alternating sum of a number's digits a multiple of `base`, itself added.
+
+    Signs alternate from the least significant digit, so that leading zeros don't matter. One wrong digit always shows,
+    since two values of it differ by less than the base; two neighbours that changed places show unless they differ by
+    half the base.
+
+    >>> check_digit([1, 0], 9), check_digit([0, 1, 0], 9), check_digit([0, 1], 9)
+    (1, 1, 8)
+    """
+    return -sum(digit * (-1) ** place for place, digit in enumerate(reversed(digits))) % base

@@ -1,0 +1,201 @@
+"""Where fragments stand in a stream, and whether they have their parts: all of it on marks (`marks.py`)."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from omnijax.vocab import marks
+from omnijax.vocab.marks import Words
+from omnijax.vocab.reading import Error
+from omnijax.vocab.values import look_up
+from omnijax.vocab.vocabulary import Vocabulary
+
+
+class Classes(NamedTuple):
+    """What kind of token each one is, and the context (row of `Vocabulary.contexts`) that holds there."""
+
+    other: Words
+    """Outside the primary vocabulary."""
+    pad: Words
+    general: Words
+    position: Words
+    digit: Words
+    aos: Words
+    control: Words
+    context: tuple[Words, ...]
+    """Bits of its number, the lowest first."""
+
+
+class Shapes(NamedTuple):
+    """Where fragments are, be they good or not, and all errors that can be seen without reckoning with digits."""
+
+    ends: Words
+    """Last tokens of fragments."""
+    whole: Words
+    """Last tokens of those that stand where they may and have position and digits, be these too few or too many."""
+    cut_off: Words
+    """Last tokens behind which nothing follows: what is missing there may have been cut off."""
+    starts: Words
+    """First tokens of fragments that have digits."""
+    errors: tuple[Words, ...]
+    """Bits of the number of the `Error` at each token, the lowest first."""
+
+
+class _Parts(NamedTuple):
+    """Last tokens of fragments by what they have; no token is in two of them."""
+
+    whole: Words
+    incomplete: Words
+    no_position: Words
+    no_digits: Words
+    starts: Words
+    cut_off: Words
+
+
+def classify(v: Vocabulary, tokens: Int[Array, "*b n 32"]) -> Classes:
+    """Reads the tokens, once."""
+    unsigned = tokens.astype(jnp.uint32)  # negative ones are large
+    edges = (1, v.position_start, v.digit_start, v.aos, v.control_start, v.size)
+    code = jnp.zeros_like(unsigned)
+    for edge in edges:
+        code += (unsigned >= np.uint32(edge)).astype(jnp.uint32)
+    contexts = v.contexts.of_control
+    bits = []
+    for bit in range(int(contexts.max(initial=0)).bit_length()):
+        opening = [unsigned == np.uint32(v.control_start + k) for k in np.flatnonzero(contexts >> bit & 1)]
+        bits.append(functools.reduce(operator.or_, opening, unsigned != unsigned))
+    low, middle, high, *opened = marks.pack(*(code >> np.uint32(bit) & np.uint32(1) > 0 for bit in range(3)), *bits)
+    general, position, digit = low & ~middle & ~high, middle & ~low & ~high, low & middle
+    aos, control = high & ~low & ~middle, high & low
+    context = [marks.hold(bit, control & ~bit) for bit in opened]
+    pad, other = ~(low | middle | high), high & middle
+    other, pad, general, position, digit, aos, control, *context = marks.settle(
+        other, pad, general, position, digit, aos, control, *context
+    )
+    return Classes(other, pad, general, position, digit, aos, control, tuple(context))
+
+
+def find_fragments(v: Vocabulary, classes: Classes) -> Shapes:
+    """Cuts a stream into fragments and the rest.
+
+    A run of digits and, of the position tokens at its side, as many as a position has places are a fragment; each
+    further position token is one by itself. Without positions, a run of digits is cut into fragments of the width that
+    holds there.
+    """
+    nowhere = classes.pad & ~classes.pad
+    behind_aos = marks.hold(marks.later(classes.aos), marks.later(classes.control))
+    after_aos = (behind_aos | classes.aos) & ~classes.control
+    typed = functools.reduce(operator.or_, classes.context, nowhere)
+    if v.layout == "grouped":
+        barred = ~after_aos
+        wrong_place = (classes.general & (typed | after_aos)) | (classes.aos & behind_aos)
+    else:
+        barred = nowhere
+        wrong_place = (classes.general & typed) | classes.aos
+    if v.position == "none":
+        parts = _unplaced(v, classes)
+        wrong_place |= classes.position
+    else:
+        parts = _after(v, classes) if v.position == "after" else _before(v, classes)
+    short = parts.incomplete | parts.no_position | parts.no_digits
+    cut_off = parts.cut_off & marks.earlier(classes.pad, fill=2**32 - 1)
+    ends = parts.whole | short
+    errors: dict[int, Words] = {
+        Error.NOT_A_TOKEN: classes.other,
+        Error.WRONG_PLACE: wrong_place | (barred & ends),
+        Error.POSITION_WITHOUT_DIGITS: parts.no_digits & ~cut_off & ~barred,
+        Error.DIGITS_WITHOUT_POSITION: parts.no_position & ~cut_off & ~barred,
+        Error.WRONG_WIDTH if v.position == "none" else Error.POSITION_INCOMPLETE: parts.incomplete & ~cut_off & ~barred,
+        Error.CUT_OFF: short & cut_off & ~barred,
+    }
+    ends, whole, cut_off, starts, *bits = marks.settle(
+        ends, parts.whole & ~barred, cut_off, parts.starts, *marks.bits_of(errors, 3)
+    )
+    return Shapes(ends, whole, cut_off, starts, tuple(bits))
+
+
+def _after(v: Vocabulary, classes: Classes) -> _Parts:
+    position, digit = classes.position, classes.digit
+    follows_position, follows_digit = marks.earlier(position), marks.earlier(digit)
+    place = position & marks.later(digit)
+    alone = position & ~marks.later(digit | position)
+    taken, incomplete = place | alone, digit & ~digit
+    lonely_ends = incomplete
+    for _ in range(v.position_places - 1):
+        incomplete |= place & ~follows_position
+        lonely_ends |= alone & ~follows_position
+        place, alone = position & marks.later(place), position & marks.later(alone)
+        taken |= place | alone
+    return _Parts(
+        whole=place,
+        incomplete=incomplete,
+        no_position=digit & ~follows_digit & ~follows_position,
+        no_digits=lonely_ends | alone | (position & ~taken),
+        starts=digit & ~marks.later(digit),
+        cut_off=incomplete | digit,
+    )
+
+
+def _before(v: Vocabulary, classes: Classes) -> _Parts:
+    position, digit = classes.position, classes.digit
+    last = position & ~marks.earlier(position)
+    run_ends = digit & ~marks.earlier(digit)
+    leads = last & marks.earlier(digit)
+    taken, part = last, digit & ~digit
+    for _ in range(v.position_places - 1):
+        part |= leads & ~marks.later(position)
+        leads = position & marks.earlier(leads)
+        taken |= position & marks.earlier(taken)
+    naked = digit & ~marks.later(digit | position)
+    has_all, has_part = marks.hold(leads, part | naked), marks.hold(part, leads | naked)
+    lonely_ends = last & ~marks.earlier(digit)
+    return _Parts(
+        whole=run_ends & has_all,
+        incomplete=run_ends & has_part,
+        no_position=run_ends & ~has_all & ~has_part,
+        no_digits=lonely_ends | (position & ~taken),
+        starts=leads | part | naked,
+        cut_off=lonely_ends | (run_ends & has_all),
+    )
+
+
+def _unplaced(v: Vocabulary, classes: Classes) -> _Parts:
+    digit, nowhere = classes.digit, classes.digit & ~classes.digit
+    index = marks.token_index(digit)
+    width = look_up(v.contexts.widths + v.check_digit, context_of(classes))
+    place = modulo(index - marks.last(~digit) - 1, width)
+    starts, full = (words & digit for words in marks.pack(place == 0, place == width - 1))
+    return _Parts(full, digit & ~full & ~marks.earlier(digit), nowhere, nowhere, starts, digit)
+
+
+def context_of(classes: Classes) -> Int[Array, "*b n 32"]:
+    """Row of `Vocabulary.contexts` that holds at each token."""
+    context = jnp.zeros((*classes.pad.shape, marks.BLOCK), jnp.int32)
+    for bit, words in enumerate(classes.context):
+        context |= marks.unpack(words).astype(jnp.int32) << bit
+    return context
+
+
+def in_contexts(classes: Classes, rows: Bool[np.ndarray, " contexts"]) -> Words:
+    """Marks on the tokens where one of these contexts holds."""
+    nowhere = classes.pad & ~classes.pad
+    if rows.all():
+        return ~nowhere
+    found = nowhere
+    for row in np.flatnonzero(rows):
+        bits = (words if row >> bit & 1 else ~words for bit, words in enumerate(classes.context))
+        found |= functools.reduce(operator.and_, bits, ~nowhere)
+    return found
+
+
+def modulo(number: Array, divisor: Array) -> Array:
+    """`number % divisor` of numbers below 2^24, several times as fast: no processor divides integers in vectors."""
+    quotient = (number.astype(jnp.float32) / divisor.astype(jnp.float32)).astype(jnp.int32)
+    rest = number - quotient * divisor  # the quotient may be one off
+    return jnp.where(rest < 0, rest + divisor, jnp.where(rest >= divisor, rest - divisor, rest))

@@ -1,0 +1,178 @@
+"""Bits and first guesses of a split, against plain sums; and data that the grammar doesn't accept."""
+
+import dataclasses
+import itertools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from omnijax import testing
+from omnijax.config import Config, Target, Task
+from omnijax.data.corpus import Corpus
+from omnijax.errors import DataError
+from omnijax.experiment import load_experiment
+from omnijax.grammars import grammar_of
+from omnijax.likelihoods import bits_per_item, forms_of, writing_order
+from omnijax.model.transformer import Params, Transformer
+from omnijax.vocab.documents import Documents
+from omnijax.vocab.encode import encode
+from omnijax.vocab.ids import PrimaryIds
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
+TASKS = (
+    Task(("image", "text"), weights=(1.0, 5.0), random_order=(0.5, 0.0)),
+    Task(("text", "speech"), weights=(0.0, 1.0)),
+)
+TARGETS = (Target("text", 1, 7), Target("image", 1, 7), Target("speech", 1, 7))
+RECORDS = 6
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    config = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
+    return dataclasses.replace(
+        config,
+        batch=dataclasses.replace(config.batch, tasks=TASKS),
+        eval=dataclasses.replace(config.eval, targets=TARGETS, routes=(), rows=3),
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(config: Config) -> Corpus:
+    return testing.random_corpus(config.vocabulary, RECORDS, most_items=7)
+
+
+@pytest.fixture(scope="module")
+def model(config: Config) -> Transformer:
+    return Transformer(config.model, config.vocabulary.size)
+
+
+@pytest.fixture(scope="module")
+def params(model: Transformer) -> Params:
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: random.normal(scale=0.5, size=leaf.shape).astype(leaf.dtype), shapes)
+
+
+@pytest.fixture(scope="module")
+def found(config: Config, model: Transformer, params: Params, corpus: Corpus) -> dict:
+    return bits_per_item(config, model, params, corpus, RECORDS)
+
+
+def test_forms_are_those_of_the_tasks_in_every_order_that_they_have(config: Config, found: dict) -> None:
+    names = ["image", "text|image", "image, any order", "text|image, any order", "text", "speech|text"]
+    assert list(found) == names
+    always = dataclasses.replace(TASKS[0], random_order=(1.0, 0.0))
+    moved = Task(("image/moved", "text"), weights=(1.0, 1.0))
+    for tasks, expected in (((always,), [(True, False)]), ((moved, TASKS[0]), [(False, False), (True, False)])):
+        changed = dataclasses.replace(config, batch=dataclasses.replace(config.batch, tasks=tasks))
+        assert [form.shuffled for form in forms_of(changed)] == expected
+
+
+def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(
+    config: Config, model: Transformer, params: Params, corpus: Corpus, found: dict
+) -> None:
+    """One document at a time, token by token."""
+    v = config.vocabulary
+    kinds = ("general", "position", "digit_0", "digit_1", "digit_2")
+
+    @jax.jit
+    def forward(params: Params, tokens_bt: jax.Array) -> jax.Array:
+        positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
+        return model(params, tokens_bt, positions_bt, jnp.zeros_like(tokens_bt))
+
+    for form in forms_of(config):
+        documents = Documents.of(corpus.document(record, form.segments) for record in range(RECORDS))
+        rows = encode(v, documents, writing_order(documents, form, config.eval.seed)).split()
+        sums = [dict.fromkeys((*kinds, "items"), 0.0) for _ in form.segments]
+        wrong, count = ([dict.fromkeys(kinds, 0) for _ in form.segments] for _ in range(2))
+        for row in rows:
+            tokens = np.asarray(row.array)
+            padded = np.pad(tokens, (0, 80 - tokens.size))[None]  # of one shape, to be compiled once
+            logits = np.asarray(forward(params, jnp.asarray(padded))[0], np.float64)
+            bits = (np.log(np.exp(logits).sum(axis=1, keepdims=True)) - logits) / np.log(2)
+            segment, place = -1, 0
+            for at, token in enumerate(tokens.tolist()):
+                segment += token >= v.control_start and token != v.end
+                digit = v.digit_start <= token < v.aos
+                place = place + 1 if digit else 0
+                if digit:
+                    kind = f"digit_{place - 1}"
+                elif token < v.digit_start:
+                    kind = "general" if token < v.position_start else "position"
+                else:
+                    continue
+                sums[segment][kind] += bits[at - 1, token]
+                sums[segment]["items"] += kind in ("general", "position")
+                wrong[segment][kind] += int(np.argmax(logits[at - 1])) != token
+                count[segment][kind] += 1
+        for number in range(len(form.segments)):
+            entry, total = found[form.name(number)], sums[number]
+            items = total.pop("items")
+            assert entry["items"] == pytest.approx(items / RECORDS)
+            assert entry["raw"] == pytest.approx(sum(total.values()) / items, rel=1e-4)
+            assert entry["position"] == pytest.approx(total["position"] / items, rel=1e-4)
+            places = [total[kind] / items for kind in kinds[2:] if count[number][kind]]
+            assert entry["by_place"] == pytest.approx(places, rel=1e-4)
+            assert entry["errors"] == pytest.approx(
+                {kind: wrong[number][kind] / count[number][kind] for kind in kinds if count[number][kind]}
+            )
+            assert 0 <= entry["leak"] <= entry["raw"]
+
+
+def test_in_random_order_only_shuffled_segments_are(config: Config, corpus: Corpus) -> None:
+    _, form, _ = forms_of(config)
+    documents = Documents.of(corpus.document(record, form.segments) for record in range(RECORDS))
+    order = writing_order(documents, form, seed=0)
+    assert order is not None
+    ends = np.cumsum(documents.segment_items)
+    changed = []
+    for number, (start, end) in enumerate(zip(ends - documents.segment_items, ends, strict=True)):
+        assert sorted(order[start:end]) == list(range(start, end))
+        changed.append(order[start:end].tolist() != list(range(start, end)))
+        assert not (number % 2 and changed[-1])
+    assert any(changed)
+    assert (writing_order(documents, form, seed=0) == order).all()
+    assert (writing_order(documents, form, seed=1) != order).any()
+
+
+# ---------------------------------------------------------------------- the grammar of a configuration
+
+
+@pytest.mark.parametrize("order", ["raster", "any"])
+def test_the_grammar_accepts_the_documents_of_the_tasks_and_no_others(config: Config, corpus: Corpus, order) -> None:
+    grammar = grammar_of(config, order)
+    accepts = jax.jit(lambda tokens: grammar.accepts(PrimaryIds(tokens)))
+    names = ("text", "image", "speech")
+    forms = [form for length in (1, 2, 3) for form in itertools.permutations(names, length)]
+    encoded = encode(config.vocabulary, Documents.of(corpus.document(0, form) for form in forms)).split()
+    rows = np.zeros((len(forms), max(row.array.size for row in encoded)), np.int32)
+    for row, tokens in zip(rows, encoded, strict=True):
+        row[: tokens.array.size] = tokens.array
+    # After an image comes text, after text speech or the end, after speech the end; nothing begins with speech.
+    expected = {("text",), ("image", "text"), ("text", "speech"), ("image", "text", "speech")}
+    assert {form for form, accepted in zip(forms, accepts(jnp.asarray(rows)), strict=True) if accepted} == expected
+
+
+def test_a_record_that_the_grammar_does_not_accept_is_named(
+    config: Config, model: Transformer, params: Params, corpus: Corpus
+) -> None:
+    lengths = [len(ids) for ids in corpus.fragments["speech"][:RECORDS]]
+    most = sorted(lengths)[-2]
+    record = next(number for number, length in enumerate(lengths) if length > most)
+    targets = (*TARGETS[:2], Target("speech", 1, most))
+    strict = dataclasses.replace(
+        config,
+        eval=dataclasses.replace(config.eval, targets=targets),
+        batch=dataclasses.replace(config.batch, tasks=TASKS[1:]),
+    )
+    with pytest.raises(DataError) as caught:
+        bits_per_item(strict, model, params, corpus, RECORDS)
+    assert caught.value.field == f"record {record} as text → speech"
+    assert f"{lengths[record]} items of speech" in str(caught.value)
+    assert "max_items" in caught.value.fix
