@@ -276,7 +276,10 @@ def test_evaluation_gives_exact_bits(evaluated: dict) -> None:
     bits = evaluated["bits_per_item"]
     assert {"text", "image", "speech"} <= set(bits)
     for name, entry in bits.items():
-        assert all(np.isfinite(value).all() for value in entry.values()), name
+        errors = entry["errors"]
+        assert all(np.isfinite(value).all() for part, value in entry.items() if part != "errors"), name
+        assert errors
+        assert all(0 <= share <= 1 for share in errors.values()), name
         assert 0 < entry["renormalised"] <= entry["raw"], name
         assert entry["leak"] == pytest.approx(entry["raw"] - entry["renormalised"])
         assert entry["raw"] == pytest.approx(entry["digits"] + entry["position"], rel=1e-4), name

@@ -396,13 +396,12 @@ def test_positions_beyond_int32_are_out_of_range() -> None:
     )
     one, high = v.position_start + 1, v.position_start + 2**15
     tokens = [v.digit_start, v.position_start, one, v.digit_start, high, one + 1, v.digit_start, high, v.position_start]
-    check_decoder(v, pad([tokens]), 1)
-    error = np.asarray(decode(v, PrimaryIds(np.array(tokens))).error)
+    error = np.asarray(check_decoder(v, pad([tokens]), 1).error)[0]
     assert np.flatnonzero(error).tolist() == [5, 8]
     assert set(error[[5, 8]].tolist()) == {Error.POSITION_OUT_OF_RANGE}
 
 
-@pytest.mark.parametrize("tokens", [31, 32, 33, 1100])
+@pytest.mark.parametrize("tokens", [32, 1100])
 def test_streams_longer_than_words_of_marks(tokens: int) -> None:
     """Segments, runs and positions that reach over the ends of words of 32 tokens, and over those of words of words."""
     for name in ("typed grouped before fixed", "little, check, none"):

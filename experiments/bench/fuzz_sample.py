@@ -123,7 +123,8 @@ def wholes(way: Way, sampler: Sampler, params: object, rows: int, seed: int) -> 
 def passes(way: Way, tokens: np.ndarray) -> np.ndarray:
     """bool[rows]: a document that the checker accepts, that is read without an error, and written again the same."""
     v, target = way.vocabulary, way.target
-    rule = SegmentRule(target.name, target.min_items, target.max_items, then=("eos",) if v.end is not None else ())
+    after = (END,) * (v.end is not None) + ("text",) * (target.name == "text")  # the prompt is a text, too
+    rule = SegmentRule(target.name, target.min_items, target.max_items, then=after)
     accepted = jax.jit(Grammar(v, (rule,), order=target.order).accepts)(PrimaryIds(jnp.asarray(tokens)))
     reading = jax.device_get(decode(v, PrimaryIds(jnp.asarray(tokens))))
     good = np.asarray(accepted) & (reading.error == Error.NONE).all(axis=1)

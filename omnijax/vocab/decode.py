@@ -211,7 +211,8 @@ def _taken(v: Vocabulary, valid: Words, control: Words, position: Int[Array, "*b
     grouped = (*position.shape[:-2], tokens // group, group)
     nowhere = np.int32(2 * tokens)
     places = jnp.where(marks.unpack(valid), position, nowhere).reshape(grouped).min(axis=-1)
-    slots = marks.last(control).reshape(grouped)[..., 0] + places
+    (slots,) = marks.settle((marks.last(control).reshape(grouped)[..., 0] + places).astype(jnp.uint32))
+    slots = slots.astype(jnp.int32)
     small = jnp.int16 if tokens // group < 2**15 else jnp.int32
 
     def first_of(slots: Array) -> Array:
