@@ -16,6 +16,7 @@ from omnijax.model.flops import TRAINING, token_flops
 from omnijax.model.transformer import ROWS_MULTIPLE
 from omnijax.vocab.cost import Count, document_tokens, item_digits, item_tokens, rebased, segment_tokens, space_of
 from omnijax.vocab.radix import Base
+from omnijax.vocab.rules import LARGEST_BASE
 from omnijax.vocab.vocabulary import Vocabulary
 
 USUAL_BASES = (2, 3, 4, 8, 9, 10, 16, 17, 32, 36, 64, 100, 128, 256, 289, 512, 1000, 1024, 4096, 65536)
@@ -193,6 +194,8 @@ def parse_base(text: str) -> Base:
     except ValueError as error:
         rule = "a base is a whole number, or several with commas between them"
         raise ConfigError("--bases", text, rule, "write, for example, 17 or 64,64,4096") from error
+    if not all(2 <= radix <= LARGEST_BASE for radix in radices):
+        raise ConfigError("--bases", text, f"a radix is in 2 … {LARGEST_BASE}", "write, for example, 17 or 64,64,4096")
     return radices[0] if len(radices) == 1 else radices
 
 

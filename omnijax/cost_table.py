@@ -115,7 +115,7 @@ def _dominance(costs: Costs, spaces: list[str]) -> Iterator[str]:
             better.append(f"{cost.training_flops / own.training_flops:.2f} of the training FLOPs")
         yield f"Base {name_of(base)} dominates base {name_of(costs.chosen)}: {', '.join(better)}, and nothing is worse."
     if costs.chosen in costs.front:
-        yield f"No base dominates the chosen one, {name_of(costs.chosen)}."
+        yield f"No base dominates the chosen one, {name_of(costs.chosen)}: each is worse in something."
     front = ", ".join(map(name_of, costs.front))
     yield f"* Pareto front (tokens of an item, training FLOPs, softmax rows, logits): {front}."
 

@@ -116,13 +116,20 @@ class Generator:
             The fragments by position, known ones included.
 
         Raises:
-            ConfigError: the position of a fragment isn't written before it, so that the model can't choose it.
-            VocabularyError: positions that can't be.
+            ConfigError: the position of a fragment isn't written before it, so that the model can't choose it, or its
+                digits have no end of their own.
+            VocabularyError: a target without fragments, or positions that can't be.
         """
         vocabulary = self.config.vocabulary
         if vocabulary.position != "before":
             rule = "what is missing can be written only where its position comes first"
             raise ConfigError("vocabulary.position", vocabulary.position, rule, "train with position='before'")
+        if vocabulary.width != "fixed":
+            rule = "the last known fragment has no end before what follows it, and could get another digit"
+            raise ConfigError("vocabulary.width", vocabulary.width, rule, "train with width='fixed'")
+        vocabulary.space_index(target)
+        if not known:
+            return Generated([], np.zeros(0, bool), np.zeros(0, np.int32))
         wanted = dataclasses.replace(self._wanted(target, sample), order="any")
         parts = known_parts(vocabulary, wanted, known)
         prompts = _padded(parts)

@@ -23,6 +23,7 @@ class Opened(NamedTuple):
         attempts: how often it has been rejected.
         rejected: how many rejections the row has seen.
         start: tokens of the row where the first of it was drawn.
+        start_digits: how many digits it had there, forced ones.
         state: of the grammar there.
         logits: there.
     """
@@ -32,6 +33,7 @@ class Opened(NamedTuple):
     attempts: Int[Array, " b"]
     rejected: Int[Array, " b"]
     start: Int[Array, " b"]
+    start_digits: Int[Array, " b"]
     state: GrammarState
     logits: Float[Array, "b v"]
 
@@ -91,7 +93,7 @@ class Pen:
             under: what is written keeps to the grammar.
         """
         zero = jnp.zeros(logits.shape[0], jnp.int32)
-        opened = Opened(zero == 0, zero, zero, zero, zero, state, logits) if self.retries else None
+        opened = Opened(zero == 0, zero, zero, zero, zero, zero, state, logits) if self.retries else None
         tokens = jnp.full((zero.size, room), PAD, jnp.int32)
         if not under:
             return Rows(tokens, zero, zero > 0, None, None, None)
@@ -148,15 +150,19 @@ class Pen:
         assert legal is not None
         assert rows.state is not None
         first = ready & opened.fresh
-        here = (jnp.zeros_like(rows.length), rows.length, rows.state, logits.astype(opened.logits.dtype))
-        there = (opened.attempts, opened.start, opened.state, opened.logits)
-        attempts, start, state, logits = where(first, here, there)
-        fresh = opened.fresh & ~ready
-        opened = opened._replace(fresh=fresh, attempts=attempts, start=start, state=state, logits=logits)
+        here = {
+            "attempts": jnp.zeros_like(rows.length),
+            "start": rows.length,
+            "start_digits": opened.digits,
+            "state": rows.state,
+            "logits": logits.astype(opened.logits.dtype),
+        }
+        noted = where(first, here, {name: getattr(opened, name) for name in here})
+        opened = opened._replace(fresh=opened.fresh & ~ready, **noted)
         column = jnp.arange(v.size)[None, :]
         any_digit = (column >= v.digit_start) & (column < v.digit_start + v.check_base)
         of_fragment = (column >= v.position_start) & (column < v.aos)
-        again = (attempts > 0) & (rows.length == start)
+        again = (opened.attempts > 0) & (rows.length == opened.start)
         legal = jnp.where(self._at_check(opened)[:, None], any_digit, legal & (of_fragment | ~again[:, None]))
         return rows._replace(opened=opened), legal
 
@@ -170,7 +176,7 @@ class Pen:
         opened = opened._replace(
             attempts=opened.attempts + wrong,
             rejected=opened.rejected + wrong,
-            digits=jnp.where(wrong, 0, opened.digits),
+            digits=jnp.where(wrong, opened.start_digits, opened.digits),
         )
         return rows._replace(length=length, state=state, opened=opened), wrong
 

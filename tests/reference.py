@@ -72,13 +72,13 @@ def _vocabularies() -> dict[str, Vocabulary]:
         position="before",
         width="fixed",
     )
-    # No general tokens, a space that no marker opens, a control token that is no space.
+    # No general tokens, spaces that no marker opens, one with more digits, a control token that is no space.
     found["narrow"] = Vocabulary(
         general=0,
         positions=4,
         digits=5,
         base=5,
-        spaces=(Space("image", 26), Space("unmarked", 3)),
+        spaces=(Space("image", 26), Space("unmarked", 3), Space("wider", 130)),
         control=("text", "image"),
         position="before",
         width="fixed",

@@ -371,6 +371,21 @@ def test_drawing_again_where_the_check_digit_is_wrong_raises_the_share_of_right_
     assert expected[meant] == pytest.approx({0: 0.36, 1: 0.54, 3: 0.70}[retries], abs=0.02)
 
 
+@pytest.mark.parametrize("position", ["before", "after", "none"])
+def test_digits_that_are_forced_are_counted_again_after_a_rejection(position: str) -> None:
+    """With room to grow the first digit is always 0; as many rejections come, whether it is drawn or written."""
+    spaces = (Space("code", 25, capacity=125),)
+    v = dataclasses.replace(CHECKED, spaces=spaces, position=position)
+    rows, logits = 1000, jnp.zeros((12, v.size))
+    for skip in (True, False):
+        sampler = Sampler.of(Table(v.size), v, Target("code", 2, 2, SampleConfig(retries=9)), skip)
+        prompts = np.full((rows, 1), v.token("code"), np.int32)
+        drawn, rejected = sampler(logits, prompts, np.ones(rows, np.int32), jax.random.key(5))
+        assert read_generated(v, Target("code", 2, 2), np.asarray(drawn)).decodable.all()
+        mean = sum(0.8**k for k in range(1, 10))  # four of five check digits are wrong
+        assert float(rejected.mean()) / 2 == pytest.approx(mean, abs=0.35)
+
+
 def test_rejections_send_rows_back_to_where_the_fragment_began() -> None:
     """Logits follow from all tokens before: what comes out is as likely as what a slow sampler takes."""
     v = vocabulary_of(position="before", width="fixed", check_digit=True)
@@ -638,6 +653,12 @@ def test_what_can_not_be_completed_is_refused(config: Config, generator: Generat
     with pytest.raises(ConfigError) as caught:
         dataclasses.replace(generator, config=after).complete("image", [], key)
     assert caught.value.field == "vocabulary.position"
+    shortest = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, width="minimal"))
+    with pytest.raises(ConfigError, match="could get another digit"):
+        dataclasses.replace(generator, config=shortest).complete("image", [], key)
+    with pytest.raises(VocabularyError, match="text"):
+        generator.complete("text", [], key)
+    assert generator.complete("image", [], key).fragments == []
 
 
 def test_fragments_in_any_order_come_at_all_positions(config: Config) -> None:

@@ -333,3 +333,23 @@ def test_a_grown_space_changes_no_old_id() -> None:
         assert reference.encode(small, document) == reference.encode(large, document)
     encoded = [encode(v, reference.to_library(documents)).tokens.array for v in (small, large)]
     np.testing.assert_array_equal(*encoded)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"control": "eos"},
+        {"control": ["eos"]},
+        {"control": (1, 2)},
+        {"control": None},
+        {"spaces": [Space("a", 3)]},
+        {"spaces": Space("a", 3)},
+        {"spaces": ("a",)},
+        {"spaces": (Space(1, 9),)},  # type: ignore[arg-type]
+        {"general_names": ["x"] * 256},
+    ],
+    ids=str,
+)
+def test_what_is_no_tuple_of_its_kind_is_refused(changes: dict[str, Any]) -> None:
+    (field,) = changes
+    assert refused(**changes).field == f"vocabulary.{field}"

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 
+from omnijax.errors import VocabularyError
 from omnijax.vocab.documents import GENERAL, UNMARKED, Segment
 from omnijax.vocab.ids import Numbers
 from omnijax.vocab.radix import radices_of, width_of
@@ -25,7 +26,13 @@ def assemble(vocabulary: Vocabulary, reading: Reading) -> list[list[list[Segment
     Args:
         vocabulary: that the streams are of.
         reading: of `decode`, with one leading dimension.
+
+    Raises:
+        VocabularyError: it has another number of dimensions.
     """
+    if reading.kind.ndim != 2:
+        rule, fix = "must have one leading dimension", "decode rows: PrimaryIds(tokens[None]) for a single stream"
+        raise VocabularyError("reading", tuple(reading.kind.shape), rule, fix)
     host = jax.device_get(reading)
     rows = range(len(host.kind))
     return [_stream(vocabulary, jax.tree.map(operator.itemgetter(row), host)) for row in rows]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.documents import GENERAL, UNMARKED, Documents
-from omnijax.vocab.numbers import below, blocks, to_ints
+from omnijax.vocab.numbers import below, blocks, check_form, to_ints
 from omnijax.vocab.vocabulary import END, Vocabulary
 
 
@@ -15,9 +15,18 @@ def check_segments(vocabulary: Vocabulary, documents: Documents) -> None:
     """Holds documents and their markers against the vocabulary.
 
     Raises:
-        VocabularyError: a document without segments, a marker that is none, a later segment without one, or a segment
-            that would leave no trace.
+        VocabularyError: parts that don't fit together, a document without segments, a marker that is none, a later
+            segment without one, or a segment that would leave no trace.
     """
+    counts = (len(documents.spaces), len(documents.ids), int(documents.segment_items.sum()))
+    if len(set(counts)) > 1 or (documents.segment_items < 0).any():
+        rule = "spaces, ids and the items of all segments must be as many"
+        raise VocabularyError("documents", counts, rule, "give each item its space and its id")
+    segments = (documents.segment_items.size, documents.segment_markers.size, int(documents.document_segments.sum()))
+    if len(set(segments)) > 1:
+        rule = "there must be as many markers as segments, and these in the documents"
+        raise VocabularyError("documents", segments, rule, "build them with Documents.of")
+    check_form(documents.ids, "ids")
     if (documents.document_segments < 1).any():
         raise VocabularyError("document_segments", 0, "a document has at least one segment", "drop the empty document")
     markers = documents.segment_markers
@@ -107,6 +116,7 @@ def check_order(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.
     if order.shape != (items,) or not np.issubdtype(order.dtype, np.integer):
         rule = f"must be the whole numbers 0 … {items - 1}, one for each item"
         raise VocabularyError("order", f"{order.dtype}{list(order.shape)}", rule, "give int64[items]")
+    order = order.astype(np.int64)  # differences of unsigned numbers have no sign
     segment_of = np.repeat(np.arange(documents.segment_items.size), documents.segment_items)
     there = (order >= 0) & (order < items)
     wrong = ~there | (segment_of[np.where(there, order, 0)] != segment_of)

@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from omnijax.errors import VocabularyError
 from omnijax.vocab import marks
-from omnijax.vocab.ids import PrimaryIds, expect
+from omnijax.vocab.ids import PrimaryIds, token_array
 from omnijax.vocab.marks import Words
 from omnijax.vocab.reading import Error as Error
 from omnijax.vocab.reading import Kind as Kind
@@ -38,13 +37,7 @@ def decode(vocabulary: Vocabulary, ids: PrimaryIds) -> Reading:
     Raises:
         VocabularyError: these are no primary ids, or not whole numbers.
     """
-    tokens = expect(PrimaryIds, ids, "ids").array
-    if not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise VocabularyError("tokens", tokens.dtype, "tokens must be whole numbers", "convert them before decoding")
-    if tokens.dtype.itemsize >= 4 and tokens.dtype != jnp.int32:  # must not wrap around to a token
-        module = np if isinstance(tokens, np.ndarray) else jnp
-        tokens = module.where((tokens >= 0) & (tokens < vocabulary.size), tokens, vocabulary.size)
-    return _decode(vocabulary, jnp.asarray(tokens.astype(np.int32)))
+    return _decode(vocabulary, token_array(ids, vocabulary.size))
 
 
 @functools.partial(jax.jit, static_argnums=0)

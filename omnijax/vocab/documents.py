@@ -84,9 +84,13 @@ class Documents:
         """The flat form of a list of documents. Where one segment has ids in limbs, all of them get limbs.
 
         Raises:
-            VocabularyError: ids are not whole numbers, or negative among others in limbs.
+            VocabularyError: these are no documents; ids are not whole numbers, or negative among others in limbs.
         """
         documents = list(documents)
+        for part in documents:
+            if not isinstance(part, Sequence) or not all(isinstance(segment, Segment) for segment in part):
+                rule = "must be a list of segments"
+                raise VocabularyError("document", type(part).__name__, rule, "give a list of documents: [[segment, …]]")
         segments = [segment for document in documents for segment in document]
         empty = np.zeros(0, np.int64)
         return cls(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from omnijax.errors import VocabularyError
 from omnijax.vocab.checks import check_items, check_order, check_segments
 from omnijax.vocab.documents import GENERAL, UNMARKED, Documents
 from omnijax.vocab.ids import PrimaryIds
@@ -53,9 +54,13 @@ def encode(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64
             still say where fragments belong. General tokens keep their order. As they stand, if it is left out.
 
     Raises:
-        VocabularyError: an id outside its space, more items than positions, an item that can't stand there, or an
-            order that can't be undone.
+        VocabularyError: no `Documents`, an id outside its space, more items than positions, an item that can't stand
+            there, or an order that can't be undone.
     """
+    given: object = documents
+    if not isinstance(given, Documents):
+        rule = "must be Documents"
+        raise VocabularyError("documents", type(given).__name__, rule, "write Documents.of([[segment, …], …])")
     check_segments(vocabulary, documents)
     contexts = np.append(vocabulary.contexts.of_control, 0)[documents.segment_markers]  # UNMARKED is -1: the last row
     check_items(vocabulary, documents, contexts)

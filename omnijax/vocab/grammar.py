@@ -342,6 +342,8 @@ def _at(table: NDArray[Any], row: Int[Array, " b"]) -> Array:
 
 def _streams(tokens: PrimaryIds) -> Int[Array, "t b"]:
     array = expect(PrimaryIds, tokens, "tokens").array
+    if array.ndim != 2:
+        raise VocabularyError("tokens", tuple(array.shape), "must be int[rows, tokens]", "use tokens[None] for one row")
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise VocabularyError("tokens", array.dtype, "tokens must be whole numbers", "convert them first")
     if array.dtype.itemsize > 4:  # must not wrap around to a token

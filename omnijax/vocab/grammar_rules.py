@@ -73,6 +73,11 @@ def check_rules(
         VocabularyError: names the rule.
     """
     v = vocabulary
+    given: tuple[tuple[str, object], ...] = (("rules", rules), ("start", start or ()))
+    for field, value in given:
+        if not isinstance(value, tuple):
+            rule = "must be a tuple, so that the grammar can be a key"
+            raise VocabularyError(field, value, rule, "a tuple of one needs a comma")
     if order not in ("raster", "any"):
         raise VocabularyError("order", order, "must be one of raster, any", "choose one")
     if order == "any" and v.position == "none":

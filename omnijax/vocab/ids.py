@@ -10,7 +10,9 @@ import dataclasses
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
@@ -74,6 +76,21 @@ class Digits:
     radices: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
 
+def token_array(ids: PrimaryIds, size: int) -> Array:
+    """int32[..., tokens] of primary ids; what is no token becomes `size`, whatever integers they were.
+
+    Raises:
+        VocabularyError: these are no primary ids, or not whole numbers.
+    """
+    tokens = expect(PrimaryIds, ids, "ids").array
+    if not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise VocabularyError("tokens", tokens.dtype, "tokens must be whole numbers", "convert them before decoding")
+    if tokens.dtype.itemsize >= 4 and tokens.dtype != jnp.int32:  # must not wrap around to a token
+        module = np if isinstance(tokens, np.ndarray) else jnp
+        tokens = module.where((tokens >= 0) & (tokens < size), tokens, size)
+    return jnp.asarray(tokens.astype(np.int32))
+
+
 Kind = TypeVar("Kind", PrimaryIds, SecondaryIds, GeneralIds, Digits)
 
 
@@ -83,6 +100,9 @@ def expect(kind: type[Kind], value: object, field: str) -> Kind:
     Raises:
         VocabularyError: it is another kind of numbers, or an array that doesn't say what it is.
     """
+    if isinstance(value, PrimaryIds) and not hasattr(value.array, "dtype"):
+        given = type(value.array).__name__
+        raise VocabularyError(field, given, "PrimaryIds hold an array, NumPy's or JAX's", "use np.asarray")
     if not isinstance(value, kind):
         given = type(value).__name__
         rule = f"must be {kind.__name__}; {given} may count something else"

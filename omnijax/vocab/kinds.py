@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from omnijax.vocab import marks
-from omnijax.vocab.ids import PrimaryIds, expect
+from omnijax.vocab.ids import PrimaryIds, token_array
 from omnijax.vocab.shapes import classify, context_of, modulo
 from omnijax.vocab.values import look_up
 from omnijax.vocab.vocabulary import PAD, Vocabulary
@@ -26,8 +26,8 @@ def token_kinds(vocabulary: Vocabulary, tokens: PrimaryIds) -> Int[Array, "*b t"
 
     Runs of digits longer than any id count at the last place.
     """
-    v, array = vocabulary, expect(PrimaryIds, tokens, "tokens").array
-    blocks = marks.into_blocks(jnp.asarray(array), PAD)
+    v, array = vocabulary, token_array(tokens, vocabulary.size)
+    blocks = marks.into_blocks(array, PAD)
     classes = classify(v, blocks)
     index, others = marks.token_index(classes.digit), ~classes.digit
     place, left = index - marks.last(others) - 1, marks.following(others) - index - 1

@@ -29,7 +29,7 @@ def digits_of(ids: SecondaryIds, radices: tuple[int, ...]) -> Digits:
     Raises:
         VocabularyError: an id that these places can't write, or something else than secondary ids.
     """
-    numbers = expect(SecondaryIds, ids, "ids").numbers
+    numbers = check_form(expect(SecondaryIds, ids, "ids").numbers, "ids")
     if not below(numbers, math.prod(radices)).all():
         rule = f"digits in radices {radices} write ids below {math.prod(radices)}"
         raise VocabularyError("radices", radices, rule, "add places")
@@ -44,11 +44,26 @@ def ids_of(space: str, digits: Digits) -> SecondaryIds:
     """
     given = expect(Digits, digits, "digits")
     array = np.asarray(given.array)
+    if not np.issubdtype(array.dtype, np.integer) or array.ndim != 2 or array.shape[1] != len(given.radices):
+        rule = f"must be whole numbers [items, {len(given.radices)}]"
+        raise VocabularyError("digits", f"{array.dtype}{list(array.shape)}", rule, "one digit for each radix")
     wrong = (array < 0) | (array >= np.array(given.radices))
     if wrong.any():
         rule = f"digits are below their radices {given.radices}"
         raise VocabularyError("digits", int(array[wrong][0]), rule, "give digits, not tokens")
     return SecondaryIds(space, from_digits(array, given.radices))
+
+
+def check_form(numbers: Numbers, field: str) -> Numbers:
+    """The numbers, if they are `Numbers`.
+
+    Raises:
+        VocabularyError: another dtype, or another number of dimensions.
+    """
+    if (numbers.dtype.name, numbers.ndim) not in (("int64", 1), ("uint32", 2)) or 0 in numbers.shape[1:]:
+        rule = "must be int64[items], or uint32[items, limbs]"
+        raise VocabularyError(field, f"{numbers.dtype}{list(numbers.shape)}", rule, "convert them")
+    return numbers
 
 
 def to_digits(numbers: Numbers, radices: tuple[int, ...]) -> NDArray[np.int32]:
@@ -156,7 +171,13 @@ def limbs_of_bytes(raw: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """uint32[items, limbs] of lossless fragments, uint8[items, bytes]: the first byte is the most significant.
 
     A 2×2 RGB patch is 12 bytes, 3 limbs. In base 256 its digits are the bytes themselves, in their order.
+
+    Raises:
+        VocabularyError: these are no bytes, or not in two dimensions.
     """
+    if raw.dtype != np.uint8 or raw.ndim != 2:
+        rule, fix = "must be uint8[items, bytes]", "convert it, or reshape it: x.reshape(len(x), -1)"
+        raise VocabularyError("raw", f"{raw.dtype}{list(raw.shape)}", rule, fix)
     pad = -raw.shape[1] % 4
     whole = np.concatenate([np.zeros((len(raw), pad), np.uint8), raw], axis=1) if pad else np.ascontiguousarray(raw)
     return whole.view(">u4")[:, ::-1].astype(np.uint32)

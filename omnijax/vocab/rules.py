@@ -27,6 +27,15 @@ def check_parts(vocabulary: Vocabulary) -> None:
         if not holds:
             raise VocabularyError(f"vocabulary.{field}", getattr(vocabulary, field), rule, fix)
 
+    for field in ("spaces", "control", "general_names"):
+        rule, fix = "must be a tuple, so that the vocabulary can be a key", "a tuple of one needs a comma: ('eos',)"
+        require(isinstance(getattr(vocabulary, field), tuple), field, rule, fix)
+    for field in ("control", "general_names"):
+        named = all(isinstance(name, str) for name in getattr(vocabulary, field))
+        require(named, field, "names are texts", "write them in quotes")
+    spaces = [getattr(space, "name", None) for space in vocabulary.spaces]
+    rule = "each is a Space with a name"
+    require(all(isinstance(name, str) for name in spaces), "spaces", rule, "write Space('image', 100)")
     for field, choices in (
         ("layout", ("grouped", "inline")),
         ("position", ("after", "before", "none")),
@@ -51,13 +60,9 @@ def check_parts(vocabulary: Vocabulary) -> None:
         f"one for each of {vocabulary.general}",
         "name all or none",
     )
-    spaces = [space.name for space in vocabulary.spaces]
-    require(
-        len(spaces) > 0 and all(_whole(space.size) and space.size >= 1 for space in vocabulary.spaces),
-        "spaces",
-        "at least one, each with a whole number ≥ 1 of fragments",
-        "add fragments",
-    )
+    rule = "at least one, each with a whole number ≥ 1 of fragments"
+    sized = all(_whole(space.size) and space.size >= 1 for space in vocabulary.spaces)
+    require(len(spaces) > 0 and sized, "spaces", rule, "add fragments; a size is a plain int")
     require(len(set(spaces)) == len(spaces), "spaces", "names must differ", "rename one")
     for space in vocabulary.spaces:
         where = f"vocabulary.spaces.{space.name}.capacity"

@@ -188,7 +188,7 @@ def in_contexts(classes: Classes, rows: Bool[np.ndarray, " contexts"]) -> Words:
     if rows.all():
         return ~nowhere
     found = nowhere
-    for row in np.flatnonzero(rows):
+    for row in np.flatnonzero(rows[: 1 << len(classes.context)]):  # no marker opens those behind
         bits = (words if row >> bit & 1 else ~words for bit, words in enumerate(classes.context))
         found |= functools.reduce(operator.and_, bits, ~nowhere)
     return found

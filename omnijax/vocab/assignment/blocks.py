@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.ids import Numbers
-from omnijax.vocab.numbers import below, blocks, to_int64, to_ints, to_limbs
+from omnijax.vocab.numbers import below, blocks, check_form, to_int64, to_ints, to_limbs
 
 WIDTH = 16
 """Words that an assignment keeps of a number while it reckons, about."""
@@ -21,10 +21,7 @@ def in_blocks(function: Callable[[Numbers], Numbers], numbers: Numbers, size: in
     Raises:
         VocabularyError: a number isn't in 0 … size - 1, or they are no `Numbers`.
     """
-    if (numbers.dtype.name, numbers.ndim) not in (("int64", 1), ("uint32", 2)):
-        rule = "must be int64[items], or uint32[items, limbs]"
-        raise VocabularyError("ids", f"{numbers.dtype}{list(numbers.shape)}", rule, "convert them")
-    result = np.empty_like(numbers)
+    result = np.empty_like(check_form(numbers, "ids"))
     for part in blocks(len(numbers), WIDTH):
         block = numbers[part]
         inside = below(block, size)

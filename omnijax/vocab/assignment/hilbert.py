@@ -37,14 +37,14 @@ class Hilbert:
         VocabularyError: no sides, or one out of its bounds.
     """
 
-    kind: Literal["hilbert"] = "hilbert"
+    kind: Literal["hilbert"] = dataclasses.field(default="hilbert", kw_only=True)
     sides: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         sides = self.sides
         whole = isinstance(sides, tuple) and all(type(side) is int and 2 <= side <= 2**16 for side in sides)
         if self.kind != "hilbert" or not whole or not sides:
-            rule = "must be one whole number in 2 … 65536 for each coordinate"
+            rule = "must be a tuple, one whole number in 2 … 65536 for each coordinate"
             raise VocabularyError("assignment.sides", sides, rule, "for example (17,) * 4 for 4 pixels of 17 levels")
 
     def check(self, size: int, radices: tuple[int, ...]) -> None:

@@ -39,7 +39,7 @@ class Random:
         VocabularyError: another key.
     """
 
-    kind: Literal["random"] = "random"
+    kind: Literal["random"] = dataclasses.field(default="random", kw_only=True)
     key: int = 0
 
     def __post_init__(self) -> None:
