@@ -43,6 +43,9 @@ class Generated(NamedTuple):
     rejected: Int[np.ndarray, " n"]
 
 
+NOTHING = Generated([], np.zeros(0, bool), np.zeros(0, np.int32))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
     """Generates with one set of parameters.
@@ -91,6 +94,8 @@ class Generator:
             sample: how tokens are drawn, instead of as the target says.
         """
         wanted = self._wanted(target, sample)
+        if not len(fragments):
+            return NOTHING
         prompts = prompt(self.config.vocabulary, source, fragments, target)
         drawn, rejected = self._draw(wanted, *prompts, key)
         return read_generated(self.config.vocabulary, wanted, drawn, rejected)
@@ -129,7 +134,7 @@ class Generator:
             raise ConfigError("vocabulary.width", vocabulary.width, rule, "train with width='fixed'")
         vocabulary.space_index(target)
         if not known:
-            return Generated([], np.zeros(0, bool), np.zeros(0, np.int32))
+            return NOTHING
         wanted = dataclasses.replace(self._wanted(target, sample), order="any")
         parts = known_parts(vocabulary, wanted, known)
         prompts = _padded(parts)
@@ -190,6 +195,9 @@ def known_parts(vocabulary: Vocabulary, target: Target, known: Known) -> list[In
     segments: list[Segment] = []
     orders = []
     for places, ids in known:
+        if not np.issubdtype(places.dtype, np.integer):
+            raise VocabularyError("known", places.dtype, "positions are whole numbers", "convert them")
+        places = places.astype(np.int64)
         outside = (places < 1) | (places > target.max_items)
         if outside.any() or np.unique(places).size != places.size or len(places) != len(ids):
             rule = f"one fragment for each of some of the positions 1 … {target.max_items}"

@@ -57,6 +57,8 @@ WRONG: dict[str, Callable[[], object]] = {
     "float ids": lambda: encode(V, whole(1, np.array([5.7]), [1])),
     "ids of another width": lambda: encode(V, whole(2, np.array([1, 2], np.int32), [2])),
     "general tokens out of order": lambda: encode(V, Documents.of([[GENERAL]]), np.array([2, 1, 0], np.uint32)),  # type: ignore[arg-type]
+    "an id without a dimension": lambda: Segment.of(V, "x", SecondaryIds("a", np.array(3))),
+    "ids without limbs": lambda: Documents.of([[Segment(0, np.zeros(2, np.int32), np.zeros((2, 0), np.uint32))]]),
     "a list of tokens": lambda: decode(V, PrimaryIds([1, 2, 3])),
     "float tokens": lambda: token_kinds(V, PrimaryIds(jnp.array([[1.5]]))),
     "a reading of one stream": lambda: assemble(V, decode(V, PrimaryIds(ROW))),

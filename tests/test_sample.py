@@ -659,6 +659,10 @@ def test_what_can_not_be_completed_is_refused(config: Config, generator: Generat
     with pytest.raises(VocabularyError, match="text"):
         generator.complete("text", [], key)
     assert generator.complete("image", [], key).fragments == []
+    assert generator.generate("text", [], "image", key).fragments == []
+    assert generator.along(("text", "image"), [], key).fragments == []
+    with pytest.raises(VocabularyError, match="whole numbers"):
+        generator.complete("image", [(np.array([1.0]), np.array([2]))], key)
 
 
 def test_fragments_in_any_order_come_at_all_positions(config: Config) -> None:

@@ -100,8 +100,9 @@ def seconds(function: Callable[[jax.Array], Any], tokens: jax.Array, repeats: in
 
 
 def rows(shapes: tuple[int, ...] = (64, 1024), rounds: int = 9) -> Iterator[Row]:
-    """Measures each vocabulary at each number of streams; runs of the pass and of the decoder take turns."""
+    """Measures each vocabulary at each number of streams."""
     one_pass = jax.jit(lambda tokens: tokens + 1)
+    yield from floors(one_pass, shapes, rounds)
     for name, v in vocabularies().items():
 
         def read(tokens: jax.Array, v: Vocabulary = v) -> Any:
@@ -111,14 +112,36 @@ def rows(shapes: tuple[int, ...] = (64, 1024), rounds: int = 9) -> Iterator[Row]
             tokens = streams(v, batch)
             arrays = len(jax.tree.leaves(jax.block_until_ready(read(tokens))))
             jax.block_until_ready(one_pass(tokens))
-            passes, reads = [], []
-            for _ in range(rounds):
-                passes += seconds(one_pass, tokens, 5)
-                reads += seconds(read, tokens, 2)
-            low, middle, high = np.percentile(reads, [25, 50, 75])
-            ratio = middle / np.median(passes) / arrays
             what = f"{name} [{batch}, {TOKENS}], {arrays} arrays"
-            yield Row(what, tokens.size / middle / 1e6, (high - low) / 2 / middle, float(ratio), f"≤ {MOST}")
+            yield compare(what, one_pass, read, tokens, arrays, rounds, f"≤ {MOST}")
+
+
+def floors(one_pass: Callable[[jax.Array], Any], shapes: tuple[int, ...], rounds: int) -> Iterator[Row]:
+    """What it costs to write six arrays and nothing else: several large results are memory that is new each time."""
+    six = jax.jit(lambda tokens: tuple(tokens + k for k in range(6)))
+    for batch in shapes:
+        tokens = jnp.zeros((batch, TOKENS), jnp.int32)
+        jax.block_until_ready((one_pass(tokens), six(tokens)))
+        yield compare(f"writing alone [{batch}, {TOKENS}], 6 arrays", one_pass, six, tokens, 6, rounds, "the floor")
+
+
+def compare(
+    what: str,
+    one_pass: Callable[[jax.Array], Any],
+    read: Callable[[jax.Array], Any],
+    tokens: jax.Array,
+    arrays: int,
+    rounds: int,
+    demand: str,
+) -> Row:
+    """Runs of the pass and of another function take turns."""
+    passes, reads = [], []
+    for _ in range(rounds):
+        passes += seconds(one_pass, tokens, 5)
+        reads += seconds(read, tokens, 2)
+    low, middle, high = np.percentile(reads, [25, 50, 75])
+    ratio = middle / np.median(passes) / arrays
+    return Row(what, tokens.size / middle / 1e6, (high - low) / 2 / middle, float(ratio), demand)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,9 @@ class Segment:
         else:
             fragments = expect(SecondaryIds, ids, "ids")
             space, numbers = vocabulary.space_index(fragments.space), np.asarray(fragments.numbers)
+        if numbers.ndim not in (1, 2):
+            rule = "must be int64[items], or uint32[items, limbs]"
+            raise VocabularyError("ids", f"{numbers.dtype}{list(numbers.shape)}", rule, "convert them")
         return cls(opener, np.full(len(numbers), space, np.int32), numbers)
 
     def __eq__(self, other: object) -> bool:
@@ -115,13 +118,15 @@ class Documents:
 def _concatenate(parts: list[Numbers]) -> Numbers:
     """The ids of all segments in one form, which is limbs if any of them has limbs."""
     for part in parts:
-        if part.size and not (np.issubdtype(part.dtype, np.integer) if part.ndim == 1 else part.dtype == np.uint32):
+        whole = part.ndim == 1 and (np.issubdtype(part.dtype, np.integer) or part.size == 0)
+        limbs = part.ndim == 2 and part.dtype == np.uint32 and part.shape[1] > 0
+        if not (whole or limbs):
             rule = "ids must be whole numbers, in one dimension or as uint32[items, limbs]"
-            raise VocabularyError("ids", part.dtype, rule, "convert them before encoding")
-    limbs = max((part.shape[1] for part in parts if part.ndim == 2), default=0)
-    if limbs == 0:
+            raise VocabularyError("ids", f"{part.dtype}{list(part.shape)}", rule, "convert them before encoding")
+    most = max((part.shape[1] for part in parts if part.ndim == 2), default=0)
+    if most == 0:
         return np.concatenate([np.zeros(0, np.int64), *(part.astype(np.int64, copy=False) for part in parts)])
     for part in parts:
         if part.ndim == 1 and (part < 0).any():
             raise VocabularyError("ids", int(part.min()), "ids are 0 or more", "check the modality that made it")
-    return np.concatenate([to_limbs(part, max(2, limbs)) for part in parts])
+    return np.concatenate([to_limbs(part, max(2, most)) for part in parts])

@@ -267,7 +267,7 @@ class Grammar:
 
     def masks(self, tokens: PrimaryIds) -> Bool[Array, "b t v"]:
         """The legal tokens at each position of legal documents, given what stands before it."""
-        _, masks = self.read(self.start_state(tokens.shape[0]), tokens)
+        _, masks = self.read(self.start_state(_streams(tokens).shape[1]), tokens)
         return masks
 
     def read(self, state: GrammarState, tokens: PrimaryIds) -> tuple[GrammarState, Bool[Array, "b t v"]]:
