@@ -490,7 +490,7 @@ def test_ids_that_are_no_whole_numbers_are_refused(ids: np.ndarray) -> None:
     with pytest.raises(VocabularyError) as caught:
         library.Documents.of([[library.Segment.of(GROUPED, "image", SecondaryIds("image", ids))]])
     assert caught.value.field == "ids"
-    assert caught.value.value == ids.dtype
+    assert caught.value.value == f"{ids.dtype}{list(ids.shape)}"
 
 
 def test_ids_that_int64_cannot_hold_are_refused() -> None:
