@@ -7,7 +7,7 @@ the same tokens. The share of what it samples without the grammar that would pas
 
     python experiments/bench/fuzz_sample.py --samples 100000
 
-About ten minutes on 2 CPU cores, most of it compiling. Exits with 1 if a sample fails.
+About fifteen minutes on 2 CPU cores, most of it compiling. Exits with 1 if a sample fails.
 """
 
 from __future__ import annotations
