@@ -18,7 +18,6 @@ from omnijax.config import (
     Config,
     DataConfig,
     EvalConfig,
-    ModelConfig,
     OptimConfig,
     Route,
     SampleConfig,
@@ -26,6 +25,7 @@ from omnijax.config import (
     Task,
     TrainConfig,
 )
+from omnijax.sizes import SIZES
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 LEVELS, CODES = 17, 289
@@ -56,7 +56,7 @@ def get_config() -> Config:
         vocabulary=vocabulary,
         data=DataConfig(),
         batch=BatchConfig(tasks, rows=24, row_length=96),
-        model=ModelConfig(depth=4, width=128, heads=4, kv_heads=2, head_size=32, mlp_width=320, unroll=4),
+        model=SIZES["nano"].model,
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=200),
         train=TrainConfig(steps=2000, checkpoint_every=400),
         eval=EvalConfig(

@@ -110,8 +110,13 @@ class ModelConfig:
     """Share of the residual updates that is dropped in training."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of activations and matrix products; parameters are float32."""
-    remat: Literal["none", "layer"] = "none"
-    """`layer`: keep only the input of each layer for the backward pass and compute the rest again."""
+    attention: Literal["auto", "reference", "blocks", "cudnn", "splash"] = "auto"
+    """How training attends: `reference` in whole matrices; `blocks` over causal blocks of queries, on any platform;
+    `cudnn` on NVIDIA GPUs and `splash` on TPUs fused, which never writes the scores; `auto` what the platform has."""
+    remat: Literal["none", "dots", "attention", "full"] = "none"
+    """What the forward pass keeps of a layer for the backward pass, which computes the rest again: `none` computes
+    nothing again, `dots` keeps the results of matrix products with parameters, `attention` what attention gave,
+    `full` the layer's input alone."""
     unroll: int = 1
     """Layers in one iteration of the scan over layers; `depth` unrolls it, which is faster for small models on CPU."""
 
@@ -133,15 +138,27 @@ class OptimConfig:
     """Largest global norm of a gradient."""
     accumulate: int = 1
     """Micro-batches in a step; the rows of a batch are divided among them."""
+    moments: Literal["float32", "bfloat16", "factored"] = "float32"
+    """How Adam's moments are kept: `bfloat16` the first one in half the bytes; `factored` also the second one of each
+    matrix as the means of its rows and columns (Adafactor, arXiv:1804.04235 §3), a few thousandths of the bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis of the mesh; one of them may be -1: all that are left."""
+    """Devices along each axis of the mesh, in one slice; one of them may be -1: all that are left.
+
+    Several slices (TPUs without a fast network between them) are further rows along `data`, so that between them only
+    gradients cross, and the same experiment runs on any number of them.
+    """
 
     data: int = -1
+    """Copies of the model, each with rows of its own."""
     fsdp: int = 1
+    """Parts that parameters and moments are kept in; each of them has rows of its own, too."""
+    context: int = 1
+    """Parts that the tokens of a row are split in."""
     tensor: int = 1
+    """Parts that heads and hidden units are split in."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import tyro
 
 from omnijax.config import Config
 from omnijax.errors import ConfigError
+from omnijax.sizes import resized
 
 
 def load_experiment(path: Path) -> Config:
@@ -37,11 +38,16 @@ def load_experiment(path: Path) -> Config:
 
 
 def override(config: Config, arguments: Sequence[str]) -> Config:
-    """The configuration with knobs set from a command line, as in `--model.depth 6`.
+    """The configuration with knobs set from a command line, as in `--size base --model.depth 6`.
+
+    A size comes first, wherever it stands, so that single knobs override it.
 
     Raises:
         ConfigError: a knob that doesn't exist (with the nearest that does), or a value of another type.
     """
+    sizes, arguments = _split_sizes(arguments)
+    for size in sizes:
+        config = resized(config, size)
     if not arguments:
         return config
     names = [name for name, _ in _knobs(config)]
@@ -59,6 +65,20 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
         said = complaint.getvalue().split("Error parsing ")[-1].split("\n")[0].strip(" │|")
         rule = f"it must fit the type of the knob ({said})"
         raise ConfigError("override", " ".join(arguments), rule, "see --knobs for the values as they are") from error
+
+
+def _split_sizes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The values of `--size`, and the other arguments."""
+    sizes, others, left = [], [], list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument.startswith("--size="):
+            sizes.append(argument.removeprefix("--size="))
+        elif argument == "--size":
+            sizes.append(left.pop(0) if left else "")
+        else:
+            others.append(argument)
+    return sizes, others
 
 
 def explain_knobs(config: Config) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from omnijax.vocab.ids import PrimaryIds
-from omnijax.vocab.kinds import kind_names, token_kinds
+from omnijax.vocab.kinds import token_kinds
 from omnijax.vocab.vocabulary import Vocabulary
 
 
@@ -31,25 +31,38 @@ class LossParts(NamedTuple):
     kind_count: Float[Array, " k"]
 
 
+def target_kinds(
+    vocabulary: Vocabulary, tokens_bt: Int[Array, "b t"], targets_bt: Int[Array, "b t"]
+) -> Int[Array, "b t"]:
+    """Index into `kind_names` of each target of whole rows."""
+    # The marker of a document is never a target, so kinds are read off the whole row.
+    row_bt = jnp.concatenate([tokens_bt, targets_bt[:, -1:]], axis=1)
+    return token_kinds(vocabulary, PrimaryIds(row_bt))[:, 1:]
+
+
 def next_token_loss(
-    vocabulary: Vocabulary,
     logits_btv: Float[Array, "b t v"],
-    tokens_bt: Int[Array, "b t"],
     targets_bt: Int[Array, "b t"],
     weights_bt: Float[Array, "b t"],
+    kinds_bt: Int[Array, "b t"],
+    kinds: int,
 ) -> LossParts:
     """Cross-entropy of each target under the logits at the token before it; log-sum-exp in float32.
 
     Targets of weight 0 count nowhere.
+
+    Args:
+        logits_btv: of the model, in any float dtype.
+        targets_bt: the tokens that follow.
+        weights_bt: of each in the loss.
+        kinds_bt: of `target_kinds`.
+        kinds: how many there are.
     """
     logits_btv = logits_btv.astype(jnp.float32)
     chosen_bt = jnp.take_along_axis(logits_btv, targets_bt[..., None], axis=-1)[..., 0]
     nats_bt = jax.nn.logsumexp(logits_btv, axis=-1) - chosen_bt
     correct_bt = jnp.argmax(logits_btv, axis=-1) == targets_bt
-    # The marker of a document is never a target, so kinds are read off the whole row.
-    row_bt = jnp.concatenate([tokens_bt, targets_bt[:, -1:]], axis=1)
-    kinds_bt = token_kinds(vocabulary, PrimaryIds(row_bt))[:, 1:]
-    kinds_btk = jax.nn.one_hot(kinds_bt, len(kind_names(vocabulary))) * (weights_bt > 0)[..., None]
+    kinds_btk = jax.nn.one_hot(kinds_bt, kinds) * (weights_bt > 0)[..., None]
     return LossParts(
         jnp.sum(nats_bt * weights_bt),
         jnp.sum(weights_bt),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from omnijax.config import OptimConfig
@@ -31,11 +32,16 @@ def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """The whole chain; gradients are clipped before the moments see them."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            schedule(config, steps),
-            b1=config.beta1,
-            b2=config.beta2,
-            weight_decay=config.weight_decay,
-            mask=decays,
-        ),
+        _preconditioner(config),
+        optax.add_decayed_weights(config.weight_decay, decays),
+        optax.scale_by_learning_rate(schedule(config, steps)),
     )
+
+
+def _preconditioner(config: OptimConfig) -> optax.GradientTransformation:
+    """Adam, with its moments as `moments` says; the factored second one decays as Adafactor's, not by `beta2`."""
+    first = jnp.float32 if config.moments == "float32" else jnp.bfloat16
+    if config.moments == "factored":
+        momentum = optax.ema(config.beta1, debias=True, accumulator_dtype=first)
+        return optax.chain(optax.scale_by_factored_rms(), momentum)
+    return optax.scale_by_adam(config.beta1, config.beta2, mu_dtype=first)

@@ -2,50 +2,66 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from omnijax.config import MeshConfig
 from omnijax.errors import ConfigError
+from omnijax.model.shards import Groups, Shards
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "context", "tensor")
 
 # Path of a parameter (its last two names) -> its axes; the leading axis of `layers` is the layer and is never split.
 # `tensor` splits heads and hidden units, so that a layer sums over it once for attention and once for the MLP;
-# `fsdp` splits the other axis of a matrix, which is gathered where it is used.
+# `fsdp` splits the other axis of a matrix, which is gathered where it is used. The embedding and the head of a primary
+# vocabulary are small: they aren't split over `tensor`, which would cost a sum over all logits.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"ends/embed", PartitionSpec("tensor", "fsdp")),
-    (r"ends/head", PartitionSpec("fsdp", "tensor")),
+    (r"ends/embed", PartitionSpec(None, "fsdp")),
+    (r"ends/head", PartitionSpec("fsdp", None)),
     (r"attention/(query|key|value)", PartitionSpec("fsdp", "tensor", None)),
     (r"attention/out", PartitionSpec("tensor", None, "fsdp")),
     (r"mlp/(gate|up)", PartitionSpec("fsdp", "tensor")),
     (r"mlp/down", PartitionSpec("tensor", "fsdp")),
     (r"(norm|query_norm|key_norm|attention_norm|mlp_norm)/scale", PartitionSpec()),
 )
-BATCH = PartitionSpec(("data", "fsdp"))
+ROWS = PartitionSpec(("data", "fsdp"))
+TOKENS = PartitionSpec(("data", "fsdp"), "context")
 
 
-def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh `data × fsdp × tensor` over all devices.
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh `data × fsdp × context × tensor` over all devices, slice by slice along `data`.
+
+    Args:
+        config: devices along each axis in one slice.
+        devices: real ones, or those of a topology; all of them by default.
 
     Raises:
-        ConfigError: the axes don't multiply to the number of devices.
+        ConfigError: the axes don't multiply to the number of devices of a slice.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [config.data, config.fsdp, config.tensor]
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    here = len(devices) // slices
+    sizes = [config.data, config.fsdp, config.context, config.tensor]
+    rest = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) == 1:
-        rest = int(np.prod([size for size in sizes if size != -1]))
-        sizes[sizes.index(-1)] = len(devices) // max(rest, 1)
-    if min(sizes) < 1 or int(np.prod(sizes)) != len(devices):
-        field, value = "mesh", f"{config.data}×{config.fsdp}×{config.tensor}"
-        raise ConfigError(
-            field, value, f"must multiply to the {len(devices)} devices (one axis may be -1)", "adjust an axis"
-        )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+        sizes[sizes.index(-1)] = here // max(rest, 1)
+    if min(sizes) < 1 or math.prod(sizes) != here:
+        value = "×".join(str(getattr(config, axis)) for axis in AXES)
+        counted = f"the {here} devices" + (f" of each of the {slices} slices" if slices > 1 else "")
+        fix = f"for example mesh.fsdp = {math.gcd(max(config.fsdp, 1), here)} with mesh.data = -1, the others 1"
+        raise ConfigError("mesh", value, f"{' × '.join(AXES)} must multiply to {counted} (one axis may be -1)", fix)
+    types = (AxisType.Auto,) * len(AXES)
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+    between = (slices, *(1 for _ in sizes[1:]))
+    return Mesh(mesh_utils.create_hybrid_device_mesh(sizes, between, devices), AXES, axis_types=types)
 
 
 def parameter_spec(path: str, shape: tuple[int, ...]) -> PartitionSpec:
@@ -82,7 +98,8 @@ def parameter_shardings(mesh: Mesh, params: Any) -> Any:
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:
                 rule = f"its size {size} must divide by the {mesh.shape[axis]} devices of mesh.{axis}"
-                raise ConfigError("parameter", path, rule, f"use a smaller mesh.{axis}, or a wider model")
+                fix = f"use mesh.{axis} = {math.gcd(size, mesh.shape[axis])}, or a wider model"
+                raise ConfigError("parameter", path, rule, fix)
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(sharding, params)
@@ -110,12 +127,71 @@ def like_parameters(mesh: Mesh, params: Any, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over `data` and `fsdp`."""
-    return NamedSharding(mesh, BATCH)
+def batch_shardings(mesh: Mesh, batch: Any) -> Any:
+    """For each array of a batch: rows over `data` and `fsdp`, and tokens, where it has some, over `context`."""
+    specs = jax.tree.map(lambda array: TOKENS if array.ndim > 1 else ROWS, batch)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
 
-def put_batch(mesh: Mesh, batch: Any) -> Any:
-    """The global batch, of which each process gives its rows, on the devices."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
+def rows_here(mesh: Mesh, rows: int) -> list[int]:
+    """Those rows of a batch that the devices of this process hold: the ones it has to make.
+
+    Devices that share a row's tokens or heads may belong to several processes; each of them makes the row then.
+    """
+    held = NamedSharding(mesh, ROWS).addressable_devices_indices_map((rows,)).values()
+    return sorted({row for (part,) in held for row in range(*part.indices(rows))})
+
+
+def put_batch(mesh: Mesh, batch: Any, rows: int | None = None) -> Any:
+    """A global batch on the devices.
+
+    Args:
+        mesh: the devices.
+        batch: all rows of it; where `rows` is given, those that `rows_here` names, in this order.
+        rows: of the global batch.
+    """
+    if rows is None:
+        return jax.device_put(batch, batch_shardings(mesh, batch))
+    number = {row: place for place, row in enumerate(rows_here(mesh, rows))}
+
+    def put(array: Any, sharding: NamedSharding) -> jax.Array:
+        def part(index: tuple[slice, ...]) -> Any:
+            start, stop, _ = index[0].indices(rows)
+            return array[(slice(number[start], number[start] + stop - start), *index[1:])]
+
+        return jax.make_array_from_callback((rows, *array.shape[1:]), sharding, part)
+
+    return jax.tree.map(put, batch, batch_shardings(mesh, batch))
+
+
+def shards_of(mesh: Mesh, params: Any) -> Shards:
+    """How the model is split over a mesh, for the program of one device."""
+    specs = jax.tree.map(lambda sharding: sharding.spec, parameter_shardings(mesh, params))
+    layers = jax.tree.map(
+        lambda spec: PartitionSpec(*spec[1:]), specs["layers"], is_leaf=lambda x: isinstance(x, PartitionSpec)
+    )
+    return Shards(dict(mesh.shape), specs | {"layers": layers}, mesh.devices.flat[0].platform, rings_of(mesh))
+
+
+def rings_of(mesh: Mesh) -> tuple[Groups, ...]:
+    """The rings that an `fsdp` axis laid over a two-dimensional torus of TPUs consists of, slow dimension first.
+
+    TPU's compiler leaves a reduce-scatter over one ring as it is, and makes of one over a plane an all-reduce of twice
+    the bytes (libtpu 0.0.42, v5e). () where there is one ring, no torus, or three dimensions.
+    """
+    along = np.moveaxis(mesh.devices, AXES.index("fsdp"), 0).reshape(mesh.shape["fsdp"], -1)[:, 0]
+    if along[0].platform != "tpu" or along.size == 1:
+        return ()
+    coords = np.array([device.coords for device in along])
+    if (np.ptp(coords, axis=0) > 0).sum() != 2:
+        return ()
+    fixed = coords[1] == coords[0]
+    fast = int(np.argmax((coords[:, fixed] != coords[0, fixed]).any(axis=1)))  # the first that lies on another ring
+    return rings(along.size, fast) if along.size % fast == 0 else ()
+
+
+def rings(size: int, fast: int) -> tuple[Groups, Groups]:
+    """The columns, then the rows, of 0 … size - 1 in rows of `fast`."""
+    grid = np.arange(size).reshape(-1, fast)
+    columns, rows = (tuple(tuple(group) for group in groups.tolist()) for groups in (grid.T, grid))
+    return columns, rows

@@ -14,12 +14,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from omnijax.config import Config
+from omnijax.data.pipeline import Batch
 from omnijax.errors import ConfigError
-from omnijax.losses import LossParts, next_token_loss
+from omnijax.losses import LossParts, next_token_loss, target_kinds
+from omnijax.model.layers import token_keys
+from omnijax.model.shards import Shards
 from omnijax.model.transformer import Transformer
 from omnijax.noise import with_digit_noise
 from omnijax.optim import optimizer, schedule
-from omnijax.sharding import batch_sharding, like_parameters, parameter_shardings
+from omnijax.sharding import batch_shardings, like_parameters, parameter_shardings, shards_of
+from omnijax.vocab.kinds import kind_names
 
 
 class State(NamedTuple):
@@ -94,21 +98,40 @@ def make_step(config: Config, model: Transformer, mesh: Mesh) -> Step:
     if rows % shares:
         rule = f"must divide by mesh.data × mesh.fsdp × optim.accumulate = {shares}"
         raise ConfigError("batch.rows", rows, rule, f"use {-(-rows // shares) * shares}")
+    split = config.batch.row_length - 1
+    if split % mesh.shape["context"]:
+        rule = f"the {split} tokens of a row that are read must divide by mesh.context = {mesh.shape['context']}"
+        fix = f"use {-(-split // mesh.shape['context']) * mesh.shape['context'] + 1}"
+        raise ConfigError("batch.row_length", config.batch.row_length, rule, fix)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, model, mesh))
+    batch = jax.tree.map(lambda leaf: leaf.sharding, abstract_batch(config, mesh))
     replicated = NamedSharding(mesh, PartitionSpec())
     return jax.jit(
-        functools.partial(_step, config, model),
-        in_shardings=(shardings, batch_sharding(mesh)),
+        functools.partial(_step, config, model, mesh),
+        in_shardings=(shardings, batch),
         out_shardings=(shardings, replicated),
         donate_argnums=0,
     )
 
 
-def _step(config: Config, model: Transformer, state: State, batch: Any) -> tuple[State, Metrics]:
+def abstract_batch(config: Config, mesh: Mesh) -> Batch:
+    """Shapes, dtypes and shardings of a global batch."""
+    b, t = config.batch.rows, config.batch.row_length - 1
+    dtypes = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32, "positions": jnp.int32}
+    shapes: Any = {name: jax.ShapeDtypeStruct((b, t), dtype) for name, dtype in dtypes.items()}
+    shapes |= {"documents": shapes["tokens"], "items": jax.ShapeDtypeStruct((b,), jnp.int32)}
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        batch_shardings(mesh, shapes),
+    )
+
+
+def _step(config: Config, model: Transformer, mesh: Mesh, state: State, batch: Any) -> tuple[State, Metrics]:
     key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
     if config.train.digit_noise > 0:
         batch = batch | {"read": _noisy(config, batch, state.step)}
-    gradients, parts = gradients_of(config, model, state.params, batch, key)
+    gradients, parts = gradients_of(config, model, mesh, state.params, batch, key)
     updates, opt_state = optimizer(config.optim, config.train.steps).update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = Metrics(
@@ -128,31 +151,60 @@ def _noisy(config: Config, batch: Any, step: Array) -> Array:
 
 
 def gradients_of(
-    config: Config, model: Transformer, params: Any, batch: Any, key: PRNGKeyArray
+    config: Config, model: Transformer, mesh: Mesh, params: Any, batch: Any, key: PRNGKeyArray
 ) -> tuple[Any, LossParts]:
-    """Gradients of the weighted mean loss of a whole batch, by micro-batches.
+    """Gradients of the weighted mean loss of a whole batch, split as the parameters are, and the sums of the loss.
 
-    Each micro-batch is divided by the weight of the whole batch, so that any number of them gives the same sum. Where
-    the batch has `read`, the model reads these tokens in place of `tokens`.
+    Where the batch has `read`, the model reads these tokens in place of `tokens`.
     """
-    total = jnp.maximum(jnp.sum(batch["weights"]), 1e-9)
+    shards = shards_of(mesh, params)
+    weight = jnp.maximum(jnp.sum(batch["weights"]), 1e-9)
+    batch = batch | {
+        "kinds": target_kinds(config.vocabulary, batch["tokens"], batch["targets"]),
+        "rows": jnp.arange(batch["tokens"].shape[0]),
+    }
+    replicated = PartitionSpec()
+    specs = jax.tree.map(lambda sharding: sharding.spec, parameter_shardings(mesh, params))
+    rows = jax.tree.map(lambda sharding: sharding.spec, batch_shardings(mesh, batch))
+    return jax.shard_map(
+        functools.partial(_local_gradients, config, model, shards, specs),
+        mesh=mesh,
+        in_specs=(specs, rows, replicated, replicated),
+        out_specs=(specs, replicated),
+        check_vma=False,
+    )(params, batch, weight, key)
 
-    def loss(params: Any, part: Any, key: PRNGKeyArray) -> tuple[Array, LossParts]:
+
+def _local_gradients(
+    config: Config, model: Transformer, shards: Shards, specs: Any, params: Any, batch: Any, weight: Array, key: Array
+) -> tuple[Any, LossParts]:
+    """What one device adds: the derivative of the sum of all devices' losses by its parts of the parameters.
+
+    Each copy of a parameter counts as one of its own, until the end, where the gradients of copies are summed. Devices
+    along `tensor` all have the same loss, so that each gives its share of it.
+    """
+    kinds = len(kind_names(config.vocabulary))
+
+    def loss(params: Any, part: Any) -> tuple[Array, LossParts]:
         read_bt = part["read"] if "read" in part else part["tokens"]
-        logits_btv = model(params, read_bt, part["positions"], part["documents"], key)
-        parts = next_token_loss(config.vocabulary, logits_btv, part["tokens"], part["targets"], part["weights"])
-        return parts.loss / total, parts
+        keys_bt = token_keys(key, part["rows"], shards.first(read_bt.shape[1]) + jnp.arange(read_bt.shape[1]))
+        logits_btv = model(params, read_bt, part["positions"], part["documents"], keys_bt, shards)
+        parts = next_token_loss(logits_btv, part["targets"], part["weights"], part["kinds"], kinds)
+        return parts.loss / (weight * shards.sizes["tensor"]), parts
 
-    differentiate = jax.grad(loss, has_aux=True)
-    count = config.optim.accumulate
+    gradients, parts = _accumulated(jax.grad(loss, has_aux=True), params, batch, config.optim.accumulate)
+    return shards.summed(gradients, specs), shards.summed(parts, jax.tree.map(lambda _: PartitionSpec("tensor"), parts))
+
+
+def _accumulated(differentiate: Callable[[Any, Any], Any], params: Any, batch: Any, count: int) -> Any:
+    """Gradients and loss, summed over micro-batches: every count-th row of this device is one of them."""
     if count == 1:
-        return differentiate(params, batch, key)
+        return differentiate(params, batch)
 
-    def add(carry: Any, micro: Any) -> tuple[Any, None]:
-        part, key = micro
-        return jax.tree.map(jnp.add, carry, differentiate(params, part, key)), None
+    def add(carry: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, carry, differentiate(params, part)), None
 
-    # Every count-th row, so that each micro-batch stays spread over the same devices.
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(differentiate, params, batch, key))
-    return lax.scan(add, zero, (micro, jax.random.split(key, count)))[0]
+    first = jax.tree.map(lambda x: x[0], micro)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(differentiate, params, first))
+    return lax.scan(add, zero, micro)[0]

@@ -66,7 +66,7 @@ def small_vocabulary() -> Vocabulary:
 
 def small_config(config: Config, directory: Path) -> Config:
     """`shrink`, and for the documents of `random_corpus(small_vocabulary(), …)` of up to 7 items a segment."""
-    batch = BatchConfig(mixed_tasks(), rows=8, row_length=72)
+    batch = BatchConfig(mixed_tasks(), rows=8, row_length=73)
     small = shrink(config, directory)
     evaluated = dataclasses.replace(small.eval, completions=())
     return dataclasses.replace(small, vocabulary=small_vocabulary(), batch=batch, eval=evaluated)

@@ -5,7 +5,6 @@ import pathlib
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,8 +13,8 @@ from omnijax.config import Config, from_dict, to_dict
 from omnijax.errors import ConfigError
 from omnijax.experiment import explain_knobs, load_experiment, override
 from omnijax.model.transformer import Transformer
-from omnijax.sharding import batch_sharding, make_mesh
-from omnijax.state import abstract_state, make_step
+from omnijax.sharding import make_mesh
+from omnijax.state import abstract_batch, abstract_state, make_step
 
 ROOM = pathlib.Path(__file__).parents[1] / "experiments"
 GOLDENS = pathlib.Path(__file__).parent / "golden" / "experiments"
@@ -62,18 +61,8 @@ def test_one_step_lowers_on_eight_devices(path: pathlib.Path) -> None:
     config = load_experiment(path)
     model, mesh = Transformer(config.model, config.vocabulary.size), make_mesh(config.mesh)
     assert mesh.size == 8
-    shape, sharding = (config.batch.rows, config.batch.row_length - 1), batch_sharding(mesh)
-    kinds = {
-        "tokens": (shape, jnp.int32),
-        "targets": (shape, jnp.int32),
-        "weights": (shape, jnp.float32),
-        "positions": (shape, jnp.int32),
-        "documents": (shape, jnp.int32),
-        "items": (shape[:1], jnp.int32),
-    }
-    batch = {name: jax.ShapeDtypeStruct(*kind, sharding=sharding) for name, kind in kinds.items()}
     state = abstract_state(config, model, mesh)
-    lowered = make_step(config, model, mesh).lower(state, batch)
+    lowered = make_step(config, model, mesh).lower(state, abstract_batch(config, mesh))
     after, metrics = lowered.out_info
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state
@@ -97,11 +86,11 @@ def test_every_knob_can_be_set_from_the_command_line(path: pathlib.Path) -> None
         config,
         [
             *("--model.depth", str(config.model.depth + 1), "--model.unroll=1", "--optim.learning_rate", "0.5"),
-            *("--model.remat", "layer", "--batch.tasks.0.repeats", "3", "--eval.targets.0.sample.grammar", "False"),
+            *("--model.remat", "full", "--batch.tasks.0.repeats", "3", "--eval.targets.0.sample.grammar", "False"),
         ],
     )
     assert (changed.model.depth, changed.optim.learning_rate) == (config.model.depth + 1, 0.5)
-    assert (changed.model.remat, changed.batch.tasks[0].repeats) == ("layer", 3)
+    assert (changed.model.remat, changed.batch.tasks[0].repeats) == ("full", 3)
     assert changed.eval.targets[0].sample.grammar is False
     assert changed.batch.tasks[1:] == config.batch.tasks[1:]
     assert override(config, []) is config

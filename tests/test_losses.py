@@ -8,13 +8,13 @@ import optax
 import pytest
 
 from omnijax import testing
-from omnijax.config import Config, OptimConfig
+from omnijax.config import Config, MeshConfig, OptimConfig
 from omnijax.data.pipeline import Batch, Batches
 from omnijax.experiment import load_experiment
-from omnijax.losses import LossParts, next_token_loss
+from omnijax.losses import LossParts, next_token_loss, target_kinds
 from omnijax.model.transformer import Transformer
 from omnijax.optim import decays, optimizer, schedule
-from omnijax.sharding import path_of
+from omnijax.sharding import make_mesh, path_of
 from omnijax.state import gradients_of
 from omnijax.vocab.kinds import kind_names
 from omnijax.vocab.vocabulary import Vocabulary
@@ -41,8 +41,13 @@ def logits_btv(config: Config, batch: Batch) -> np.ndarray:
 
 
 def loss_of(config: Config, batch: Batch, logits_btv: np.ndarray, rows: slice = slice(None)) -> LossParts:
-    arrays = (logits_btv, batch["tokens"], batch["targets"], batch["weights"])
-    return jax.device_get(next_token_loss(config.vocabulary, *(jnp.asarray(array[rows]) for array in arrays)))
+    return jax.device_get(loss_parts(config, batch, jnp.asarray(logits_btv), rows))
+
+
+def loss_parts(config: Config, batch: Batch, logits_btv: jax.Array, rows: slice = slice(None)) -> LossParts:
+    tokens, targets, weights = (jnp.asarray(batch[name][rows]) for name in ("tokens", "targets", "weights"))
+    kinds = target_kinds(config.vocabulary, tokens, targets)
+    return next_token_loss(logits_btv[rows], targets, weights, kinds, len(kind_names(config.vocabulary)))
 
 
 def slow_kinds(vocabulary: Vocabulary, tokens: list[int]) -> list[str]:
@@ -108,8 +113,7 @@ def test_weight_zero_counts_nowhere(config: Config, batch: Batch, logits_btv) ->
     jax.tree.map(np.testing.assert_array_equal, loss_of(config, batch, logits_btv), loss_of(config, batch, other))
 
     def loss(logits_btv: jax.Array) -> jax.Array:
-        arrays = (jnp.asarray(batch[name]) for name in ("tokens", "targets", "weights"))
-        return next_token_loss(config.vocabulary, logits_btv, *arrays).loss
+        return loss_parts(config, batch, logits_btv).loss
 
     gradient = np.asarray(jax.grad(loss)(jnp.asarray(logits_btv)))
     assert not gradient[silent].any()
@@ -132,9 +136,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(config: Config, batc
     params = jax.tree.map(lambda leaf: random.normal(scale=0.3, size=leaf.shape).astype(leaf.dtype), shapes)
     assert len(set(batch["weights"].reshape(-1, count, batch["weights"].shape[1]).sum(axis=(0, 2)))) == count
 
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+
     def gradients(accumulate: int) -> tuple:
         changed = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=accumulate))
-        return jax.jit(lambda params, batch, key: gradients_of(changed, model, params, batch, key))(
+        return jax.jit(lambda params, batch, key: gradients_of(changed, model, mesh, params, batch, key))(
             params, batch, jax.random.key(0)
         )
 
@@ -204,3 +210,38 @@ def test_gradients_are_clipped_before_the_moments_see_them(norm: float, scale: f
     # The first step of Adam is one learning rate against the sign of the gradient.
     np.testing.assert_allclose(after["mlp"]["up"], -0.1, rtol=1e-4)
     np.testing.assert_allclose(after["mlp"]["down"], 0.1, rtol=1e-4)
+
+
+def kept_bytes(config: OptimConfig, params: dict) -> int:
+    state = jax.eval_shape(optimizer(config, steps=10).init, params)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+def test_moments_take_the_bytes_that_are_stated() -> None:
+    params = {"mlp": {"up": jnp.zeros((2, 256, 512))}}
+    whole = params["mlp"]["up"].nbytes
+    for moments, least, most in (("float32", 2.0, 2.001), ("bfloat16", 1.5, 1.501), ("factored", 0.5, 0.51)):
+        assert least <= kept_bytes(OptimConfig(moments=moments), params) / whole <= most
+
+
+def test_moments_in_half_precision_take_nearly_the_same_steps() -> None:
+    random = np.random.default_rng(0)
+    params = {"mlp": {"up": jnp.asarray(random.normal(size=(4, 4)), jnp.float32)}}
+    gradients = jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape), jnp.float32), params)
+    config = OptimConfig(learning_rate=0.1, warmup_steps=0)
+    exact, _ = one_update(config, gradients, params)
+    near, (adam,) = one_update(dataclasses.replace(config, moments="bfloat16"), gradients, params)
+    assert (adam.mu["mlp"]["up"].dtype, adam.nu["mlp"]["up"].dtype) == (jnp.bfloat16, jnp.float32)
+    np.testing.assert_allclose(near["mlp"]["up"], exact["mlp"]["up"], atol=1e-3)
+
+
+def test_factored_moments_divide_by_the_means_of_rows_and_columns() -> None:
+    random = np.random.default_rng(0)
+    params = {"mlp": {"up": jnp.zeros((128, 256), jnp.float32)}}
+    gradient = random.normal(size=(128, 256)) * np.exp(random.normal(size=(128, 1)))
+    config = OptimConfig(learning_rate=0.1, warmup_steps=0, weight_decay=0, clip_norm=1e9, moments="factored")
+    after, adam = one_update(config, {"mlp": {"up": jnp.asarray(gradient, jnp.float32)}}, params)
+    squares = gradient**2
+    second = squares.mean(axis=1, keepdims=True) * squares.mean(axis=0, keepdims=True) / squares.mean()
+    assert not adam
+    np.testing.assert_allclose(after["mlp"]["up"], -0.1 * gradient / np.sqrt(second), rtol=1e-2, atol=1e-3)

@@ -10,8 +10,7 @@ import pytest
 
 from omnijax.config import ModelConfig
 from omnijax.errors import ConfigError
-from omnijax.model.attention import attend
-from omnijax.model.layers import NORM_EPSILON, RMSNorm, rotate, rotations_at
+from omnijax.model.layers import NORM_EPSILON, RMSNorm, rotate, rotations_at, token_keys
 from omnijax.model.transformer import Params, Transformer, parameter_count
 
 CONFIG = ModelConfig(depth=2, width=16, heads=4, kv_heads=2, head_size=8, mlp_width=24)
@@ -193,20 +192,6 @@ def test_prompts_of_different_lengths_go_on_at_their_own_ends(model: Transformer
         np.testing.assert_allclose(logits[:, 0], whole[np.arange(ROWS), at[:, 0]], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_attention_is_the_dense_formula(kv_heads: int) -> None:
-    random = np.random.default_rng(3)
-    q_bthk, k_bsnk, v_bsnk = (random.normal(size=(2, 5, heads, 8)) for heads in (4, kv_heads, kv_heads))
-    mask_bts = random.random((2, 5, 5)) < 0.6
-    mask_bts |= np.eye(5, dtype=bool)
-    found = attend(*(jnp.asarray(x, jnp.float32) for x in (q_bthk, k_bsnk, v_bsnk)), jnp.asarray(mask_bts))
-    # Plain multi-head attention, each key/value head written out for the query heads that share it.
-    k_bshk, v_bshk = (np.repeat(x, 4 // kv_heads, axis=2) for x in (k_bsnk, v_bsnk))
-    weights = np.exp(np.einsum("bthk,bshk->bhts", q_bthk, k_bshk) / np.sqrt(8)) * mask_bts[:, None]
-    weights /= weights.sum(axis=-1, keepdims=True)
-    np.testing.assert_allclose(found, np.einsum("bhts,bshk->bthk", weights, v_bshk), rtol=1e-5, atol=1e-5)
-
-
 def test_norm_and_rotation_are_their_formulas() -> None:
     x = np.random.default_rng(4).normal(size=(2, 3, 1, 8)) * 10
     norm = RMSNorm(8)
@@ -246,7 +231,10 @@ def some_loss(change: dict, params: Params) -> jax.Array:
     return -jax.nn.log_softmax(logits_btv)[..., 0].mean()
 
 
-@pytest.mark.parametrize("change", [{"remat": "layer"}, {"unroll": 2}])
+@pytest.mark.parametrize(
+    "change",
+    [{"remat": "full"}, {"remat": "dots"}, {"remat": "attention"}, {"unroll": 2}, {"unroll": 2, "remat": "full"}],
+)
 def test_remat_and_unroll_change_no_result(loss_and_gradients, change: dict) -> None:
     plain, changed = loss_and_gradients(), loss_and_gradients(**change)
     for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(changed), strict=True):
@@ -254,8 +242,9 @@ def test_remat_and_unroll_change_no_result(loss_and_gradients, change: dict) -> 
 
 
 def test_dropout_drops_by_its_key_in_training_alone(params: Params, forward) -> None:
-    first, second = jax.random.key(0), jax.random.key(1)
     inputs = packed(some_tokens())
+    rows, places = (jnp.arange(size) for size in inputs[0].shape)
+    first, second = (token_keys(jax.random.key(seed), rows, places) for seed in range(2))
     plain = forward(params, *inputs)
     np.testing.assert_array_equal(forward(params, *inputs, first), plain)  # a key, and nothing to drop
     dropping = jax.jit(Transformer(dataclasses.replace(CONFIG, dropout=0.5), TOKENS).__call__)
@@ -265,13 +254,13 @@ def test_dropout_drops_by_its_key_in_training_alone(params: Params, forward) -> 
     for other in (plain, dropping(params, *inputs, second)):
         assert (np.asarray(other) != dropped).any(axis=-1).all()
     # What is kept is scaled, so that the mean over many masks is what an undropped layer adds.
-    kept = model_drop(jnp.ones(100_000), first)
+    kept = model_drop(jnp.ones((*inputs[0].shape, 5_000)), first)
     assert set(np.unique(kept).tolist()) == {0.0, 2.0}
     assert float(kept.mean()) == pytest.approx(1, abs=0.02)
 
 
-def model_drop(x: jax.Array, key: jax.Array) -> jax.Array:
-    return Transformer(dataclasses.replace(CONFIG, dropout=0.5), TOKENS)._drop(x, key)
+def model_drop(x: jax.Array, keys: jax.Array) -> jax.Array:
+    return Transformer(dataclasses.replace(CONFIG, dropout=0.5), TOKENS)._drop(x, keys, jnp.int32(0))
 
 
 def test_bfloat16_computes_near_and_keeps_float32_parameters(params: Params, forward) -> None:

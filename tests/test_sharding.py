@@ -18,7 +18,10 @@ from omnijax.state import Metrics, State, abstract_state, init_state, make_step
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "sharding_digits.json"
-MESHES = {"8×1×1": MeshConfig(8, 1, 1), "1×8×1": MeshConfig(1, 8, 1), "2×2×2": MeshConfig(2, 2, 2)}
+MESHES = {
+    name: MeshConfig(*(int(size) for size in name.split("×")))
+    for name in ("8×1×1×1", "1×8×1×1", "2×2×1×2", "1×1×8×1", "1×2×2×2", "2×2×2×1")
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +40,7 @@ def small(tmp_path_factory) -> Config:
 
 
 def mesh_of(config: MeshConfig) -> Mesh:
-    return make_mesh(config, jax.devices()[: config.data * config.fsdp * config.tensor])
+    return make_mesh(config, jax.devices()[: config.data * config.fsdp * config.context * config.tensor])
 
 
 def one_step(config: Config, mesh: MeshConfig) -> tuple[State, State, Metrics]:
@@ -52,13 +55,13 @@ def one_step(config: Config, mesh: MeshConfig) -> tuple[State, State, Metrics]:
 
 @pytest.fixture(scope="module")
 def on_one_device(small: Config) -> tuple[State, State, Metrics]:
-    return one_step(small, MeshConfig(1, 1, 1))
+    return one_step(small, MeshConfig(1))
 
 
 def test_the_shipped_experiment_is_sharded_as_the_golden_says() -> None:
     config = load_experiment(DIGITS)
     model = Transformer(config.model, config.vocabulary.size)
-    state = abstract_state(config, model, mesh_of(MESHES["2×2×2"]))
+    state = abstract_state(config, model, mesh_of(MESHES["2×2×1×2"]))
     found = {
         path_of(keys): {"shape": leaf.shape, "spec": list(leaf.sharding.spec)}
         for keys, leaf in jax.tree_util.tree_leaves_with_path(state.params)
@@ -110,17 +113,17 @@ def assert_sharded_as_the_table_says(tree: dict, axes: dict[str, int]) -> None:
 
 
 def test_a_fresh_state_is_sharded_before_any_step(small: Config) -> None:
-    state = init_state(small, Transformer(small.model, small.vocabulary.size), mesh_of(MESHES["2×2×2"]))
+    state = init_state(small, Transformer(small.model, small.vocabulary.size), mesh_of(MESHES["2×2×1×2"]))
     for part in (state.params, *moments(state)):
-        assert_sharded_as_the_table_says(part, {"data": 2, "fsdp": 2, "tensor": 2})
+        assert_sharded_as_the_table_says(part, {"data": 2, "fsdp": 2, "context": 1, "tensor": 2})
     held = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state.params))
     whole = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    assert held < 0.3 * whole
+    assert held < 0.4 * whole  # a quarter, and embedding and head are halved
 
 
 def test_rows_of_a_batch_are_split_over_data_and_fsdp(small: Config) -> None:
     batch = Batches(testing.random_corpus(small.vocabulary, 20, 7), small.batch)[0]
-    for name, rows in (("8×1×1", 1), ("1×8×1", 1), ("2×2×2", 2)):
+    for name, rows in (("8×1×1×1", 1), ("1×8×1×1", 1), ("2×2×1×2", 2)):
         placed = put_batch(mesh_of(MESHES[name]), batch)
         for key, array in placed.items():
             assert {shard.data.shape[0] for shard in array.addressable_shards} == {rows}
@@ -147,7 +150,7 @@ def test_a_rule_for_another_number_of_axes_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "mesh, change, axis",
-    [(MeshConfig(1, 8, 1), {"width": 36}, "fsdp"), (MeshConfig(1, 1, 4), {"kv_heads": 2}, "tensor")],
+    [(MeshConfig(1, 8), {"width": 36}, "fsdp"), (MeshConfig(1, 1, 1, 4), {"kv_heads": 2}, "tensor")],
 )
 def test_a_mesh_that_does_not_divide_a_parameter_is_refused(
     small: Config, mesh: MeshConfig, change: dict, axis: str
@@ -157,16 +160,19 @@ def test_a_mesh_that_does_not_divide_a_parameter_is_refused(
         abstract_state(small, model, mesh_of(mesh))
 
 
-@pytest.mark.parametrize("sizes", [(3, 1, 1), (2, 2, 1), (16, 1, 1), (-1, -1, 1), (-1, 3, 1), (0, 1, 1), (-1, 16, 1)])
-def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    "sizes",
+    [(3, 1, 1, 1), (2, 2, 1, 1), (16, 1, 1, 1), (-1, -1, 1, 1), (-1, 3, 1, 1), (0, 1, 1, 1), (-1, 1, 1, 16)],
+)
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes: tuple[int, int, int, int]) -> None:
     with pytest.raises(ConfigError, match="must multiply to the 8 devices") as caught:
         make_mesh(MeshConfig(*sizes))
     assert caught.value.field == "mesh"
 
 
 def test_what_is_left_of_the_devices_goes_to_the_open_axis() -> None:
-    assert dict(make_mesh(MeshConfig(-1, 2, 2)).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
-    assert dict(make_mesh(MeshConfig()).shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert dict(make_mesh(MeshConfig(-1, 2, 1, 2)).shape) == {"data": 2, "fsdp": 2, "context": 1, "tensor": 2}
+    assert dict(make_mesh(MeshConfig()).shape) == {"data": 8, "fsdp": 1, "context": 1, "tensor": 1}
 
 
 def test_rows_that_do_not_divide_over_the_mesh_are_refused(small: Config) -> None:

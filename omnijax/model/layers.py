@@ -68,3 +68,10 @@ def rotate(x_bthk: Float[Array, "b t h k"], rotations: Rotations) -> Float[Array
     cos, sin = rotations
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x_bthk.dtype)
+
+
+def token_keys(key: PRNGKeyArray, rows_b: Int[Array, " b"], places_t: Int[Array, " t"]) -> PRNGKeyArray:
+    """A key for each token of a batch, key[b, t], by its row and its place there: the same on whatever device it is."""
+    fold = jax.random.fold_in
+    keys_b = jax.vmap(fold, (None, 0))(key, rows_b)
+    return jax.vmap(jax.vmap(fold, (None, 0)), (0, None))(keys_b, places_t)

@@ -14,14 +14,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from omnijax.config import ModelConfig
 from omnijax.errors import ConfigError
-from omnijax.model.attention import Attention, Cache
-from omnijax.model.layers import GatedMLP, RMSNorm, Rotations, normal, rotations_at
+from omnijax.model.attend import attend, resolve
+from omnijax.model.attention import Attention
+from omnijax.model.cache import Cache, attend_cached
+from omnijax.model.layers import GatedMLP, RMSNorm, normal, rotations_at
+from omnijax.model.shards import ALONE, GATHERED, Shards
 
 Params = dict[str, Any]
+ATTENDED = "attended"
+"""Name, for `jax.checkpoint`, of what attention gives."""
 ROWS_MULTIPLE = 64  # the embedding is padded to this many rows, so that any mesh axis of 2^n ≤ 64 divides it
 
 
@@ -109,8 +116,21 @@ class Transformer:
 
     def empty_cache(self, rows: int, slots: int) -> Cache:
         """A cache for `rows` documents of at most `slots` tokens, in the compute dtype."""
-        shape = (self.config.depth, rows, self.config.kv_heads, slots, self.config.head_size)
-        return Cache(*(jnp.zeros(shape, self.config.compute_dtype) for _ in range(2)))
+        c = self.config
+        return Cache.empty(c.depth, rows, c.kv_heads, slots, c.head_size, c.compute_dtype)
+
+    def unstacked(self, params: Params) -> Params:
+        """Parameters as `extend` takes them: each layer's by itself, matrices in the dtype that they are computed in.
+
+        So a loop over tokens reads them where they lie: a part of a stack would be copied, and cast, for each token.
+        """
+        dtype = self.config.compute_dtype
+
+        def cast(leaf: Array) -> Array:
+            return leaf.astype(dtype) if leaf.ndim > 1 else leaf
+
+        layers = [jax.tree.map(lambda leaf: cast(leaf[n]), params["layers"]) for n in range(self.config.depth)]  # noqa: B023
+        return {"ends": jax.tree.map(cast, params["ends"]), "layers": tuple(layers)}
 
     def __call__(
         self,
@@ -118,21 +138,33 @@ class Transformer:
         tokens_bt: Int[Array, "b t"],
         positions_bt: Int[Array, "b t"],
         documents_bt: Int[Array, "b t"],
-        dropout_key: PRNGKeyArray | None = None,
+        dropout_keys_bt: PRNGKeyArray | None = None,
+        shards: Shards = ALONE,
     ) -> Float[Array, "b t v"]:
         """Logits of the next token, in the compute dtype.
 
         Args:
-            params: of `init`.
-            tokens_bt: primary ids.
+            params: of `init`; this device's part of them, where the model is split by hand.
+            tokens_bt: primary ids; likewise this device's part, as all that follows.
             positions_bt: place of each token in its document.
             documents_bt: which document of the row a token belongs to; attention stays within.
-            dropout_key: drops residual updates, if `config.dropout` > 0; None for none.
+            dropout_keys_bt: a key for each token, drops residual updates if `config.dropout` > 0; None for none.
+            shards: how the model is split.
         """
+        kind: str = self.config.attention
         t = tokens_bt.shape[1]
-        causal_tt = jnp.tril(jnp.ones((t, t), bool))
-        mask_bts = (documents_bt[:, :, None] == documents_bt[:, None, :]) & causal_tt[None]
-        return self._forward(params, tokens_bt, positions_bt, mask_bts, None, dropout_key)[0]
+        if not shards.sizes and kind in ("cudnn", "splash"):
+            kind = "auto"  # a kernel can't be split by the compiler
+        kind = resolve(kind, shards.platform, self.config.head_size, self.config.compute_dtype)
+        documents_bs, first = shards.row(documents_bt), shards.first(t)
+
+        def look(_: None, number: Array, q_bthk: Array, k_btnk: Array, v_btnk: Array) -> tuple[Array, None]:
+            keys, values = shards.row(k_btnk), shards.row(v_btnk)
+            y_bthk = attend(kind, q_bthk, keys, values, documents_bt, documents_bs, first)
+            return checkpoint_name(y_bthk, ATTENDED), None
+
+        x_btd, _ = self._layers(params, tokens_bt, positions_bt, look, None, dropout_keys_bt, shards)
+        return self._logits(params, x_btd, shards)
 
     def extend(
         self,
@@ -141,71 +173,102 @@ class Transformer:
         tokens_bt: Int[Array, "b t"],
         positions_bt: Int[Array, "b t"],
         only_b: Int[Array, " b"] | None = None,
+        mesh: Mesh | None = None,
     ) -> tuple[Float[Array, "b t v"], Cache]:
         """Reads more tokens of each row, after those in the cache; logits of what follows each, and the new cache.
 
         A token takes the slot of its position and sees the slots up to it, so what lies beyond may be anything.
 
+        On a mesh the compiler splits it. Weights stay where they are, and the few tokens go to them: rows over `data`
+        and width over `fsdp`, but where each row looks at its own slots: there rows are over both, heads over `tensor`.
+
         Args:
-            params: of `init`.
+            params: of `unstacked`.
             cache: of `empty_cache`, or of an earlier call.
             tokens_bt: primary ids.
             positions_bt: place of each token in its document.
             only_b: index of the one token of each row whose logits are wanted, which are then float[b, 1, v].
+            mesh: that the parameters are split over; None for one device.
         """
-        mask_bts = jnp.arange(cache.keys.shape[3])[None, None, :] <= positions_bt[:, :, None]
-        logits_btv, extended = self._forward(params, tokens_bt, positions_bt, mask_bts, cache, None, only_b)
-        assert extended is not None
-        return logits_btv, extended
+        mask_bts = jnp.arange(cache.slots)[None, None, :] <= positions_bt[:, :, None]
 
-    def _forward(
+        def split(x: Array, *axes: Any) -> Array:
+            return x if mesh is None else lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))
+
+        def look(cache: Cache, number: int, *qkv: Array) -> tuple[Array, Cache]:
+            q_bthk, k_btnk, v_btnk = (split(x, ("data", "fsdp"), None, "tensor") for x in qkv)
+            cache = cache.write(number, positions_bt, k_btnk, v_btnk)
+            y_bthk = attend_cached(q_bthk, cache.keys[number], cache.values[number], mask_bts)
+            return split(y_bthk, "data", None, "tensor"), cache
+
+        tokens_bt = split(tokens_bt, "data")
+        x_btd, extended = self._layers(params, tokens_bt, positions_bt, look, cache, None, ALONE)
+        if only_b is not None:
+            x_btd = jnp.take_along_axis(x_btd, only_b[:, None, None], axis=1)
+        return split(self._logits(params, x_btd, ALONE), ("data", "fsdp")), extended
+
+    def _layers(
         self,
         params: Params,
         tokens_bt: Array,
         positions_bt: Array,
-        mask_bts: Bool[Array, "b t s"],
-        cache: Cache | None,
-        dropout_key: PRNGKeyArray | None,
-        only_b: Array | None = None,
-    ) -> tuple[Array, Cache | None]:
-        ends = nnx.merge(self._ends, params["ends"])
-        x_btd = ends.embed[...].astype(self.config.compute_dtype)[tokens_bt]
-        keys = None
-        if dropout_key is not None and self.config.dropout > 0:
-            keys = jax.random.split(dropout_key, self.config.depth)
+        look: Callable[..., tuple[Array, Any]],
+        memory: Any,
+        dropout_keys_bt: Array | None,
+        shards: Shards,
+    ) -> tuple[Array, Any]:
+        """What the last layer gives, and the memory that is handed from layer to layer."""
+        x_btd = shards.whole("ends", params["ends"], jnp.float32)["embed"][tokens_bt].astype(self.config.compute_dtype)
         rotations = rotations_at(positions_bt, self.config.head_size, self.config.rope_base)
-        body: Callable[..., Any] = functools.partial(self._layer_step, positions_bt, rotations, mask_bts)
-        if self.config.remat == "layer":
-            body = jax.checkpoint(body, prevent_cse=False)
-        # The cache is carried, not scanned over: its slots are written in place.
-        layers = (params["layers"], jnp.arange(self.config.depth), keys)
-        (x_btd, cache), _ = lax.scan(body, (x_btd, cache), layers, unroll=self.config.unroll)
-        if only_b is not None:
-            x_btd = jnp.take_along_axis(x_btd, only_b[:, None, None], axis=1)
-        logits_btv = ends.norm(x_btd) @ ends.head[...].astype(x_btd.dtype)
-        return logits_btv[..., : self.tokens], cache
+        keys_bt = dropout_keys_bt if self.config.dropout > 0 else None
 
-    def _layer_step(
-        self,
-        positions_bt: Array,
-        rotations: Rotations,
-        mask_bts: Array,
-        carry: tuple[Array, Cache | None],
-        layer: tuple[Params, Array, Array | None],
-    ) -> tuple[tuple[Array, Cache | None], None]:
-        (x_btd, cache), (params, number, key) = carry, layer
-        module = nnx.merge(self._layer, params)
-        y_btd, cache = module.attention(module.attention_norm(x_btd), positions_bt, rotations, mask_bts, cache, number)
-        attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
-        x_btd = x_btd + self._drop(y_btd, attention_key)
-        x_btd = x_btd + self._drop(module.mlp(module.mlp_norm(x_btd)), mlp_key)
-        return (x_btd, cache), None
+        def layer(carry: tuple[Array, Any], layer: tuple[Params, Array]) -> tuple[tuple[Array, Any], None]:
+            (x_btd, memory), (params, number) = carry, layer
+            module = nnx.merge(self._layer, shards.whole("layers", params, x_btd.dtype))
+            see = functools.partial(look, memory, number)
+            y_btd, memory = module.attention(module.attention_norm(x_btd), rotations, see)
+            x_btd = x_btd + self._drop(shards.total(y_btd), keys_bt, 2 * number)
+            y_btd = module.mlp(module.mlp_norm(x_btd))
+            x_btd = x_btd + self._drop(shards.total(y_btd), keys_bt, 2 * number + 1)
+            return (x_btd, memory), None
 
-    def _drop(self, x: Array, key: Array | None) -> Array:
-        if key is None:
-            return x
+        carry = (x_btd, memory)
+        if isinstance(params["layers"], tuple):  # unstacked
+            for numbered in zip(params["layers"], range(self.config.depth), strict=True):
+                carry, _ = layer(carry, numbered)
+        else:
+            stacked = (params["layers"], jnp.arange(self.config.depth))
+            carry, _ = lax.scan(self._kept(layer, shards), carry, stacked, unroll=self.config.unroll)
+        return carry
+
+    def _kept(self, layer: Callable[..., Any], shards: Shards) -> Callable[..., Any]:
+        """The layer, with what the backward pass is to keep of it."""
+        policies = jax.checkpoint_policies
+        policy = {
+            "none": policies.save_anything_except_these_names(GATHERED),
+            "dots": policies.dots_with_no_batch_dims_saveable,
+            "attention": policies.save_only_these_names(ATTENDED),
+            "full": policies.nothing_saveable,
+        }[self.config.remat]
+        if self.config.remat == "none" and not shards.gathers:
+            return layer
+        # In a loop the compiler can't merge what is computed again with what was computed first; in a row it could.
+        return jax.checkpoint(layer, policy=policy, prevent_cse=self.config.unroll > 1)
+
+    def _logits(self, params: Params, x_btd: Array, shards: Shards) -> Array:
+        ends = nnx.merge(self._ends, shards.whole("ends", params["ends"], jnp.float32))
+        return (ends.norm(x_btd) @ ends.head[...].astype(x_btd.dtype))[..., : self.tokens]
+
+    def _drop(self, x_btd: Array, keys_bt: Array | None, number: Array) -> Array:
+        if keys_bt is None:
+            return x_btd
         kept = 1.0 - self.config.dropout
-        return jnp.where(jax.random.bernoulli(key, kept, x.shape), x / kept, 0).astype(x.dtype)
+
+        def keep(key: Array) -> Array:
+            return jax.random.bernoulli(jax.random.fold_in(key, number), kept, x_btd.shape[2:])
+
+        kept_btd = jax.vmap(jax.vmap(keep))(keys_bt)
+        return jnp.where(kept_btd, x_btd / kept, 0).astype(x_btd.dtype)
 
 
 def parameter_count(params: Params) -> int:

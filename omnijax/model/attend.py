@@ -1,0 +1,168 @@
+"""Training attention, causal and within the documents of packed rows, in the ways that the platforms have.
+
+Each way gives softmax(q·k / √k) v over the keys at places up to the query's own, in the same document. Query t stands
+at place `offset + t` of its row; with the tokens of rows split over devices, keys are those of whole rows. Padding is a
+document of its own, so that no query is without a key.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from omnijax.errors import ConfigError
+from omnijax.model import fused
+
+BLOCK = 128  # queries; the weights of a block are all that is held of them at a time
+MASKED = -1e30  # score of what isn't seen: its weight is 0, and no difference of two is infinite
+KINDS = ("reference", "blocks", "cudnn", "splash")
+
+
+def resolve(kind: str, platform: str, head_size: int, dtype: str) -> str:
+    """Which way of `KINDS` is taken for `model.attention`.
+
+    `auto` takes the fused kernel of the platform where it can do the shape, else `blocks`.
+
+    Args:
+        kind: `auto` or one of `KINDS`.
+        platform: of the devices that the program is for (`cpu`, `gpu`, `tpu`), which needn't be here.
+        head_size: of each head.
+        dtype: of queries, keys and values.
+
+    Raises:
+        ConfigError: the kernel that is asked for can't do this.
+    """
+    platform = {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)
+    wants = {"cudnn": fused.cudnn_wants(platform, head_size, dtype), "splash": fused.splash_wants(platform)}
+    if kind == "auto":
+        return next((fits for fits, rule in wants.items() if rule is None), "blocks")
+    rule = wants.get(kind)
+    if rule is not None:
+        raise ConfigError("model.attention", kind, rule, "use auto, which takes blocks there")
+    return kind
+
+
+def attend(
+    kind: str,
+    q_bthk: Float[Array, "b t h k"],
+    k_bsnk: Float[Array, "b s n k"],
+    v_bsnk: Float[Array, "b s n k"],
+    documents_bt: Int[Array, "b t"],
+    documents_bs: Int[Array, "b s"],
+    offset: int | Int[Array, ""] = 0,
+) -> Float[Array, "b t h k"]:
+    """Attends, with the softmax in float32; query heads h share the n key/value heads in groups of h / n.
+
+    Args:
+        kind: of `KINDS`.
+        q_bthk: queries, of any float dtype; the result has it, too.
+        k_bsnk: keys at places 0 … s - 1.
+        v_bsnk: their values.
+        documents_bt: document of each query; -1 for padding.
+        documents_bs: document of each key.
+        offset: place of the first query; traced where the program doesn't know it.
+    """
+    ways = {"reference": reference, "blocks": blocks, "cudnn": fused.cudnn, "splash": fused.splash}
+    return ways[kind](q_bthk, k_bsnk, v_bsnk, documents_bt, documents_bs, offset)
+
+
+def visible(
+    documents_bt: Int[Array, "b t"], documents_bs: Int[Array, "b s"], offset: int | Int[Array, ""]
+) -> Bool[Array, "b t s"]:
+    """Which keys each query sees."""
+    places_t = offset + jnp.arange(documents_bt.shape[1])
+    causal_ts = places_t[:, None] >= jnp.arange(documents_bs.shape[1])[None, :]
+    return (documents_bt[:, :, None] == documents_bs[:, None, :]) & causal_ts[None]
+
+
+def reference(
+    q_bthk: Float[Array, "b t h k"],
+    k_bsnk: Float[Array, "b s n k"],
+    v_bsnk: Float[Array, "b s n k"],
+    documents_bt: Int[Array, "b t"],
+    documents_bs: Int[Array, "b s"],
+    offset: int | Int[Array, ""] = 0,
+) -> Float[Array, "b t h k"]:
+    """`attend` by whole matrices: all scores at once, also of what is masked, and keys repeated for their group."""
+    groups, scale = q_bthk.shape[2] // k_bsnk.shape[2], q_bthk.shape[3] ** -0.5
+    q_bhtk = jnp.swapaxes(q_bthk, 1, 2)
+    k_bhsk, v_bhsk = (jnp.repeat(jnp.swapaxes(x, 1, 2), groups, axis=1) for x in (k_bsnk, v_bsnk))
+    scores_bhts = product("bhtk,bhsk->bhts", q_bhtk, k_bhsk) * scale
+    mask_bts = visible(documents_bt, documents_bs, offset)
+    weights_bhts = jax.nn.softmax(jnp.where(mask_bts[:, None], scores_bhts, MASKED), axis=-1)
+    y_bhtk = product("bhts,bhsk->bhtk", weights_bhts.astype(q_bthk.dtype), v_bhsk)
+    return jnp.swapaxes(y_bhtk.astype(q_bthk.dtype), 1, 2)
+
+
+def blocks(
+    q_bthk: Float[Array, "b t h k"],
+    k_bsnk: Float[Array, "b s n k"],
+    v_bsnk: Float[Array, "b s n k"],
+    documents_bt: Int[Array, "b t"],
+    documents_bs: Int[Array, "b s"],
+    offset: int | Int[Array, ""] = 0,
+) -> Float[Array, "b t h k"]:
+    """`attend` in blocks of queries, without the keys behind a block; where `offset` is traced, with all keys.
+
+    The backward pass computes the weights of a block again, so that they aren't kept. Heads come before places, and
+    the queries of a group count as further queries: plain batched matrix products, and no key is repeated.
+    """
+    rows, t, heads, size = q_bthk.shape
+    s, groups = k_bsnk.shape[1], k_bsnk.shape[2]
+    q_bthk = q_bthk * jnp.asarray(size**-0.5, q_bthk.dtype)  # cheaper than of scores, which are many more
+    q_bngtk = jnp.moveaxis(q_bthk.reshape(rows, t, groups, heads // groups, size), 1, 3)
+    k_bnsk, v_bnsk = jnp.swapaxes(k_bsnk, 1, 2), jnp.swapaxes(v_bsnk, 1, 2)
+
+    def block(start: int, q_bngtk: Array, k_bnsk: Array, v_bnsk: Array, offset: int | Array) -> Array:
+        """Cuts its part out itself, so that only whole arrays are kept for the backward pass."""
+        end = min(start + BLOCK, t)
+        last = min(offset + end, s) if isinstance(offset, int) else s
+        mask_bts = visible(documents_bt[:, start:end], documents_bs[:, :last], offset + start)
+        return _attend(q_bngtk[:, :, :, start:end], k_bnsk[:, :, :last], v_bnsk[:, :, :last], mask_bts)
+
+    static = (0, 4) if isinstance(offset, int) else (0,)
+    block = jax.checkpoint(block, static_argnums=static)
+    y_bngtk = [block(start, q_bngtk, k_bnsk, v_bnsk, offset) for start in range(0, t, BLOCK)]
+    return jnp.moveaxis(jnp.concatenate(y_bngtk, axis=3), 3, 1).reshape(rows, t, heads, size)
+
+
+def _attend(
+    q_bngtk: Float[Array, "b n g t k"],
+    k_bnsk: Float[Array, "b n s k"],
+    v_bnsk: Float[Array, "b n s k"],
+    mask_bts: Bool[Array, "b t s"],
+) -> Float[Array, "b n g t k"]:
+    """Attention of some scaled queries; it is the result that is divided by the sum of weights, not each of them."""
+    shape, s = q_bngtk.shape, k_bnsk.shape[2]
+    q_bnqk = q_bngtk.reshape(*shape[:2], -1, shape[4])
+    scores = product("bnqk,bnsk->bnqs", q_bnqk, k_bnsk).reshape(*shape[:4], s)
+    scores = jnp.where(mask_bts[:, None, None], scores, MASKED)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    y_bnqk = product("bnqs,bnsk->bnqk", weights.astype(q_bngtk.dtype).reshape(*q_bnqk.shape[:3], s), v_bnsk)
+    return (y_bnqk.reshape(shape) / jnp.sum(weights, axis=-1, keepdims=True)).astype(q_bngtk.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def product(equation: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """An einsum of two arrays in float32; gradients are of the dtype of `a` and `b`, and so are their products.
+
+    Without the rule, the backward pass of bfloat16 would multiply float32 by bfloat16, which no matrix unit does.
+    """
+    result: Array = jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
+    return result
+
+
+def _product_forward(equation: str, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    return product(equation, a, b), (a, b)
+
+
+def _product_backward(equation: str, operands: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    _, transposed = jax.vjp(functools.partial(jnp.einsum, equation), *operands)
+    by_a, by_b = transposed(gradient.astype(operands[0].dtype))
+    return by_a, by_b
+
+
+product.defvjp(_product_forward, _product_backward)

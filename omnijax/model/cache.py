@@ -1,0 +1,83 @@
+"""Keys and values of what a model has read, so that it goes on from there a token at a time."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+SLOTS = 2
+"""Axis of the slots, in each array of a cache; rows come first."""
+
+
+class Cache(NamedTuple):
+    """Keys and values of what each layer has read; slot s holds the token at position s of its row.
+
+    An array for each layer, so that its slots are attended to where they lie: a part of a bigger array would be copied
+    first. Heads come before slots, so that attending is a plain batched matrix product and moves none of them.
+    """
+
+    keys: tuple[Float[Array, "b n s k"], ...]
+    values: tuple[Float[Array, "b n s k"], ...]
+
+    @classmethod
+    def empty(cls, layers: int, rows: int, heads: int, slots: int, size: int, dtype: Any) -> Cache:
+        """Room for so many tokens of each row."""
+        zeros = [tuple(jnp.zeros((rows, heads, slots, size), dtype) for _ in range(layers)) for _ in cls._fields]
+        return cls(*zeros)
+
+    @property
+    def slots(self) -> int:
+        """Tokens of a row that there is room for."""
+        return int(self.keys[0].shape[SLOTS])
+
+    def write(
+        self, layer: int, positions_bt: Int[Array, "b t"], k_btnk: Float[Array, "b t n k"], v_btnk: Float[Array, "..."]
+    ) -> Cache:
+        """The cache with these keys and values in the slots of their positions; what is beyond the last is dropped."""
+
+        def put(old_nsk: Array, new_tnk: Array, positions_t: Array) -> Array:
+            return old_nsk.at[:, positions_t].set(jnp.swapaxes(new_tnk, 0, 1).astype(old_nsk.dtype), mode="drop")
+
+        def replaced(old: tuple[Array, ...], new_btnk: Array) -> tuple[Array, ...]:
+            return (*old[:layer], jax.vmap(put)(old[layer], new_btnk, positions_bt), *old[layer + 1 :])
+
+        return Cache(replaced(self.keys, k_btnk), replaced(self.values, v_btnk))
+
+
+def grown(cache: Any, slots: int) -> Any:
+    """A cache with more slots, for any tree of arrays [rows, heads, slots, ...]."""
+
+    def pad(old: Array) -> Array:
+        return jnp.pad(old, [(0, slots - old.shape[SLOTS] if axis == SLOTS else 0) for axis in range(old.ndim)])
+
+    return jax.tree.map(pad, cache)
+
+
+def put(cache: Any, rows_g: Int[Array, " g"], new: Any) -> Any:
+    """A cache in which some rows go on from those of another one, which has as many slots or fewer."""
+    return jax.tree.map(lambda old, rows: old.at[rows_g, :, : rows.shape[SLOTS]].set(rows, mode="drop"), cache, new)
+
+
+def attend_cached(
+    q_bthk: Float[Array, "b t h k"],
+    k_bnsk: Float[Array, "b n s k"],
+    v_bnsk: Float[Array, "b n s k"],
+    mask_bts: Bool[Array, "b t s"],
+) -> Float[Array, "b t h k"]:
+    """Attention for few queries and many keys that lie as the cache has them: these aren't moved or repeated.
+
+    The query heads of a group count as further queries. Four times faster than `reference` of `attend.py` for a token
+    at a time.
+    """
+    rows, t, heads, size = q_bthk.shape
+    groups = k_bnsk.shape[1]
+    shape = (rows, groups, heads // groups, t, k_bnsk.shape[2])
+    q_bngtk = jnp.moveaxis(q_bthk.reshape(rows, t, groups, -1, size), 1, 3) * size**-0.5
+    scores = jnp.einsum("bnqk,bnsk->bnqs", q_bngtk.reshape(rows, groups, -1, size), k_bnsk).astype(jnp.float32)
+    scores = jnp.where(mask_bts[:, None, None], scores.reshape(shape), jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(q_bthk.dtype).reshape(rows, groups, -1, shape[-1])
+    y_bngtk = jnp.einsum("bnqs,bnsk->bnqk", weights, v_bnsk).reshape(*shape[:-1], size)
+    return jnp.moveaxis(y_bngtk, 3, 1).reshape(rows, t, heads, size)

@@ -1,0 +1,146 @@
+"""Fused attention kernels that JAX has: cuDNN's on NVIDIA GPUs, splash attention on TPUs. They never write the scores.
+
+Both are called as `omnijax.model.attend` calls its own ways. What they can't do is said by `cudnn_wants` and
+`splash_wants`, so that a configuration is refused before anything is compiled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+LANES = 128  # of a TPU's vector unit: blocks of splash attention are multiples of it
+SPLASH_BLOCK = 512
+KEPT = "attention"  # name, for remat policies, of what the backward pass needs from the forward pass of a kernel
+PADDING = -2  # document of places that are added to fill a block
+
+
+def cudnn_wants(platform: str, head_size: int, dtype: str) -> str | None:
+    """What speaks against cuDNN's kernel; None if nothing does."""
+    if platform != "gpu":
+        return f"needs GPUs, the devices are of platform {platform!r}"
+    if dtype not in ("bfloat16", "float16"):
+        return f"needs model.compute_dtype = 'bfloat16', it is {dtype!r}"
+    if head_size % 8 or head_size > 128:
+        return f"needs model.head_size to be a multiple of 8 up to 128, it is {head_size}"
+    return None
+
+
+def splash_wants(platform: str) -> str | None:
+    """What speaks against splash attention; None if nothing does."""
+    return None if platform == "tpu" else f"needs TPUs, the devices are of platform {platform!r}"
+
+
+def cudnn(
+    q_bthk: Float[Array, "b t h k"],
+    k_bsnk: Float[Array, "b s n k"],
+    v_bsnk: Float[Array, "b s n k"],
+    documents_bt: Int[Array, "b t"],
+    documents_bs: Int[Array, "b s"],
+    offset: int | Int[Array, ""] = 0,
+) -> Float[Array, "b t h k"]:
+    """`jax.nn.dot_product_attention` with cuDNN, whose kernel takes the mask as a bias of b × t × s.
+
+    Its backward pass wants even numbers of queries and keys where there is a bias, so that an odd one is padded.
+    """
+    t, s = q_bthk.shape[1], k_bsnk.shape[1]
+    q_bthk, documents_bt = _filled(q_bthk, 1, t % 2), _filled(documents_bt, 1, t % 2, PADDING)
+    k_bsnk, v_bsnk = _filled(k_bsnk, 1, s % 2), _filled(v_bsnk, 1, s % 2)
+    documents_bs = _filled(documents_bs, 1, s % 2, PADDING)
+    whole = isinstance(offset, int) and offset == 0 and t == s
+    places_t, places_s = offset + jnp.arange(q_bthk.shape[1]), jnp.arange(k_bsnk.shape[1])
+    mask_bts = documents_bt[:, :, None] == documents_bs[:, None, :]
+    if not whole:
+        mask_bts &= (places_t[:, None] >= places_s[None, :])[None]
+    y_bthk = jax.nn.dot_product_attention(
+        q_bthk, k_bsnk, v_bsnk, mask=mask_bts[:, None], is_causal=whole, implementation="cudnn"
+    )
+    return y_bthk[:, :t]
+
+
+def splash(
+    q_bthk: Float[Array, "b t h k"],
+    k_bsnk: Float[Array, "b s n k"],
+    v_bsnk: Float[Array, "b s n k"],
+    documents_bt: Int[Array, "b t"],
+    documents_bs: Int[Array, "b s"],
+    offset: int | Int[Array, ""] = 0,
+    interpret: bool = False,
+) -> Float[Array, "b t h k"]:
+    """Splash attention with documents as its segments; blocks of keys behind a block of queries are left out.
+
+    Args:
+        q_bthk: queries.
+        k_bsnk: keys; if `offset` isn't 0, as many times more than queries as there are parts of a row.
+        v_bsnk: values.
+        documents_bt: document of each query.
+        documents_bs: document of each key.
+        offset: place of the first query, a multiple of t.
+        interpret: run by Pallas' interpreter, which any platform has.
+    """
+    from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
+
+    t, s, size = q_bthk.shape[1], k_bsnk.shape[1], q_bthk.shape[3]
+    parts, more = s // t, -t % LANES
+    if s % t:
+        raise ValueError(f"splash attention needs whole parts of {t} keys, there are {s}")
+    q_bhtk = jnp.swapaxes(_filled(q_bthk * jnp.asarray(size**-0.5, q_bthk.dtype), 1, more), 1, 2)
+    k_bnsk, v_bnsk = (jnp.swapaxes(_filled(x, parts, more), 1, 2) for x in (k_bsnk, v_bsnk))
+    segments = SegmentIds(_filled(documents_bt, 1, more, PADDING), _filled(documents_bs, parts, more, PADDING))
+    kernel = _splash_kernel(q_bhtk.shape[1], t + more, parts, interpret)
+    if parts > 1:
+        kernel = _part_of(kernel, offset // t, parts)
+    y_bhtk = jax.vmap(kernel)(q_bhtk, k_bnsk, v_bnsk, segments)
+    return jnp.swapaxes(y_bhtk, 1, 2)[:, :t]
+
+
+def _splash_kernel(heads: int, t: int, parts: int, interpret: bool) -> Any:
+    """The kernel for all queries of a row that has `parts` parts of t tokens."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, CausalMask, MultiHeadMask, make_splash_mha
+
+    block = next(size for size in (SPLASH_BLOCK, SPLASH_BLOCK // 2, LANES) if t % size == 0)
+    sizes = BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_kv_compute=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_kv_dkv_compute=block,
+        block_q_dq=block,
+        block_kv_dq=block,
+    )
+    return make_splash_mha(
+        MultiHeadMask([CausalMask((parts * t, parts * t))] * heads),
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=parts,
+        residual_checkpoint_name=KEPT,
+        interpret=interpret,
+    )
+
+
+def _part_of(kernel: Any, number: int | Int[Array, ""], parts: int) -> Any:
+    """The kernel for one part of the queries.
+
+    What it knows of its queries lies in arrays, places [t] and blocks [heads, blocks of queries, …] to go through, of
+    which each part takes its own; in this way JAX shards the kernel, too (its `manual_sharding_spec`).
+    """
+
+    def of_part(x: Array) -> Array:
+        axis = 1 if x.ndim == 3 else 0
+        size = x.shape[axis] // parts
+        return jax.lax.dynamic_slice_in_dim(x, number * size, size, axis)
+
+    return jax.tree.map(of_part, kernel)
+
+
+def _filled(x: Array, parts: int, more: int, value: int = 0) -> Array:
+    """With `more` entries behind each of the parts of axis 1."""
+    if not more:
+        return x
+    split = x.reshape(x.shape[0], parts, -1, *x.shape[2:])
+    widths = [(0, 0), (0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2)
+    return jnp.pad(split, widths, constant_values=value).reshape(x.shape[0], -1, *x.shape[2:])

@@ -1,0 +1,72 @@
+"""Models from a laptop's to a pod's: shape, batch, what is kept for the backward pass, and how it all is split.
+
+`--size base` on a command line puts one of them into an experiment in place of its own; vocabulary, data, tasks and
+schedule stay. Parameters are counted without embedding and head, which a primary vocabulary makes small.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+from omnijax.config import Config, MeshConfig, ModelConfig
+from omnijax.errors import ConfigError
+
+Remat = Literal["none", "dots", "attention", "full"]
+
+
+class Size(NamedTuple):
+    """What a size sets.
+
+    Attributes:
+        model: its shape, precision and rematerialisation.
+        rows: in a global batch.
+        row_length: tokens in a row; one more than the model reads at once.
+        mesh: in one slice, for as many devices as there are.
+        learning_rate: at the end of the warm-up, as the shapes below were published with it.
+        moments: how the optimiser keeps them.
+    """
+
+    model: ModelConfig
+    rows: int
+    row_length: int
+    mesh: MeshConfig
+    learning_rate: float
+    moments: Literal["float32", "bfloat16", "factored"] = "float32"
+
+
+def _model(depth: int, width: int, heads: int, kv_heads: int, mlp_width: int, remat: Remat) -> ModelConfig:
+    size = width // heads
+    return ModelConfig(depth, width, heads, kv_heads, size, mlp_width, compute_dtype="bfloat16", remat=remat)
+
+
+SIZES = {
+    # The demo: 2 CPU cores. Layers in a row rather than in a loop, which is a third faster there.
+    "nano": Size(ModelConfig(4, 128, 4, 2, 32, 320, unroll=4), 24, 96, MeshConfig(), 2.5e-3),
+    # 123 M, the depth and width of GPT-2 small (Radford et al. 2019) with four layers more in place of its embedding.
+    "small": Size(_model(16, 768, 12, 12, 2304, "none"), 256, 1025, MeshConfig(), 6e-4),
+    # 1.3 B, the shape of GPT-3 XL (arXiv:2005.14165, table 2.1) with a gated MLP.
+    "base": Size(_model(24, 2048, 16, 16, 6144, "attention"), 256, 2049, MeshConfig(data=1, fsdp=-1), 2e-4),
+    # 6.5 B, the shape of Llama 2 7B (arXiv:2307.09288), whose other 0.26 B are its embedding and head.
+    "large": Size(_model(32, 4096, 32, 32, 11008, "full"), 256, 2049, MeshConfig(data=1, fsdp=-1), 3e-4),
+    # 33 B, the shape of Code Llama 34B (arXiv:2308.12950).
+    "xl": Size(_model(48, 8192, 64, 8, 22016, "full"), 512, 4097, MeshConfig(data=1, fsdp=-1), 1.5e-4),
+}
+
+
+def resized(config: Config, name: str) -> Config:
+    """An experiment at another size.
+
+    Raises:
+        ConfigError: there is no such size.
+    """
+    if name not in SIZES:
+        raise ConfigError("--size", name, "there is no such size", f"choose one of {', '.join(SIZES)}")
+    size = SIZES[name]
+    return dataclasses.replace(
+        config,
+        model=size.model,
+        batch=dataclasses.replace(config.batch, rows=size.rows, row_length=size.row_length),
+        optim=dataclasses.replace(config.optim, learning_rate=size.learning_rate, moments=size.moments),
+        mesh=size.mesh,
+    )
