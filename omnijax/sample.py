@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from omnijax.config import SampleConfig, Target
 from omnijax.errors import ConfigError
-from omnijax.model.attention import Cache
+from omnijax.model.cache import Cache
 from omnijax.model.transformer import Transformer
 from omnijax.pick import pick
 from omnijax.rows import Pen, Rows, where
