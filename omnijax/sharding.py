@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from omnijax.config import MeshConfig
+from omnijax.config import Config, MeshConfig
 from omnijax.errors import ConfigError
 from omnijax.model.shards import Groups, Shards
 
@@ -62,6 +62,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
     between = (slices, *(1 for _ in sizes[1:]))
     return Mesh(mesh_utils.create_hybrid_device_mesh(sizes, between, devices), AXES, axis_types=types)
+
+
+def mesh_that_fits(config: Config) -> Mesh:
+    """The mesh of a configuration where it fits the devices that are here; else as many along `fsdp` as can be."""
+    try:
+        return make_mesh(config.mesh)
+    except ConfigError:
+        return make_mesh(MeshConfig(fsdp=math.gcd(config.model.width, jax.device_count())))
 
 
 def parameter_spec(path: str, shape: tuple[int, ...]) -> PartitionSpec:
@@ -139,7 +147,7 @@ def rows_here(mesh: Mesh, rows: int) -> list[int]:
     Devices that share a row's tokens or heads may belong to several processes; each of them makes the row then.
     """
     held = NamedSharding(mesh, ROWS).addressable_devices_indices_map((rows,)).values()
-    return sorted({row for (part,) in held for row in range(*part.indices(rows))})
+    return sorted({row for index in held if index is not None for row in range(*index[0].indices(rows))})
 
 
 def put_batch(mesh: Mesh, batch: Any, rows: int | None = None) -> Any:
@@ -155,7 +163,8 @@ def put_batch(mesh: Mesh, batch: Any, rows: int | None = None) -> Any:
     number = {row: place for place, row in enumerate(rows_here(mesh, rows))}
 
     def put(array: Any, sharding: NamedSharding) -> jax.Array:
-        def part(index: tuple[slice, ...]) -> Any:
+        def part(index: tuple[slice, ...] | None) -> Any:
+            assert index is not None
             start, stop, _ = index[0].indices(rows)
             return array[(slice(number[start], number[start] + stop - start), *index[1:])]
 

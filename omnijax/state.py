@@ -19,6 +19,7 @@ from omnijax.errors import ConfigError
 from omnijax.losses import LossParts, next_token_loss, target_kinds
 from omnijax.model.layers import token_keys
 from omnijax.model.shards import Shards
+from omnijax.model.sums import Sums
 from omnijax.model.transformer import Transformer
 from omnijax.noise import with_digit_noise
 from omnijax.optim import optimizer, schedule
@@ -185,26 +186,39 @@ def _local_gradients(
     """
     kinds = len(kind_names(config.vocabulary))
 
-    def loss(params: Any, part: Any) -> tuple[Array, LossParts]:
+    def loss(params: Any, sums: Sums, part: Any) -> tuple[tuple[Array, Sums], LossParts]:
         read_bt = part["read"] if "read" in part else part["tokens"]
         keys_bt = token_keys(key, part["rows"], shards.first(read_bt.shape[1]) + jnp.arange(read_bt.shape[1]))
-        logits_btv = model(params, read_bt, part["positions"], part["documents"], keys_bt, shards)
+        inputs = (read_bt, part["positions"], part["documents"], keys_bt)
+        logits_btv, sums = model.summing(params, sums, *inputs, shards)
         parts = next_token_loss(logits_btv, part["targets"], part["weights"], part["kinds"], kinds)
-        return parts.loss / (weight * shards.sizes["tensor"]), parts
+        return (parts.loss / (weight * shards.sizes["tensor"]), sums), parts
 
-    gradients, parts = _accumulated(jax.grad(loss, has_aux=True), params, batch, config.optim.accumulate)
+    if config.optim.accumulate == 1:
+        gradients, parts = jax.grad(lambda params: _first(loss(params, None, batch)), has_aux=True)(params)
+    else:
+        gradients, parts = _accumulated(loss, params, batch, config.optim.accumulate)
     return shards.summed(gradients, specs), shards.summed(parts, jax.tree.map(lambda _: PartitionSpec("tensor"), parts))
 
 
-def _accumulated(differentiate: Callable[[Any, Any], Any], params: Any, batch: Any, count: int) -> Any:
-    """Gradients and loss, summed over micro-batches: every count-th row of this device is one of them."""
-    if count == 1:
-        return differentiate(params, batch)
+def _first(result: tuple[tuple[Array, Any], LossParts]) -> tuple[Array, LossParts]:
+    (loss, _), parts = result
+    return loss, parts
 
-    def add(carry: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, carry, differentiate(params, part)), None
+
+def _accumulated(loss: Callable[..., Any], params: Any, batch: Any, count: int) -> tuple[Any, LossParts]:
+    """Gradients and loss, summed over micro-batches: every count-th row of this device is one of them.
+
+    There is one copy of the gradients, that each micro-batch adds to.
+    """
+    zeros = jax.tree.map(jnp.zeros_like, params)
+
+    def add(carry: tuple[Any, LossParts], part: Any) -> tuple[Any, None]:
+        gradients, parts = carry
+        (value, _), pull, more = jax.vjp(lambda sums: loss(params, sums, part), zeros, has_aux=True)
+        (gradients,) = pull((jnp.ones_like(value), gradients))
+        return (gradients, jax.tree.map(jnp.add, parts, more)), None
 
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
-    first = jax.tree.map(lambda x: x[0], micro)
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(differentiate, params, first))
-    return lax.scan(add, zero, micro)[0]
+    _, parts = jax.eval_shape(loss, params, None, jax.tree.map(lambda x: x[0], micro))
+    return lax.scan(add, (zeros, jax.tree.map(jnp.zeros_like, parts)), micro)[0]

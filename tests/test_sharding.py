@@ -1,8 +1,12 @@
 import dataclasses
+import itertools
 import pathlib
+import types
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
@@ -12,12 +16,14 @@ from omnijax.config import Config, MeshConfig
 from omnijax.data.pipeline import Batches
 from omnijax.errors import ConfigError
 from omnijax.experiment import load_experiment
+from omnijax.model.shards import Shards
 from omnijax.model.transformer import Transformer
-from omnijax.sharding import make_mesh, parameter_spec, path_of, put_batch
+from omnijax.sharding import make_mesh, parameter_spec, path_of, put_batch, rings, rings_of
+from omnijax.sizes import SIZES, resized
 from omnijax.state import Metrics, State, abstract_state, init_state, make_step
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "sharding_digits.json"
+GOLDENS = pathlib.Path(__file__).parent / "golden"
 MESHES = {
     name: MeshConfig(*(int(size) for size in name.split("×")))
     for name in ("8×1×1×1", "1×8×1×1", "2×2×1×2", "1×1×8×1", "1×2×2×2", "2×2×2×1")
@@ -43,13 +49,18 @@ def mesh_of(config: MeshConfig) -> Mesh:
     return make_mesh(config, jax.devices()[: config.data * config.fsdp * config.context * config.tensor])
 
 
-def one_step(config: Config, mesh: MeshConfig) -> tuple[State, State, Metrics]:
-    """The fresh state (on the host), the state after a step, and what the step reports."""
+def one_step(config: Config, mesh: MeshConfig, twice: bool = False) -> tuple[State, State, Metrics]:
+    """The fresh state (on the host), the state after a step, and what the step reports.
+
+    With `twice`, the rows of the first half of the batch come again in place of the second.
+    """
     model, devices = Transformer(config.model, config.vocabulary.size), mesh_of(mesh)
     corpus = testing.random_corpus(config.vocabulary, records=20, most_items=7)
     state = init_state(config, model, devices)
     fresh = jax.device_get(state)
-    after, metrics = make_step(config, model, devices)(state, put_batch(devices, Batches(corpus, config.batch)[0]))
+    half = dataclasses.replace(config.batch, rows=config.batch.rows // (1 + twice))
+    batch = {name: np.concatenate([rows] * (1 + twice)) for name, rows in Batches(corpus, half)[0].items()}
+    after, metrics = make_step(config, model, devices)(state, put_batch(devices, batch))
     return fresh, after, jax.device_get(metrics)
 
 
@@ -58,16 +69,20 @@ def on_one_device(small: Config) -> tuple[State, State, Metrics]:
     return one_step(small, MeshConfig(1))
 
 
-def test_the_shipped_experiment_is_sharded_as_the_golden_says() -> None:
-    config = load_experiment(DIGITS)
-    model = Transformer(config.model, config.vocabulary.size)
-    state = abstract_state(config, model, mesh_of(MESHES["2×2×1×2"]))
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_is_sharded_as_its_golden_says(size: str) -> None:
+    config = resized(load_experiment(DIGITS), size)
+    state = abstract_state(config, Transformer(config.model, config.vocabulary.size), mesh_of(MESHES["1×2×2×2"]))
     found = {
-        path_of(keys): {"shape": leaf.shape, "spec": list(leaf.sharding.spec)}
+        path_of(keys): {
+            "shape": leaf.shape,
+            "spec": list(leaf.sharding.spec),
+            "on a device": leaf.sharding.shard_shape(leaf.shape),
+        }
         for keys, leaf in jax.tree_util.tree_leaves_with_path(state.params)
     }
-    when = "RULES of omnijax/sharding.py, or the model of experiments/digits.py, were meant to change"
-    testing.check_golden(GOLDEN, found, when)
+    when = "RULES of omnijax/sharding.py, or a size of omnijax/sizes.py, were meant to change"
+    testing.check_golden(GOLDENS / f"sharding_{size}.json", found, when)
     assert {axis for leaf in found.values() for axis in leaf["spec"]} == {None, "fsdp", "tensor"}
 
 
@@ -87,6 +102,75 @@ def test_a_step_on_a_mesh_is_the_step_on_one_device_and_sharded_as_the_table_say
     assert int(after.step) == int(after_there.step) == 1
     for part in (after.params, *moments(after)):
         assert_sharded_as_the_table_says(part, dict(zip(sharding.AXES, dataclasses.astuple(MESHES[name]), strict=True)))
+
+
+@pytest.mark.parametrize(
+    "mesh, model, accumulate",
+    [
+        ("1×2×2×2", {"remat": "full"}, 4),
+        ("1×2×2×2", {"unroll": 2, "attention": "reference"}, 1),
+        ("2×2×1×2", {"remat": "attention", "attention": "blocks"}, 2),
+        ("1×8×1×1", {"remat": "dots", "unroll": 2}, 1),
+        ("1×1×8×1", {"remat": "full", "unroll": 2, "attention": "blocks"}, 2),
+    ],
+)
+def test_how_a_step_is_computed_changes_no_result(
+    small: Config, on_one_device: tuple[State, State, Metrics], mesh: str, model: dict, accumulate: int
+) -> None:
+    rows = small.batch.rows * 2  # the batch twice: a mean over it is the same
+    changed = dataclasses.replace(
+        small,
+        model=dataclasses.replace(small.model, **model),
+        optim=dataclasses.replace(small.optim, accumulate=accumulate),
+        batch=dataclasses.replace(small.batch, rows=rows),
+    )
+    _, there, metrics_there = on_one_device
+    _, after, metrics = one_step(changed, MESHES[mesh], twice=True)
+    np.testing.assert_allclose(metrics.parts.loss, 2 * metrics_there.parts.loss, rtol=1e-5)
+    scale = 1 - small.optim.beta1
+    for one, other in zip(moments(after), moments(there), strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=1e-5), one, other)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_sums_scattered_ring_by_ring_are_those_scattered_at_once(axis: int) -> None:
+    mesh = mesh_of(MESHES["1×8×1×1"])
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=(16, 24)), jnp.float32)
+    spec = PartitionSpec(*["fsdp" if number == axis else None for number in range(2)])
+
+    def gradient(groups: tuple) -> jax.Array:
+        shards = Shards(dict(mesh.shape), {"part": {"w": spec}}, "cpu", groups)
+
+        def loss(w: jax.Array) -> jax.Array:
+            mine = 1 + jax.lax.axis_index("fsdp").astype(jnp.float32)
+            return jnp.sum(jnp.sin(mine * shards.whole("part", {"w": w}, jnp.float32)["w"]))
+
+        return jax.jit(jax.shard_map(jax.grad(loss), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))(
+            weights
+        )
+
+    expected = sum(mine * np.cos(mine * np.asarray(weights, np.float64)) for mine in range(1, 9))
+    for groups in ((), rings(8, 4), rings(8, 2)):
+        np.testing.assert_allclose(gradient(groups), expected, rtol=1e-4, atol=1e-4)
+
+
+class Chip(NamedTuple):
+    """What `rings_of` looks at."""
+
+    platform: str
+    coords: tuple[int, int, int]
+
+
+def test_rings_follow_a_torus_of_two_dimensions_alone() -> None:
+    def found(platform: str, shape: tuple[int, ...]) -> tuple:
+        chips = np.empty(int(np.prod(shape)), object)
+        chips[:] = [Chip(platform, place) for place in itertools.product(*(range(size) for size in shape))]
+        return rings_of(types.SimpleNamespace(devices=chips.reshape(1, -1, 1, 1), shape={"fsdp": chips.size}))
+
+    assert found("tpu", (2, 4, 1)) == (((0, 4), (1, 5), (2, 6), (3, 7)), ((0, 1, 2, 3), (4, 5, 6, 7)))
+    assert (
+        found("tpu", (8, 1, 1)) == found("tpu", (1, 1, 1)) == found("tpu", (2, 2, 2)) == found("cpu", (2, 4, 1)) == ()
+    )
 
 
 def moments(state: State) -> list[dict]:

@@ -22,9 +22,10 @@ from omnijax.config import ModelConfig
 from omnijax.errors import ConfigError
 from omnijax.model.attend import attend, resolve
 from omnijax.model.attention import Attention
-from omnijax.model.cache import Cache, attend_cached
+from omnijax.model.cache import Cache, attend_cached, slots
 from omnijax.model.layers import GatedMLP, RMSNorm, normal, rotations_at
 from omnijax.model.shards import ALONE, GATHERED, Shards
+from omnijax.model.sums import Sums, tied, tied_whole
 
 Params = dict[str, Any]
 ATTENDED = "attended"
@@ -114,10 +115,10 @@ class Transformer:
         }
         return {**params, "ends": {**ends, **rows}}
 
-    def empty_cache(self, rows: int, slots: int) -> Cache:
-        """A cache for `rows` documents of at most `slots` tokens, in the compute dtype."""
+    def empty_cache(self, rows: int, room: int) -> Cache:
+        """A cache for `rows` documents of at most `room` tokens, in the compute dtype."""
         c = self.config
-        return Cache.empty(c.depth, rows, c.kv_heads, slots, c.head_size, c.compute_dtype)
+        return Cache.empty(c.depth, rows, c.kv_heads, room, c.head_size, c.compute_dtype)
 
     def unstacked(self, params: Params) -> Params:
         """Parameters as `extend` takes them: each layer's by itself, matrices in the dtype that they are computed in.
@@ -151,6 +152,20 @@ class Transformer:
             dropout_keys_bt: a key for each token, drops residual updates if `config.dropout` > 0; None for none.
             shards: how the model is split.
         """
+        inputs = (tokens_bt, positions_bt, documents_bt, dropout_keys_bt)
+        return self.summing(params, None, *inputs, shards)[0]
+
+    def summing(
+        self,
+        params: Params,
+        sums: Sums,
+        tokens_bt: Int[Array, "b t"],
+        positions_bt: Int[Array, "b t"],
+        documents_bt: Int[Array, "b t"],
+        dropout_keys_bt: PRNGKeyArray | None,
+        shards: Shards,
+    ) -> tuple[Float[Array, "b t v"], Sums]:
+        """The logits, and `sums`, to whose cotangent the gradients of the parameters are added (see `sums.py`)."""
         kind: str = self.config.attention
         t = tokens_bt.shape[1]
         if not shards.sizes and kind in ("cudnn", "splash"):
@@ -163,8 +178,11 @@ class Transformer:
             y_bthk = attend(kind, q_bthk, keys, values, documents_bt, documents_bs, first)
             return checkpoint_name(y_bthk, ATTENDED), None
 
-        x_btd, _ = self._layers(params, tokens_bt, positions_bt, look, None, dropout_keys_bt, shards)
-        return self._logits(params, x_btd, shards)
+        if sums is not None:
+            ends, in_ends = tied_whole(params["ends"], sums["ends"])
+            params, sums = params | {"ends": ends}, sums | {"ends": in_ends}
+        x_btd, _, sums = self._layers(params, sums, tokens_bt, positions_bt, look, None, dropout_keys_bt, shards)
+        return self._logits(params, x_btd, shards), sums
 
     def extend(
         self,
@@ -190,7 +208,7 @@ class Transformer:
             only_b: index of the one token of each row whose logits are wanted, which are then float[b, 1, v].
             mesh: that the parameters are split over; None for one device.
         """
-        mask_bts = jnp.arange(cache.slots)[None, None, :] <= positions_bt[:, :, None]
+        mask_bts = jnp.arange(slots(cache))[None, None, :] <= positions_bt[:, :, None]
 
         def split(x: Array, *axes: Any) -> Array:
             return x if mesh is None else lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))
@@ -202,7 +220,7 @@ class Transformer:
             return split(y_bthk, "data", None, "tensor"), cache
 
         tokens_bt = split(tokens_bt, "data")
-        x_btd, extended = self._layers(params, tokens_bt, positions_bt, look, cache, None, ALONE)
+        x_btd, extended, _ = self._layers(params, None, tokens_bt, positions_bt, look, cache, None, ALONE)
         if only_b is not None:
             x_btd = jnp.take_along_axis(x_btd, only_b[:, None, None], axis=1)
         return split(self._logits(params, x_btd, ALONE), ("data", "fsdp")), extended
@@ -210,36 +228,40 @@ class Transformer:
     def _layers(
         self,
         params: Params,
+        sums: Sums,
         tokens_bt: Array,
         positions_bt: Array,
         look: Callable[..., tuple[Array, Any]],
         memory: Any,
         dropout_keys_bt: Array | None,
         shards: Shards,
-    ) -> tuple[Array, Any]:
-        """What the last layer gives, and the memory that is handed from layer to layer."""
+    ) -> tuple[Array, Any, Sums]:
+        """What the last layer gives, and the memory and the sums that are handed from layer to layer."""
         x_btd = shards.whole("ends", params["ends"], jnp.float32)["embed"][tokens_bt].astype(self.config.compute_dtype)
         rotations = rotations_at(positions_bt, self.config.head_size, self.config.rope_base)
         keys_bt = dropout_keys_bt if self.config.dropout > 0 else None
 
-        def layer(carry: tuple[Array, Any], layer: tuple[Params, Array]) -> tuple[tuple[Array, Any], None]:
-            (x_btd, memory), (params, number) = carry, layer
+        def layer(carry: tuple[Array, Any, Sums], layer: tuple[Params, Any]) -> tuple[tuple[Array, Any, Sums], None]:
+            (x_btd, memory, sums), (params, number) = carry, layer
+            if sums is not None:
+                params, sums = tied(params, sums, number)
             module = nnx.merge(self._layer, shards.whole("layers", params, x_btd.dtype))
             see = functools.partial(look, memory, number)
             y_btd, memory = module.attention(module.attention_norm(x_btd), rotations, see)
             x_btd = x_btd + self._drop(shards.total(y_btd), keys_bt, 2 * number)
             y_btd = module.mlp(module.mlp_norm(x_btd))
             x_btd = x_btd + self._drop(shards.total(y_btd), keys_bt, 2 * number + 1)
-            return (x_btd, memory), None
+            return (x_btd, memory, sums), None
 
-        carry = (x_btd, memory)
+        carry = (x_btd, memory, sums["layers"] if sums is not None else None)
         if isinstance(params["layers"], tuple):  # unstacked
             for numbered in zip(params["layers"], range(self.config.depth), strict=True):
                 carry, _ = layer(carry, numbered)
         else:
             stacked = (params["layers"], jnp.arange(self.config.depth))
             carry, _ = lax.scan(self._kept(layer, shards), carry, stacked, unroll=self.config.unroll)
-        return carry
+        x_btd, memory, in_layers = carry
+        return x_btd, memory, None if sums is None else sums | {"layers": in_layers}
 
     def _kept(self, layer: Callable[..., Any], shards: Shards) -> Callable[..., Any]:
         """The layer, with what the backward pass is to keep of it."""
