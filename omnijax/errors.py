@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+RESUMABLE = 75
+"""Exit status of a run that was stopped, or lost a peer: the same command goes on (EX_TEMPFAIL of sysexits.h)."""
+
 
 class OmnijaxError(Exception):
     """Base of all errors that bad input causes.
@@ -32,6 +35,10 @@ class DataError(OmnijaxError):
 
 class CheckpointError(OmnijaxError):
     """A run directory or checkpoint that belongs to something else."""
+
+
+class PeerLostError(OmnijaxError):
+    """Another process of the job is gone, or doesn't answer; the same command goes on from the last checkpoint."""
 
 
 class PlatformError(OmnijaxError):

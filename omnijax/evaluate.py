@@ -16,7 +16,7 @@ import rich.progress
 import rich.table
 from jaxtyping import Int
 
-from omnijax.checkpoint import Checkpoints
+from omnijax.checkpoint import FOLDER, Checkpoints
 from omnijax.config import Config
 from omnijax.data.corpus import Corpus, digit_modalities, fragment_records
 from omnijax.data.prepare import prepare
@@ -30,7 +30,7 @@ from omnijax.likelihoods import bits_per_item
 from omnijax.modalities import Modality, PatchImage
 from omnijax.model.transformer import Transformer
 from omnijax.run import device, load_config
-from omnijax.sharding import make_mesh
+from omnijax.sharding import mesh_that_fits
 from omnijax.state import abstract_state
 
 EVAL, SAMPLES = "eval.json", "samples.npz"
@@ -53,13 +53,15 @@ def load_run(run: Path) -> Trained:
         CheckpointError: no run, or one without a checkpoint.
     """
     config = load_config(run)
+    if not (run / FOLDER).is_dir():
+        raise CheckpointError("run", str(run), "it has no checkpoint yet", "go on training it")
     model = Transformer(config.model, config.vocabulary.size)
-    abstract = abstract_state(config, model, make_mesh(config.mesh)).params
-    with Checkpoints(run, config.train.keep_checkpoints) as checkpoints:
-        step = checkpoints.latest
-        if step is None:
-            raise CheckpointError("run", str(run), "it has no checkpoint yet", "go on training it")
-        params = checkpoints.restore_params(step, abstract, config.vocabulary)
+    abstract = abstract_state(config, model, mesh_that_fits(config)).params
+    with Checkpoints(run) as checkpoints:
+        found = checkpoints.newest_params(abstract, config.vocabulary)
+    if found is None:
+        raise CheckpointError("run", str(run), "it has no checkpoint yet", "go on training it")
+    step, params = found
     return Trained(config, Generator(config, model, params), step)
 
 
@@ -83,6 +85,7 @@ def evaluate(run: Path) -> dict[str, Any]:
     labels = heldout.labels[:count]
 
     with rich.progress.Progress(transient=True, disable=not rich.console.Console().is_terminal) as progress:
+        generator = dataclasses.replace(generator, progress=progress)
         bar = progress.add_task("evaluating", total=2 * len(config.eval.routes) + len(config.eval.completions) + 2)
         bits = bits_per_item(
             config, generator.model, generator.params, corpus, count

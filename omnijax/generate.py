@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import rich.progress
 from jaxtyping import Bool, Int, Int64, PRNGKeyArray
 
 from omnijax.config import Config, SampleConfig, Target
@@ -54,11 +56,13 @@ class Generator:
         config: of the run; its `eval.targets` say what can be generated, and how.
         model: of the run.
         params: as trained.
+        progress: gets a bar while something is generated; None for none.
     """
 
     config: Config
     model: Transformer
     params: Any
+    progress: rich.progress.Progress | None = None
 
     def target(self, name: str) -> Target:
         """The target of a modality.
@@ -153,16 +157,23 @@ class Generator:
     def _draw(
         self, target: Target, prompts: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"], key: PRNGKeyArray
     ) -> tuple[Int[np.ndarray, "n m"], Int[np.ndarray, " n"]]:
-        """Samples behind prompts, as many at a time as the configuration says; tokens and rejections."""
+        """Samples behind prompts, as many side by side as the configuration says; tokens and rejections."""
         sampler = _sampler(self.model, self.config.vocabulary, target)
-        rows = min(self.config.eval.rows, len(prompts))
-        tokens, rejected = [], []
-        for start in range(0, len(prompts), rows):
-            index = np.arange(start, start + rows) % len(prompts)  # a last, partial batch is filled up with others
-            drawn = sampler(self.params, prompts[index], lengths[index], jax.random.fold_in(key, start))
-            tokens.append(np.asarray(drawn.tokens)[: len(prompts) - start])
-            rejected.append(np.asarray(drawn.rejected)[: len(prompts) - start])
-        return np.concatenate(tokens), np.concatenate(rejected)
+        with _bar(self.progress, f"  {target.name}") as progress:
+            return sampler(self.params, prompts, lengths, key, self.config.eval.rows, progress)
+
+
+@contextlib.contextmanager
+def _bar(progress: rich.progress.Progress | None, name: str) -> Iterator[Callable[[float], None] | None]:
+    """A bar of its own, which moves with the share that is done, and goes away."""
+    if progress is None:
+        yield None
+        return
+    bar = progress.add_task(name, total=1.0)
+    try:
+        yield lambda share: progress.update(bar, completed=share)
+    finally:
+        progress.remove_task(bar)
 
 
 @functools.lru_cache(maxsize=32)

@@ -20,6 +20,9 @@ def pick(
 ) -> Int[Array, " b"]:
     """One token for each row: illegal ones out, then temperature, top-k, top-p (arXiv:1904.09751).
 
+    Draws one number for each row, and takes the token at which the sum of the probabilities passes it: noise for each
+    token of the vocabulary takes as long as a tenth of a small model.
+
     Args:
         config: how tokens are drawn.
         logits_bv: of the model.
@@ -31,10 +34,13 @@ def pick(
         logits_bv = jnp.where(legal_bv, logits_bv, -jnp.inf)
     if config.temperature == 0:
         return jnp.argmax(logits_bv, axis=-1).astype(jnp.int32)
-    logits_bv = logits_bv / config.temperature
+    p_bv = jax.nn.softmax(logits_bv / config.temperature, axis=-1)
     if config.top_k or config.top_p < 1:
-        logits_bv = jnp.where(_likeliest(config, jax.nn.softmax(logits_bv, axis=-1)), logits_bv, -jnp.inf)
-    return jax.vmap(jax.random.categorical)(keys_b, logits_bv).astype(jnp.int32)
+        p_bv = jnp.where(_likeliest(config, p_bv), p_bv, 0)
+    # Whatever the order is in which sums are made, and rounded: what has no probability is never taken.
+    sums_bv = jnp.where(p_bv > 0, jnp.cumsum(p_bv, axis=-1), 0)
+    drawn_b = jax.vmap(jax.random.uniform)(keys_b) * sums_bv.max(axis=-1)
+    return jnp.argmax(sums_bv > drawn_b[:, None], axis=-1).astype(jnp.int32)
 
 
 def _likeliest(config: SampleConfig, p_bv: Float[Array, "b v"]) -> Bool[Array, "b v"]:

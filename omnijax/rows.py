@@ -99,7 +99,7 @@ class Pen:
             return Rows(tokens, zero, zero > 0, None, None, None)
         return Rows(tokens, zero, zero > 0, state, self.grammar.mask(state), opened)
 
-    def write(self, rows: Rows, token: Int[Array, " b"], active: Bool[Array, " b"], drawn: bool) -> Rows:
+    def write(self, rows: Rows, token: Int[Array, " b"], active: Bool[Array, " b"], drawn: bool | Array) -> Rows:
         """Appends a token, drawn or forced, to the active rows."""
         v = self.grammar.vocabulary
         place = jnp.where(active, rows.length, rows.tokens.shape[1])
@@ -115,29 +115,35 @@ class Pen:
             return rows
         digit = (token >= v.digit_start) & (token < v.aos)
         closed = state.begun == 0
-        fresh = closed if drawn else closed | rows.opened.fresh
+        fresh = closed | (rows.opened.fresh & jnp.logical_not(drawn))
         digits = jnp.where(closed, 0, rows.opened.digits + digit)
         fresh, digits = where(active, (fresh, digits), (rows.opened.fresh, rows.opened.digits))
         return rows._replace(opened=rows.opened._replace(fresh=fresh, digits=digits))
 
-    def write_forced(self, rows: Rows) -> Rows:
-        """Appends tokens to each row for as long as only one can follow."""
+    def write_on(self, rows: Rows, token: Int[Array, " b"], active: Bool[Array, " b"], drawn: bool) -> Rows:
+        """Appends a token to the active rows, drawn or forced, then tokens to each row as long as only one can follow.
 
-        def following(rows: Rows) -> tuple[Rows, Array, Array]:
-            assert rows.legal is not None
-            token = self.grammar.forced(rows.legal)
-            active = (token >= 0) & ~rows.done
-            if rows.opened is not None:
-                active &= ~self._at_check(rows.opened)
-            return rows, token, active
+        One loop for all of them: the grammar, which is most of it, is compiled once.
+        """
 
-        def more(carry: tuple[Rows, Array, Array]) -> Array:
-            return carry[2].any()
+        def more(carry: tuple[Rows, Array, Array, Array]) -> Array:
+            return carry[2].any() | carry[3]
 
-        def write(carry: tuple[Rows, Array, Array]) -> tuple[Rows, Array, Array]:
-            return following(self.write(*carry, drawn=False))
+        def write(carry: tuple[Rows, Array, Array, Array]) -> tuple[Rows, Array, Array, Array]:
+            *_, first = carry
+            rows = self.write(*carry[:3], drawn=first & drawn)
+            return rows, *self.forced(rows), jnp.zeros_like(first)
 
-        return lax.while_loop(more, write, following(rows))[0]
+        return lax.while_loop(more, write, (rows, token, active, jnp.ones((), bool)))[0]
+
+    def forced(self, rows: Rows) -> tuple[Int[Array, " b"], Bool[Array, " b"]]:
+        """The only token that can follow, and in which rows there is one."""
+        assert rows.legal is not None
+        token = self.grammar.forced(rows.legal)
+        active = (token >= 0) & ~rows.done
+        if rows.opened is not None:
+            active &= ~self._at_check(rows.opened)
+        return token, active
 
     def before(self, rows: Rows, ready: Bool[Array, " b"], logits: Float[Array, "b v"]) -> tuple[Rows, Array]:
         """Notes where fragments begin, before a token is drawn for rows that are ready; and what to draw it from.

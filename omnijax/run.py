@@ -15,11 +15,21 @@ from omnijax.errors import CheckpointError
 from omnijax.model.transformer import parameter_count
 
 CONFIG, RUN = "config.json", "run.json"
+WHERE = (
+    "mesh",
+    "data.directory",
+    "batch.prefetch",
+    "model.attention",
+    "model.remat",
+    "model.unroll",
+    "optim.accumulate",
+)
+"""Knobs that say where and how a run is computed, not what: it may go on with others, up to the order of sums."""
 PACKAGES = ("omnijax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
 def check(run: Path, config: Config) -> None:
-    """Checks that a directory is this configuration's, or nobody's. Writes nothing.
+    """Checks that a directory is this configuration's, but for the knobs of `WHERE`, or nobody's. Writes nothing.
 
     Raises:
         CheckpointError: it belongs to another configuration, or is no run directory.
@@ -39,7 +49,7 @@ def check(run: Path, config: Config) -> None:
 
 
 def claim(run: Path, config: Config, params: Any, command: str) -> None:
-    """Makes the directory this configuration's.
+    """Makes the directory this configuration's; process 0 writes, with the knobs of `WHERE` as they are now.
 
     Raises:
         CheckpointError: see `check`.
@@ -81,6 +91,8 @@ def device() -> str:
 
 
 def _differences(there: Any, wanted: Any, path: str = "") -> list[str]:
+    if path in WHERE:
+        return []
     if isinstance(there, dict) and isinstance(wanted, dict):
         keys = sorted(there.keys() | wanted.keys())
         absent = object()

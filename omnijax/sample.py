@@ -1,29 +1,40 @@
-"""Draws the rest of a document: one jitted loop over a KV cache, batched, under the grammar or without it.
+"""Draws the rest of documents: rows side by side over a KV cache, under the grammar or without it.
 
 A token that the grammar leaves no choice for is written without a forward pass of its own: the model reads it together
-with the token before it. Rows get out of step by that, and where a check digit sends one back.
+with the token before it. Rows get out of step by that, and where a check digit sends one back. A row that is done gives
+its place to the next document, and what a document gets follows from its own number and the key alone. The cache grows
+as the rows do, so that attention reads no more slots than there are tokens.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jax.sharding import Mesh
+from jaxtyping import Int, PRNGKeyArray
 
 from omnijax.config import SampleConfig, Target
 from omnijax.errors import ConfigError
-from omnijax.model.cache import Cache
+from omnijax.model.cache import slots
 from omnijax.model.transformer import Transformer
-from omnijax.pick import pick
-from omnijax.rows import Pen, Rows, where
-from omnijax.vocab.grammar import Grammar, GrammarState, SegmentRule
-from omnijax.vocab.vocabulary import END, Vocabulary
+from omnijax.rows import Pen
+from omnijax.steps import Loop, Seen, Steps, unstacked, unstacked_shardings
+from omnijax.vocab.grammar import Grammar, SegmentRule
+from omnijax.vocab.vocabulary import END, PAD, Vocabulary
+
+CHUNK = 32
+"""Steps after which the host looks, at the latest."""
+BLOCKS = 8
+"""Sizes of a cache, at most: a program is compiled for each."""
+PROMPT = 16
+"""Prompts are padded to a multiple of so many tokens, so that few widths are compiled."""
+REFILL = 4
+"""A row in so many begins anew together with others."""
 
 
 class Drawn(NamedTuple):
@@ -34,17 +45,8 @@ class Drawn(NamedTuple):
         rejected: how many fragments of each row were drawn again because of their check digit.
     """
 
-    tokens: Int[Array, "b n"]
-    rejected: Int[Array, " b"]
-
-
-class _Loop(NamedTuple):
-    rows: Rows
-    read: Int[Array, " b"]
-    """How many tokens of each row the model has read, behind the prompt."""
-    logits: Float[Array, "b v"]
-    """Behind the last of these."""
-    cache: Cache
+    tokens: Int[np.ndarray, "n m"]
+    rejected: Int[np.ndarray, " n"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +59,14 @@ class Sampler:
         pen: writes them, by a grammar with what is asked of the segment to come.
         ahead: tokens that the grammar leaves no choice for which are read in one pass with the token before them, at
             most; 0 gives each a pass of its own.
+        block: slots that the cache grows by, at least, from twice as many on.
     """
 
     model: Transformer
     config: SampleConfig
     pen: Pen
     ahead: int
+    block: int = 64
 
     @classmethod
     def of(cls, model: Transformer, vocabulary: Vocabulary, target: Target, skip: bool = True) -> Sampler:
@@ -95,17 +99,58 @@ class Sampler:
         return cls(model, target.sample, pen, ahead)
 
     def __call__(
-        self, params: Any, prompts_bt: Int[np.ndarray, "b t"], lengths_b: Int[np.ndarray, " b"], key: PRNGKeyArray
+        self,
+        params: Any,
+        prompts_nt: Int[np.ndarray, "n t"],
+        lengths_n: Int[np.ndarray, " n"],
+        key: PRNGKeyArray,
+        rows: int | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> Drawn:
         """The tokens that follow each prompt.
 
         Args:
-            params: of the model.
-            prompts_bt: beginnings of documents, the marker of the wanted segment included, padded on the right.
-            lengths_b: tokens of each prompt, at least one.
-            key: draws the tokens, each by its row and its number in it; not used at temperature 0.
+            params: of the model; where they are split over a mesh, the rows and the cache are, too.
+            prompts_nt: beginnings of documents, the marker of the wanted segment included, padded on the right.
+            lengths_n: tokens of each prompt, at least one.
+            key: draws the tokens, each by the number of its document and its own in it; not used at temperature 0.
+            rows: documents side by side; all of them by default.
+            progress: told now and then the share that is done, up to 1.
         """
-        return _sample(self, params, jnp.asarray(prompts_bt, jnp.int32), jnp.asarray(lengths_b, jnp.int32), key)
+        count, mesh = len(prompts_nt), _mesh_of(params)
+        width = -(-prompts_nt.shape[1] // PROMPT) * PROMPT
+        prompts = np.pad(prompts_nt, ((0, 0), (0, width - prompts_nt.shape[1]))).astype(np.int32)
+        side = _divisible(min(rows or count, count), mesh)
+        queue = _Queue(self._steps(mesh), self.block, prompts, np.asarray(lengths_n, np.int32), key, side)
+        return queue.run(unstacked(self.model, mesh, params), progress)
+
+    def lower(self, params: Any, rows: int, prompt_tokens: int) -> jax.stages.Lowered:
+        """The program that draws and reads a chunk of tokens, at the cache's full size, for a compiler to plan with.
+
+        Args:
+            params: abstract ones, with shardings over the mesh to plan for: those of `abstract_state`.
+            rows: documents side by side, a multiple of the devices along `data` and `fsdp`.
+            prompt_tokens: of the longest prompt.
+        """
+        mesh = jax.tree.leaves(params)[0].sharding.mesh
+        steps = self._steps(mesh)
+        width = -(-prompt_tokens // PROMPT) * PROMPT
+        weights = jax.eval_shape(self.model.unstacked, params)
+        prompts, lengths = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, width), (rows,)))
+
+        def begin(*given: Any) -> Loop:
+            return steps.begin(*given, jax.random.key(0), given[-1], width + self.pen.most)
+
+        loop = jax.eval_shape(begin, weights, prompts, lengths)
+        weights, loop = (
+            jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+            for tree, shardings in ((weights, unstacked_shardings(mesh, weights)), (loop, steps.shardings(loop)))
+        )
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        return Steps.chunk.lower(steps, weights, loop, number, number)
+
+    def _steps(self, mesh: Mesh | None) -> Steps:
+        return Steps(self.model, self.config, self.pen, self.ahead, mesh)
 
 
 def most_tokens(vocabulary: Vocabulary, target: Target) -> int:
@@ -121,96 +166,100 @@ def _context(vocabulary: Vocabulary, name: str) -> int:
     return int(vocabulary.contexts.of_control[vocabulary.token(name) - vocabulary.control_start])
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _sample(sampler: Sampler, params: Any, prompts_bt: Array, lengths_b: Array, key: PRNGKeyArray) -> Drawn:
-    keys_b = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(prompts_bt.shape[0]))
+class _Queue:
+    """Documents, a number of them side by side: what the host has to do for it.
 
-    def more(loop: _Loop) -> Array:
-        return ~loop.rows.done.all()
+    Attributes:
+        steps: the programs.
+        block: slots that the cache grows by, at least.
+        prompts_nt: of the documents.
+        lengths_n: of the prompts.
+        key: draws the tokens.
+        group: rows that begin together.
+        next: document to begin.
+        numbers: of the document in each row, -1 for none.
+        needed: slots that the next step of each row takes.
+        drawn: what is finished.
+    """
 
-    def step(loop: _Loop) -> _Loop:
-        return _draw(sampler, _read(sampler, params, lengths_b, loop), keys_b)
+    def __init__(
+        self,
+        steps: Steps,
+        block: int,
+        prompts_nt: Int[np.ndarray, "n t"],
+        lengths_n: Int[np.ndarray, " n"],
+        key: PRNGKeyArray,
+        side: int,
+    ) -> None:
+        self.steps, self.block, self.prompts_nt, self.lengths_n, self.key = steps, block, prompts_nt, lengths_n, key
+        count = len(prompts_nt)
+        self.group = side if count <= side else _divisible(-(-side // REFILL), steps.mesh)
+        self.next, self.numbers, self.needed = 0, np.full(side, -1), np.zeros(side, np.int32)
+        self.drawn = Drawn(np.full((count, steps.pen.most), PAD, np.int32), np.zeros(count, np.int32))
 
-    rows = lax.while_loop(more, step, _draw(sampler, _begin(sampler, params, prompts_bt, lengths_b), keys_b)).rows
-    rejected = jnp.zeros_like(rows.length) if rows.opened is None else rows.opened.rejected
-    return Drawn(rows.finished(sampler.pen.most), rejected)
+    def run(self, params: Any, progress: Callable[[float], None] | None) -> Drawn:
+        """Draws all documents."""
+        loop, count = None, len(self.prompts_nt)
+        while self.next < count or (self.numbers >= 0).any():
+            enough = min(self.group, count - self.next)
+            while enough and (self.numbers < 0).sum() >= enough:
+                loop = self._begin(params, loop, enough)
+                enough = min(self.group, count - self.next)
+            assert loop is not None
+            room = self._room(int(self.needed[self.numbers >= 0].max()))
+            loop = self.steps.grown(loop, room) if room > slots(loop.cache) else loop
+            enough = enough or len(self.numbers) + 1
+            loop, seen = self.steps.chunk(params, loop, np.int32(CHUNK), np.int32(enough))
+            share = self._collect(jax.device_get(seen))
+            if progress is not None:
+                progress(share)
+        return self.drawn
+
+    def _begin(self, params: Any, loop: Loop | None, count: int) -> Loop:
+        """So many documents take rows that are free; others, which only fill the program up, don't."""
+        steps, rows = self.steps, np.flatnonzero(self.numbers < 0)[:count]
+        numbers = np.resize(np.arange(self.next, self.next + count, dtype=np.int32), self.group)
+        prompts, lengths = self.prompts_nt[numbers], self.lengths_n[numbers]
+        self.next, self.numbers[rows] = self.next + count, numbers[:count]
+        self.needed[rows] = np.minimum(lengths + steps.first + 1 + steps.ahead, lengths + steps.pen.most)[:count]
+        side, read = len(self.numbers), prompts.shape[1] + steps.first
+        room = self._room(max(read, int(self.needed.max()))) if loop is None else slots(loop.cache)
+        alone = self.group == side
+        new = steps.begin(params, prompts, lengths, self.key, numbers, room if alone else min(read, room))
+        if alone:
+            return new
+        loop = steps.resting(new, side, room) if loop is None else loop
+        places = np.append(rows, np.full(self.group - count, side)).astype(np.int32)
+        return steps.replaced(loop, places, new)
+
+    def _room(self, needed: int) -> int:
+        """Slots of a cache in which so many are needed: as many blocks as hold them."""
+        most = self.prompts_nt.shape[1] + self.steps.pen.most
+        block = self.block * -(-most // (self.block * BLOCKS))
+        return most if most <= 2 * self.block else min(most, max(2 * self.block, -(-needed // block) * block))
+
+    def _collect(self, seen: Seen) -> float:
+        """Takes what is finished; the share of the tokens, had every document as many as it may."""
+        here = self.numbers >= 0
+        done = here & seen.done
+        self.drawn.tokens[self.numbers[done]] = seen.tokens[done]
+        self.drawn.rejected[self.numbers[done]] = seen.rejected[done]
+        self.numbers[done], self.needed = -1, np.array(seen.needed)
+        count, most = self.drawn.tokens.shape
+        finished = self.next - (self.numbers >= 0).sum()
+        return float(finished * most + seen.written[here & ~done].sum()) / (count * most)
 
 
-def _begin(sampler: Sampler, params: Any, prompts_bt: Array, lengths_b: Array) -> _Loop:
-    """Reads the prompts, and what is forced behind them."""
-    model, pen = sampler.model, sampler.pen
-    batch, length = prompts_bt.shape
-    # Here `aos` may stand before what can be forced later on.
-    ahead = sampler.ahead + (pen.grammar.vocabulary.layout == "grouped") if sampler.ahead else 0
-    logits = jnp.zeros((batch, model.tokens), jnp.float32)
-    state = _read_prompts(pen.grammar, prompts_bt, lengths_b)
-    rows = pen.start(pen.most + ahead + 1, state, logits, sampler.config.grammar)
-    rows = pen.write_forced(rows) if ahead else rows
-    read = jnp.minimum(rows.length, ahead)
-
-    places_bt = jnp.broadcast_to(jnp.arange(length + ahead), (batch, length + ahead))
-    behind_bt = jnp.take_along_axis(rows.tokens, places_bt - lengths_b[:, None], axis=1, mode="clip")
-    prompts_bt = jnp.pad(prompts_bt, ((0, 0), (0, ahead)))
-    tokens_bt = jnp.where(places_bt < lengths_b[:, None], prompts_bt, behind_bt)
-    cache = model.empty_cache(batch, length + pen.most)
-    logits_b1v, cache = model.extend(params, cache, tokens_bt, places_bt, lengths_b + read - 1)
-    return _Loop(rows, read, logits_b1v[:, 0], cache)
+def _mesh_of(params: Any) -> Mesh | None:
+    """The mesh that parameters are split over; None for one device."""
+    mesh = getattr(getattr(jax.tree.leaves(params)[0], "sharding", None), "mesh", None)
+    return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
 
 
-def _read_prompts(grammar: Grammar, prompts_bt: Array, lengths_b: Array) -> GrammarState:
-    def read(state: GrammarState, column: tuple[Array, Array]) -> tuple[GrammarState, None]:
-        place, tokens_b = column
-        return where(place < lengths_b, grammar.advance(state, tokens_b), state), None
-
-    columns = (jnp.arange(prompts_bt.shape[1]), prompts_bt.T)
-    return lax.scan(read, grammar.start_state(prompts_bt.shape[0]), columns)[0]
-
-
-def _read(sampler: Sampler, params: Any, lengths_b: Array, loop: _Loop) -> _Loop:
-    """The model reads one more token of each row; or, where it is worth it, what is forced behind that too."""
-    waiting = loop.rows.length - loop.read
-
-    def read(width: int, _: Any, carry: tuple[Array, Cache]) -> tuple[Array, Cache]:
-        places_bt = loop.read[:, None] + jnp.arange(width)[None, :]
-        tokens_bt = jnp.take_along_axis(loop.rows.tokens, places_bt, axis=1, mode="clip")
-        last = jnp.clip(waiting, 1, width) - 1  # padding behind it is overwritten before it is seen
-        logits_b1v, cache = sampler.model.extend(params, carry[1], tokens_bt, lengths_b[:, None] + places_bt, last)
-        return logits_b1v[:, 0].astype(carry[0].dtype), cache
-
-    narrow, wide = (functools.partial(read, width) for width in (1, 1 + sampler.ahead))
-    if sampler.ahead:
-        # More tokens of all rows cost more, so that they have to be there in half of them; else rows wait for a few.
-        ahead = ~loop.rows.done & (waiting > 1)
-        worth = 2 * ahead.sum() >= (~loop.rows.done).sum()
-        # Loops of one round or none: unlike branches they write the cache in place.
-        carry = lax.fori_loop(0, jnp.where(worth, 0, 1), narrow, (loop.logits, loop.cache))
-        logits, cache = lax.fori_loop(0, jnp.where(worth, 1, 0), wide, carry)
-        new = jnp.clip(waiting, 0, jnp.where(worth, 1 + sampler.ahead, 1))
-    else:
-        logits, cache = narrow(0, (loop.logits, loop.cache))
-        new = jnp.clip(waiting, 0, 1)
-    return loop._replace(read=loop.read + new, logits=jnp.where((new > 0)[:, None], logits, loop.logits), cache=cache)
-
-
-def _draw(sampler: Sampler, loop: _Loop, keys_b: Array) -> _Loop:
-    """Draws a token for each row that the model has read, and writes what is forced behind it."""
-    pen, rows = sampler.pen, loop.rows
-    ready = ~rows.done & (loop.read == rows.length)
-    if rows.opened is None:
-        keys_b = jax.vmap(jax.random.fold_in)(keys_b, rows.length)
-        token = pick(sampler.config, loop.logits, rows.legal, keys_b)
-    else:
-        rows, legal = pen.before(rows, ready, loop.logits)
-        assert rows.opened is not None
-        keys_b = jax.vmap(jax.random.fold_in)(keys_b, rows.length + pen.most * rows.opened.attempts)
-        token = pick(sampler.config, loop.logits, legal, keys_b)
-        rows, wrong = pen.after(rows, token, ready)
-        assert rows.opened is not None
-        ready &= ~wrong
-        logits = jnp.where(wrong[:, None], rows.opened.logits.astype(loop.logits.dtype), loop.logits)
-        loop = loop._replace(read=jnp.minimum(loop.read, rows.length), logits=logits)
-    rows = pen.write(rows, token, ready, drawn=True)
-    return loop._replace(rows=pen.write_forced(rows) if sampler.ahead else rows)
+def _divisible(rows: int, mesh: Mesh | None) -> int:
+    """So many rows or a few more, as many on each device."""
+    devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    return -(-rows // devices) * devices
 
 
 def _check(config: SampleConfig, vocabulary: Vocabulary) -> None:

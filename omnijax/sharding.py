@@ -183,24 +183,28 @@ def shards_of(mesh: Mesh, params: Any) -> Shards:
 
 
 def rings_of(mesh: Mesh) -> tuple[Groups, ...]:
-    """The rings that an `fsdp` axis laid over a two-dimensional torus of TPUs consists of, slow dimension first.
+    """The rings that an `fsdp` axis laid over a torus of TPUs consists of, those of the slowest dimension first.
 
     TPU's compiler leaves a reduce-scatter over one ring as it is, and makes of one over a plane an all-reduce of twice
-    the bytes (libtpu 0.0.42, v5e). () where there is one ring, no torus, or three dimensions.
+    the bytes (libtpu 0.0.42, v5e, v5p). () where there is one ring, or no torus.
     """
     along = np.moveaxis(mesh.devices, AXES.index("fsdp"), 0).reshape(mesh.shape["fsdp"], -1)[:, 0]
-    if along[0].platform != "tpu" or along.size == 1:
+    if along[0].platform != "tpu":
         return ()
     coords = np.array([device.coords for device in along])
-    if (np.ptp(coords, axis=0) > 0).sum() != 2:
-        return ()
-    fixed = coords[1] == coords[0]
-    fast = int(np.argmax((coords[:, fixed] != coords[0, fixed]).any(axis=1)))  # the first that lies on another ring
-    return rings(along.size, fast) if along.size % fast == 0 else ()
+    sizes: list[int] = []
+    while (unit := math.prod(sizes)) < along.size:
+        steps = coords[::unit] != coords[0]
+        fixed = ~steps[1]
+        inside = ~steps[:, fixed].any(axis=1)
+        sizes.insert(0, int(inside.size if inside.all() else np.argmin(inside)))
+        if along.size % math.prod(sizes):
+            return ()
+    return rings(*sizes) if len(sizes) > 1 else ()
 
 
-def rings(size: int, fast: int) -> tuple[Groups, Groups]:
-    """The columns, then the rows, of 0 … size - 1 in rows of `fast`."""
-    grid = np.arange(size).reshape(-1, fast)
-    columns, rows = (tuple(tuple(group) for group in groups.tolist()) for groups in (grid.T, grid))
-    return columns, rows
+def rings(*sizes: int) -> tuple[Groups, ...]:
+    """The lines of a grid of these sizes, whose points are numbered row by row, along each of its dimensions."""
+    grid = np.arange(math.prod(sizes)).reshape(sizes)
+    lines = (np.moveaxis(grid, axis, -1).reshape(-1, size).tolist() for axis, size in enumerate(sizes))
+    return tuple(tuple(tuple(line) for line in along) for along in lines)

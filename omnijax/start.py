@@ -45,11 +45,12 @@ def start_state(config: Config, model: Transformer, mesh: Mesh) -> State:
         return state
     vocabulary = _old_vocabulary(config)
     with _checkpoints(config) as checkpoints:
-        step = _newest(config, checkpoints)
-        params = checkpoints.restore_params(step, _abstract(config, vocabulary, mesh), vocabulary)
+        _newest(config, checkpoints)
+        found = checkpoints.newest_params(_abstract(config, vocabulary, mesh), vocabulary)
+    assert found is not None
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state.params)
     grow = jax.jit(model.grown, static_argnums=1, out_shardings=shardings)
-    return state._replace(params=grow(params, vocabulary.size, state.params))
+    return state._replace(params=grow(found[1], vocabulary.size, state.params))
 
 
 def _old_vocabulary(config: Config) -> Vocabulary:
@@ -66,7 +67,7 @@ def _checkpoints(config: Config) -> Checkpoints:
     run = Path(config.train.start_from)
     if not (run / FOLDER).is_dir():
         raise CheckpointError("train.start_from", str(run), "it has no checkpoint yet", "go on training it")
-    return Checkpoints(run, config.train.keep_checkpoints)
+    return Checkpoints(run)
 
 
 def _newest(config: Config, checkpoints: Checkpoints) -> int:

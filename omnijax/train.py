@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from omnijax.checkpoint import Checkpoints
+from omnijax import distributed
+from omnijax.checkpoint import Checkpoints, Restored
 from omnijax.config import Config
-from omnijax.data.corpus import Corpus, digit_modalities, fragment_records
-from omnijax.data.pipeline import Batch, Batches, for_this_process, read_ahead
+from omnijax.data.corpus import Corpus, read_corpus
+from omnijax.data.pipeline import Batch, Batches, read_ahead
 from omnijax.data.prepare import prepare
-from omnijax.data.records import load_records
 from omnijax.errors import NonFiniteLossError
 from omnijax.model.transformer import Transformer
 from omnijax.run import CONFIG, check, claim
-from omnijax.sharding import make_mesh, put_batch
+from omnijax.sharding import make_mesh, put_batch, rows_here
 from omnijax.start import check_start, start_state
 from omnijax.state import Metrics, State, abstract_state, make_step
+from omnijax.stopping import Stop
 from omnijax.vocab.kinds import kind_names
 from omnijax.writers import Writer
+
+DATA_SECONDS = 24 * 3600.0
+"""How long processes wait for process 0 to build the data set; if it dies meanwhile, they end sooner."""
 
 
 class Outcome(NamedTuple):
@@ -42,16 +44,17 @@ class Outcome(NamedTuple):
     stopped: bool
 
 
-def train(config: Config, run: Path, command: str = "") -> Outcome:
+def train(config: Config, run: Path, command: str = "", stop: Stop | None = None) -> Outcome:
     """Trains, or goes on training, in a run directory.
 
     The same configuration, seed, versions and kind of device give the same parameters, bit for bit, however often the
-    run was killed and started again.
+    run was killed and started again; on other devices or another mesh they are the same up to the order of sums.
 
     Args:
         config: everything that shapes the run.
         run: its directory; made when it isn't there.
         command: what the user typed, for the record.
+        stop: the signals that ask to stop; SIGTERM and SIGUSR1 while this runs, by default.
 
     Raises:
         ConfigError: a configuration that can't work.
@@ -60,70 +63,62 @@ def train(config: Config, run: Path, command: str = "") -> Outcome:
         DataError: the data set is damaged.
         NonFiniteLossError: the loss was no number; the last checkpoint is from before.
     """
-    # ------------------------------------------------------------------ devices, model, the step
-    mesh = make_mesh(config.mesh)
-    model = Transformer(config.model, config.vocabulary.size)
-    step = make_step(config, model, mesh)
-    abstract = abstract_state(config, model, mesh)
+    with stop or Stop() as stop:
+        # ------------------------------------------------------------------ devices, model, the step
+        mesh = make_mesh(config.mesh)
+        model = Transformer(config.model, config.vocabulary.size)
+        step = make_step(config, model, mesh)
+        abstract = abstract_state(config, model, mesh)
 
-    # ------------------------------------------------------------------ data, and a directory for the run
-    check(run, config)
-    if not (run / CONFIG).exists():
-        check_start(config, mesh)
-    batches = for_this_process(load_corpus(config), config.batch)
-    claim(run, config, abstract.params, command)  # only now: what can't be trained leaves nothing behind
+        # ------------------------------------------------------------------ data, and a directory for the run
+        check(run, config)
+        if not (run / CONFIG).exists():
+            check_start(config, mesh)
+        batches = Batches(load_corpus(config), config.batch, rows_here(mesh, config.batch.rows))
+        claim(run, config, abstract.params, command)  # only now: what can't be trained leaves nothing behind
 
-    with Checkpoints(run, config.train.keep_checkpoints) as checkpoints, StopSignal() as stop:
-        # -------------------------------------------------------------- where to start
-        # 1. from the newest checkpoint of this run directory; 2. from another run's parameters; 3. from scratch.
-        start = checkpoints.latest
-        if start is not None:
-            state = checkpoints.restore(start, abstract, config.vocabulary)
-        else:
-            start, state = 0, start_state(config, model, mesh)
-        if start >= config.train.steps:
-            return Outcome(state, start, stopped=False)
+        with Checkpoints(run, config.train.keep_checkpoints) as checkpoints:
+            # -------------------------------------------------------------- where to start
+            # 1. from the newest checkpoint of this run directory; 2. from another run's parameters; 3. from scratch.
+            restored = checkpoints.restore_newest(abstract, config.vocabulary)
+            start, state, figures = restored or Restored(0, start_state(config, model, mesh), {})
+            if start >= config.train.steps:
+                return Outcome(state, start, stopped=False)
 
-        # -------------------------------------------------------------- the loop
-        with Writer(run, start, config.train.steps) as writer:
-            log = Log(config, writer)
-            stream = ahead_on_device(mesh, batches, start, config)
-            done, pending = start, None
-            for batch in stream:
-                state, metrics = step(state, batch)
-                done += 1
-                # Figures of the step before are fetched only now, while this one computes: the host never waits.
-                if pending is not None:
-                    log.add(done - 1, pending)
-                pending = metrics
-                stopping = stop.asked  # read once: a signal that comes later must find its step saved
-                if done % config.train.checkpoint_every == 0 or done == config.train.steps or stopping:
-                    log.add(done, pending)  # before saving: a checkpoint never holds a state that is no number
-                    pending = None
-                    checkpoints.save(done, state, config)
-                if stopping:
-                    break
+            # -------------------------------------------------------------- the loop
+            with Writer(run, start, config.train.steps) as writer:
+                log = Log(config, writer, figures)
+                stream = ahead_on_device(mesh, batches, start, config)
+                done, pending = start, None
+                stop.begin()
+                for batch in stream:
+                    state, metrics = step(state, batch)
+                    done += 1
+                    # Figures of the step before are fetched only now, while this one computes: the host never waits.
+                    if pending is not None:
+                        log.add(done - 1, pending)
+                    pending = metrics
+                    stopping = stop.after(done)  # asked once: a signal that comes later must find its step saved
+                    if done % config.train.checkpoint_every == 0 or done == config.train.steps or stopping:
+                        log.add(done, pending)  # before saving: a checkpoint never holds a state that is no number
+                        pending = None
+                        checkpoints.save(done, state, config, log.figures)
+                    if stopping:
+                        break
     return Outcome(state, done, stopped=done < config.train.steps)
 
 
 def load_corpus(config: Config) -> Corpus:
-    """The training split in fragments; builds the data set first where it is missing."""
-    if jax.process_index() == 0:
-        prepare(config.data)
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices("data set")
-    return fragment_records(
-        config.vocabulary, load_records(config.data, "train"), digit_modalities(config.data), config.batch.seed
-    )
+    """The training split in fragments; builds the data set first where it is missing, once for all processes."""
+    distributed.first("data set", lambda: prepare(config.data), DATA_SECONDS)
+    return read_corpus(config.vocabulary, config.data, "train", config.batch.seed)
 
 
 def ahead_on_device(mesh: jax.sharding.Mesh, batches: Batches, start: int, config: Config) -> Iterator[Batch]:
     """The batches from a step on, each put on the devices one step before it is needed."""
     ahead = None
     for batch in read_ahead(batches, start, config.train.steps, config.batch.prefetch):
-        following = put_batch(mesh, batch)
+        following = put_batch(mesh, batch, config.batch.rows)
         if ahead is not None:
             yield ahead
         ahead = following
@@ -134,11 +129,20 @@ def ahead_on_device(mesh: jax.sharding.Mesh, batches: Batches, start: int, confi
 class Log:
     """Adds up the metrics of steps and writes their means every `log_every` steps."""
 
-    def __init__(self, config: Config, writer: Writer):
+    def __init__(self, config: Config, writer: Writer, figures: dict[str, Any]):
         self._config, self._writer = config, writer
         self._names = kind_names(config.vocabulary)
-        self._sums: list[Metrics] = []
-        self._since = time.perf_counter()
+        # In float64, whose digits JSON keeps: a run that goes on writes the line that an undisturbed one writes.
+        self._sums: dict[str, Any] = {
+            name: np.asarray(value, np.float64) for name, value in figures.items() if name != "seconds"
+        }
+        self._since = time.perf_counter() - figures["seconds"] if figures else time.perf_counter()
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Sums since the last line, for a run that goes on from here."""
+        sums = {name: value.tolist() for name, value in self._sums.items()}
+        return sums | {"seconds": time.perf_counter() - self._since}
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Takes the metrics of one step.
@@ -148,10 +152,12 @@ class Log:
         """
         host: Metrics = jax.device_get(metrics)
         self._check(step, host)
-        self._sums.append(host)
+        taken = host.parts._asdict() | {"tokens": host.tokens, "items": host.items}
+        for name, value in taken.items():
+            self._sums[name] = np.asarray(value, np.float64) + self._sums.get(name, 0.0)
         self._writer.advance(step)
         if step % self._config.train.log_every == 0 or step == self._config.train.steps:
-            self._write(step)
+            self._write(step, host)
 
     def _check(self, step: int, metrics: Metrics) -> None:
         if np.isfinite(metrics.parts.loss) and np.isfinite(metrics.gradient_norm) and metrics.finite:
@@ -167,45 +173,24 @@ class Log:
             "lower optim.learning_rate or optim.clip_norm, or use float32; the last checkpoint is from before",
         )
 
-    def _write(self, step: int) -> None:
-        now = time.perf_counter()
-        parts = jax.tree.map(lambda *leaves: np.sum(leaves, axis=0), *[metrics.parts for metrics in self._sums])
-        last, seconds = self._sums[-1], now - self._since
-        tokens = float(sum(metrics.tokens for metrics in self._sums))
-        items = float(sum(metrics.items for metrics in self._sums))
+    def _write(self, step: int, last: Metrics) -> None:
+        now, sums = time.perf_counter(), self._sums
+        seconds = now - self._since
         by_kind = {
             f"loss/{name}": float(nats / count)
-            for name, nats, count in zip(self._names, parts.kind_loss, parts.kind_count, strict=True)
+            for name, nats, count in zip(self._names, sums["kind_loss"], sums["kind_count"], strict=True)
             if count
         }
         self._writer.write(
             step,
             {
-                "loss": float(parts.loss / parts.weight),
+                "loss": float(sums["loss"] / sums["weight"]),
                 **by_kind,
-                "accuracy": float(parts.correct / parts.weight),
+                "accuracy": float(sums["correct"] / sums["weight"]),
                 "learning_rate": float(last.learning_rate),
                 "gradient_norm": float(last.gradient_norm),
-                "tokens_per_second": tokens / seconds,
-                "items_per_second": items / seconds,
+                "tokens_per_second": float(sums["tokens"]) / seconds,
+                "items_per_second": float(sums["items"]) / seconds,
             },
         )
-        self._sums, self._since = [], now
-
-
-class StopSignal:
-    """While it is entered, SIGTERM asks the loop to save and leave instead of ending the process."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> StopSignal:
-        self._before = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.asked = True
+        self._sums, self._since = {}, now

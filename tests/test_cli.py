@@ -175,7 +175,8 @@ def test_a_run_is_named_for_its_experiment_and_says_how_it_ended(
 ) -> None:
     asked = []
 
-    def pretend(config: Config, run: pathlib.Path, command: str) -> omnijax.train.Outcome:
+    def pretend(config: Config, run: pathlib.Path, command: str, stop: object) -> omnijax.train.Outcome:
+        assert stop is not None  # signals are caught from the start
         asked.append((config.model.depth, run, command))
         return omnijax.train.Outcome(None, 5, stopped)
 

@@ -131,19 +131,12 @@ def test_reading_ahead_from_any_step_gives_the_tail(batches: Batches, start: int
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_rows_of_all_processes_together_are_those_of_one(corpus: Corpus, batches: Batches, processes: int) -> None:
-    parts = [Batches(corpus, CONFIG, process, processes) for process in range(processes)]
-    for step in (0, 5):
-        together = {key: np.concatenate([part[step][key] for part in parts]) for key in batches[step]}
-        # Documents are numbered within what a process has.
-        for key in together.keys() - {"documents"}:
-            np.testing.assert_array_equal(together[key], batches[step][key])
-        assert documents_of(together) == documents_of(batches[step])
-
-
-def test_rows_that_do_not_divide_over_the_processes_are_refused(corpus: Corpus) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Batches(corpus, CONFIG, process=0, processes=3)
-    assert caught.value.field == "batch.rows"
+    every = np.arange(CONFIG.rows)
+    for shares in (np.array_split(every, processes), [every[start::processes] for start in range(processes)]):
+        parts = [Batches(corpus, CONFIG, share) for share in shares]
+        for step in (0, 5):
+            for share, part in zip(shares, parts, strict=True):
+                assert same(part[step], {key: rows[share] for key, rows in batches[step].items()})
 
 
 def test_targets_weights_positions_and_items_are_those_of_the_documents(corpus: Corpus, batches: Batches) -> None:
@@ -271,7 +264,7 @@ def test_another_seed_draws_other_orders(corpus: Corpus, permuted: Batches) -> N
 def test_random_orders_are_those_of_one_process_on_any_number(
     corpus: Corpus, permuted: Batches, processes: int
 ) -> None:
-    parts = [Batches(corpus, PERMUTED, process, processes) for process in range(processes)]
+    parts = [Batches(corpus, PERMUTED, rows) for rows in np.array_split(np.arange(PERMUTED.rows), processes)]
     for step in (0, 7):
         tokens = np.concatenate([part[step]["tokens"] for part in parts])
         np.testing.assert_array_equal(tokens, permuted[step]["tokens"])

@@ -18,7 +18,7 @@ from omnijax.experiment import load_experiment
 from omnijax.generate import Generator, known_parts, prompt, read_generated
 from omnijax.model.transformer import Params, Transformer
 from omnijax.pick import pick
-from omnijax.sample import Sampler, most_tokens
+from omnijax.sample import PROMPT, Sampler, most_tokens
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
 from omnijax.vocab.radix import check_digit, to_digits
@@ -219,15 +219,18 @@ class Fake:
     def init(self, seed: int, scale: float = 1.5) -> jax.Array:
         return jnp.asarray(np.random.default_rng(seed).normal(size=(97, self.tokens)) * scale, jnp.float32)
 
-    def empty_cache(self, rows: int, slots: int) -> jax.Array:
-        return jnp.full((rows, slots), -99, jnp.int32)
+    def unstacked(self, params):
+        return params
 
-    def extend(self, params, cache, tokens_bt, positions_bt, only_b):
+    def empty_cache(self, rows: int, slots: int) -> jax.Array:
+        return jnp.full((rows, 1, slots), -99, jnp.int32)
+
+    def extend(self, params, cache, tokens_bt, positions_bt, only_b, mesh):
         jax.debug.callback(lambda: PASSES.append(tokens_bt.shape[1]))
-        rows, slots = cache.shape
-        cache = cache.at[jnp.arange(rows)[:, None], positions_bt].set(tokens_bt, mode="drop")
+        rows, _, slots = cache.shape
+        cache = cache.at[jnp.arange(rows)[:, None], 0, positions_bt].set(tokens_bt, mode="drop")
         last = jnp.take_along_axis(positions_bt, only_b[:, None], axis=1)
-        terms = jnp.where(jnp.arange(slots)[None] <= last, (cache + 1) * (jnp.arange(slots)[None] % 7 + 2), 0)
+        terms = jnp.where(jnp.arange(slots)[None] <= last, (cache[:, 0] + 1) * (jnp.arange(slots)[None] % 7 + 2), 0)
         return params[terms.sum(axis=1) % len(params)][:, None], cache
 
     @staticmethod
@@ -293,7 +296,7 @@ def test_what_is_forced_throughout_takes_one_pass() -> None:
     symbols = [v.symbols()[token] for token in drawn[5]]
     assert symbols == ["v_0", "p_1", "v_0", "p_2", "v_0", "p_3", "eos"]
     assert (drawn == drawn[0]).all()
-    assert PASSES.copy() == [6 + sampler.ahead]
+    assert PASSES.copy() == [PROMPT + sampler.ahead]
 
 
 def test_pictures_of_the_demo_are_drawn_in_as_many_passes_as_they_have_digits(config: Config) -> None:
@@ -304,7 +307,7 @@ def test_pictures_of_the_demo_are_drawn_in_as_many_passes_as_they_have_digits(co
     drawn = np.asarray(sampler(Fake(v.size).init(0), prompts, np.ones(4, np.int32), jax.random.key(0)).tokens)
     jax.effects_barrier()
     assert (drawn != PAD).sum(axis=1).tolist() == [5 * 4 + 2] * 4
-    assert PASSES.copy() == [1 + 2, *[1, 1, 2] * 4, 1, 1]
+    assert PASSES.copy() == [PROMPT + 2, *[1, 1, 2] * 4, 1, 1]
 
 
 # ---------------------------------------------------------------------- check digits
@@ -316,10 +319,13 @@ class Table:
 
     tokens: int
 
-    def empty_cache(self, rows: int, slots: int) -> jax.Array:
-        return jnp.zeros((), jnp.int32)
+    def unstacked(self, params):
+        return params
 
-    def extend(self, params, cache, tokens_bt, positions_bt, only_b):
+    def empty_cache(self, rows: int, slots: int) -> jax.Array:
+        return jnp.zeros((rows, 1, slots), jnp.int32)
+
+    def extend(self, params, cache, tokens_bt, positions_bt, only_b, mesh):
         return params[jnp.take_along_axis(positions_bt, only_b[:, None], axis=1)], cache
 
 

@@ -68,12 +68,13 @@ def undisturbed(config: Config, tmp_path_factory) -> pathlib.Path:
 def restored(run: pathlib.Path, config: Config, mesh: MeshConfig | None = None) -> State:
     """The newest state of a run, on its own mesh or another one."""
     model = Transformer(config.model, config.vocabulary.size)
-    with Checkpoints(run, config.train.keep_checkpoints) as checkpoints:
-        step = checkpoints.latest
-        assert step is not None
-        return checkpoints.restore(
-            step, abstract_state(config, model, make_mesh(mesh or config.mesh)), config.vocabulary
+    with Checkpoints(run) as checkpoints:
+        found = checkpoints.restore_newest(
+            abstract_state(config, model, make_mesh(mesh or config.mesh)), config.vocabulary
         )
+    assert found is not None
+    assert found.step == complete(run)[-1]
+    return found.state
 
 
 def assert_same_bits(left: object, right: object) -> None:
@@ -295,7 +296,7 @@ def test_a_checkpoint_of_something_else_is_refused(
     assert caught.value.field == "checkpoint"
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(1, 8, 1), MeshConfig(2, 2, 2)])
+@pytest.mark.parametrize("mesh", [MeshConfig(1, 8), MeshConfig(2, 2, 1, 2)])
 def test_a_state_is_restored_on_another_mesh(config: Config, undisturbed: pathlib.Path, mesh: MeshConfig) -> None:
     there, here = restored(undisturbed, config), restored(undisturbed, config, mesh)
     assert_same_bits(there, here)
@@ -303,7 +304,7 @@ def test_a_state_is_restored_on_another_mesh(config: Config, undisturbed: pathli
     assert not query.sharding.is_fully_replicated
     model = Transformer(config.model, config.vocabulary.size)
     abstract = abstract_state(config, model, make_mesh(mesh)).params
-    with Checkpoints(undisturbed, config.train.keep_checkpoints) as checkpoints:
+    with Checkpoints(undisturbed) as checkpoints:
         params = checkpoints.restore_params(config.train.steps, abstract, config.vocabulary)
     assert_same_bits(params, there.params)
     assert params["layers"]["attention"]["query"].sharding == query.sharding

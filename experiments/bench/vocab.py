@@ -12,38 +12,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
-import json
-import os
-import platform
-from pathlib import Path
 
-import jax
-import numpy as np
 import rich.console
-import rich.table
+from row import print_machine, print_table
 
 PARTS = {name: f"vocab_{name}" for name in ("encode", "decode", "sample")}
-
-
-def machine() -> dict[str, str | int]:
-    """What the figures are of."""
-    model = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = names[0] if names else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {
-        "processor": model,
-        "cores": cores,
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else "unknown",
-        "device": ", ".join(sorted({device.device_kind for device in jax.devices()})),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "jax": jax.__version__,
-        "omnijax": importlib.metadata.version("omnijax"),
-    }
 
 
 def main() -> None:
@@ -55,24 +28,12 @@ def main() -> None:
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:
         parser.error(f"{', '.join(sorted(unknown))}: the parts are {', '.join(PARTS)}")
-    console, where = rich.console.Console(), machine()
-    lines = [json.dumps(where)]
-    console.print(", ".join(f"{name} {value}" for name, value in where.items()), highlight=False)
+    console = rich.console.Console(quiet=arguments.json)
+    lines = [print_machine(console)]
     for part in arguments.parts or PARTS:
         module = importlib.import_module(PARTS[part])
-        table = rich.table.Table(
-            "",
-            "figure",
-            "spread",
-            "ratio",
-            "demand",
-            title=f"{part}: {vars(module).get('UNIT', 'figures as its rows say')}",
-        )
-        for row in module.rows():
-            lines.append(json.dumps({"part": part, **row._asdict()}, ensure_ascii=False))
-            table.add_row(row.name, f"{row.figure:.4g}", f"± {row.spread:.0%}", f"{row.ratio:.3g}", row.demand)
-        if not arguments.json:
-            console.print(table)
+        title = f"{part}: {vars(module).get('UNIT', 'figures as its rows say')}"
+        lines += print_table(console, title, module.rows(), part=part)
     print("\n".join(lines))
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from row import Row, spread
 
 from omnijax.vocab.decode import decode
 from omnijax.vocab.documents import Documents, Segment
@@ -26,24 +27,6 @@ UNIT = "million tokens a second; ratio: passes that write one int32 array, for e
 MOST = 4
 TOKENS = 4096
 DAMAGED = 0.02
-
-
-class Row(NamedTuple):
-    """One measurement.
-
-    Attributes:
-        name: of what was decoded.
-        figure: million tokens a second, median.
-        spread: of the times, half the distance of the quartiles over the median.
-        ratio: passes of one array, for each array returned.
-        demand: what the ratio has to be.
-    """
-
-    name: str
-    figure: float
-    spread: float
-    ratio: float
-    demand: str
 
 
 def vocabularies() -> dict[str, Vocabulary]:
@@ -139,9 +122,9 @@ def compare(
     for _ in range(rounds):
         passes += seconds(one_pass, tokens, 5)
         reads += seconds(read, tokens, 2)
-    low, middle, high = np.percentile(reads, [25, 50, 75])
-    ratio = middle / np.median(passes) / arrays
-    return Row(what, tokens.size / middle / 1e6, (high - low) / 2 / middle, float(ratio), demand)
+    middle = float(np.median(reads))
+    ratio = middle / float(np.median(passes)) / arrays
+    return Row(what, tokens.size / middle / 1e6, spread(reads), ratio, demand)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
+from row import Row, spread
 
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
@@ -29,24 +29,6 @@ from omnijax.vocab.vocabulary import Space, Vocabulary
 ITEMS, SEGMENT, CHUNK = 1_000_000, 250, 2**15
 UNIT = "million tokens a second; ratio of the time for a token"
 KERNELS = ("temporaries", "scratch", "planes")
-
-
-class Row(NamedTuple):
-    """One line of the table.
-
-    Attributes:
-        name: what was measured.
-        figure: million tokens a second, median.
-        spread: of the same, half the distance between the quartiles, relative.
-        ratio: time for a token against that of the reference, median of pairs of runs.
-        demand: what the ratio has to be.
-    """
-
-    name: str
-    figure: float
-    spread: float
-    ratio: float
-    demand: str
 
 
 def kernel(ids: np.ndarray, positions: np.ndarray, variant: str) -> np.ndarray:
@@ -129,8 +111,7 @@ def alternate(runs: dict[str, Callable[[], int]], repeats: int) -> dict[str, np.
 
 def row(name: str, seconds: np.ndarray, ratio: np.ndarray, demand: str) -> Row:
     """The line for these runs."""
-    low, middle, high = np.percentile(seconds, [25, 50, 75])
-    return Row(name, 1e-6 / middle, (high - low) / 2 / middle, float(np.median(ratio)), demand)
+    return Row(name, 1e-6 / float(np.median(seconds)), spread(seconds), float(np.median(ratio)), demand)
 
 
 def rows(items: int = ITEMS, repeats: int = 15) -> list[Row]:

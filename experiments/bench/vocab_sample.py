@@ -17,10 +17,10 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
+from row import Row, spread
 
 from omnijax.config import Config, Target
 from omnijax.experiment import load_experiment
@@ -30,24 +30,6 @@ from omnijax.sample import Sampler
 
 DIGITS = Path(__file__).parents[1] / "digits.py"
 REPEATS = 9
-
-
-class Row(NamedTuple):
-    """One line of the table.
-
-    Attributes:
-        name: what was measured.
-        figure: thousand tokens a second, over all rows of the batch, median.
-        spread: of the same, half the distance between the quartiles, relative.
-        ratio: time for a token against that of the reference, median of pairs of runs.
-        demand: what the ratio has to be.
-    """
-
-    name: str
-    figure: float
-    spread: float
-    ratio: float
-    demand: str
 
 
 def run(config: Config, source: str, target: Target, skip: bool) -> Callable[[int], float]:
@@ -90,10 +72,8 @@ def rows(repeats: int = REPEATS) -> list[Row]:
         reference = np.array(next(iter(found.values())))
         for name, (_, demand) in ways.items():
             taken = np.array(found[name])
-            low, middle, high = np.percentile(taken, [25, 50, 75])
-            figure, spread = 1e-3 * config.eval.rows / middle, (high - low) / 2 / middle
-            ratio = float(np.median(taken / reference))
-            table.append(Row(f"{source} → {target.name}, {name}", figure, spread, ratio, demand))
+            figure, ratio = 1e-3 * config.eval.rows / float(np.median(taken)), float(np.median(taken / reference))
+            table.append(Row(f"{source} → {target.name}, {name}", figure, spread(taken), ratio, demand))
     return table
 
 

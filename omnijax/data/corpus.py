@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
 
 from omnijax.config import DataConfig, modality_of
-from omnijax.data.records import Records, load_codebook
+from omnijax.data import fragments
+from omnijax.data.records import Records, check_fragments_seed, fragments_seed, load_codebook, load_records
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.modalities import Modality, PatchImage, Speech, Text
+from omnijax.modalities.codebook import Codebook
 from omnijax.modalities.image import moved
 from omnijax.vocab.documents import Segment
 from omnijax.vocab.ids import GeneralIds, SecondaryIds
 from omnijax.vocab.vocabulary import Vocabulary
+
+VIEWS = ("text", "image", "image/moved", "speech")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +66,12 @@ def digit_modalities(config: DataConfig) -> dict[str, Modality]:
     Raises:
         DataError: the codebook of the data set is missing or damaged.
     """
-    modalities = (Text(), PatchImage(), Speech(load_codebook(config), config.speech, config.sample_rate_hz))
+    return modalities_of(load_codebook(config), config)
+
+
+def modalities_of(codebook: Codebook, config: DataConfig) -> dict[str, Modality]:
+    """The same, of a data set that has this codebook."""
+    modalities = (Text(), PatchImage(), Speech(codebook, config.speech, config.sample_rate_hz))
     return {modality.name: modality for modality in modalities}
 
 
@@ -93,15 +104,42 @@ def fragment_records(
         ConfigError: see `check_sizes`.
     """
     check_sizes(vocabulary, modalities)
+    return Corpus(vocabulary, views(records, 0, len(records), modalities=modalities, seed=seed))
+
+
+def views(
+    records: Records, first: int, total: int, *, modalities: Mapping[str, Modality], seed: int
+) -> fragments.Views:
+    """The fragments of records that follow one another, in every view of `VIEWS`.
+
+    Args:
+        records: all of a split, or some of it.
+        first: the place of the first of them in the split.
+        total: how many the split has.
+        modalities: those of `digit_modalities`.
+        seed: draws the view `image/moved`.
+    """
     image, speech = modalities["image"], modalities["speech"]
     assert isinstance(image, PatchImage)
     assert isinstance(speech, Speech)
-    return Corpus(
-        vocabulary,
-        {
-            "text": [modalities["text"].fragments(word) for word in records.words],
-            "image": list(image.fragments(records.images)),
-            "image/moved": list(image.fragments(moved(records.images, image.levels, seed))),
-            "speech": speech.fragments_batch(records.speech),
-        },
-    )
+    return {
+        "text": [modalities["text"].fragments(word) for word in records.words],
+        "image": list(image.fragments(records.images)),
+        "image/moved": list(image.fragments(moved(records.images, image.levels, seed, first, total))),
+        "speech": speech.fragments_batch(records.speech),
+    }
+
+
+def read_corpus(vocabulary: Vocabulary, config: DataConfig, split: Literal["train", "heldout"], seed: int) -> Corpus:
+    """The fragments of a split: those stored with the data set, else made from its records.
+
+    Raises:
+        ConfigError: see `check_sizes`.
+        DataError: the data set is missing or damaged, or its stored fragments were drawn with another seed.
+    """
+    modalities = digit_modalities(config)
+    if fragments_seed(config) is None:
+        return fragment_records(vocabulary, load_records(config, split), modalities, seed)
+    check_fragments_seed(config, seed)
+    check_sizes(vocabulary, modalities)
+    return Corpus(vocabulary, fragments.load(pathlib.Path(config.directory), split, VIEWS))

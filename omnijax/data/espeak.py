@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import threading
 import weakref
 
 import numpy as np
@@ -22,6 +23,8 @@ _INITIALIZE_DONT_EXIT = 0x8000  # without it a missing voice folder ends the who
 _PARAMETER_RATE, _PARAMETER_PITCH = 1, 3
 _CHARACTERS_UTF8 = 1
 _MAX_HOME_BYTES = 120  # the library copies its path into 160 bytes together with the names of files below it
+
+_SPEAKING = threading.Lock()  # the C library's random generator is one for all instances
 
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
@@ -36,7 +39,8 @@ class Synthesizer:
 
     The library keeps phases, counters and a random generator in global variables that no call of its own resets.
     Each instance therefore loads its own copy of the library: a new instance starts from the same state in every
-    process, and the same sequence of calls gives the same samples. Not for use from several threads at once.
+    process, and the same sequence of calls gives the same samples. An instance is not for use from several threads at
+    once; several instances are.
 
     Attributes:
         sample_rate_hz: of the waveforms that `speak` returns.
@@ -110,6 +114,10 @@ class Synthesizer:
             raise errors.DataError(
                 "voice", variant, "it must be a variant of `espeak.Synthesizer().variants`", "use one"
             )
+        with _SPEAKING:
+            return self._speak(text, variant, rate_words_per_minute, pitch)
+
+    def _speak(self, text: str, variant: str, rate_words_per_minute: int, pitch: int) -> Int16[np.ndarray, " samples"]:
         # The breath noise of some voices comes from the library's own generator (which else starts from the clock),
         # that of others from the C library's.
         self._library.espeak_ng_SetRandSeed(1)

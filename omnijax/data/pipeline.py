@@ -8,18 +8,16 @@ could lose. grain reads ahead in threads.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 import grain
-import jax
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from omnijax.config import BatchConfig, Task
 from omnijax.data.corpus import Corpus
 from omnijax.data.packing import check_lengths, pack
-from omnijax.errors import ConfigError
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import Encoded, encode
 
@@ -34,7 +32,7 @@ class Batch(TypedDict):
         targets: the ids that follow them in the same document.
         weights: of each target in the loss; 0 where none follows.
         positions: place of each token in its document.
-        documents: which document of its row it belongs to; -1 for padding.
+        documents: which document of its row it belongs to, from 0; -1 for padding.
         items: items of the whole rows, one number a row, for the throughput.
     """
 
@@ -50,13 +48,16 @@ class Batches:
     """The batches of a run, by step: a random-access source.
 
     An epoch is every record in the form of every task, as often as the task says, in an order of its own.
+
+    Args:
+        corpus: the records.
+        config: how they become rows.
+        rows: those of a batch that this process makes, by their number in it; all of them by default.
     """
 
-    def __init__(self, corpus: Corpus, config: BatchConfig, process: int = 0, processes: int = 1):
-        if config.rows % processes:
-            raise ConfigError("batch.rows", config.rows, f"must divide by the {processes} processes", "use a multiple")
+    def __init__(self, corpus: Corpus, config: BatchConfig, rows: Sequence[int] | None = None):
         self._corpus, self._config = corpus, config
-        self._process, self._processes = process, processes
+        self._rows = range(config.rows) if rows is None else rows
         self._forms = [task for task in config.tasks for _ in range(task.repeats)]
         lengths = [np.tile(self._token_counts(task.segments), task.repeats) for task in config.tasks]
         self._lengths: Int64[np.ndarray, " n"] = np.concatenate(lengths)
@@ -69,9 +70,8 @@ class Batches:
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of this process in the batch of a step."""
-        rows_here = self._config.rows // self._processes
-        first = step * self._config.rows + self._process * rows_here
-        return self._batch([self._row(first + i) for i in range(rows_here)])
+        first = step * self._config.rows
+        return self._batch([self._row(first + row) for row in self._rows])
 
     def _token_counts(self, names: tuple[str, ...]) -> Int64[np.ndarray, " n"]:
         counts = []
@@ -150,7 +150,8 @@ def lay_out(
     """Lays documents, in order, into rows, and shifts targets by one within each document."""
     counts = encoded.document_tokens
     starts = np.cumsum(counts) - counts
-    row_starts = starts[np.searchsorted(row_of, np.arange(rows))]
+    firsts = np.searchsorted(row_of, np.arange(rows))
+    row_starts = starts[firsts]
     document_of = np.repeat(np.arange(counts.size), counts)
     place = np.arange(document_of.size) - starts[document_of]
     column = np.arange(document_of.size) - row_starts[row_of[document_of]]
@@ -161,7 +162,7 @@ def lay_out(
         return filled
 
     tokens = grid(encoded.tokens.array, 0, np.int32)
-    documents = grid(document_of, -1, np.int32)
+    documents = grid(document_of - firsts[row_of[document_of]], -1, np.int32)  # the same on whatever process
     weights = grid(token_weights, 0, np.float32)
     follows = (documents[:, 1:] == documents[:, :-1]) & (documents[:, 1:] >= 0)
     return {
@@ -184,8 +185,3 @@ def read_ahead(batches: Batches, start: int, stop: int, ahead: int) -> Iterator[
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=max(ahead, 1))
     steps = grain.MapDataset.range(start, stop)
     return iter(steps.map(batches.__getitem__).to_iter_dataset(options))
-
-
-def for_this_process(corpus: Corpus, config: BatchConfig) -> Batches:
-    """The batches of the process that asks, of a run on all processes."""
-    return Batches(corpus, config, jax.process_index(), jax.process_count())

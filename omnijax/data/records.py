@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -57,10 +58,10 @@ def load_records(config: DataConfig, split: Literal["train", "heldout"]) -> Reco
     return read(pathlib.Path(config.directory), split)
 
 
-def read(directory: pathlib.Path, split: Literal["train", "heldout"]) -> Records:
-    """Reads a split without checking anything; use `load_records`."""
+def read(directory: pathlib.Path, split: Literal["train", "heldout"], places: Sequence[int] | None = None) -> Records:
+    """Reads a split, or those of its records at some places, without checking anything; use `load_records`."""
     source = tfds.builder_from_directory(directory / RECORDS).as_data_source(split)
-    rows = source.__getitems__(range(len(source)))
+    rows = source.__getitems__(range(len(source)) if places is None else places)
     return Records(
         images=np.stack([row["image"] for row in rows]),
         labels=np.array([row["label"] for row in rows], np.int32),
@@ -79,6 +80,24 @@ def load_codebook(config: DataConfig) -> Codebook:
     """
     verify(config)
     return Codebook.load(pathlib.Path(config.directory) / CODEBOOK)
+
+
+def fragments_seed(config: DataConfig) -> int | None:
+    """Returns the seed of the fragments that are stored with the data set; None where none are."""
+    manifest = _read_manifest(pathlib.Path(config.directory) / MANIFEST)
+    return int(manifest["fragments"]["seed"]) if "fragments" in manifest else None
+
+
+def check_fragments_seed(config: DataConfig, seed: int) -> None:
+    """Holds the seed of a run against that of the stored fragments.
+
+    Raises:
+        DataError: they differ.
+    """
+    stored = fragments_seed(config)
+    if stored not in (None, seed):
+        rule = f"the fragments stored in {config.directory} were drawn with {stored}"
+        raise errors.DataError("batch.seed", seed, rule, "use that value, or another --data.directory for new ones")
 
 
 def shaping(config: DataConfig) -> dict[str, Any]:

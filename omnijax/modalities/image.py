@@ -89,18 +89,30 @@ class PatchImage:
         return blocks.reshape(*ids.shape[:-1], self.height, self.width).astype(np.uint8)
 
 
-def moved(images: UInt8[np.ndarray, "n height width"], levels: int, seed: int) -> UInt8[np.ndarray, "n height width"]:
+def moved(
+    images: UInt8[np.ndarray, "n height width"], levels: int, seed: int, first: int = 0, total: int | None = None
+) -> UInt8[np.ndarray, "n height width"]:
     """Returns half of the images as they are, the others turned and moved a little: more of the same to learn from.
 
     By up to 12 degrees around the centre and up to a pixel each way, drawn evenly; interpolated by cubic splines and
     rounded to grey levels. What leaves at an edge is lost, and 0 enters.
+
+    Args:
+        images: all of them, or some that follow one another.
+        levels: of grey.
+        seed: draws for all of them, so that some get what they get among all.
+        first: the place of the first of these among all.
+        total: how many there are; these by default.
     """
     random = np.random.default_rng(seed)
     count, height, width = images.shape
+    total = count if total is None else total
     centre = np.array([(height - 1) / 2, (width - 1) / 2])
-    angles, shifts = np.deg2rad(random.uniform(-12, 12, count)), random.uniform(-1, 1, (count, 2))
+    angles, shifts = np.deg2rad(random.uniform(-12, 12, total)), random.uniform(-1, 1, (total, 2))
+    chosen = (random.random(total) < 0.5)[first : first + count]
+    angles, shifts = angles[first : first + count], shifts[first : first + count]
     result = images.copy()
-    for index in np.flatnonzero(random.random(count) < 0.5):
+    for index in np.flatnonzero(chosen):
         sine, cosine = np.sin(angles[index]), np.cos(angles[index])
         turn = np.array([[cosine, -sine], [sine, cosine]])
         offset = centre - turn @ (centre + shifts[index])

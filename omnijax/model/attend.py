@@ -11,10 +11,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from omnijax.errors import ConfigError
 from omnijax.model import fused
+from omnijax.model.fused import ATTENDED as ATTENDED
 
 BLOCK = 128  # queries; the weights of a block are all that is held of them at a time
 MASKED = -1e30  # score of what isn't seen: its weight is 0, and no difference of two is infinite
@@ -66,7 +68,9 @@ def attend(
         offset: place of the first query; traced where the program doesn't know it.
     """
     ways = {"reference": reference, "blocks": blocks, "cudnn": fused.cudnn, "splash": fused.splash}
-    return ways[kind](q_bthk, k_bsnk, v_bsnk, documents_bt, documents_bs, offset)
+    y_bthk = ways[kind](q_bthk, k_bsnk, v_bsnk, documents_bt, documents_bs, offset)
+    # Splash attention names its own result, in another order of axes, and its log-sum-exp.
+    return y_bthk if kind == "splash" else checkpoint_name(y_bthk, ATTENDED)
 
 
 def visible(

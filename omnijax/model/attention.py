@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from omnijax.model.layers import RMSNorm, Rotations, normal, rotate
+from omnijax.model.layers import RMSNorm, Rotations, linear, normal, rotate
 
 Look = Callable[[Float[Array, "b t h k"], Float[Array, "b t n k"], Float[Array, "b t n k"]], tuple[Array, Any]]
 """From queries, keys and values of some tokens to what they saw, float[b, t, h, k], and what to keep of it."""
@@ -42,8 +41,10 @@ class Attention(nnx.Module):
             The update, and what `look` keeps.
         """
         dtype = x_btd.dtype
-        q_bthk = self.query_norm(jnp.einsum("btd,dhk->bthk", x_btd, self.query[...].astype(dtype)))
-        k_btnk = self.key_norm(jnp.einsum("btd,dnk->btnk", x_btd, self.key[...].astype(dtype)))
-        v_btnk = jnp.einsum("btd,dnk->btnk", x_btd, self.value[...].astype(dtype))
+        q_bthk = self.query_norm(linear(x_btd, self.query[...].astype(dtype)))
+        k_btnk = self.key_norm(linear(x_btd, self.key[...].astype(dtype)))
+        v_btnk = linear(x_btd, self.value[...].astype(dtype))
         y_bthk, kept = look(rotate(q_bthk, rotations), rotate(k_btnk, rotations), v_btnk)
-        return jnp.einsum("bthk,hkd->btd", y_bthk, self.out[...].astype(dtype)), kept
+        out_hkd = self.out[...].astype(dtype)
+        y_btf = y_bthk.reshape(*y_bthk.shape[:2], -1)
+        return linear(y_btf, out_hkd.reshape(y_btf.shape[-1], -1)), kept

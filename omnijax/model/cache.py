@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-SLOTS = 2
-"""Axis of the slots, in each array of a cache; rows come first."""
+# The functions of this module take any tree of arrays [rows, heads, slots, ...] for a cache.
+_SLOTS = 2
 
 
 class Cache(NamedTuple):
@@ -28,11 +28,6 @@ class Cache(NamedTuple):
         zeros = [tuple(jnp.zeros((rows, heads, slots, size), dtype) for _ in range(layers)) for _ in cls._fields]
         return cls(*zeros)
 
-    @property
-    def slots(self) -> int:
-        """Tokens of a row that there is room for."""
-        return int(self.keys[0].shape[SLOTS])
-
     def write(
         self, layer: int, positions_bt: Int[Array, "b t"], k_btnk: Float[Array, "b t n k"], v_btnk: Float[Array, "..."]
     ) -> Cache:
@@ -47,18 +42,23 @@ class Cache(NamedTuple):
         return Cache(replaced(self.keys, k_btnk), replaced(self.values, v_btnk))
 
 
-def grown(cache: Any, slots: int) -> Any:
-    """A cache with more slots, for any tree of arrays [rows, heads, slots, ...]."""
+def slots(cache: Any) -> int:
+    """Tokens of a row that there is room for."""
+    return int(jax.tree.leaves(cache)[0].shape[_SLOTS])
+
+
+def grown(cache: Any, room: int) -> Any:
+    """A cache with more slots."""
 
     def pad(old: Array) -> Array:
-        return jnp.pad(old, [(0, slots - old.shape[SLOTS] if axis == SLOTS else 0) for axis in range(old.ndim)])
+        return jnp.pad(old, [(0, room - old.shape[_SLOTS] if axis == _SLOTS else 0) for axis in range(old.ndim)])
 
     return jax.tree.map(pad, cache)
 
 
 def put(cache: Any, rows_g: Int[Array, " g"], new: Any) -> Any:
     """A cache in which some rows go on from those of another one, which has as many slots or fewer."""
-    return jax.tree.map(lambda old, rows: old.at[rows_g, :, : rows.shape[SLOTS]].set(rows, mode="drop"), cache, new)
+    return jax.tree.map(lambda old, rows: old.at[rows_g, :, : rows.shape[_SLOTS]].set(rows, mode="drop"), cache, new)
 
 
 def attend_cached(

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int
 
 LANES = 128  # of a TPU's vector unit: blocks of splash attention are multiples of it
 SPLASH_BLOCK = 512
-KEPT = "attention"  # name, for remat policies, of what the backward pass needs from the forward pass of a kernel
+ATTENDED = "attended"
+"""Name, for `jax.checkpoint`, of what attention gives, and of what a kernel's backward pass needs besides."""
 PADDING = -2  # document of places that are added to fill a block
 
 
@@ -117,7 +118,7 @@ def _splash_kernel(heads: int, t: int, parts: int, interpret: bool) -> Any:
         block_sizes=sizes,
         head_shards=1,
         q_seq_shards=parts,
-        residual_checkpoint_name=KEPT,
+        residual_checkpoint_name=ATTENDED,
         interpret=interpret,
     )
 

@@ -7,9 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 NORM_EPSILON = 1e-6
+PRODUCT = "product"
+"""Name, for `jax.checkpoint`, of products with parameters; a rule of their own hides them from its other policies."""
 
 
 def normal(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, scale: float = 1.0) -> nnx.Param:
@@ -31,6 +34,38 @@ class RMSNorm(nnx.Module):
         return (x32 * inverse * scale).astype(x.dtype)
 
 
+def linear(x: Float[Array, "*b d"], weight: Float[Array, "d ..."]) -> Float[Array, "*b ..."]:
+    """Product over the last axis of `x` and the first one of `weight`; named `PRODUCT` for `jax.checkpoint`.
+
+    The gradient of the weight is the product that turns the smaller of its two operands around. JAX's own rule turns
+    that of the result, on CPU by a strided loop that also holds the activation's derivative: 1.1× a training step.
+    """
+    named: Array = checkpoint_name(_linear(x, weight), PRODUCT)
+    return named
+
+
+@jax.custom_vjp
+def _linear(x: Array, weight: Array) -> Array:
+    return jnp.tensordot(x, weight, 1)
+
+
+def _linear_forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _linear(x, weight), (x, weight)
+
+
+def _linear_backward(operands: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, weight = operands
+    outer, inner = x.ndim - 1, weight.ndim - 1
+    rows = (list(range(outer)), list(range(outer)))
+    by_x = jnp.tensordot(gradient, weight, (list(range(outer, gradient.ndim)), list(range(1, weight.ndim))))
+    if weight.size <= weight.shape[0] ** 2:  # gives no more features than it takes
+        return by_x, jnp.moveaxis(jnp.tensordot(gradient, x, rows), inner, 0)
+    return by_x, jnp.tensordot(x, gradient, rows)
+
+
+_linear.defvjp(_linear_forward, _linear_backward)
+
+
 class GatedMLP(nnx.Module):
     """down(silu(gate(x)) · up(x)) (Shazeer 2020, arXiv:2002.05202)."""
 
@@ -43,8 +78,8 @@ class GatedMLP(nnx.Module):
     def __call__(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         """Returns the dtype of `x_btd`."""
         dtype = x_btd.dtype
-        h_btf = jax.nn.silu(x_btd @ self.gate[...].astype(dtype)) * (x_btd @ self.up[...].astype(dtype))
-        return h_btf @ self.down[...].astype(dtype)
+        h_btf = jax.nn.silu(linear(x_btd, self.gate[...].astype(dtype))) * linear(x_btd, self.up[...].astype(dtype))
+        return linear(h_btf, self.down[...].astype(dtype))
 
 
 class Rotations(NamedTuple):

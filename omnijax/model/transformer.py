@@ -14,22 +14,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from omnijax.config import ModelConfig
 from omnijax.errors import ConfigError
-from omnijax.model.attend import attend, resolve
+from omnijax.model.attend import ATTENDED, attend, resolve
 from omnijax.model.attention import Attention
 from omnijax.model.cache import Cache, attend_cached, slots
-from omnijax.model.layers import GatedMLP, RMSNorm, normal, rotations_at
+from omnijax.model.layers import PRODUCT, GatedMLP, RMSNorm, normal, rotations_at
 from omnijax.model.shards import ALONE, GATHERED, Shards
 from omnijax.model.sums import Sums, tied, tied_whole
 
 Params = dict[str, Any]
-ATTENDED = "attended"
-"""Name, for `jax.checkpoint`, of what attention gives."""
 ROWS_MULTIPLE = 64  # the embedding is padded to this many rows, so that any mesh axis of 2^n ≤ 64 divides it
 
 
@@ -176,7 +173,7 @@ class Transformer:
         def look(_: None, number: Array, q_bthk: Array, k_btnk: Array, v_btnk: Array) -> tuple[Array, None]:
             keys, values = shards.row(k_btnk), shards.row(v_btnk)
             y_bthk = attend(kind, q_bthk, keys, values, documents_bt, documents_bs, first)
-            return checkpoint_name(y_bthk, ATTENDED), None
+            return y_bthk, None
 
         if sums is not None:
             ends, in_ends = tied_whole(params["ends"], sums["ends"])
@@ -268,7 +265,7 @@ class Transformer:
         policies = jax.checkpoint_policies
         policy = {
             "none": policies.save_anything_except_these_names(GATHERED),
-            "dots": policies.dots_with_no_batch_dims_saveable,
+            "dots": policies.save_only_these_names(PRODUCT),
             "attention": policies.save_only_these_names(ATTENDED),
             "full": policies.nothing_saveable,
         }[self.config.remat]

@@ -1,24 +1,31 @@
 """TFDS builder of `spoken_digits`: real pictures of digits, their names, and the names spoken by espeak-ng.
 
-It needs no TensorFlow: plain tensors and text, ArrayRecord files. Nothing is downloaded.
+It needs no TensorFlow: plain tensors and text, ArrayRecord files. Nothing is downloaded. The same records come from one
+process and from any number of Apache Beam's workers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.signal
 import sklearn.datasets
 import tensorflow_datasets as tfds
+from etils import epy
 from jaxtyping import Float32, Int16, Int64, UInt8
 
 from omnijax import errors
 from omnijax.data import espeak
+from omnijax.data.canonical import Canonical
 from omnijax.data.records import WORDS
+
+with epy.lazy_imports():  # an extra: pip install 'omnijax[beam]'
+    import apache_beam as beam
 
 RATES_WORDS_PER_MINUTE = (140, 220)
 PITCHES = (30, 70)  # 50 is a voice's own pitch
@@ -46,23 +53,29 @@ class Settings:
     sample_rate_hz: int = 11025
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(Canonical, tfds.core.GeneratorBasedBuilder):
     """Builder of `spoken_digits`; see README.md beside this file."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
 
     def __init__(
-        self, *, settings: Settings = Settings(), on_record: Callable[[], object] = lambda: None, **tfds_options: Any
+        self,
+        *,
+        settings: Settings = Settings(),
+        on_record: Callable[[], object] = lambda: None,
+        beam: bool = False,
+        **tfds_options: Any,
     ) -> None:
         """Makes the builder.
 
         Args:
             settings: what shapes the records.
-            on_record: called after each record (for a progress bar).
+            on_record: called after each record (for a progress bar); not under Beam.
+            beam: build with Apache Beam, on the workers that `download_and_prepare` is given.
             **tfds_options: those of `tfds.core.DatasetBuilder`.
         """
-        self.settings, self.on_record = settings, on_record
+        self.settings, self.on_record, self.beam = settings, on_record, beam
         super().__init__(**tfds_options)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -85,36 +98,76 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {split: self._generate_examples(split) for split in ("train", "heldout")}
+        generate = self._beam_transform if self.beam else self._generate_examples
+        return {split: generate(split) for split in ("train", "heldout")}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        settings = self.settings
-        images, labels = load_images()
-        held_out = split == "heldout"
-        chosen = split_images(labels, settings.heldout_images, settings.seed)[held_out]
-        synthesizer = espeak.Synthesizer()  # one a split: what it says depends on what it said before
-        voices = split_voices(synthesizer.variants, settings.heldout_voices, settings.seed)[held_out]
-        random = np.random.default_rng((settings.seed, 2, held_out))
-        for key, index in enumerate(np.repeat(chosen, 1 if held_out else settings.utterances)):
-            label = int(labels[index])
-            voice = voices[random.integers(len(voices))]
-            rate = int(random.integers(RATES_WORDS_PER_MINUTE[0], RATES_WORDS_PER_MINUTE[1] + 1))
-            pitch = int(random.integers(PITCHES[0], PITCHES[1] + 1))
-            spoken = synthesizer.speak(WORDS[label], voice, rate, pitch)
-            yield (
-                key,
-                {
-                    "image": images[index],
-                    "label": label,
-                    "word": WORDS[label],
-                    "speech": clean(spoken, synthesizer.sample_rate_hz, settings.sample_rate_hz),
-                    "voice": voice,
-                    "rate": rate,
-                    "pitch": pitch,
-                    "image_index": int(index),
-                },
-            )
+        for spoken in utterances(split, self.settings):
+            yield record(spoken, self.settings)
             self.on_record()
+
+    def _beam_transform(self, split: str) -> beam.PTransform:
+        # Speaking is one sequence a split, so one worker does it (a millisecond a record); the rest is spread.
+        return (
+            beam.Create([split])
+            | "Speak" >> beam.FlatMap(utterances, self.settings)
+            | "Spread" >> beam.Reshuffle()
+            | "Record" >> beam.Map(record, self.settings)
+        )
+
+
+class Utterance(NamedTuple):
+    """What the synthesiser said for one record.
+
+    Attributes:
+        key: of the record in its split, which is also its place.
+        image_index: which of scikit-learn's images.
+        voice: the variant that spoke.
+        rate: words per minute.
+        pitch: 0 to 100.
+        spoken: waveform as it came.
+        spoken_hz: its sample rate.
+    """
+
+    key: int
+    image_index: int
+    voice: str
+    rate: int
+    pitch: int
+    spoken: Int16[np.ndarray, " samples"]
+    spoken_hz: int
+
+
+def utterances(split: str, settings: Settings) -> Iterator[Utterance]:
+    """Speaks for all records of a split, in order: what the synthesiser says depends on what it has said before."""
+    held_out = split == "heldout"
+    _, labels = load_images()
+    chosen = split_images(labels, settings.heldout_images, settings.seed)[held_out]
+    synthesizer = espeak.Synthesizer()
+    voices = split_voices(synthesizer.variants, settings.heldout_voices, settings.seed)[held_out]
+    random = np.random.default_rng((settings.seed, 2, held_out))
+    for key, index in enumerate(np.repeat(chosen, 1 if held_out else settings.utterances)):
+        voice = voices[random.integers(len(voices))]
+        rate = int(random.integers(RATES_WORDS_PER_MINUTE[0], RATES_WORDS_PER_MINUTE[1] + 1))
+        pitch = int(random.integers(PITCHES[0], PITCHES[1] + 1))
+        spoken = synthesizer.speak(WORDS[labels[index]], voice, rate, pitch)
+        yield Utterance(key, int(index), voice, rate, pitch, spoken, synthesizer.sample_rate_hz)
+
+
+def record(utterance: Utterance, settings: Settings) -> tuple[int, dict[str, Any]]:
+    """The key and the record of an utterance."""
+    images, labels = load_images()
+    label = int(labels[utterance.image_index])
+    return utterance.key, {
+        "image": images[utterance.image_index],
+        "label": label,
+        "word": WORDS[label],
+        "speech": clean(utterance.spoken, utterance.spoken_hz, settings.sample_rate_hz),
+        "voice": utterance.voice,
+        "rate": utterance.rate,
+        "pitch": utterance.pitch,
+        "image_index": utterance.image_index,
+    }
 
 
 def check(settings: Settings) -> None:
@@ -138,11 +191,13 @@ def check(settings: Settings) -> None:
             raise errors.ConfigError(f"data.{name}", value, rule, "choose a number in this range")
 
 
-def count_records(settings: Settings) -> int:
-    """Returns the number of records in both splits."""
-    return (len(load_images()[1]) - settings.heldout_images) * settings.utterances + settings.heldout_images
+def count_records(settings: Settings) -> dict[str, int]:
+    """Returns the number of records in each split."""
+    train = (len(load_images()[1]) - settings.heldout_images) * settings.utterances
+    return {"train": train, "heldout": settings.heldout_images}
 
 
+@functools.cache
 def load_images() -> tuple[UInt8[np.ndarray, "n 8 8"], Int64[np.ndarray, " n"]]:
     """Returns scikit-learn's 1,797 digits, grey levels 0 to 16, and what digit each is."""
     digits = sklearn.datasets.load_digits()

@@ -1,0 +1,247 @@
+"""Kills a training run at random moments and starts it again, many times: it must end where an undisturbed one ends.
+
+    python experiments/bench/chaos.py --cycles 50
+
+A cycle starts `omnijax train` on a small experiment, waits for a moment drawn from the seed (while it starts, between
+steps, or while it writes a checkpoint), and ends it with SIGKILL, SIGTERM or SIGUSR1; in one cycle of ten it then also
+damages a file of the newest checkpoint. At the end the run is left alone until it is done, and held against one that
+was never disturbed: every step must stand in `metrics.jsonl` once, with the same figures, and the last state must be
+the same, bit for bit. Prints a JSON line for each cycle, then the result; exit status 0 when it holds.
+
+Processes are forked from this one, which has imported everything and touched no device, so that a cycle takes the time
+of tracing and of some steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from typing import Any
+
+import jax
+import numpy as np
+
+import omnijax.train  # noqa: F401 (imported once, here, for all processes)
+from omnijax import testing
+from omnijax.checkpoint import FOLDER, Checkpoints
+from omnijax.cli import main
+from omnijax.config import Config, to_dict
+from omnijax.errors import RESUMABLE
+from omnijax.experiment import load_experiment
+from omnijax.model.transformer import Transformer
+from omnijax.sharding import make_mesh
+from omnijax.state import abstract_state
+from omnijax.writers import METRICS
+
+DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
+STEPS_PER_CYCLE, CHECKPOINT_EVERY = 14, 5
+FURTHEST = 24  # steps that a cycle may come beyond the last line: on average fewer than there are for it
+PATIENCE_SECONDS = 300
+CLOCK = ("tokens_per_second", "items_per_second", "seconds")
+EXPERIMENT = """import json
+from omnijax.config import from_dict
+
+
+def get_config():
+    return from_dict(json.loads({text!r}))
+"""
+
+
+def small(directory: pathlib.Path, cycles: int) -> Config:
+    """The demo, small, with a checkpoint every few steps and a line of metrics every third one."""
+    config = testing.shrink(load_experiment(DIGITS), directory / "data")
+    train = dataclasses.replace(
+        config.train, steps=STEPS_PER_CYCLE * cycles, checkpoint_every=CHECKPOINT_EVERY, log_every=3
+    )
+    return dataclasses.replace(config, train=train)
+
+
+class Run:
+    """A run directory, and the process that trains in it."""
+
+    def __init__(self, experiment: pathlib.Path, directory: pathlib.Path):
+        self.directory = directory
+        self._command = ["train", str(experiment), "--workdir", str(directory)]
+        self._log = directory.with_suffix(".log")
+
+    def start(self) -> int:
+        """Forks a process that trains; returns its id."""
+        process = os.fork()
+        if process == 0:
+            log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            status = 1
+            try:
+                status = main(self._command)
+            finally:
+                if sys.exception() is not None:
+                    traceback.print_exc()
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        return process
+
+    def steps(self) -> int:
+        """Steps up to the last line of the metrics."""
+        lines = self.lines()
+        return lines[-1]["step"] if lines else 0
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The whole lines of the metrics."""
+        path = self.directory / METRICS
+        whole = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in whole if line.endswith("}\n")]
+
+    def checkpoints(self) -> list[int]:
+        """Steps of the checkpoints that were written to their end."""
+        return sorted(int(path.name) for path in (self.directory / FOLDER).glob("*") if path.name.isdigit())
+
+    def writing(self) -> bool:
+        """Whether a checkpoint is being written, or was when a process died."""
+        return any(not path.name.isdigit() for path in (self.directory / FOLDER).glob("*"))
+
+    def said(self) -> str:
+        """The end of what all processes printed."""
+        return self._log.read_text(errors="replace")[-3000:]
+
+
+def disturb(run: Run, random: np.random.Generator) -> dict[str, Any]:
+    """One cycle: starts the run, waits for a moment, and ends it. Returns what was done."""
+    kind = str(random.choice(["start", "step", "write"], p=[0.15, 0.45, 0.4]))
+    how = signal.Signals(int(random.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1], p=[0.6, 0.25, 0.15])))
+    after = run.steps() + int(random.integers(1, FURTHEST))
+    pause = float(random.uniform(0, {"start": 4.0, "step": 0.1, "write": 0.05}[kind]))
+    came, started = run.checkpoints(), time.monotonic()
+    process = run.start()
+    ended = 0
+    while kind != "start" and time.monotonic() < started + PATIENCE_SECONDS and not ended:
+        if run.steps() >= after and (kind == "step" or run.writing()):
+            break
+        time.sleep(0.002)
+        ended, status = os.waitpid(process, os.WNOHANG)
+    if not ended:
+        time.sleep(pause)
+        os.kill(process, how)
+        ended, status = wait(process)
+    code = os.waitstatus_to_exitcode(status)
+    # A run that was done before the signal, or that no signal could reach before Python listened to it.
+    if code not in (0, RESUMABLE, -how):
+        raise SystemExit(f"exit status {code} after {how.name}\n{run.said()}")
+    return {
+        "moment": kind,
+        "signal": how.name,
+        "status": code,
+        "step": run.steps(),
+        "checkpoints": [step for step in run.checkpoints() if step not in came],
+        "half_written": run.writing(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def wait(process: int) -> tuple[int, int]:
+    """Id and status of a process that must end soon."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return ended, status
+        time.sleep(0.005)
+    os.kill(process, signal.SIGKILL)
+    raise SystemExit(f"a process didn't end within {PATIENCE_SECONDS} s")
+
+
+def damage(run: Run, random: np.random.Generator) -> str | None:
+    """Flips a bit in, cuts or deletes a file of the newest checkpoint, where there is an older one; says which."""
+    if len(run.checkpoints()) < 2:
+        return None
+    newest = run.directory / FOLDER / str(run.checkpoints()[-1])
+    path = sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size)[random.integers(1, 8)]
+    content, kind = bytearray(path.read_bytes()), str(random.choice(["flip", "cut", "delete"]))
+    if kind == "flip":
+        content[random.integers(len(content))] ^= 1 << int(random.integers(8))
+    if kind == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(content[: len(content) // 2] if kind == "cut" else content)
+    return f"{kind} {path.relative_to(newest.parent)}"
+
+
+def finish(run: Run) -> None:
+    """Lets a run come to its end."""
+    process = run.start()
+    while (done := os.waitpid(process, os.WNOHANG))[0] == 0:
+        time.sleep(0.05)
+    if os.waitstatus_to_exitcode(done[1]):
+        raise SystemExit(f"exit status {os.waitstatus_to_exitcode(done[1])}\n{run.said()}")
+
+
+def differences(run: Run, undisturbed: Run, config: Config) -> list[str]:
+    """What is different in two runs that are done: steps, figures, bits of the state."""
+
+    def figures(of: Run) -> list[dict[str, Any]]:
+        return [{name: value for name, value in line.items() if name not in CLOCK} for line in of.lines()]
+
+    abstract = abstract_state(config, Transformer(config.model, config.vocabulary.size), make_mesh(config.mesh))
+    states = []
+    for of in (run, undisturbed):
+        with Checkpoints(of.directory) as checkpoints:
+            states.append(checkpoints.restore(config.train.steps, abstract, config.vocabulary).state)
+    found = []
+    here, there = figures(run), figures(undisturbed)
+    if [line["step"] for line in here] != [line["step"] for line in there]:
+        found.append("the steps of metrics.jsonl")
+    found += [f"the figures of step {one['step']}" for one, other in zip(here, there, strict=False) if one != other]
+    same = (
+        np.asarray(one).tobytes() == np.asarray(other).tobytes()
+        for one, other in zip(*map(jax.tree.leaves, states), strict=True)
+    )
+    return found + ([] if all(same) else ["the bits of the last state"])
+
+
+def chaos(cycles: int, seed: int, directory: pathlib.Path) -> dict[str, Any]:
+    """All cycles, and the comparison."""
+    jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    config, started = small(directory, cycles), time.monotonic()
+    experiment = directory / "small.py"
+    experiment.write_text(EXPERIMENT.format(text=json.dumps(to_dict(config))))
+    undisturbed, run = Run(experiment, directory / "undisturbed"), Run(experiment, directory / "disturbed")
+    finish(undisturbed)
+    random = np.random.default_rng(seed)
+    counts: dict[str, int] = {}
+    for cycle in range(cycles):
+        done = disturb(run, random)
+        if random.random() < 0.1:
+            done["damaged"] = damage(run, random)
+        print(json.dumps({"cycle": cycle, **done}), flush=True)
+        for name in (done["moment"], done["signal"], *(["half written"] if done["half_written"] else [])):
+            counts[name] = counts.get(name, 0) + 1
+    finish(run)
+    found = differences(run, undisturbed, config)
+    return {"cycles": cycles, "steps": config.train.steps, **counts, "different": found,
+            "minutes": round((time.monotonic() - started) / 60, 1)}  # fmt: skip
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--cycles", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0, help="draws the moments and the signals")
+    parser.add_argument("--directory", type=pathlib.Path, help="keeps the runs there; a temporary one by default")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    options = parse()
+    with tempfile.TemporaryDirectory() as temporary:
+        result = chaos(options.cycles, options.seed, options.directory or pathlib.Path(temporary))
+    print(json.dumps(result))
+    sys.exit(1 if result["different"] else 0)

@@ -1,0 +1,203 @@
+"""What does each mesh cost? The package's step over 1 to 8 fake CPU devices: time, bytes a device, collectives.
+
+    python experiments/bench/scaling.py
+    python experiments/bench/scaling.py --json --rounds 5
+
+4 layers of width 256, 8 heads, 16 rows of 256 tokens, float32, the same global batch and the same parameters on every
+mesh; losses have to agree. All fake devices share the cores of this machine, so a step's time is the work of all of
+them: its ratio to that of one device is how much the split adds (1 is a perfect split, 1 / ratio the efficiency that is
+left before any network). It says nothing of the network: that is what the bytes are for, which are the same on every
+platform up to the compiler's choices (`omnijax plan` asks the TPU's own compiler). Bytes sent are those of one device
+in one step, in a ring; figures are medians, ratios medians of those of neighbouring runs. About five minutes on 2 CPU
+cores, most of it compiling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+from row import print_machine, spread
+
+from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimConfig
+from omnijax.data.pipeline import Batches
+from omnijax.experiment import load_experiment
+from omnijax.model.transformer import Transformer
+from omnijax.plan import hlo
+from omnijax.plan.collectives import Network, collectives_of, totals
+from omnijax.plan.memory import tree_bytes
+from omnijax.plan.trips import count_calls
+from omnijax.sharding import make_mesh, put_batch
+from omnijax.state import abstract_batch, abstract_state, init_state, make_step
+from omnijax.testing import mixed_tasks, random_corpus, small_vocabulary
+
+DIGITS = Path(__file__).parents[1] / "digits.py"
+MESHES = (
+    MeshConfig(1, 1, 1, 1),
+    MeshConfig(2, 1, 1, 1),
+    MeshConfig(1, 2, 1, 1),
+    MeshConfig(1, 1, 2, 1),
+    MeshConfig(1, 1, 1, 2),
+    MeshConfig(1, 4, 1, 1),
+    MeshConfig(1, 2, 1, 2),
+    MeshConfig(8, 1, 1, 1),
+    MeshConfig(1, 8, 1, 1),
+    MeshConfig(1, 2, 2, 2),
+)
+TINY = (MeshConfig(1, 1, 1, 1), MeshConfig(1, 2, 1, 2))
+MODEL = ModelConfig(depth=4, width=256, heads=8, kv_heads=8, head_size=32, mlp_width=768)
+TINY_MODEL = ModelConfig(depth=2, width=32, heads=4, kv_heads=4, head_size=8, mlp_width=64)
+
+
+class Line(NamedTuple):
+    """What one mesh takes.
+
+    Attributes:
+        mesh: sizes of the axes that are larger than 1.
+        devices: of it.
+        step_seconds: median.
+        spread: half the distance between the quartiles of these, relative.
+        ratio: to the step of one device, median of neighbouring runs.
+        state_bytes: parameters and moments on one device.
+        bytes: that one device needs in all: arguments, results, temporary.
+        sent_bytes: by one device in a step.
+        collectives: a step, by kind and axes: `count`, `bytes`, `wire_bytes`.
+    """
+
+    mesh: dict[str, int]
+    devices: int
+    step_seconds: float
+    spread: float
+    ratio: float
+    state_bytes: int
+    bytes: int
+    sent_bytes: float
+    collectives: list[dict[str, Any]]
+
+
+class Run:
+    """The step over one mesh, compiled, with a state of its own."""
+
+    def __init__(self, config: Config, mesh_config: MeshConfig):
+        self.sizes = {name: size for name, size in vars(mesh_config).items() if size > 1}
+        self.mesh = make_mesh(mesh_config, jax.devices()[: int(np.prod([*self.sizes.values()], dtype=int))])
+        model = Transformer(config.model, config.vocabulary.size)
+        abstract = abstract_state(config, model, self.mesh)
+        step = make_step(config, model, self.mesh)
+        self.program = step.lower(abstract, abstract_batch(config, self.mesh)).compile()  # type: ignore[attr-defined]
+        self.state = init_state(config, model, self.mesh)
+        self.state_bytes, self._rows = tree_bytes(abstract), config.batch.rows
+        self.losses: list[float] = []
+
+    def seconds(self, batches: list[Any]) -> float:
+        """What a step takes, putting its batch on the devices included."""
+        start = time.perf_counter()
+        for batch in batches:
+            self.state, metrics = self.program(self.state, put_batch(self.mesh, batch, self._rows))
+        jax.block_until_ready((self.state, metrics))
+        taken = (time.perf_counter() - start) / len(batches)
+        self.losses.append(float(metrics.parts.loss / metrics.parts.weight))
+        return taken
+
+    def line(self, times: np.ndarray, alone: np.ndarray) -> Line:
+        """What was measured, and what the compiled program says of itself."""
+        module = hlo.parse(self.program.as_text())
+        network = Network(dict(self.mesh.shape), (0,) * self.mesh.size)
+        found = totals(collectives_of(module, count_calls(module), network))
+        memory = self.program.memory_analysis()
+        needed = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+        return Line(
+            self.sizes,
+            self.mesh.size,
+            float(np.median(times)),
+            spread(times),
+            float(np.median(times / alone)),
+            self.state_bytes,
+            int(needed + memory.temp_size_in_bytes),
+            float(sum(row["wire_bytes"] for row in found)),
+            [{key: row[key] for key in ("kind", "axes", "count", "bytes", "wire_bytes")} for row in found],
+        )
+
+
+def bench_config(tiny: bool) -> Config:
+    """One batch for all meshes; all that isn't said here is the digits experiment's."""
+    config = load_experiment(DIGITS)
+    return dataclasses.replace(
+        config,
+        vocabulary=small_vocabulary(),
+        batch=BatchConfig(mixed_tasks(), rows=4 if tiny else 16, row_length=73 if tiny else 257),
+        model=TINY_MODEL if tiny else MODEL,
+        optim=OptimConfig(),
+        eval=dataclasses.replace(config.eval, completions=(), targets=(), routes=()),
+    )
+
+
+def measure(meshes: tuple[MeshConfig, ...], rounds: int, steps: int, tiny: bool) -> list[Line]:
+    """A line for each mesh; they take turns, and the first turn isn't counted."""
+    config = bench_config(tiny)
+    corpus = random_corpus(config.vocabulary, 500, 7)
+    source = Batches(corpus, config.batch)
+    runs = [Run(config, mesh) for mesh in meshes]
+    times = np.empty((len(runs), rounds))
+    for number in range(rounds + 1):
+        batches = [source[number * steps + step] for step in range(steps)]
+        for one, run in enumerate(runs):
+            taken = run.seconds(batches)
+            if number:
+                times[one, number - 1] = taken
+    for run in runs:
+        np.testing.assert_allclose(run.losses, runs[0].losses, rtol=1e-3, err_msg=str(run.sizes))
+    return [run.line(taken, times[0]) for run, taken in zip(runs, times, strict=True)]
+
+
+def print_lines(console: rich.console.Console, lines: list[Line]) -> None:
+    """A table."""
+    title = "one global batch over fake devices that share the cores: work of all of them, bytes of one of them"
+    columns = ("devices", "step", "spread", "ratio", "state", "memory", "sent", "collectives a step")
+    table = rich.table.Table("mesh", *columns, title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    for line in lines:
+        table.add_row(
+            " × ".join(f"{name} {size}" for name, size in line.mesh.items()) or "one device",
+            str(line.devices),
+            f"{1e3 * line.step_seconds:.0f} ms",
+            f"± {line.spread:.0%}",
+            f"{line.ratio:.2f}",
+            *(f"{size / 1e6:.2f} MB" for size in (line.state_bytes, line.bytes, line.sent_bytes)),
+            "\n".join(
+                f"{row['count']} {row['kind']} over {' '.join(row['axes'])}, {row['bytes'] / 1e6:.3g} MB"
+                for row in line.collectives
+            ),
+        )
+    console.print(table)
+
+
+def main() -> None:
+    """Measures, and prints a table and lines."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="no table, only the lines")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are over them")
+    parser.add_argument("--steps", type=int, default=2, help="steps in a turn")
+    parser.add_argument("--tiny", action="store_true", help="two meshes and a toy model, to see that it runs")
+    options = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_platforms", "cpu")
+    console = rich.console.Console(quiet=options.json, width=None if rich.console.Console().is_terminal else 150)
+    machine = print_machine(console)
+    lines = measure(TINY if options.tiny else MESHES, options.rounds, options.steps, options.tiny)
+    print_lines(console, lines)
+    print("\n".join([machine, *(json.dumps({"bench": "scaling", **line._asdict()}) for line in lines)]))
+    print(json.dumps({"load after": round(os.getloadavg()[0], 2)}))
+
+
+if __name__ == "__main__":
+    main()

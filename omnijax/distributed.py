@@ -1,0 +1,315 @@
+"""Many processes as one job, behind one function: `start()`, called before anything touches a device.
+
+One process needs nothing and gets nothing: no call. Several find each other by the environment: of Cloud TPU, GKE or
+SLURM, which JAX reads itself, or anywhere by three variables,
+
+    OMNIJAX_COORDINATOR=host:port   of process 0, the same for all
+    OMNIJAX_PROCESSES=4             how many there are
+    OMNIJAX_PROCESS=0               which one this is, from 0
+
+`OMNIJAX_DISTRIBUTED=off` makes a process one of its own wherever it runs. What several processes do together beside
+computing is in `omnijax.peers`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import glob
+import inspect
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import traceback
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+
+from omnijax.errors import RESUMABLE, ConfigError, OmnijaxError, PeerLostError
+from omnijax.peers import Peers
+from omnijax.stopping import end
+
+T = TypeVar("T")
+
+COORDINATOR, PROCESSES, PROCESS, MODE = EXPLICIT = (
+    "OMNIJAX_COORDINATOR",
+    "OMNIJAX_PROCESSES",
+    "OMNIJAX_PROCESS",
+    "OMNIJAX_DISTRIBUTED",
+)
+WAIT = "OMNIJAX_START_SECONDS"
+START_SECONDS = 300
+"""How long a process waits at the start for the others: machines of a pod boot minutes apart."""
+HEARTBEAT_SECONDS = 40
+"""JAX's own watch ends a process that a peer's death has left alone; it is behind that of `omnijax.peers`."""
+SHUTDOWN_SECONDS = 30
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"
+
+_peers: Peers | None = None
+
+
+class Place(NamedTuple):
+    """Where this process stands in its job; `None` is for JAX to find out."""
+
+    processes: int
+    coordinator: str | None = None
+    process: int | None = None
+    local_devices: list[int] | None = None
+
+
+def start(environment: Mapping[str, str] = os.environ) -> None:
+    """Makes this process one of its job, by what the environment says; does nothing for a job of one process.
+
+    Raises:
+        ConfigError: the environment says half of what is needed, or something that can't be.
+        PeerLostError: the others didn't come in time.
+    """
+    global _peers
+    place = find_place(environment)
+    if place is None or place.processes == 1 or _peers is not None:
+        return
+    seconds = _number(environment, WAIT, 1) if WAIT in environment else START_SECONDS
+    _end_clearly_on_abort(functools.partial(_why_aborted, place, seconds))
+    _initialize(place, seconds)
+    state = jax._src.distributed.global_state
+    _peers = Peers(state.client, int(state.process_id), int(state.num_processes))
+
+
+def refuse_several(command: str, environment: Mapping[str, str] = os.environ) -> None:
+    """For what one process does alone.
+
+    Raises:
+        ConfigError: the environment makes it one of several.
+    """
+    place = find_place(environment)
+    if place is not None and place.processes > 1:
+        rule = f"`omnijax {command}` works in one process, on the devices of one machine"
+        raise ConfigError("processes", place.processes, rule, f"run it on one machine, with {MODE}=off")
+
+
+def peers() -> Peers | None:
+    """The other processes of the job; None for a job of one."""
+    return _peers
+
+
+def first(name: str, work: Callable[[], T], within_seconds: float) -> T:
+    """What `work` gives, done by process 0 before the others do it: they find it done.
+
+    Raises:
+        PeerLostError: process 0 hasn't finished in time.
+    """
+    return work() if _peers is None else _peers.first(name, work, within_seconds)
+
+
+def gather(value: str) -> list[str]:
+    """The values that all processes give, in their order.
+
+    Raises:
+        PeerLostError: one didn't come in time.
+    """
+    return [value] if _peers is None else _peers.gather(value)
+
+
+@contextlib.contextmanager
+def job() -> Iterator[int]:
+    """The work of one process of a job, from `start` to a good-bye; what ends one process ends all, with one status.
+
+    Yields:
+        The index of this process.
+
+    Raises:
+        ConfigError: see `start`.
+        PeerLostError: see `start`.
+    """
+    global _peers
+    start()
+    try:
+        yield 0 if _peers is None else _peers.process
+    except jax.errors.JaxRuntimeError:
+        if _peers is not None:
+            traceback.print_exc()
+            _peers.wait_for_news()  # sums over processes fail when one is gone: the watch will say which
+        raise
+    finally:
+        error = sys.exception()
+        if _peers is not None and error is not None:
+            status = _status(error)
+            traceback.print_exception(error) if status == 1 else print(f"omnijax: {error}", file=sys.stderr)
+            _peers.leave(status, f"{type(error).__name__}: {error}")
+        if _peers is not None:
+            _peers.part()
+            _peers = None
+            jax.distributed.shutdown()
+
+
+def _status(error: BaseException) -> int:
+    """Exit status of a process that an error ends."""
+    if isinstance(error, PeerLostError):
+        return RESUMABLE
+    return 2 if isinstance(error, OmnijaxError) else 1
+
+
+# ---------------------------------------------------------------------- the environment
+
+
+def find_place(environment: Mapping[str, str]) -> Place | None:
+    """What an environment says of this process; None where it is one of its own.
+
+    Raises:
+        ConfigError: it says half of what is needed, or something that can't be.
+    """
+    mode = environment.get(MODE, "auto")
+    if mode not in ("auto", "off"):
+        raise ConfigError(MODE, mode, "must be auto or off", "unset it")
+    if mode == "off":
+        return None
+    return _explicit(environment) or _slurm(environment) or _tpu(environment)
+
+
+def _explicit(environment: Mapping[str, str]) -> Place | None:
+    names = (COORDINATOR, PROCESSES, PROCESS)
+    there = [name for name in names if environment.get(name)]
+    if not there:
+        return None
+    if len(there) < len(names):
+        missing = ", ".join(name for name in names if name not in there)
+        rule = f"{', '.join(names)} must be set together, and {missing} isn't"
+        raise ConfigError(there[0], environment[there[0]], rule, f"set {missing}, or unset all of them")
+    address = environment[COORDINATOR]
+    if not re.fullmatch(r"\S+:\d{1,5}", address):
+        raise ConfigError(COORDINATOR, address, "must be host:port of process 0", "for example localhost:9876")
+    processes, process = _number(environment, PROCESSES, 1), _number(environment, PROCESS, 0)
+    if process >= processes:
+        rule = f"must be less than {PROCESSES} = {processes}"
+        raise ConfigError(PROCESS, process, rule, f"number the processes 0 … {processes - 1}")
+    return Place(processes, address, process)
+
+
+def _slurm(environment: Mapping[str, str]) -> Place | None:
+    if "SLURM_JOB_ID" not in environment or environment.get("SLURM_NTASKS", "1") == "1":
+        return None
+    missing = [name for name in SLURM if name not in environment]
+    if missing:
+        rule = f"this shell is inside a SLURM job of several tasks, but not one of them ({', '.join(missing)} not set)"
+        fix = f"start it with srun, or set {MODE}=off for a process of its own"
+        raise ConfigError("SLURM_NTASKS", environment["SLURM_NTASKS"], rule, fix)
+    # JAX gives each task one GPU, its local rank's. A node's only task has all of them.
+    alone = re.fullmatch(r"1(\(x\d+\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", "")) is not None
+    gpus = environment.get("SLURM_GPUS_ON_NODE", "")
+    devices = list(range(int(gpus))) if alone and gpus.isdigit() and int(gpus) else None
+    return Place(_number(environment, "SLURM_NTASKS", 1), local_devices=devices)
+
+
+def _tpu(environment: Mapping[str, str]) -> Place | None:
+    vendors = (Path(path).read_text().strip() for path in glob.glob("/sys/bus/pci/devices/*/vendor"))
+    if environment.get("JAX_PLATFORMS", "tpu") not in ("tpu", "", "tpu,cpu") or "0x1ae0" not in vendors:
+        return None  # no TPU here, or it isn't wanted
+    slices = int(environment.get("MEGASCALE_NUM_SLICES") or 1)
+    hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")  # GKE
+    if hosts is None and "TPU_SKIP_MDS_QUERY" not in environment:
+        hosts = _tpu_workers()
+    processes = slices * (1 + hosts.count(",") if hosts else 1)
+    return Place(processes) if processes > 1 else None
+
+
+def _tpu_workers() -> str | None:
+    """The workers of a Cloud TPU, as its metadata server lists them."""
+    request = urllib.request.Request(METADATA, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return str(answer.read().decode())
+    except (urllib.error.URLError, TimeoutError):
+        return None
+
+
+def _number(environment: Mapping[str, str], name: str, least: int) -> int:
+    text = environment[name]
+    if not text.isdigit() or int(text) < least:
+        raise ConfigError(name, text, f"must be a whole number, {least} or more", "set it so")
+    return int(text)
+
+
+# ---------------------------------------------------------------------- JAX's part
+
+
+def _initialize(place: Place, seconds: int) -> None:
+    """Joins the others. In a thread, since JAX waits where no signal reaches Python."""
+    arguments: dict[str, Any] = {
+        "coordinator_address": place.coordinator,
+        "num_processes": place.processes if place.coordinator else None,
+        "process_id": place.process,
+        "local_device_ids": place.local_devices,
+        "initialization_timeout": seconds,
+        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+        "shutdown_timeout_seconds": SHUTDOWN_SECONDS,  # since jax 0.8
+        "cluster_detection_method": "deactivate" if place.coordinator else None,
+    }
+    known = inspect.signature(jax.distributed.initialize).parameters
+    failed: list[BaseException] = []
+
+    def join() -> None:
+        try:
+            jax.distributed.initialize(**{name: value for name, value in arguments.items() if name in known})
+        except (RuntimeError, ValueError, OSError) as error:
+            failed.append(error)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    thread = threading.Thread(target=join, name="omnijax-start", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in before.items():
+            signal.signal(number, handler)  # JAX takes SIGTERM for a preemption service that hears nothing else
+    if failed:
+        raise _not_found(place, seconds, failed[0]) from failed[0]
+
+
+def _not_found(place: Place, seconds: int, error: BaseException | None = None) -> PeerLostError:
+    who = place.coordinator or "the other processes"
+    how = f"the {place.processes} processes of the job didn't find each other within {seconds} s"
+    fix = "start all of them, with the same address, and again"
+    return PeerLostError("process", who, how if error is None else f"{how} ({error})", fix)
+
+
+def _why_aborted(place: Place, seconds: int) -> PeerLostError | None:
+    """What made JAX's client abort: nobody came, or process 0 has died; None where it was something else."""
+    # Two names of JAX's that aren't public; orbax-checkpoint leans on them in the same way.
+    coordinator = str(jax._src.distributed.global_state.coordinator_address)
+    if _peers is None:
+        return _not_found(place, seconds)
+    host, port = coordinator.rsplit(":", 1)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except OSError as error:
+        rule = f"it has died, and with it the coordination of the job ({error})"
+        return PeerLostError("process", f"process 0 at {coordinator}", rule, "run the same command again on all")
+    return None
+
+
+def _end_clearly_on_abort(why: Callable[[], PeerLostError | None]) -> None:
+    """JAX's client aborts the process where it can't go on: says why, with the status that launchers restart on."""
+
+    def aborted(number: int) -> None:
+        lost = why()
+        if lost is not None:
+            here = "" if _peers is None else f"process {_peers.process} ends: "
+            print(f"omnijax: {here}{type(lost).__name__}: {lost}", file=sys.stderr)
+            end(RESUMABLE)
+        ctypes.CDLL(None).signal(number, None)  # an abort of another cause is none of ours
+
+    global _on_abort
+    _on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
+    ctypes.CDLL(None).signal(int(signal.SIGABRT), _on_abort)
+
+
+_on_abort: Any = None  # C calls it; it must outlive the call that set it

@@ -1,0 +1,181 @@
+"""The other processes of a job: whether they still live, what they have to say, and at which step all of them stop.
+
+Everything goes through the key-value store of JAX's coordination service, which process 0 holds; no device takes part,
+so that it works while devices wait for each other. One daemon thread in each process beats, reads and decides.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import jax
+
+from omnijax.errors import RESUMABLE, PeerLostError
+from omnijax.stopping import end
+
+T = TypeVar("T")
+
+BEAT_SECONDS = 1.0
+LOST_AFTER_SECONDS = 20.0
+"""Without a beat for so long, a process is lost: longer than any pause of a healthy one, well below a minute."""
+TELL_EVERY_SECONDS = 30.0
+ALIVE, WORDS, DONE = "omnijax/alive/", "omnijax/words/", "omnijax/done/"
+
+
+class Peers:
+    """This process among the others of a job; made once by `omnijax.distributed.start`.
+
+    Attributes:
+        process: index of this one.
+        processes: how many there are.
+    """
+
+    def __init__(self, client: Any, process: int, processes: int):
+        self.process, self.processes = process, processes
+        self._client = client
+        self._asked, self._agreeing = False, False
+        self._step = 0
+        self._stop_at: int | None = None
+        self._stepping = threading.Lock()  # held by the thread while processes agree: then no step is begun
+        self._meetings = 0
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="omnijax-peers", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------------ what the train loop asks
+
+    def ask_to_stop(self) -> None:
+        """Asks that all processes stop, at a step that they agree on."""
+        self._asked = True
+
+    def stop_after(self, step: int) -> bool:
+        """Whether all processes stop after this step; to be asked after every one."""
+        with self._stepping:
+            self._step = step
+            return self._stop_at is not None and step >= self._stop_at
+
+    def first(self, name: str, work: Callable[[], T], within_seconds: float) -> T:
+        """What `work` gives: process 0 does it, and the others when it has.
+
+        Raises:
+            PeerLostError: process 0 hasn't finished in time.
+        """
+        if self.process == 0:
+            result = work()
+            self._client.key_value_set(f"{DONE}{name}", "done")
+            return result
+        self._wait(f"{DONE}{name}", f"process 0 to finish: {name}", within_seconds)
+        return work()
+
+    def gather(self, value: str, within_seconds: float = 600.0) -> list[str]:
+        """The values that all processes give, in their order; all must call it equally often.
+
+        Raises:
+            PeerLostError: one didn't come in time.
+        """
+        self._meetings += 1
+        meeting = f"{DONE}meeting{self._meetings}/"
+        self._client.key_value_set(f"{meeting}{self.process}", value)
+        return [
+            self._wait(f"{meeting}{process}", f"process {process} to come to meeting {self._meetings}", within_seconds)
+            for process in range(self.processes)
+        ]
+
+    def leave(self, status: int, why: str) -> NoReturn:
+        """Ends this process at once and lets the others end with the same status."""
+        self._leaving.set()
+        if status:
+            say = f"{status} process {self.process} has left: {why}"
+            try:
+                self._client.key_value_set(f"{WORDS}left", say, allow_overwrite=True)
+                time.sleep(2 * BEAT_SECONDS if self.process == 0 else 0)  # the store goes when process 0 goes
+            except jax.errors.JaxRuntimeError:
+                pass  # process 0 is gone; the others see that themselves
+        end(status)
+
+    def wait_for_news(self) -> None:
+        """Gives the watch the time to find out which process is gone; it doesn't return from here if one is."""
+        self._leaving.wait(LOST_AFTER_SECONDS + 5 * BEAT_SECONDS)
+
+    def part(self) -> None:
+        """Waits, at the end of all work, until all have come so far; from then on none is missed."""
+        self.gather("bye")
+        self._leaving.set()
+        self._thread.join()
+
+    def _wait(self, key: str, what: str, within_seconds: float) -> str:
+        started = time.monotonic()
+        while (waited := time.monotonic() - started) < within_seconds:
+            try:
+                seconds = min(TELL_EVERY_SECONDS, within_seconds - waited)
+                return str(self._client.blocking_key_value_get(key, max(1, int(seconds * 1000))))
+            except jax.errors.JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise self._lost("process 0", "its key-value store doesn't answer") from error
+            print(f"omnijax: process {self.process} waits for {what}", file=sys.stderr, flush=True)
+        raise self._lost(what, f"not within {within_seconds:.0f} s")
+
+    def _lost(self, who: str, how: str) -> PeerLostError:
+        return PeerLostError("process", who, how, "run the same command again on all processes")
+
+    # ------------------------------------------------------------------ the thread
+
+    def _watch(self) -> None:
+        beat, reached = 0, time.monotonic()
+        seen: dict[str, tuple[str, float]] = {str(i): ("", time.monotonic()) for i in range(self.processes)}
+        while not self._leaving.wait(BEAT_SECONDS):
+            beat += 1
+            try:
+                self._client.key_value_set(f"{ALIVE}{self.process}", str(beat), allow_overwrite=True)
+                words = self._read(WORDS)
+                if self.process == 0:
+                    self._find_lost(seen)
+                self._answer(words)
+                reached = time.monotonic()
+            except jax.errors.JaxRuntimeError:
+                if time.monotonic() - reached > LOST_AFTER_SECONDS:
+                    self._end(RESUMABLE, self._lost("process 0", "it doesn't answer any more"))
+
+    def _read(self, folder: str) -> dict[str, str]:
+        return {key.removeprefix(folder): str(value) for key, value in self._client.key_value_dir_get(folder)}
+
+    def _find_lost(self, seen: dict[str, tuple[str, float]]) -> None:
+        now = time.monotonic()
+        for process, beat in self._read(ALIVE).items():
+            if seen[process][0] != beat:
+                seen[process] = beat, now
+        silent = [process for process, (_, since) in seen.items() if now - since > LOST_AFTER_SECONDS]
+        if silent:
+            self._client.key_value_set(f"{WORDS}lost", ", ".join(silent), allow_overwrite=True)
+            time.sleep(2 * BEAT_SECONDS)  # the others read it before process 0 takes the store away
+            self._answer({"lost": ", ".join(silent)})
+
+    def _answer(self, words: dict[str, str]) -> None:
+        if "left" in words:
+            status, why = words["left"].split(" ", 1)
+            self._end(int(status), why)
+        if "lost" in words:
+            rule = f"it has sent no sign of life for {LOST_AFTER_SECONDS:.0f} s"
+            self._end(RESUMABLE, self._lost(f"process {words['lost']}", rule))
+        if self._asked and "stop" not in words:
+            self._client.key_value_set(f"{WORDS}stop", str(self.process), allow_overwrite=True)
+        if ("stop" in words or self._asked) and not self._agreeing:
+            # From here on no step is begun until all have said how far they are; the last of them stops all.
+            self._stepping.acquire()
+            self._agreeing = True
+            self._client.key_value_set(f"{WORDS}step/{self.process}", str(self._step))
+        steps = [int(step) for key, step in words.items() if key.startswith("step/")]
+        if self._agreeing and self._stop_at is None and len(steps) == self.processes:
+            self._stop_at = max(steps) + 1
+            self._stepping.release()
+
+    def _end(self, status: int, why: PeerLostError | str) -> NoReturn:
+        kind = f"{type(why).__name__}: " if isinstance(why, PeerLostError) else ""
+        print(f"omnijax: process {self.process} ends: {kind}{why}", file=sys.stderr)
+        if self.process == 0:
+            time.sleep(2 * BEAT_SECONDS)  # as in `leave`
+        end(status)

@@ -1,0 +1,111 @@
+"""What to change when a step doesn't fit: the knobs that the largest kinds of bytes answer to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from omnijax.config import Config
+from omnijax.plan.memory import Memory
+
+STRONGER = {"none": "dots", "dots": "attention", "attention": "full"}
+SMALLER = {
+    "float32": ("bfloat16", "a quarter of the moments"),
+    "bfloat16": ("factored", "nearly all of the second moment"),
+}
+GB = 1e9
+
+
+def advise(config: Config, memory: Memory, axes: Mapping[str, int]) -> list[str]:
+    """What would help, most of it first; nothing where it fits.
+
+    Args:
+        config: of the experiment.
+        memory: of its train step.
+        axes: of the mesh.
+    """
+    if memory.fits:
+        return []
+    over = memory.needed - memory.available
+    found = list(_temporary(config, memory, axes)), list(_lasting(config, memory, axes))
+    first, second = found if memory.temporary > memory.arguments else found[::-1]
+    return [f"{over / GB:.2f} GB a chip too much.", *first, *second]
+
+
+def advise_sampling(config: Config, memory: Memory, axes: Mapping[str, int]) -> list[str]:
+    """What would help a sampling loop; nothing where it fits.
+
+    Args:
+        config: of the experiment.
+        memory: of its sampling loop.
+        axes: of the mesh.
+    """
+    if memory.fits:
+        return []
+    devices = axes["data"] * axes["fsdp"]
+    room, by_rows = (
+        memory.available - memory.parameters - memory.program,
+        memory.needed - memory.parameters - memory.program,
+    )
+    rows = int(config.eval.rows * room / by_rows) // devices * devices
+    over = f"Sampling takes {(memory.needed - memory.available) / GB:.2f} GB a chip too much."
+    if rows < devices:
+        return [over, "Parameters leave no room for a row: more chips along mesh.fsdp or mesh.tensor."]
+    return [over, f"--eval.rows {rows}: fewer documents side by side, each with its own cache."]
+
+
+def _temporary(config: Config, memory: Memory, axes: Mapping[str, int]) -> Iterator[str]:
+    """Activations: fewer of them kept, or fewer tokens at a time on a chip."""
+    share, room = memory.temporary, memory.available - memory.arguments - memory.results - memory.program
+    if config.model.remat in STRONGER:
+        yield (
+            f"--model.remat {STRONGER[config.model.remat]} keeps less for the backward pass than "
+            f"{config.model.remat!r} (temporary bytes are {share / GB:.2f} GB); `full` keeps least."
+        )
+    if config.model.unroll > 1 and config.model.remat != "none":
+        yield f"--model.unroll 1 keeps one layer's work at a time, not {config.model.unroll}."
+    rows = config.batch.rows // (axes["data"] * axes["fsdp"])
+    if room > 0 and rows > config.optim.accumulate:
+        factor = next((f for f in _divisors(rows) if f > config.optim.accumulate and share / f < room), rows)
+        yield (
+            f"--optim.accumulate {factor}: {rows // factor} of a chip's {rows} rows at a time, activations about "
+            f"{share * config.optim.accumulate / factor / GB:.2f} GB; the same step, one after the other."
+        )
+    elif rows == config.optim.accumulate:
+        length = config.batch.row_length - 1
+        splits = [n for n in _divisors(axes["fsdp"] * axes["data"]) if n > 1 and length % (n * axes["context"]) == 0]
+        if splits:
+            yield (
+                f"--mesh.context {splits[0] * axes['context']}: a chip has one row at a time already, of {length} "
+                f"tokens; split them, over fewer chips along data or fsdp, and divide batch.rows by {splits[0]}."
+            )
+        else:
+            yield f"--batch.row_length: a chip has one row at a time already, of {length} tokens; use shorter ones."
+    if config.batch.rows > axes["data"] * axes["fsdp"]:
+        yield f"--batch.rows {axes['data'] * axes['fsdp']} is one row a chip: another batch, hence other training."
+
+
+def _lasting(config: Config, memory: Memory, axes: Mapping[str, int]) -> Iterator[str]:
+    """Parameters and moments: over more chips, or in fewer bytes."""
+    held = memory.parameters + memory.moments
+    room = memory.available - memory.temporary - memory.batch - memory.results - memory.program
+    if axes["data"] > 1:
+        parts = [n for n in _divisors(axes["data"]) if n > 1]
+        factor = next((n for n in parts if room > 0 and held / n < room), parts[-1])
+        yield (
+            f"--mesh.fsdp {axes['fsdp'] * factor} --mesh.data {axes['data'] // factor}: parameters and moments "
+            f"({held / GB:.2f} GB) in {factor} times as many parts, {held / factor / GB:.2f} GB a chip."
+        )
+    elif held > memory.available / 4:
+        factor = 2 ** math.ceil(math.log2(max(2.0, held / max(room, memory.available / 4))))
+        yield (
+            f"{factor} times as many chips along mesh.fsdp: parameters and moments are {held / GB:.2f} GB a chip, "
+            f"and in {axes['fsdp']} parts already."
+        )
+    if config.optim.moments in SMALLER:
+        kind, saved = SMALLER[config.optim.moments]
+        yield f"--optim.moments {kind} saves {saved} ({memory.moments / GB:.2f} GB now)."
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]

@@ -1,0 +1,181 @@
+"""How often each computation of a module runs: loops by their number of rounds.
+
+`cost_analysis` of a compiled program counts the body of a loop once. What is multiplied by these numbers counts it as
+often as it runs. The rounds are what XLA wrote down (`known_trip_count`), or else what follows from the start, the step
+and the bound of the loop's counter. A loop that ends when its data say so gets a number from the caller.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterator
+
+from omnijax.plan.hlo import Computation, Instruction, Module
+
+STARTED = ("call", "call-start", "async-start")
+_SAME = ("copy", "bitcast", "convert", "reshape", "copy-start", "copy-done", "opt-barrier")
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A computation that runs, and where it was called from.
+
+    Attributes:
+        computation: that runs.
+        times: how often, in one run of the module.
+        by: the instruction that calls it; None for the entry.
+        outer: the call in which that instruction stands.
+        fused: it is one kernel, or part of one.
+        open: it is in a loop whose rounds nothing says.
+    """
+
+    computation: Computation
+    times: int
+    by: Instruction | None = None
+    outer: Call | None = None
+    fused: bool = False
+    open: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Loops:
+    """All calls of a module, and the loops whose rounds nothing in it says."""
+
+    calls: tuple[Call, ...]
+    open_loops: tuple[str, ...]
+
+
+def count_calls(module: Module, open_rounds: int = 1) -> Loops:
+    """How often everything runs.
+
+    Args:
+        module: the program.
+        open_rounds: taken for loops that end when their data say so; such loops within others count as one round.
+    """
+    calls: list[Call] = []
+    unknown: list[str] = []
+
+    def visit(call: Call) -> None:
+        calls.append(call)
+        for one in call.computation.instructions.values():
+            for inner in _calls_of(module, call, one, open_rounds, unknown):
+                visit(inner)
+
+    visit(Call(module.entry, 1))
+    return Loops(tuple(calls), tuple(unknown))
+
+
+def _calls_of(module: Module, call: Call, one: Instruction, open_rounds: int, unknown: list[str]) -> Iterator[Call]:
+    called = one.called
+    if one.opcode == "while":
+        rounds, opened = rounds_of(module, call, one), False
+        if rounds is None:
+            unknown.append(one.name)
+            rounds, opened = 1 if call.open else open_rounds, True
+        for key, times in (("condition", rounds + 1), ("body", rounds)):
+            inner = module.computations[called[key][0]]
+            yield Call(inner, call.times * times, one, call, call.fused, call.open or opened)
+    elif one.opcode in ("fusion", "conditional", "custom-call", *STARTED):
+        # An asynchronous computation is named again where it is waited for. Branches count as if all were taken.
+        fused = call.fused or one.opcode == "fusion"
+        for key, names in called.items():
+            for name in names if key != "to_apply" or one.opcode in STARTED else ():
+                yield Call(module.computations[name], call.times, one, call, fused, call.open)
+
+
+def rounds_of(module: Module, call: Call, loop: Instruction) -> int | None:
+    """How often the body of a loop runs; None if it depends on data."""
+    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
+    if known:
+        return int(known[1])
+    condition = Call(module.computations[loop.called["condition"][0]], 0, loop, call)
+    body = Call(module.computations[loop.called["body"][0]], 0, loop, call)
+    inside, compare = _unfused(module, condition, condition.computation.root)
+    direction = re.search(r"direction=(\w+)", compare.attributes)
+    if compare.opcode != "compare" or direction is None or direction[1] not in ("LT", "LE", "GT", "GE", "NE"):
+        return None
+    left, right = (_linear(module, inside, name) for name in compare.operands)
+    if left is None or right is None or left.slot is None:
+        return None
+    bound = right.add if right.slot is None else _at_start(module, call, loop, right.slot)
+    first = _at_start(module, call, loop, left.slot)
+    after = _linear(module, body, body.computation.root.operands[left.slot])
+    if bound is None or first is None or after is None or after.slot != left.slot or after.add == 0:
+        return None
+    distance, step = bound - first - left.add, after.add
+    distance += {"LE": 1, "GE": -1}.get(direction[1], 0)
+    return max(0, -(-distance // step))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Linear:
+    """A whole number: what the loop carries in a slot, or nothing, plus a constant."""
+
+    slot: int | None
+    add: int
+
+
+def _linear(module: Module, call: Call, name: str) -> _Linear | None:
+    """What an instruction is in terms of what the innermost loop around it carries; None for anything else."""
+    call, one = _unfused(module, call, call.computation.instructions[name])
+    if one.opcode == "constant":
+        return _Linear(None, int(one.arguments)) if re.fullmatch(r"-?\d+", one.arguments) else None
+    if one.opcode in _SAME:
+        return _linear(module, call, one.operands[0])
+    if one.opcode == "get-tuple-element":
+        source, slot = call.computation.instructions[one.operands[0]], one.number("index")
+        if source.opcode == "tuple" and slot is not None:
+            return _linear(module, call, source.operands[slot])
+        return _carried(module, call, slot) if source.opcode == "parameter" and slot is not None else None
+    if one.opcode in ("add", "subtract"):
+        left, right = (_linear(module, call, operand) for operand in one.operands)
+        if left is None or right is None or right.slot is not None:
+            return None
+        return _Linear(left.slot, left.add + (right.add if one.opcode == "add" else -right.add))
+    return None
+
+
+def _carried(module: Module, call: Call, slot: int) -> _Linear | None:
+    """A slot of what a loop carries: the constant that it always is, or the slot."""
+    if call.by is None or call.outer is None or call.by.opcode != "while":
+        return None
+    body = module.computations[call.by.called["body"][0]]
+    if body.root.opcode == "tuple":
+        source = body.instructions[body.root.operands[slot]]
+        if source.opcode == "get-tuple-element" and source.number("index") == slot:
+            first = _at_start(module, call.outer, call.by, slot)
+            return _Linear(slot, 0) if first is None else _Linear(None, first)
+    return _Linear(slot, 0)
+
+
+def _at_start(module: Module, call: Call, loop: Instruction, slot: int) -> int | None:
+    """The constant that a loop begins with in a slot."""
+    first = call.computation.instructions[loop.operands[0]]
+    if first.opcode != "tuple":
+        return None
+    value = _linear(module, call, first.operands[slot])
+    return value.add if value is not None and value.slot is None else None
+
+
+def _unfused(module: Module, call: Call, one: Instruction) -> tuple[Call, Instruction]:
+    """What an instruction is, where kernels are looked into and their parameters are what they were given."""
+    while True:
+        if one.opcode == "fusion":
+            call = Call(module.computations[one.called["calls"][0]], 0, one, call, fused=True)
+            one = call.computation.root
+        elif one.opcode == "parameter" and call.by is not None and call.by.opcode == "fusion":
+            assert call.outer is not None
+            outer = call.outer
+            one, call = outer.computation.instructions[call.by.operands[int(one.arguments)]], outer
+        else:
+            return call, one
+
+
+def times_run(loops: Loops) -> dict[str, int]:
+    """How often each computation runs, over all its calls."""
+    times: collections.Counter[str] = collections.Counter()
+    for call in loops.calls:
+        times[call.computation.name] += call.times
+    return dict(times)

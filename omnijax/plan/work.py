@@ -1,0 +1,247 @@
+"""What a device does in a compiled step: floating-point operations and bytes of its memory, by the rounds of loops.
+
+Operations are those of matrix products (`dot`, `convolution`, a library's, and what a kernel of Pallas says of
+itself), two for each multiplication; the rest runs on other units at the same time and is small beside them. Bytes
+are those that kernels read from and write to the device's own memory: operands and results of everything that isn't
+inside of a kernel, of a slice the part that is touched, and nothing for what stays on the chip (memory space 1 of
+TPUs).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+from omnijax.plan.hlo import Computation, Instruction, Module, Shape, leaves
+from omnijax.plan.trips import Loops
+
+_FREE = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "while",
+    "conditional",
+    "call",
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
+    "async-start",
+    "call-start",
+    "async-update",
+)
+NO_ESTIMATE = 2**62
+"""Where TPU's compiler has no estimate it writes the largest number."""
+_SPLASH = re.compile(r"/splash_mha_(fwd|dq|dkv)\w*/")
+_THROUGH = ("bitcast", "reshape", "convert", "copy", "transpose")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One thing that a device does by itself.
+
+    Attributes:
+        name: of the instruction.
+        times: how often it runs in a step.
+        flops: of matrix products, in one run.
+        bytes: to and from its memory, in one run.
+        cycles: that the compiler thinks it takes; None where it says nothing.
+        opaque: it was written by hand and says nothing of its operations, which count as none.
+    """
+
+    name: str
+    times: int
+    flops: int
+    bytes: int
+    cycles: int | None
+    opaque: bool = False
+
+
+def kernels_of(module: Module, loops: Loops) -> tuple[Kernel, ...]:
+    """Everything that a device runs."""
+    memo: dict[str, tuple[int, int, int | None]] = {}
+    found = []
+    for call in loops.calls:
+        if call.fused:
+            continue
+        for one in call.computation.instructions.values():
+            if one.opcode in _FREE or one.opcode.endswith("-done"):
+                continue
+            key = f"{call.computation.name}/{one.name}"
+            if key not in memo:
+                cycles = re.search(r'"estimated_cycles":"(\d+)"', one.attributes)
+                memo[key] = (
+                    flops_of(module, call.computation, one),
+                    bytes_of(module, call.computation, one),
+                    int(cycles[1]) if cycles and int(cycles[1]) < NO_ESTIMATE else None,
+                )
+            opaque = one.opcode == "custom-call" and _by_hand(one) and not memo[key][0]
+            found.append(Kernel(one.name, call.times, *memo[key], opaque))
+    return tuple(found)
+
+
+def _by_hand(one: Instruction) -> bool:
+    target = re.search(r'custom_call_target="([^"]*)"', one.attributes)
+    return target is not None and re.search(r"tpu_custom_call|triton|cudnn|mosaic", target[1]) is not None
+
+
+def flops_of(module: Module, computation: Computation, one: Instruction) -> int:
+    """Operations of an instruction's matrix products, those inside of a kernel included."""
+    if one.opcode == "fusion":
+        inner = module.computations[one.called["calls"][0]]
+        return sum(flops_of(module, inner, part) for part in inner.instructions.values())
+    if one.opcode == "dot":
+        left = computation.operand_shapes(one)[0]
+        contracted = math.prod(left.sizes[axis] for axis in one.numbers("lhs_contracting_dims"))
+        return 2 * contracted * sum(shape.count for shape in leaves(one.type))
+    if one.opcode == "convolution":
+        return _convolution(computation, one)
+    if one.opcode == "custom-call":
+        return _custom(computation, one)
+    return 0
+
+
+def _convolution(computation: Computation, one: Instruction) -> int:
+    """Matrix products on TPU are convolutions; what a window sees outside of its operand is nothing."""
+    left, right = computation.operand_shapes(one)[:2]
+    (result,) = leaves(one.type)
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.attributes)
+    assert labels is not None
+    window = _window(one.attributes)
+    products = 2 * result.sizes[labels[3].index("b")] * result.sizes[labels[3].index("f")]
+    products *= right.sizes[labels[2].index("i")]
+    for axis in range(len(labels[1]) - 2):
+        read, made = left.sizes[labels[1].index(str(axis))], result.sizes[labels[3].index(str(axis))]
+        products *= _overlaps(read, made, {key: values[axis] for key, values in window.items()})
+    return products
+
+
+def _window(attributes: str) -> dict[str, list[str]]:
+    """`size=2x3 stride=1x1 pad=0_0x1_1 …` by name."""
+    window = re.search(r"window=\{([^}]*)\}", attributes)
+    return {key: value.split("x") for key, value in (part.split("=") for part in window[1].split())} if window else {}
+
+
+def _overlaps(read: int, made: int, window: dict[str, str]) -> int:
+    """Pairs of a place of the result and one of the window that see an element of the operand, along an axis."""
+    size, stride = int(window["size"]), int(window["stride"]) if "stride" in window else 1
+    before = int(window["pad"].split("_")[0]) if "pad" in window else 0
+    spread = int(window["lhs_dilate"]) if "lhs_dilate" in window else 1
+    apart = int(window["rhs_dilate"]) if "rhs_dilate" in window else 1
+    last = (read - 1) * spread
+    return sum(
+        1
+        for place in range(made)
+        for tap in range(size)
+        if 0 <= (seen := place * stride + tap * apart - before) <= last and seen % spread == 0
+    )
+
+
+def _custom(computation: Computation, one: Instruction) -> int:
+    """A matrix product of a library, or what a kernel says of itself."""
+    said = re.search(r'"cost_estimate":\{[^{}]*"flops":"?(\d+)', one.attributes)
+    if said:
+        return int(said[1])
+    if _SPLASH.search(one.attributes):
+        return splash_flops(computation, one)
+    axes = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', one.attributes)
+    if not axes:
+        return 0
+    left = computation.operand_shapes(one)[0]
+    contracted = math.prod(left.sizes[int(axis)] for axis in re.findall(r"\d+", axes[1]))
+    return 2 * contracted * next(leaves(one.type)).count
+
+
+def splash_flops(computation: Computation, one: Instruction) -> int:
+    """Operations of JAX's splash attention on TPU, which says nothing of them: products of the blocks that it visits.
+
+    The forward kernel has two products, that of the queries' gradient three, that of keys' and values' four, or five
+    where it gives the queries' as well. Under a causal mask a block of queries visits those of the keys up to its end.
+    """
+    found = _SPLASH.search(one.attributes)
+    assert found is not None
+    kind = {"fwd": "", "dq": "_dq", "dkv": "_dkv"}[found[1]]
+    products = {"": 2, "_dq": 3, "_dkv": 4}[kind]
+    if kind == "_dkv" and re.search(r"use_fused_bwd_kernel\W+true", one.attributes):
+        products = 5
+    queries, keys = [shape for shape in computation.operand_shapes(one) if shape.dtype in ("f32", "bf16")][:2]
+    t, s = queries.sizes[-2], keys.sizes[-2]  # heads, tokens, size of a head: the kernels' usual layout
+    blocks = {name: int(size) for name, size in re.findall(r"(block_k?[qv]\w*?)\W+(\d+)", one.attributes)}
+    q, kv = min(blocks[f"block_q{kind}"], t), min(blocks[f"block_kv{kind}"], s)
+    visited = sum(-(-(end * q) // kv) for end in range(1, s // q + 1)) / ((s // q) * (s // kv))
+    return int(products * 2 * queries.count * s * visited)
+
+
+def bytes_of(module: Module, computation: Computation, one: Instruction) -> int:
+    """Bytes that an instruction reads from and writes to the device's memory."""
+    written = sum(_written(module, computation, one))
+    return written + sum(_read(module, computation, one, place) for place in range(len(one.operands)))
+
+
+def _read(module: Module, computation: Computation, one: Instruction, place: int) -> int:
+    """Of the operand at a place."""
+    shapes = list(leaves(computation.instructions[one.operands[place]].type))
+    whole = sum(_size(shape) for shape in shapes)
+    if not whole:
+        return 0
+    if one.opcode == "fusion":
+        inner = module.computations[one.called["calls"][0]]
+        return min(whole, _read_inside(module, inner, inner.parameters[place]))
+    if one.opcode in ("dynamic-slice", "gather", "slice") and place == 0:
+        return min(whole, sum(shape.bytes for shape in leaves(one.type)))
+    if one.opcode in ("dynamic-update-slice", "scatter") and place == 0:
+        return 0
+    return whole
+
+
+def _read_inside(module: Module, inner: Computation, one: Instruction) -> int:
+    """Of a parameter of a kernel, by what reads it there."""
+    read = 0
+    for user in inner.users[one.name]:
+        if user.opcode in _THROUGH:
+            read += _read_inside(module, inner, user)
+        elif user.opcode not in ("tuple", "get-tuple-element"):
+            read += sum(
+                _read(module, inner, user, place) for place, name in enumerate(user.operands) if name == one.name
+            )
+    return read
+
+
+def _written(module: Module, computation: Computation, one: Instruction) -> Iterator[int]:
+    """Of each array of the result."""
+    results = list(leaves(one.type))
+    if one.opcode == "fusion":
+        inner = module.computations[one.called["calls"][0]]
+        roots = (
+            [inner.instructions[name] for name in inner.root.operands] if inner.root.opcode == "tuple" else [inner.root]
+        )
+        if len(roots) == len(results):
+            for shape, root in zip(results, roots, strict=True):
+                yield min(_size(shape), _update(module, inner, root))
+            return
+    for shape in results:
+        yield min(_size(shape), _update(module, computation, one))
+
+
+def _update(module: Module, computation: Computation, one: Instruction) -> int:
+    """What an instruction changes of its result: of one that is written in place the new part."""
+    while one.opcode in ("bitcast", "reshape"):
+        one = computation.instructions[one.operands[0]]
+    if one.opcode == "dynamic-update-slice":
+        return sum(shape.bytes for shape in leaves(computation.instructions[one.operands[1]].type))
+    if one.opcode == "fusion":
+        inner = module.computations[one.called["calls"][0]]
+        return _update(module, inner, inner.root) if inner.root.opcode != "tuple" else _whole(one)
+    return _whole(one)
+
+
+def _whole(one: Instruction) -> int:
+    return sum(shape.bytes for shape in leaves(one.type))
+
+
+def _size(shape: Shape) -> int:
+    return shape.bytes if shape.memory == 0 else 0

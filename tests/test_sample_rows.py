@@ -1,0 +1,99 @@
+"""Documents side by side: in rows that are filled again, over a cache that grows, on a mesh. Tokens stay the same."""
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from omnijax.config import MeshConfig, ModelConfig, SampleConfig, Target
+from omnijax.model.transformer import Params, Transformer
+from omnijax.sample import Drawn, Sampler
+from omnijax.sharding import make_mesh, parameter_shardings
+from omnijax.testing import small_vocabulary
+from omnijax.vocab.vocabulary import PAD
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+V = small_vocabulary()
+MODEL = Transformer(ModelConfig(depth=2, width=32, heads=4, kv_heads=2, head_size=8, mlp_width=64), V.size)
+SAMPLER = Sampler.of(MODEL, V, Target("image", 1, 5, SampleConfig(top_p=0.95)))
+KEY = jax.random.key(3)
+DOCUMENTS = 10
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    """So large that what is drawn depends on all that stands before it."""
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: random.normal(scale=2, size=leaf.shape).astype(leaf.dtype), shapes)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> tuple[np.ndarray, np.ndarray]:
+    """A text of 0 to 4 tokens each, and the marker of a picture."""
+    random, lengths = np.random.default_rng(1), np.arange(DOCUMENTS) % 5 + 2
+    tokens = np.where(np.arange(6) < lengths[:, None], random.integers(1, 1 + V.general, (DOCUMENTS, 6)), PAD)
+    tokens[:, 0], tokens[np.arange(DOCUMENTS), lengths - 1] = V.token("text"), V.token("image")
+    return tokens, lengths
+
+
+@pytest.fixture(scope="module")
+def drawn(params: Params, prompts: tuple[np.ndarray, np.ndarray]) -> Drawn:
+    """All side by side, on one device, with a cache that is whole at once."""
+    found = SAMPLER(params, *prompts, KEY)
+    assert len(set((found.tokens != PAD).sum(axis=1))) > 2
+    return found
+
+
+def same(found: Drawn, expected: Drawn) -> None:
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_rows_that_are_done_are_filled_again_and_tokens_follow_from_the_document_alone(
+    params: Params, prompts: tuple[np.ndarray, np.ndarray], drawn: Drawn
+) -> None:
+    shares: list[float] = []
+    same(SAMPLER(params, *prompts, KEY, rows=4, progress=shares.append), drawn)
+    assert len(shares) > 3
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.5
+    assert shares[-1] == 1
+    # Other documents all around: the last one keeps its tokens.
+    tokens, lengths = (np.where(np.arange(DOCUMENTS) < 9, x[::-1].T, x.T).T for x in prompts)
+    others = SAMPLER(params, tokens, lengths, KEY, rows=4)
+    np.testing.assert_array_equal(others.tokens[9], drawn.tokens[9])
+    assert (others.tokens[:9] != drawn.tokens[:9]).any(axis=1).all()
+
+
+def test_a_cache_that_grows_changes_nothing(
+    params: Params, prompts: tuple[np.ndarray, np.ndarray], drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = []
+    steps = type(SAMPLER._steps(None))
+    grown = steps.grown
+    monkeypatch.setattr(steps, "grown", lambda self, loop, room: (rooms.append(room), grown(self, loop, room))[1])
+    same(dataclasses.replace(SAMPLER, block=12)(params, *prompts, KEY), drawn)
+    assert rooms == [36]
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 1, 2), (1, 4, 2, 1)], ids=str)
+def test_a_mesh_draws_the_tokens_of_one_device(
+    params: Params, prompts: tuple[np.ndarray, np.ndarray], drawn: Drawn, sizes: tuple[int, int, int, int]
+) -> None:
+    """And what crosses between devices is what a few tokens take, never weights or slots of the cache."""
+    mesh = make_mesh(MeshConfig(*sizes))
+    split = jax.device_put(params, parameter_shardings(mesh, params))
+    same(SAMPLER(split, *prompts, KEY), drawn)
+
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), split)
+    program = SAMPLER.lower(abstract, 8, 20).compile().as_text()
+    crossing = re.findall(r"= \(?\w+\[([\d,]*)\]\S* (?:all-|reduce-scatter|collective-)", program)
+    assert len(crossing) > 10
+    widest = 2 * 8 * max(MODEL.config.mlp_width, V.size)  # two tokens of eight rows
+    assert max(np.prod([int(size) for size in shape.split(",") if size]) for shape in crossing) <= widest
+    cache = f"[{8 // sizes[0] // sizes[1]},{2 // sizes[3]},{32 + SAMPLER.pen.most},8]"
+    assert f"f32{cache}" in program
