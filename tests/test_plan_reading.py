@@ -22,7 +22,7 @@ from omnijax.plan.work import kernels_of
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
-    reason="libtpu, of the extra [test], has wheels for Linux on x86-64 alone",
+    reason="needs libtpu, of the extra [tpu]",
 )
 TOPOLOGIES = ["cpu:8", pytest.param("v5e:2x4", marks=needs_libtpu)]
 ROUNDS, WIDTH = 5, 256
