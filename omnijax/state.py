@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,14 @@ class Metrics(NamedTuple):
     tokens: Array
 
 
-Step = Callable[[State, Any], tuple[State, Metrics]]
+class Step(Protocol):
+    """A jitted train step."""
+
+    def __call__(self, state: State, batch: Any, /) -> tuple[State, Metrics]:
+        """The state after a batch, and what it reports; the old state's buffers are given up."""
+
+    def lower(self, state: Any, batch: Any, /) -> jax.stages.Lowered:
+        """The program for arguments of these shapes, before it is compiled."""
 
 
 def abstract_state(config: Config, model: Transformer, mesh: Mesh) -> State:
@@ -198,7 +205,8 @@ def _local_gradients(
         gradients, parts = jax.grad(lambda params: _first(loss(params, None, batch)), has_aux=True)(params)
     else:
         gradients, parts = _accumulated(loss, params, batch, config.optim.accumulate)
-    return shards.summed(gradients, specs), shards.summed(parts, jax.tree.map(lambda _: PartitionSpec("tensor"), parts))
+    once = jax.tree.map(lambda _: PartitionSpec("tensor"), parts)  # the parts of the loss are the same along it
+    return shards.summed(gradients, specs), shards.summed(parts, once)
 
 
 def _first(result: tuple[tuple[Array, Any], LossParts]) -> tuple[Array, LossParts]:

@@ -94,7 +94,7 @@ class Run:
         model = Transformer(config.model, config.vocabulary.size)
         abstract = abstract_state(config, model, self.mesh)
         step = make_step(config, model, self.mesh)
-        self.program = step.lower(abstract, abstract_batch(config, self.mesh)).compile()  # type: ignore[attr-defined]
+        self.program = step.lower(abstract, abstract_batch(config, self.mesh)).compile()
         self.state = init_state(config, model, self.mesh)
         self.state_bytes, self._rows = tree_bytes(abstract), config.batch.rows
         self.losses: list[float] = []

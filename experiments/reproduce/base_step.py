@@ -112,7 +112,7 @@ def _setting_figures(setting: Setting, tiny: bool, peak: Measured) -> Iterator[t
     model, mesh = Transformer(config.model, config.vocabulary.size), make_mesh(config.mesh, jax.devices()[:1])
     start = time.perf_counter()
     state = abstract_state(config, model, mesh)
-    lowered = make_step(config, model, mesh).lower(state, abstract_batch(config, mesh))  # type: ignore[attr-defined]
+    lowered = make_step(config, model, mesh).lower(state, abstract_batch(config, mesh))
     program = lowered.compile()
     yield Figure(f"{setting}: compiling", time.perf_counter() - start, "s"), 0.0
     memory = program.memory_analysis()

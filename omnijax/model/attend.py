@@ -16,7 +16,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from omnijax.errors import ConfigError
 from omnijax.model import fused
-from omnijax.model.fused import ATTENDED as ATTENDED
 
 BLOCK = 128  # queries; the weights of a block are all that is held of them at a time
 MASKED = -1e30  # score of what isn't seen: its weight is 0, and no difference of two is infinite
@@ -70,7 +69,7 @@ def attend(
     ways = {"reference": reference, "blocks": blocks, "cudnn": fused.cudnn, "splash": fused.splash}
     y_bthk = ways[kind](q_bthk, k_bsnk, v_bsnk, documents_bt, documents_bs, offset)
     # Splash attention names its own result, in another order of axes, and its log-sum-exp.
-    return y_bthk if kind == "splash" else checkpoint_name(y_bthk, ATTENDED)
+    return y_bthk if kind == "splash" else checkpoint_name(y_bthk, fused.ATTENDED)
 
 
 def visible(

@@ -19,9 +19,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from omnijax.config import ModelConfig
 from omnijax.errors import ConfigError
-from omnijax.model.attend import ATTENDED, attend, resolve
+from omnijax.model.attend import attend, resolve
 from omnijax.model.attention import Attention
 from omnijax.model.cache import Cache, attend_cached, slots
+from omnijax.model.fused import ATTENDED
 from omnijax.model.layers import PRODUCT, GatedMLP, RMSNorm, normal, rotations_at
 from omnijax.model.shards import ALONE, GATHERED, Shards
 from omnijax.model.sums import Sums, tied, tied_whole

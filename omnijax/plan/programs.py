@@ -97,7 +97,7 @@ def lower_step(config: Config, mesh: Mesh) -> Lowered:
     model = Transformer(config.model, config.vocabulary.size)
     state = abstract_state(config, model, mesh)
     batch = abstract_batch(config, mesh)
-    program = make_step(config, model, mesh).lower(state, batch)  # type: ignore[attr-defined]
+    program = make_step(config, model, mesh).lower(state, batch)
     tokens = config.batch.rows * (config.batch.row_length - 1)  # the last token of a row is only ever a target
     moments = (state.opt_state, state.step)
     return Lowered("train step", program, state.params, moments, batch, tokens, 1, time.perf_counter() - start)
