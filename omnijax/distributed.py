@@ -48,8 +48,9 @@ COORDINATOR, PROCESSES, PROCESS, MODE = EXPLICIT = (
 WAIT = "OMNIJAX_START_SECONDS"
 START_SECONDS = 300
 """How long a process waits at the start for the others: machines of a pod boot minutes apart."""
-HEARTBEAT_SECONDS = 40
-"""JAX's own watch ends a process that a peer's death has left alone; it is behind that of `omnijax.peers`."""
+HEARTBEAT_SECONDS = 120
+"""JAX's own watch aborts a process that a peer's death has left alone. It beats every half of this, so it may find that
+after half the time: which must be well behind the watch of `omnijax.peers`, that ends the process in good order."""
 SHUTDOWN_SECONDS = 30
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"
@@ -282,11 +283,13 @@ def _not_found(place: Place, seconds: int, error: BaseException | None = None) -
 
 
 def _why_aborted(place: Place, seconds: int) -> PeerLostError | None:
-    """What made JAX's client abort: nobody came, or process 0 has died; None where it was something else."""
+    """What made JAX's client abort: nobody came, or a process has died; None where it was something else."""
     # Two names of JAX's that aren't public; orbax-checkpoint leans on them in the same way.
     coordinator = str(jax._src.distributed.global_state.coordinator_address)
     if _peers is None:
         return _not_found(place, seconds)
+    if _peers.lost is not None:
+        return _peers.lost
     host, port = coordinator.rsplit(":", 1)
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()

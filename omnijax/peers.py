@@ -32,10 +32,12 @@ class Peers:
     Attributes:
         process: index of this one.
         processes: how many there are.
+        lost: the error that this process is about to end with, once the watch has missed another.
     """
 
     def __init__(self, client: Any, process: int, processes: int):
         self.process, self.processes = process, processes
+        self.lost: PeerLostError | None = None
         self._client = client
         self._asked, self._agreeing = False, False
         self._step = 0
@@ -119,6 +121,9 @@ class Peers:
             print(f"omnijax: process {self.process} waits for {what}", file=sys.stderr, flush=True)
         raise self._lost(what, f"not within {within_seconds:.0f} s")
 
+    def _silent(self, processes: str) -> PeerLostError:
+        return self._lost(f"process {processes}", f"it has sent no sign of life for {LOST_AFTER_SECONDS:.0f} s")
+
     def _lost(self, who: str, how: str) -> PeerLostError:
         return PeerLostError("process", who, how, "run the same command again on all processes")
 
@@ -150,6 +155,7 @@ class Peers:
                 seen[process] = beat, now
         silent = [process for process, (_, since) in seen.items() if now - since > LOST_AFTER_SECONDS]
         if silent:
+            self.lost = self._silent(", ".join(silent))
             self._client.key_value_set(f"{WORDS}lost", ", ".join(silent), allow_overwrite=True)
             time.sleep(2 * BEAT_SECONDS)  # the others read it before process 0 takes the store away
             self._answer({"lost": ", ".join(silent)})
@@ -159,8 +165,8 @@ class Peers:
             status, why = words["left"].split(" ", 1)
             self._end(int(status), why)
         if "lost" in words:
-            rule = f"it has sent no sign of life for {LOST_AFTER_SECONDS:.0f} s"
-            self._end(RESUMABLE, self._lost(f"process {words['lost']}", rule))
+            self.lost = self._silent(words["lost"])
+            self._end(RESUMABLE, self.lost)
         if self._asked and "stop" not in words:
             self._client.key_value_set(f"{WORDS}stop", str(self.process), allow_overwrite=True)
         if ("stop" in words or self._asked) and not self._agreeing:

@@ -12,9 +12,9 @@ os.environ["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", 
 # Tests draw figures without a display.
 os.environ["MPLBACKEND"] = "agg"
 # Many tests, and the commands they start, compile the same step: once is enough. The results are the same bits.
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled")
-)
+# A worker of pytest-xdist has its own: JAX writes an entry in place, where another could read half of it.
+CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled" / os.environ.get("PYTEST_XDIST_WORKER", "")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 from collections.abc import Iterator

@@ -9,6 +9,7 @@ import os
 import pathlib
 import signal
 import time
+import types
 from collections.abc import Callable
 
 import jax
@@ -24,8 +25,9 @@ from omnijax.config import Config, MeshConfig, to_dict
 from omnijax.data.pipeline import Batches
 from omnijax.data.prepare import prepare
 from omnijax.distributed import Place, find_place
-from omnijax.errors import RESUMABLE, ConfigError
+from omnijax.errors import RESUMABLE, ConfigError, PeerLostError
 from omnijax.experiment import load_experiment
+from omnijax.peers import LOST_AFTER_SECONDS
 from omnijax.run import load_config
 from omnijax.sharding import make_mesh, put_batch, rows_here
 from omnijax.train import load_corpus, train
@@ -150,6 +152,14 @@ def test_half_an_environment_ends_the_command_with_one_line(monkeypatch, capsys,
     assert said.startswith("omnijax: ConfigError: OMNIJAX_PROCESSES")
     assert said.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_an_abort_by_jax_is_no_other_end_than_that_by_the_watch(monkeypatch) -> None:
+    """JAX beats every half of its time and may miss a process after half of it: after the watch, which then counts."""
+    assert distributed.HEARTBEAT_SECONDS / 2 > 2 * LOST_AFTER_SECONDS
+    lost = PeerLostError("process", "process 1", "it has sent no sign of life", "again")
+    monkeypatch.setattr(distributed, "_peers", types.SimpleNamespace(lost=lost))
+    assert distributed._why_aborted(Place(2), 1) is lost
 
 
 @pytest.mark.parametrize("command", [["evaluate", "run"], ["sample", "run", "--text", "one", "--to", "image"]])
