@@ -3,6 +3,7 @@
 #   PYTHON=python3.12                          the interpreter to use, instead of the first that fits
 #   CONSTRAINTS=launch/constraints/colab.txt   the versions to install, instead of those that fit the Python
 #   VENV=.venv-colab                           where the virtual environment goes, to keep several
+#   WORKERS=4                                  files of tests that run side by side; 2 by default, each takes some GiB
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -10,6 +11,7 @@ SHELL := /bin/sh
 PYTHON ?=
 CONSTRAINTS ?=
 VENV ?= .venv
+WORKERS ?= 2
 EXPERIMENT ?= experiments/digits.py
 RUN ?= runs/demo
 
@@ -58,7 +60,7 @@ demo: setup ## Train the digits experiment, evaluate it, and write runs/demo/rep
 	@$(BIN)/omnijax evaluate $(RUN)
 
 test: lint ## Lint, types, and all tests.
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: setup ## Check style, formatting and types.
 	@$(BIN)/ruff check .

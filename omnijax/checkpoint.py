@@ -7,10 +7,12 @@ checksums: a checkpoint that is half there or damaged is told from a whole one, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import pathlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
@@ -59,12 +61,13 @@ class Checkpoints:
         policies = ocp.training.preservation_policies
         self._run, self._writes = run, keep is not None
         # Which steps are saved is the train loop's to say: it asks for one, and gets it.
-        self._checkpointer = ocp.training.Checkpointer(
-            (run / FOLDER).resolve(),
-            preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            cleanup_tmp_directories=self._writes,
-        )
+        with _hushed():  # of what is damaged, who reads it says so
+            self._checkpointer = ocp.training.Checkpointer(
+                (run / FOLDER).resolve(),
+                preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+                cleanup_tmp_directories=self._writes,
+            )
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -80,6 +83,16 @@ class Checkpoints:
     def latest(self) -> int | None:
         """Step of the newest checkpoint that was written to its end."""
         return None if self._checkpointer.latest is None else self._checkpointer.latest.step
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that were written to their end, in order."""
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+    def reload(self) -> None:
+        """Looks again at what is there: another process may have saved and deleted some."""
+        with _hushed():
+            self._checkpointer.reload()
 
     def save(self, step: int, state: State, config: Config, figures: Any = None) -> None:
         """Starts to save; returns as soon as the state may be given up. A step that is there is left alone.
@@ -152,27 +165,31 @@ class Checkpoints:
         Raises:
             CheckpointError: see `restore`.
         """
-        return self._load(step, {"params": abstract}, vocabulary)[0]["params"]
+        found, problem = _tried(lambda: self._load(step, {"params": abstract}, vocabulary)[0]["params"])
+        if problem is not None:
+            raise problem
+        return found
 
-    def check_params(self, step: int, abstract: Any, vocabulary: Vocabulary) -> None:
+    def check_params(self, step: int, abstract: Any, vocabulary: Vocabulary) -> str:
         """Checks that `restore_params` can give these, as far as can be told without reading them.
+
+        Returns:
+            What tells these parameters from all others: a digest of the checksums that they were saved with.
 
         Raises:
             CheckpointError: see `restore`.
         """
-        self._check(step, {"params": abstract}, vocabulary)
+        content, problem = _tried(lambda: self._check(step, {"params": abstract}, vocabulary))
+        if content is None:
+            assert problem is not None
+            raise problem
+        return digest({path: n for path, n in content["checksums"].items() if path.startswith("params/")})
 
     def _newest(self, load: Callable[[int], T]) -> T | None:
         """What `load` gives for the newest step for which it gives something in all processes."""
         refused: list[CheckpointError] = []
-        for step in reversed([checkpoint.step for checkpoint in self._checkpointer.checkpoints]):
-            found, problem = None, None
-            with _hushed():
-                try:
-                    found = load(step)
-                except CheckpointError as error:
-                    # One of its own, which holds on to nothing that could not be read.
-                    problem = CheckpointError(error.field, error.value, error.rule, error.fix)
+        for step in reversed(self.steps):
+            found, problem = _tried(functools.partial(load, step))
             said = [problem for problem in distributed.gather("" if problem is None else problem.rule) if problem]
             if found is not None and not said:
                 return found
@@ -237,7 +254,7 @@ class Checkpoints:
     def _move_aside(self, good: int) -> None:
         """Moves the checkpoints after a good one to a folder of damaged ones; nothing is deleted."""
         if jax.process_index() == 0:
-            for step in [checkpoint.step for checkpoint in self._checkpointer.checkpoints if checkpoint.step > good]:
+            for step in [step for step in self.steps if step > good]:
                 aside = self._run / DAMAGED / str(step)
                 while aside.exists():
                     aside = aside.with_name(f"{aside.name}+")
@@ -261,6 +278,20 @@ class Checkpoints:
         return CheckpointError("checkpoint", str(self._run / FOLDER), rule, "make room, and run the same command again")
 
 
+def _tried(load: Callable[[], T]) -> tuple[T | None, CheckpointError | None]:
+    """What `load` gives, or why it gives nothing."""
+    with _hushed():
+        try:
+            return load(), None
+        except CheckpointError as error:
+            # One of its own, which holds on to nothing that could not be read.
+            problem = CheckpointError(error.field, error.value, error.rule, error.fix)
+        for _ in range(3):  # reads that were under way come to their ends a little later
+            gc.collect()
+            time.sleep(0.05)
+    return None, problem
+
+
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
     """Orbax says pages about a file that can't be read, some of them when its garbage is collected; we say a line."""
@@ -270,7 +301,6 @@ def _hushed() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.collect()
         sys.unraisablehook = hook
         logging.disable(level)
 

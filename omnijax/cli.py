@@ -1,4 +1,4 @@
-"""The command line: `omnijax train | evaluate | sample | plan | prepare | vocab`."""
+"""The command line: `omnijax train | evaluate | sample | sweep | plan | prepare | vocab`."""
 
 from __future__ import annotations
 
@@ -82,11 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     prepare.set_defaults(run=_prepare, overrides=[])
 
-    evaluate = commands.add_parser(
-        "evaluate", help="measure a run on held-out data", description="Writes eval.json, samples.npz and report.html."
-    )
-    evaluate.add_argument("workdir", type=Path, metavar="RUN", help="a run directory")
-    evaluate.set_defaults(run=_evaluate)
+    _add_evaluate(commands)
 
     sample = commands.add_parser(
         "sample",
@@ -102,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--out", type=Path, help="file for a picture (.png) or speech (.wav); text is printed")
     sample.add_argument("--seed", type=int, default=0, help="draws the tokens")
     sample.set_defaults(run=_sample)
+
+    _add_sweep(commands)
 
     plan = commands.add_parser(
         "plan",
@@ -121,6 +119,57 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_vocab(commands)
     return parser
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure runs on held-out data: their newest checkpoints, or all of them, also while they train",
+        description="Writes eval.json, samples.npz and report.html of a run's newest checkpoint. With --steps, --tasks "
+        "or --watch: any checkpoints, a table of them, and in each run directory a row for each in evaluations.jsonl "
+        "and a plot, evaluations.png. Nothing is measured twice. A checkpoint that is damaged or foreign is named, the "
+        "others are evaluated, and the exit status is 1. The mesh can be another than in training, as in "
+        "`--mesh.data 2 --mesh.fsdp 4`, behind the runs.",
+    )
+    evaluate.add_argument("workdirs", type=Path, nargs="+", metavar="RUN", help="a run directory")
+    evaluate.add_argument(
+        "--steps",
+        metavar="all|last|best|N,N",
+        help="which checkpoints; best: the one with the least renormalised bits an item, the mean over all forms",
+    )
+    evaluate.add_argument("--tasks", metavar="TASK,TASK", help="bits, directions, completions; all by default")
+    evaluate.add_argument(
+        "--watch", action="store_true", help="wait for checkpoints to come, until the last step of each run"
+    )
+    evaluate.add_argument("--again", action="store_true", help="measure what has been measured, too")
+    evaluate.set_defaults(run=_evaluate, overrides=[])
+
+
+def _add_sweep(commands: Any) -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        help="train and measure the arms of an ablation, at one budget",
+        description="Runs what isn't done yet of the arms that the sweep() of an experiment file gives, one process an "
+        "arm and seed, and writes results.csv, table.csv and report.html. The same command goes on after whatever "
+        "ended it; any number of workers, on any number of machines that see the directory, share the arms. Knobs of "
+        "every arm can be overridden as in `omnijax train`.",
+    )
+    sweep.add_argument("experiment", type=Path, help="a Python file with sweep()")
+    sweep.add_argument("--out", type=Path, metavar="DIR", help="the directory of the sweep; sweeps/NAME by default")
+    sweep.add_argument("--only", metavar="PATTERN", help="arms whose names fit, as in --only 'base=*'")
+    sweep.add_argument("--seeds", type=int, metavar="N", help="so many; those that are there are kept")
+    sweep.add_argument(
+        "--workers", type=int, metavar="N", help="arms at a time, here; else 1, a core each with --smoke"
+    )
+    sweep.add_argument("--budget", metavar="KIND=AMOUNT", help="flops=2e13, items=4e5 or seconds=60; else its own")
+    sweep.add_argument("--dry-run", action="store_true", help="print each arm's cost and command, and run nothing")
+    sweep.add_argument("--smoke", action="store_true", help="small models on few data: whether all of it works")
+    sweep.add_argument("--memory-gb", type=float, metavar="GB", help="memory that there is; else this machine's")
+    sweep.add_argument("--arm", metavar="NAME", help="run this arm alone, in this process; needs --seed")
+    sweep.add_argument("--seed", type=int, metavar="K", help="of that arm")
+    for private in ("--measure", "--resolved"):  # between a sweep and its own processes
+        sweep.add_argument(private, help=argparse.SUPPRESS)
+    sweep.set_defaults(run=_sweep, overrides=[])
 
 
 def _add_vocab(commands: Any) -> None:
@@ -182,14 +231,11 @@ def _prepare(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from omnijax.distributed import refuse_several
-    from omnijax.evaluate import evaluate, print_table
-    from omnijax.report import write_report
+    from omnijax.evaluate.command import Wanted, run_command
 
     refuse_several("evaluate")
-    result = evaluate(options.workdir)
-    print_table(result, _console())
-    print(f"report: {write_report(options.workdir)}")
-    return 0
+    wanted = Wanted(options.steps, options.tasks, options.watch, options.again, options.overrides)
+    return run_command(options.workdirs, wanted, _console())
 
 
 def _sample(options: argparse.Namespace) -> int:
@@ -201,6 +247,12 @@ def _sample(options: argparse.Namespace) -> int:
     said = sample_once(options.workdir, source, getattr(options, source), options.to, options.out, options.seed)
     print(said)
     return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from omnijax.sweep.command import run
+
+    return run(options)
 
 
 def _plan(options: argparse.Namespace) -> int:

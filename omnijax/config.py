@@ -35,9 +35,38 @@ class SpeechConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """The data set, and where it lies. Everything here shapes the records: another value needs another directory."""
+class LookupConfig:
+    """Keys, and fragments to be looked up by them: records `text` and `item`, made from these knobs and no file."""
 
+    keys: int = 4096
+    """Of them one record each, times `copies`; at most 2^20."""
+    space: int = 2**14
+    """Fragments that there are: the size of the vocabulary's space `item`; at most 2^64."""
+    items: int = 4
+    """Fragments that belong to a key."""
+    choices: int = 1
+    """A fragment is one of so many different ones that its key has, drawn evenly, anew for each record."""
+    rule: Literal["random", "composed"] = "random"
+    """Which fragments a key has: `random` ones, to be learned by heart; or `composed`: the digits of their ids, in the
+    radices of `attributes`, are the attributes of the key, each permuted, so that they can be told for new keys."""
+    attributes: tuple[int, ...] = ()
+    """How many values each attribute of a key has; the text of a key is a general token for each, or its number in
+    decimals where there are none. Where fragments are composed of them, their product is `space`."""
+    heldout: float = 0.1
+    """Share of the keys that is held out of composed fragments. Of random ones the same keys are, with new choices."""
+    copies: int = 1
+    """Training records of a key."""
+    seed: int = 0
+    """Draws keys, fragments and choices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The data set, and where it lies. What shapes the spoken digits needs, with another value, another directory."""
+
+    source: Literal["spoken_digits", "lookup"] = "spoken_digits"
+    """Which data: `lookup` is made from `lookup` alone, the spoken digits from all else."""
+    lookup: LookupConfig = LookupConfig()
     directory: str = "data/spoken_digits"
     """Where the data set is, or is to be built."""
     seed: int = 0
@@ -87,6 +116,10 @@ class BatchConfig:
     """Rows in a global batch, over all processes."""
     row_length: int = 256
     """Tokens in a row; documents are packed into rows and never cut."""
+    row_items: int = 0
+    """Above 0, rows are packed by what no vocabulary changes: the items of a document, two for each segment, and one
+    come to at most so many in a row. So each step has the same documents whatever they are written in, and a model that
+    steps once an item (`model.head`) steps so often for a row. `row_length` has to hold the longest row."""
     seed: int = 0
     """Draws the order of the documents, anew each epoch."""
     prefetch: int = 4
@@ -106,6 +139,13 @@ class ModelConfig:
     mlp_width: int = 384
     rope_base: float = 10_000.0
     """Longest wavelength of the rotary positions, in units of 2π tokens."""
+    head: Literal["token", "depth", "parallel"] = "token"
+    """What predicts the tokens of an item. `token`: the backbone steps once a token. `depth`: it steps once an item,
+    whose tokens a small network behind it writes one after the other. `parallel`: the same, but each token without a
+    look at those before it in the item, which is a control: it can't say what goes with what. The last two need
+    `batch.row_items` and fixed width."""
+    head_depth: int = 1
+    """Gated MLPs of that small network."""
     dropout: float = 0.0
     """Share of the residual updates that is dropped in training."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -293,12 +333,14 @@ def _check(config: Config) -> None:
     for path, least in (
         ("batch.rows", 1),
         ("batch.row_length", 2),
+        ("batch.row_items", 0),
         ("batch.prefetch", 1),
         ("model.depth", 1),
         ("model.width", 1),
         ("model.heads", 1),
         ("model.kv_heads", 1),
         ("model.mlp_width", 1),
+        ("model.head_depth", 1),
         ("optim.warmup_steps", 0),
         ("optim.accumulate", 1),
         ("train.steps", 1),
@@ -328,6 +370,7 @@ def _check(config: Config) -> None:
         raise ConfigError("model.dropout", config.model.dropout, "must be in [0, 1)", "use 0 for none")
     if not 0 <= config.train.digit_noise < 1:
         raise ConfigError("train.digit_noise", config.train.digit_noise, "must be in [0, 1)", "use 0 for none")
+    _check_lookup(config.data.lookup)
     _check_tasks(config)
     targets = {target.name for target in config.eval.targets}
     for route in config.eval.routes:
@@ -339,6 +382,30 @@ def _check(config: Config) -> None:
     ):
         rule = "needs a task whose documents begin with an image, some of them in random order"
         raise ConfigError("eval.completions", config.eval.completions, rule, "set random_order there, or use ()")
+
+
+def _check_lookup(lookup: LookupConfig) -> None:
+    composed, sizes = lookup.rule == "composed", lookup.attributes
+    combinations, fragments = math.prod(sizes), lookup.keys * lookup.items
+    most_keys = min(2**20, combinations) if sizes else 2**20
+    most_choices = min(lookup.space, 256, *(sizes[:1] if composed else ()))
+    held = round(lookup.heldout * lookup.keys)
+    for name, holds, rule in (
+        ("space", 2 <= lookup.space <= 2**64, "must be in 2 … 2^64"),
+        ("attributes", all(2 <= size <= 256 for size in sizes), "each must have 2 … 256 values"),
+        ("attributes", combinations <= 2**64, "there can be 2^64 combinations"),
+        ("attributes", not composed or combinations == lookup.space, f"must multiply to space, {lookup.space}"),
+        ("keys", 1 <= lookup.keys <= most_keys, f"must be in 1 … {most_keys}, so that all differ"),
+        ("items", lookup.items >= 1, "must be at least 1"),
+        ("choices", 1 <= lookup.choices <= most_choices, f"must be in 1 … {most_choices}, so that all differ"),
+        ("choices", fragments * lookup.choices <= 2**26, "all keys can have 2^26 fragments to choose from"),
+        ("copies", lookup.copies >= 1 and lookup.copies * fragments <= 2**26, "1 or more; 2^26 fragments in all"),
+        ("heldout", 0 <= lookup.heldout < 1, "must be in [0, 1)"),
+        ("heldout", not composed or 0 < held < lookup.keys, f"leaves {held} of {lookup.keys} keys to be held out"),
+        ("seed", lookup.seed >= 0, "must be 0 or more"),
+    ):
+        if not holds:
+            raise ConfigError(f"data.lookup.{name}", getattr(lookup, name), rule, "see --knobs for what it means")
 
 
 def _check_tasks(config: Config) -> None:

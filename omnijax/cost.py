@@ -12,8 +12,9 @@ from typing import Any
 
 from omnijax.config import Config
 from omnijax.errors import ConfigError, VocabularyError
-from omnijax.model.flops import TRAINING, token_flops
+from omnijax.model.flops import TRAINING, backbone_flops, head_flops, row_flops
 from omnijax.model.transformer import ROWS_MULTIPLE
+from omnijax.models import grouping_of
 from omnijax.vocab.cost import Count, document_tokens, item_digits, item_tokens, rebased, segment_tokens, space_of
 from omnijax.vocab.radix import Base
 from omnijax.vocab.rules import LARGEST_BASE
@@ -145,7 +146,8 @@ def segment_items(config: Config) -> dict[str, Count]:
 def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> Cost:
     """What an experiment costs with a vocabulary.
 
-    Attention runs over whole rows, masked, so every token of a document pays for all tokens of its row.
+    Attention runs over whole rows, masked, so every token of a document pays for all tokens of its row; where the model
+    steps once an item, every item for all items.
 
     Args:
         config: the experiment.
@@ -166,8 +168,20 @@ def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> 
     fits = max(document.mean for document in documents.values()) <= batch.row_length
     row_length = batch.row_length if fits else max(document.most for document in documents.values())
     rows = -(-vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE
-    flops = token_flops(config.model, rows, row_length - 1)  # the last token of a row is only ever a target
-    epoch = [documents["->".join(task.modalities)].mean for task in batch.tasks for _ in range(task.repeats)]
+    by_item = config.model.head != "token"
+    keys = batch.row_items if by_item else row_length - 1  # the last token of a row is only ever a target
+    step = backbone_flops(config.model, keys, grouping_of(vocabulary).longest)
+    written = head_flops(config.model, rows)
+    item_flops = {name: (1 if by_item else each.mean) * step + each.mean * written for name, each in steps.items()}
+    document_flops = {}
+    for task in batch.tasks:
+        name = "->".join(task.modalities)
+        tokens, saved = documents[name].mean, 0.0
+        if by_item:  # whatever is no item is a step by itself
+            parts = [(items[one].mean, space_of(vocabulary, one)) for one in task.modalities]
+            saved = sum(count * (steps[space.name].mean - 1) for count, space in parts if space is not None)
+        document_flops[name] = (tokens - saved) * step + tokens * written
+    epoch = [document_flops["->".join(task.modalities)] for task in batch.tasks for _ in range(task.repeats)]
     return Cost(
         digits,
         steps,
@@ -177,10 +191,22 @@ def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> 
         rows,
         row_length,
         batch.rows // config.optim.accumulate * (row_length - 1) * rows * 4,
-        {name: step.mean * flops for name, step in steps.items()},
-        {name: document.mean * flops for name, document in documents.items()},
-        TRAINING * flops * sum(epoch) / len(epoch),
+        item_flops,
+        document_flops,
+        TRAINING * sum(epoch) / len(epoch),
     )
+
+
+def padded_rows(config: Config) -> int:
+    """Rows of the softmax, padding included."""
+    return -(-config.vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE
+
+
+def step_flops(config: Config) -> int:
+    """FLOPs of one training step; padding counts, since it is computed."""
+    read = config.batch.row_length - 1
+    items, places = min(config.batch.row_items, read), grouping_of(config.vocabulary).longest
+    return TRAINING * config.batch.rows * row_flops(config.model, padded_rows(config), read, items, places)
 
 
 def parse_base(text: str) -> Base:

@@ -9,6 +9,7 @@ import importlib.util
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import tyro
@@ -24,6 +25,19 @@ def load_experiment(path: Path) -> Config:
     Raises:
         ConfigError: no such file, or it has no `get_config` that gives a `Config`.
     """
+    module = run_file(path)
+    config = module.get_config() if hasattr(module, "get_config") else None
+    if not isinstance(config, Config):
+        raise ConfigError("experiment", str(path), "its get_config() must return a Config", "see experiments/digits.py")
+    return config
+
+
+def run_file(path: Path) -> ModuleType:
+    """The module that an experiment file makes.
+
+    Raises:
+        ConfigError: there is no such file, or it is no Python file.
+    """
     if not path.is_file():
         raise ConfigError("experiment", str(path), "there is no such file", "give the path of an experiment file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -31,10 +45,7 @@ def load_experiment(path: Path) -> Config:
         raise ConfigError("experiment", str(path), "it must be a Python file", "give one that ends with .py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config() if hasattr(module, "get_config") else None
-    if not isinstance(config, Config):
-        raise ConfigError("experiment", str(path), "its get_config() must return a Config", "see experiments/digits.py")
-    return config
+    return module
 
 
 def override(config: Config, arguments: Sequence[str]) -> Config:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array
 
 from omnijax.config import Config
@@ -16,6 +17,7 @@ from omnijax.data.corpus import Corpus
 from omnijax.errors import DataError
 from omnijax.grammars import grammar_of
 from omnijax.model.transformer import Transformer
+from omnijax.sharding import ROWS, mesh_of
 from omnijax.vocab.decode import Kind, decode
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
@@ -76,28 +78,25 @@ def bits_per_item(
         `renormalised` under the grammar, and the `leak` between the two; `structure`, the bits of the tokens around the
         items of a segment (`aos`, the closing token), renormalised, for a segment; `items` of a segment; `uniform`, the
         bits of an item that is as likely as any other; `errors`, by kind of token (`kind_names`), how often the
-        likeliest token is another one when all before it are right.
+        likeliest token is another one when all before it are right; `exact`, the share of items all of whose tokens
+        (digits, position, check digit; a general token by itself) are the likeliest legal ones when all before them are
+        right, which is how often greedy generation under the grammar gives the item.
 
     Raises:
         DataError: a record that the grammar of the configuration doesn't accept.
     """
     found: dict[str, dict[str, Any]] = {}
     for form in forms_of(config):
-        documents = Documents.of(corpus.document(record, form.segments) for record in range(records))
+        documents = corpus.documents(range(records), form.segments)
         rows = encode(config.vocabulary, documents, writing_order(documents, form, config.eval.seed)).split()
         tokens = np.full((len(rows), max(row.array.size for row in rows)), PAD, np.int32)
         for row, document in zip(tokens, rows, strict=True):
             row[: document.array.size] = document.array
-        grammar = grammar_of(config, form.order)
-        sums = []
-        for part in np.array_split(np.arange(records), max(1, records // config.eval.rows)):
-            accepted, more = jax.device_get(
-                _sums(model, grammar, len(form.segments), params, jnp.asarray(tokens[part]))
-            )
-            if not accepted.all():
-                raise _not_accepted(int(part[np.flatnonzero(~accepted)[0]]), form, corpus)
-            sums.append(more)
-        totals = jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *sums)
+        sums = _measured(model, grammar_of(config, form.order), len(form.segments), params, tokens, config.eval.rows)
+        accepted = sums.pop("accepted")
+        if not accepted.all():
+            raise _not_accepted(int(np.argmin(accepted)), form, corpus)
+        totals = {key: parts.astype(np.float64).sum(axis=0) for key, parts in sums.items()}
         for number, name in enumerate(form.segments):
             if form.name(number) not in found:
                 entry = _entry(config.vocabulary, {key: total[number] for key, total in totals.items()}, records)
@@ -139,6 +138,7 @@ def _entry(vocabulary: Vocabulary, sums: dict[str, Any], records: int) -> dict[s
         "by_place": [float(bits / items) for place, bits in enumerate(sums["places"]) if count[f"digit_{place}"]],
         "structure": float(sums["structure"] / records),
         "items": float(items / records),
+        "exact": float(sums["exact"] / items),
         "errors": {
             name: float(wrong / count[name])
             for name, wrong in zip(names, sums["wrong"], strict=True)
@@ -152,26 +152,47 @@ def _uniform(vocabulary: Vocabulary, name: str) -> float:
     return math.log2(sizes.get(name, vocabulary.general))
 
 
+def _measured(
+    model: Transformer, grammar: Grammar, segments: int, params: Any, tokens: np.ndarray, rows: int
+) -> dict[str, np.ndarray]:
+    """`_sums` of all documents, so many of them side by side, spread over the devices that hold the parameters."""
+    mesh = mesh_of(params)
+    devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    count = len(tokens)
+    parts = -(-count // rows)
+    rows = -(-count // (parts * devices)) * devices
+    padded = np.pad(tokens, ((0, parts * rows - count), (0, 0)), constant_values=PAD)
+    found = []
+    for part in padded.reshape(parts, rows, -1):
+        placed = jnp.asarray(part) if mesh is None else jax.device_put(part, NamedSharding(mesh, ROWS))
+        found.append(jax.device_get(_sums(model, grammar, segments, params, placed)))
+    return {key: np.concatenate([one[key] for one in found])[:count] for key in found[0]}
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _sums(
-    model: Transformer, grammar: Grammar, segments: int, params: Any, tokens_bt: Array
-) -> tuple[Array, dict[str, Array]]:
-    """Which documents of a batch the grammar accepts; and sums over them, one number for each segment."""
+def _sums(model: Transformer, grammar: Grammar, segments: int, params: Any, tokens_bt: Array) -> dict[str, Array]:
+    """Which documents the grammar accepts; and sums over each of them, one number for each of its segments."""
     vocabulary, tokens = grammar.vocabulary, PrimaryIds(tokens_bt)
     positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
     # Padding stands behind the document, where nothing of it can look.
     logits_btv = model(params, tokens_bt, positions_bt, jnp.zeros_like(tokens_bt))
     state, legal_btv = grammar.read(grammar.start_state(tokens_bt.shape[0]), tokens)
     accepted_b = jnp.take_along_axis(legal_btv, tokens_bt[..., None], axis=-1).all((1, 2)) & grammar.mask(state)[:, PAD]
-    raw_bt, renormalised_bt = (
-        jnp.pad(bits_bt, ((0, 0), (1, 0)))
-        for bits_bt in token_bits(logits_btv[:, :-1], PrimaryIds(tokens_bt[:, 1:]), legal_btv[:, 1:])
+    before_btv, legal_btv, next_bt = logits_btv[:, :-1], legal_btv[:, 1:], tokens_bt[:, 1:]
+    first_legal_bt = jnp.argmax(jnp.where(legal_btv, before_btv, -jnp.inf), axis=-1)
+    raw_bt, renormalised_bt, wrong_bt, missed_bt = (
+        jnp.pad(values_bt, ((0, 0), (1, 0)))
+        for values_bt in (
+            *token_bits(before_btv, PrimaryIds(next_bt), legal_btv),
+            (jnp.argmax(before_btv, axis=-1) != next_bt).astype(jnp.float32),
+            (first_legal_bt != next_bt).astype(jnp.float32),
+        )
     )
-    wrong_bt = jnp.pad(jnp.argmax(logits_btv[:, :-1], axis=-1) != tokens_bt[:, 1:], ((0, 0), (1, 0)))
     kinds_btk = jax.nn.one_hot(token_kinds(vocabulary, tokens), len(kind_names(vocabulary)))
     reading = decode(vocabulary, tokens)
-    raw = item_bits(vocabulary, tokens, raw_bt)
-    renormalised = item_bits(vocabulary, tokens, renormalised_bt)
+    raw, renormalised, missed = (
+        item_bits(vocabulary, tokens, values_bt) for values_bt in (raw_bt, renormalised_bt, missed_bt)
+    )
     ends_bt = (reading.kind == Kind.GENERAL) | (reading.kind == Kind.FRAGMENT)
     closes_bt = reading.kind == Kind.CONTROL
     structural_bt = closes_bt | (reading.kind == Kind.AOS)
@@ -179,14 +200,16 @@ def _sums(
     segment_bt = reading.segment - 1
     inside = jax.nn.one_hot(segment_bt, segments)
     closing = jax.nn.one_hot(segment_bt - closes_bt, segments)
-    return accepted_b, {
-        "items": jnp.einsum("bt,bts->s", ends_bt, inside),
-        "raw": jnp.einsum("bt,bts->s", raw.content + raw.position, inside),
-        "renormalised": jnp.einsum("bt,bts->s", renormalised.content + renormalised.position, inside),
-        "content": jnp.einsum("bt,bts->s", raw.content, inside),
-        "position": jnp.einsum("bt,bts->s", raw.position, inside),
-        "places": jnp.einsum("btk,bts->sk", raw.places, inside),
-        "structure": jnp.einsum("bt,bts->s", renormalised_bt * structural_bt, closing),
-        "count": jnp.einsum("btk,bts->sk", kinds_btk, inside),
-        "wrong": jnp.einsum("bt,btk,bts->sk", wrong_bt, kinds_btk, inside),
+    return {
+        "accepted": accepted_b,
+        "items": jnp.einsum("bt,bts->bs", ends_bt, inside),
+        "exact": jnp.einsum("bt,bts->bs", ends_bt & (missed.content + missed.position + missed.check == 0), inside),
+        "raw": jnp.einsum("bt,bts->bs", raw.content + raw.position, inside),
+        "renormalised": jnp.einsum("bt,bts->bs", renormalised.content + renormalised.position, inside),
+        "content": jnp.einsum("bt,bts->bs", raw.content, inside),
+        "position": jnp.einsum("bt,bts->bs", raw.position, inside),
+        "places": jnp.einsum("btk,bts->bsk", raw.places, inside),
+        "structure": jnp.einsum("bt,bts->bs", renormalised_bt * structural_bt, closing),
+        "count": jnp.einsum("btk,bts->bsk", kinds_btk, inside),
+        "wrong": jnp.einsum("bt,btk,bts->bsk", wrong_bt, kinds_btk, inside),
     }

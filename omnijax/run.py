@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from omnijax.checksums import digest
 from omnijax.config import Config, from_dict, to_dict
 from omnijax.errors import CheckpointError
 from omnijax.model.transformer import parameter_count
@@ -40,7 +41,7 @@ def check(run: Path, config: Config) -> None:
     if strange and not path.exists():
         raise CheckpointError("workdir", str(run), "it holds something that is no run", "choose a new directory")
     if path.exists():
-        differ = _differences(json.loads(path.read_text()), to_dict(config))
+        differ = differences(json.loads(path.read_text()), to_dict(config))
         if differ:
             rule = f"it belongs to a run with another configuration: {'; '.join(differ[:4])}"
             raise CheckpointError(
@@ -58,12 +59,12 @@ def claim(run: Path, config: Config, params: Any, command: str) -> None:
     if jax.process_index() != 0:
         return
     run.mkdir(parents=True, exist_ok=True)
-    _write(run / CONFIG, to_dict(config))
-    _write(
+    write_json(run / CONFIG, to_dict(config))
+    write_json(
         run / RUN,
         {
             "command": command,
-            "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
+            "versions": versions(),
             "device": device(),
             "parameters": parameter_count(params),
             "vocabulary_size": config.vocabulary.size,
@@ -77,11 +78,28 @@ def load_config(run: Path) -> Config:
 
     Raises:
         CheckpointError: the directory is none of a run.
+        ConfigError: the run is of another version.
     """
-    path = run / CONFIG
+    path, fix = run / CONFIG, "give the directory that `omnijax train` wrote"
     if not path.exists():
-        raise CheckpointError("run", str(run), f"it has no {CONFIG}", "give the directory that `omnijax train` wrote")
-    return from_dict(json.loads(path.read_text()))
+        raise CheckpointError("run", str(run), f"it has no {CONFIG}", fix)
+    try:
+        parts = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError("run", str(run), f"its {CONFIG} can't be read ({error})", fix) from error
+    if not isinstance(parts, dict):
+        raise CheckpointError("run", str(run), f"its {CONFIG} is no configuration", fix)
+    return from_dict(parts)
+
+
+def versions() -> dict[str, str]:
+    """Of Python, and of the packages that figures may depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def config_digest(config: Config) -> str:
+    """What tells configurations apart, but for the knobs of `WHERE`."""
+    return digest(_without_where(to_dict(config)))[:16]
 
 
 def device() -> str:
@@ -90,7 +108,8 @@ def device() -> str:
     return f"{jax.device_count()} × {kind} ({platform.machine()})"
 
 
-def _differences(there: Any, wanted: Any, path: str = "") -> list[str]:
+def differences(there: Any, wanted: Any, path: str = "") -> list[str]:
+    """In words, where two configurations as `to_dict` gives them differ, but for the knobs of `WHERE`."""
     if path in WHERE:
         return []
     if isinstance(there, dict) and isinstance(wanted, dict):
@@ -99,7 +118,7 @@ def _differences(there: Any, wanted: Any, path: str = "") -> list[str]:
         return [
             line
             for key in keys
-            for line in _differences(
+            for line in differences(
                 there.get(key, absent),
                 wanted.get(key, absent),
                 f"{path}.{key}" if path else key,
@@ -110,13 +129,20 @@ def _differences(there: Any, wanted: Any, path: str = "") -> list[str]:
     return [f"{path} is {_short(there)} there and {_short(wanted)} here"]
 
 
+def _without_where(parts: Any, path: str = "") -> Any:
+    if not isinstance(parts, dict):
+        return parts
+    named = ((name, f"{path}.{name}" if path else name, part) for name, part in parts.items())
+    return {name: _without_where(part, where) for name, where, part in named if where not in WHERE}
+
+
 def _short(value: Any) -> str:
     """A value in words, without the middle of what fills pages: the table of an assignment."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:60]} … {text[-60:]}"
 
 
-def _write(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Writes through a temporary file, so that a kill leaves the old file or the new one."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n")

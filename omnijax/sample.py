@@ -21,8 +21,10 @@ from jaxtyping import Int, PRNGKeyArray
 from omnijax.config import SampleConfig, Target
 from omnijax.errors import ConfigError
 from omnijax.model.cache import slots
+from omnijax.model.items import ItemTransformer
 from omnijax.model.transformer import Transformer
 from omnijax.rows import Pen
+from omnijax.sharding import mesh_of
 from omnijax.steps import Loop, Seen, Steps, unstacked, unstacked_shardings
 from omnijax.vocab.grammar import Grammar, SegmentRule
 from omnijax.vocab.vocabulary import END, PAD, Vocabulary
@@ -95,7 +97,9 @@ class Sampler:
         pen = Pen(grammar, most_tokens(v, target), retries, int(v.contexts.widths[context]))
         # A check digit and the tokens of a position are what is forced between two digits that aren't.
         places = v.position_places if v.position != "none" else 0
-        ahead = max(1, places + (v.check_digit and v.width == "fixed")) if skip and target.sample.grammar else 0
+        # Inside of an item a model that steps once an item has no pass to spare.
+        skip = skip and target.sample.grammar and not isinstance(model, ItemTransformer)
+        ahead = max(1, places + (v.check_digit and v.width == "fixed")) if skip else 0
         return cls(model, target.sample, pen, ahead)
 
     def __call__(
@@ -117,7 +121,7 @@ class Sampler:
             rows: documents side by side; all of them by default.
             progress: told now and then the share that is done, up to 1.
         """
-        count, mesh = len(prompts_nt), _mesh_of(params)
+        count, mesh = len(prompts_nt), mesh_of(params)
         width = -(-prompts_nt.shape[1] // PROMPT) * PROMPT
         prompts = np.pad(prompts_nt, ((0, 0), (0, width - prompts_nt.shape[1]))).astype(np.int32)
         side = _divisible(min(rows or count, count), mesh)
@@ -248,12 +252,6 @@ class _Queue:
         count, most = self.drawn.tokens.shape
         finished = self.next - (self.numbers >= 0).sum()
         return float(finished * most + seen.written[here & ~done].sum()) / (count * most)
-
-
-def _mesh_of(params: Any) -> Mesh | None:
-    """The mesh that parameters are split over; None for one device."""
-    mesh = getattr(getattr(jax.tree.leaves(params)[0], "sharding", None), "mesh", None)
-    return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
 
 
 def _divisible(rows: int, mesh: Mesh | None) -> int:

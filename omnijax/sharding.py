@@ -29,6 +29,8 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"attention/out", PartitionSpec("tensor", None, "fsdp")),
     (r"mlp/(gate|up)", PartitionSpec("fsdp", "tensor")),
     (r"mlp/down", PartitionSpec("tensor", "fsdp")),
+    (r"item/into", PartitionSpec(None, "fsdp", None)),
+    (r"item/place", PartitionSpec(None, "fsdp")),
     (r"(norm|query_norm|key_norm|attention_norm|mlp_norm)/scale", PartitionSpec()),
 )
 ROWS = PartitionSpec(("data", "fsdp"))
@@ -70,6 +72,12 @@ def mesh_that_fits(config: Config) -> Mesh:
         return make_mesh(config.mesh)
     except ConfigError:
         return make_mesh(MeshConfig(fsdp=math.gcd(config.model.width, jax.device_count())))
+
+
+def mesh_of(params: Any) -> Mesh | None:
+    """The mesh that parameters are split over; None for one device."""
+    mesh = getattr(getattr(jax.tree.leaves(params)[0], "sharding", None), "mesh", None)
+    return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
 
 
 def parameter_spec(path: str, shape: tuple[int, ...]) -> PartitionSpec:

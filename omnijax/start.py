@@ -12,6 +12,7 @@ from omnijax.checkpoint import FOLDER, Checkpoints
 from omnijax.config import Config
 from omnijax.errors import CheckpointError, VocabularyError
 from omnijax.model.transformer import Transformer
+from omnijax.models import model_of
 from omnijax.run import load_config
 from omnijax.state import State, abstract_state, init_state
 from omnijax.vocab.growth import check_growth
@@ -78,4 +79,4 @@ def _newest(config: Config, checkpoints: Checkpoints) -> int:
 
 def _abstract(config: Config, vocabulary: Vocabulary, mesh: Mesh) -> Any:
     """Shapes and shardings, on this mesh, of the parameters of this model for another vocabulary."""
-    return abstract_state(config, Transformer(config.model, vocabulary.size), mesh).params
+    return abstract_state(config, model_of(config, vocabulary), mesh).params

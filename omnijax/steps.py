@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from omnijax.config import SampleConfig
 from omnijax.model import cache as caches
 from omnijax.model.cache import Cache
+from omnijax.model.items import ItemTransformer, Memory
 from omnijax.model.transformer import Transformer
 from omnijax.pick import pick
 from omnijax.rows import Pen, Rows, where
@@ -34,7 +35,7 @@ class Loop(NamedTuple):
         keys: draw the tokens of each row.
         read: how many tokens of each row the model has read, behind the prompt.
         logits: behind the last of these.
-        cache: of the model.
+        cache: of the model: what it has read.
     """
 
     rows: Rows
@@ -42,7 +43,7 @@ class Loop(NamedTuple):
     keys: PRNGKeyArray
     read: Int[Array, " b"]
     logits: Float[Array, "b v"]
-    cache: Cache | Any
+    cache: Cache | Memory | Any
 
 
 class Seen(NamedTuple):
@@ -118,10 +119,19 @@ class Steps:
         behind_bt = jnp.take_along_axis(rows.tokens, places_bt - lengths_b[:, None], axis=1, mode="clip")
         prompts_bt = jnp.pad(prompts_bt, ((0, 0), (0, first)))
         tokens_bt = jnp.where(places_bt < lengths_b[:, None], prompts_bt, behind_bt)
-        cache = self.model.empty_cache(batch, slots)
-        logits_b1v, cache = self.model.extend(params, cache, tokens_bt, places_bt, lengths_b + read - 1, self.mesh)
+        logits_bv, cache = self._begun(params, tokens_bt, places_bt, lengths_b + read, slots)
         keys_b = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers_b)
-        return self._placed(Loop(rows, lengths_b, keys_b, read, logits_b1v[:, 0], cache))
+        return self._placed(Loop(rows, lengths_b, keys_b, read, logits_bv, cache))
+
+    def _begun(
+        self, params: Any, tokens_bt: Array, places_bt: Array, lengths_b: Array, slots: int
+    ) -> tuple[Array, Cache | Memory]:
+        if isinstance(self.model, ItemTransformer):
+            memory = self.model.empty_cache(lengths_b.size, slots)
+            return self.model.begin(params, memory, tokens_bt, lengths_b, self.mesh)
+        cache = self.model.empty_cache(lengths_b.size, slots)
+        logits_b1v, cache = self.model.extend(params, cache, tokens_bt, places_bt, lengths_b - 1, self.mesh)
+        return logits_b1v[:, 0], cache
 
     @functools.partial(jax.jit, static_argnums=(0, 2, 3))
     def resting(self, like: Loop, rows: int, slots: int) -> Loop:
@@ -156,7 +166,7 @@ class Steps:
 
         def more(carry: tuple[Loop, Array]) -> Array:
             loop, step = carry
-            room = (self.needed(loop.lengths, loop.read) <= caches.slots(loop.cache)) | loop.rows.done
+            room = (self._needed(loop) <= caches.slots(loop.cache)) | loop.rows.done
             return (step < steps) & (loop.rows.done.sum() < enough) & ~loop.rows.done.all() & room.all()
 
         def go_on(carry: tuple[Loop, Array]) -> tuple[Loop, Array]:
@@ -166,16 +176,16 @@ class Steps:
         loop, _ = lax.while_loop(more, go_on, (loop, jnp.zeros((), jnp.int32)))
         rows = loop.rows
         rejected = jnp.zeros_like(rows.length) if rows.opened is None else rows.opened.rejected
-        seen = Seen(
-            rows.done, rows.length, self.needed(loop.lengths, loop.read), rows.finished(self.pen.most), rejected
-        )
+        seen = Seen(rows.done, rows.length, self._needed(loop), rows.finished(self.pen.most), rejected)
         if self.mesh is not None:
             seen = lax.with_sharding_constraint(seen, NamedSharding(self.mesh, PartitionSpec()))
         return self._placed(loop), seen
 
-    def needed(self, lengths: Any, read: Any) -> Any:
+    def _needed(self, loop: Loop) -> Array:
         """Slots that the next step takes: the last token is never read."""
-        return lengths + jnp.minimum(read + 1 + self.ahead, self.pen.most)
+        if isinstance(loop.cache, Memory):
+            return loop.cache.steps + 1
+        return loop.lengths + jnp.minimum(loop.read + 1 + self.ahead, self.pen.most)
 
     def _draw(self, loop: Loop) -> Loop:
         """Draws a token for each row that the model has read, and writes what is forced behind it."""
@@ -193,12 +203,18 @@ class Steps:
             assert rows.opened is not None
             ready &= ~wrong
             logits = jnp.where(wrong[:, None], rows.opened.logits.astype(loop.logits.dtype), loop.logits)
+            if isinstance(self.model, ItemTransformer):  # the item is read again from its first token on
+                assert isinstance(loop.cache, Memory)
+                read = jnp.where(wrong, loop.read - loop.cache.places, loop.read)
+                loop = loop._replace(read=read, cache=self.model.reopened(loop.cache, wrong))
             loop = loop._replace(read=jnp.minimum(loop.read, rows.length), logits=logits)
         write = functools.partial(pen.write_on if self.ahead else pen.write, rows, token, ready, drawn=True)
         return loop._replace(rows=write())
 
     def _read(self, params: Any, loop: Loop) -> Loop:
         """The model reads one more token of each row; or, where it is worth it, what is forced behind that too."""
+        if isinstance(self.model, ItemTransformer):
+            return self._read_items(self.model, params, loop)
         waiting, active = loop.rows.length - loop.read, ~loop.rows.done
 
         def read(width: int, _: Any, carry: tuple[Array, Cache]) -> tuple[Array, Cache]:
@@ -222,12 +238,21 @@ class Steps:
         logits = jnp.where((new > 0)[:, None], logits, loop.logits)
         return loop._replace(read=loop.read + new, logits=logits, cache=cache)
 
+    def _read_items(self, model: ItemTransformer, params: Any, loop: Loop) -> Loop:
+        """The model reads one more token of each row that it doesn't let wait."""
+        assert isinstance(loop.cache, Memory)
+        waiting = (loop.rows.length > loop.read) & ~loop.rows.done
+        tokens = jnp.take_along_axis(loop.rows.tokens, loop.read[:, None], axis=1, mode="clip")[:, 0]
+        logits, memory, read = model.read(params, loop.cache, tokens, waiting, self.mesh)
+        logits = jnp.where(read[:, None], logits, loop.logits).astype(loop.logits.dtype)
+        return loop._replace(read=loop.read + read, logits=logits, cache=memory)
+
     def shardings(self, loop: Loop) -> Loop:
         """Rows, and the heads of the cache, are split over the mesh."""
         assert self.mesh is not None
         rows, heads = (NamedSharding(self.mesh, PartitionSpec(*axes)) for axes in ((ROWS,), (ROWS, "tensor")))
         split = jax.tree.map(lambda _: rows, loop)
-        return split._replace(cache=jax.tree.map(lambda _: heads, loop.cache))
+        return split._replace(cache=jax.tree.map(lambda leaf: heads if leaf.ndim > 2 else rows, loop.cache))
 
     def _placed(self, loop: Loop) -> Loop:
         if self.mesh is None:
@@ -246,8 +271,8 @@ def unstacked(model: Transformer, mesh: Mesh | None, params: Any) -> Any:
 
 def unstacked_shardings(mesh: Mesh, params: Any) -> Any:
     """Of what `unstacked` gives."""
-    ends = parameter_shardings(mesh, {"ends": params["ends"]})
-    return ends | {"layers": tuple(parameter_shardings(mesh, layer) for layer in params["layers"])}
+    others = parameter_shardings(mesh, {name: part for name, part in params.items() if name != "layers"})
+    return others | {"layers": tuple(parameter_shardings(mesh, layer) for layer in params["layers"])}
 
 
 def _read_prompts(grammar: Grammar, prompts_bt: Array, lengths_b: Array) -> GrammarState:

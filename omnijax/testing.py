@@ -22,7 +22,8 @@ SPEECH_CODES = 32
 def shrink(config: Config, directory: Path) -> Config:
     """An experiment's configuration, the same in kind and small in size: it trains for seconds.
 
-    Documents are those of the experiment, of a data set of 97 training records that is built in about four seconds.
+    Documents are those of the experiment, of a data set of 97 training records that is built in about four seconds, or
+    of as many keys.
     Axes of a mesh may have 1, 2 or (all but `tensor`) 4 or 8 devices.
 
     Args:
@@ -30,6 +31,7 @@ def shrink(config: Config, directory: Path) -> Config:
         directory: where the small data set is, or is to be built; any number of tests can share it.
     """
     speech = dataclasses.replace(config.data.speech, codes=SPEECH_CODES, griffin_lim_iterations=2)
+    lookup = dataclasses.replace(config.data.lookup, keys=min(97, config.data.lookup.keys), copies=1)
     spaces = tuple(
         dataclasses.replace(space, size=SPEECH_CODES) if space.name == "speech" else space
         for space in config.vocabulary.spaces
@@ -38,7 +40,7 @@ def shrink(config: Config, directory: Path) -> Config:
         config,
         vocabulary=dataclasses.replace(config.vocabulary, spaces=spaces),
         data=dataclasses.replace(
-            config.data, directory=str(directory), utterances=1, heldout_images=1700, speech=speech
+            config.data, directory=str(directory), utterances=1, heldout_images=1700, speech=speech, lookup=lookup
         ),
         batch=dataclasses.replace(config.batch, rows=8, prefetch=2),
         model=dataclasses.replace(

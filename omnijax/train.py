@@ -17,7 +17,7 @@ from omnijax.data.corpus import Corpus, read_corpus
 from omnijax.data.pipeline import Batch, Batches, read_ahead
 from omnijax.data.prepare import prepare
 from omnijax.errors import NonFiniteLossError
-from omnijax.model.transformer import Transformer
+from omnijax.models import model_of
 from omnijax.run import CONFIG, check, claim
 from omnijax.sharding import make_mesh, put_batch, rows_here
 from omnijax.start import check_start, start_state
@@ -66,7 +66,7 @@ def train(config: Config, run: Path, command: str = "", stop: Stop | None = None
     with stop or Stop() as stop:
         # ------------------------------------------------------------------ devices, model, the step
         mesh = make_mesh(config.mesh)
-        model = Transformer(config.model, config.vocabulary.size)
+        model = model_of(config)
         step = make_step(config, model, mesh)
         abstract = abstract_state(config, model, mesh)
 
@@ -75,6 +75,7 @@ def train(config: Config, run: Path, command: str = "", stop: Stop | None = None
         if not (run / CONFIG).exists():
             check_start(config, mesh)
         batches = Batches(load_corpus(config), config.batch, rows_here(mesh, config.batch.rows))
+        batches.check(config.train.steps)
         claim(run, config, abstract.params, command)  # only now: what can't be trained leaves nothing behind
 
         with Checkpoints(run, config.train.keep_checkpoints) as checkpoints:

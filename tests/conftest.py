@@ -12,11 +12,13 @@ os.environ["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", 
 # Tests draw figures without a display.
 os.environ["MPLBACKEND"] = "agg"
 # Many tests, and the commands they start, compile the same step: once is enough. The results are the same bits.
-# A worker of pytest-xdist has its own: JAX writes an entry in place, where another could read half of it.
-CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled" / os.environ.get("PYTEST_XDIST_WORKER", "")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+# A worker of pytest-xdist has a place of its own: JAX writes entries in place, where another could read half of one.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -38,3 +40,11 @@ def quick_compiler() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def interruptible() -> Iterator[None]:
+    """A shell starts what it puts in the background with SIGINT ignored, and a script can't trap what it came with."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -85,7 +85,10 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
     [
         ([], ["train", "evaluate", "sample", "prepare", "vocab"]),
         (["train"], ["--workdir", "--knobs", "--model.depth 6", "same command"]),
-        (["evaluate"], ["eval.json", "report.html", "RUN"]),
+        (
+            ["evaluate"],
+            ["eval.json", "report.html", "RUN", "--steps", "--tasks", "--watch", "--again", "--mesh.data 2"],
+        ),
         (["sample"], ["--text", "--image", "--speech", "--to", "--out", "--seed", "seven"]),
         (["prepare"], ["get_config()"]),
         (["vocab"], ["example", "cost"]),
@@ -102,7 +105,7 @@ def test_help_explains(command: list[str], words: list[str], capsys) -> None:
     assert [word for word in words if word not in said] == []
 
 
-@pytest.mark.parametrize("command", ["", "dance", "evaluate runs/x --fast", "sample runs/x --to text"])
+@pytest.mark.parametrize("command", ["", "dance", "vocab example --fast", "sample runs/x --to text"])
 def test_what_is_no_command_ends_with_usage(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         main(command.split())

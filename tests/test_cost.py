@@ -22,7 +22,10 @@ from omnijax.cost import Cost, Costs, compare_bases, parse_base, to_dict
 from omnijax.cost_table import print_costs
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.experiment import load_experiment
-from omnijax.model.flops import TRAINING, token_flops
+from omnijax.model.flops import TRAINING, row_flops, token_flops
+from omnijax.model.groups import Grouping
+from omnijax.model.items import ItemTransformer
+from omnijax.model.shards import ALONE
 from omnijax.model.transformer import Transformer
 from omnijax.vocab.cost import Count, document_tokens, item_digits, item_tokens, rebased, segment_tokens
 from omnijax.vocab.documents import Documents, Segment
@@ -213,6 +216,21 @@ def test_training_flops_are_three_times_as_many() -> None:
 
     assert product_flops(jax.make_jaxpr(jax.grad(loss))(*arguments).jaxpr) == predicted
     assert predicted <= xla_flops(jax.grad(loss), arguments, compiled=False) <= 1.05 * predicted
+
+
+def test_row_flops_are_those_of_a_model_that_steps_once_an_item() -> None:
+    shape = ModelConfig(head="depth", head_depth=2, depth=2, width=128, mlp_width=320, unroll=2, attention="reference")
+    model = ItemTransformer(shape, 311, Grouping(257, 300, (5, 5, 3)), row_items=30)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    inputs = [jax.ShapeDtypeStruct((2, 95), jnp.int32)] * 3
+
+    def logits(params: Any, *inputs: Array) -> Array:
+        return model.summing(params, None, *inputs, None, ALONE)[0]
+
+    predicted = 2 * row_flops(shape, params["ends"]["head"].shape[1], 95, items=30, places=5)
+    assert product_flops(jax.make_jaxpr(logits)(params, *inputs).jaxpr) == predicted
+    token = dataclasses.replace(shape, head="token")
+    assert row_flops(token, 320, 95) == 95 * token_flops(token, 320, 95)
 
 
 # ---------------------------------------------------------------------- an experiment

@@ -27,6 +27,7 @@ RUN = {"EXPERIMENT": "experiments/digits.py", "WORKDIR": "/mnt/share/runs/digits
 TPU = {**CLUSTER, "TPU_NAME": "omnijax", "ACCELERATOR_TYPE": "v5litepod-256"}
 GKE = {**RUN, "JOB_NAME": "digits", "IMAGE": "registry/omnijax:1"}
 POD = {"TPU_ACCELERATOR": "tpu-v5-lite-podslice", "TOPOLOGY": "16x16", "CLAIM": "share"}
+SWEEP = {"EXPERIMENT": "experiments/ablations/base_size.py", "OUT": "/mnt/share/sweeps/base", "OMNIJAX": "omnijax"}
 LOCAL = {"EXPERIMENT": "experiments/digits.py", "OMNIJAX": "omnijax"}
 OVERRIDES = ["--size", "base", "--data.directory", "a b's"]
 # name of the golden: script, environment, arguments. What a script needs is what its first case has, but OPTIONAL.
@@ -48,8 +49,9 @@ CASES: dict[str, tuple[str, dict[str, str], list[str]]] = {
     "gke_apply_slices": ("launch/gke/apply.sh", {**GKE, **POD, "TOPOLOGY": "8x8x8", "SLICES": "4"}, []),
     "gke_xpk": ("launch/gke/xpk.sh", {**GKE, **CLUSTER, "CLUSTER": "c", "TPU_TYPE": "v5litepod-256"}, OVERRIDES),
     "slurm_train": ("launch/slurm/train.sbatch", RUN, OVERRIDES),
+    "slurm_sweep": ("launch/slurm/sweep.sbatch", SWEEP, ["--seeds", "3", *OVERRIDES[2:]]),
 }
-OPTIONAL = {"OMNIJAX", "ACCELERATOR", "DEVICES", "SLICES", "NFS", "SPOT", "RETRY"}
+OPTIONAL = {"OMNIJAX", "OUT", "ACCELERATOR", "DEVICES", "SLICES", "NFS", "SPOT", "RETRY"}
 NOT_NEEDED = {name: {"ACCELERATOR_TYPE"} for name in ("tpu_vm_setup", "tpu_vm_run", "tpu_vm_delete")}
 NOT_NEEDED["slurm_train"] = {"WORKDIR"}
 FIRST = {script: name for name, (script, _, _) in reversed(CASES.items())}

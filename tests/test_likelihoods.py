@@ -78,7 +78,7 @@ def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(
     config: Config, model: Transformer, params: Params, corpus: Corpus, found: dict
 ) -> None:
     """One document at a time, token by token."""
-    v = config.vocabulary
+    v, rights = config.vocabulary, set()
     kinds = ("general", "position", "digit_0", "digit_1", "digit_2")
 
     @jax.jit
@@ -91,9 +91,12 @@ def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(
         rows = encode(v, documents, writing_order(documents, form, config.eval.seed)).split()
         sums = [dict.fromkeys((*kinds, "items"), 0.0) for _ in form.segments]
         wrong, count = ([dict.fromkeys(kinds, 0) for _ in form.segments] for _ in range(2))
+        exact: list[list[bool]] = [[] for _ in form.segments]
+        masks = jax.jit(grammar_of(config, form.order).masks)
         for row in rows:
             tokens = np.asarray(row.array)
             padded = np.pad(tokens, (0, 80 - tokens.size))[None]  # of one shape, to be compiled once
+            legal = np.asarray(masks(PrimaryIds(jnp.asarray(padded)))[0])
             logits = np.asarray(forward(params, jnp.asarray(padded))[0], np.float64)
             bits = (np.log(np.exp(logits).sum(axis=1, keepdims=True)) - logits) / np.log(2)
             segment, place = -1, 0
@@ -111,6 +114,9 @@ def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(
                 sums[segment]["items"] += kind in ("general", "position")
                 wrong[segment][kind] += int(np.argmax(logits[at - 1])) != token
                 count[segment][kind] += 1
+                if kind in ("general", "position"):
+                    exact[segment].append(True)
+                exact[segment][-1] &= int(np.argmax(np.where(legal[at], logits[at - 1], -np.inf))) == token
         for number in range(len(form.segments)):
             entry, total = found[form.name(number)], sums[number]
             items = total.pop("items")
@@ -123,6 +129,9 @@ def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(
                 {kind: wrong[number][kind] / count[number][kind] for kind in kinds if count[number][kind]}
             )
             assert 0 <= entry["leak"] <= entry["raw"]
+            assert entry["exact"] == np.mean(exact[number])
+            rights |= set(exact[number])
+    assert rights == {False, True}
 
 
 def test_in_random_order_only_shuffled_segments_are(config: Config, corpus: Corpus) -> None:

@@ -99,14 +99,14 @@ def test_metadata() -> None:
     setup = read_setup()
     assert (setup["name"], setup["license"], setup["python_requires"]) == ("omnijax", "Apache-2.0", ">=3.11")
     assert setup["version"] == omnijax.__version__
-    assert {"demo", "test", "tpu", "cuda"} <= set(setup["extras_require"])
+    assert {"demo", "ablations", "test", "tpu", "cuda"} <= set(setup["extras_require"])
     assert setup["entry_points"]["console_scripts"] == ["omnijax = omnijax.cli:main"]
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
 def test_every_import_is_declared() -> None:
     distributions = importlib.metadata.packages_distributions()
-    declared = {canonicalize_name(one.name) for one in requirements("demo", "beam")}
+    declared = {canonicalize_name(one.name) for one in requirements("demo", "ablations", "beam")}
     missing = {}
     for path in sorted((ROOT / "omnijax").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

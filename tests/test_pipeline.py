@@ -170,6 +170,39 @@ def test_targets_weights_positions_and_items_are_those_of_the_documents(corpus: 
             assert batch["items"][row] == sum(forms[tokens][1] for tokens in documents)
 
 
+# ---------------------------------------------------------------------- rows packed by items
+
+BY_ITEMS = dataclasses.replace(CONFIG, row_items=30, row_length=400)
+
+
+def test_rows_packed_by_items_hold_the_same_documents_in_every_vocabulary(corpus: Corpus) -> None:
+    wide = dataclasses.replace(corpus.vocabulary, base=2, digits=2, position="after", width="minimal", layout="inline")
+    one, other = Batches(corpus, BY_ITEMS), Batches(dataclasses.replace(corpus, vocabulary=wide), BY_ITEMS)
+    for step in range(12):
+        assert one.documents(step) == other.documents(step)
+        assert np.array_equal(one[step]["items"], other[step]["items"])
+        for row, (_, documents) in enumerate(one.documents(step)):
+            tasks = [BY_ITEMS.tasks[task] for task, _ in documents]
+            sizes = [
+                sum(len(corpus.fragments[name][record]) + 2 for name in task.segments) + 1
+                for task, (_, record) in zip(tasks, documents, strict=True)
+            ]
+            assert sum(sizes) <= BY_ITEMS.row_items
+            expected = [encoded(corpus, record, task)[0] for task, (_, record) in zip(tasks, documents, strict=True)]
+            assert documents_of(one[step])[row] == expected
+
+
+def test_rows_packed_by_items_are_held_against_the_tokens_of_a_row(corpus: Corpus) -> None:
+    batches = Batches(corpus, BY_ITEMS)
+    longest = batches.longest_row(12)
+    assert longest == max((batches[step]["documents"] >= 0).sum(axis=1).max() + 0 for step in range(12))
+    Batches(corpus, dataclasses.replace(BY_ITEMS, row_length=longest)).check(12)
+    with pytest.raises(DataError, match=f"batch.row_length = {longest - 1}.*set it to {longest} or more"):
+        Batches(corpus, dataclasses.replace(BY_ITEMS, row_length=longest - 1)).check(12)
+    with pytest.raises(DataError, match=r"set batch\.row_items to"):
+        Batches(corpus, dataclasses.replace(BY_ITEMS, row_items=8))
+
+
 # ---------------------------------------------------------------------- random orders
 
 # The share is far from 0, ½ and 1, and differs between the segments of one task.

@@ -8,20 +8,11 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 from shell import ROOT, clean_environment, fake, run, wait_for
 
-
-@pytest.fixture(scope="module", autouse=True)
-def interruptible() -> Iterator[None]:
-    """A shell starts what it puts in the background with SIGINT ignored, and a script can't trap what it came with."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
+pytestmark = pytest.mark.usefixtures("interruptible")
 RUN = {"EXPERIMENT": "experiments/digits.py", "WORKDIR": "/mnt/share/runs/digits"}
 TPU = {"PROJECT": "my-project", "ZONE": "us-west4-a", "TPU_NAME": "omnijax", "ACCELERATOR_TYPE": "v5litepod-256"}
 

@@ -198,6 +198,26 @@ def vocabularies(draw: st.DrawFn) -> Vocabulary:
     )
 
 
+@pytest.mark.parametrize("base", [2**16 + 1, 17**4, 2**18, 2**22])
+@pytest.mark.parametrize("position", ["none", "after"])
+def test_one_token_an_item_comes_back(base: int, position: Any) -> None:
+    """Radices beyond 16 bits, typed in one digit and untyped in two, up to ids of 31 bits."""
+    for last in (3, 2**31 - 1 - base):
+        v = Vocabulary(
+            general=3,
+            positions=9,
+            digits=base,
+            base=base,
+            spaces=(Space("a", base), Space("b", last)),
+            control=("eos", "a", "b", "mixed"),
+            layout="inline",
+            position=position,
+            width="fixed",
+        )
+        source = random.Random(base)
+        check(v, [reference.random_document(v, source, 24) for _ in range(20)], base, decoded=True)
+
+
 @settings(max_examples=25)
 @given(vocabularies(), st.integers(0, 2**32))
 def test_any_vocabulary_comes_back(v: Vocabulary, seed: int) -> None:

@@ -81,8 +81,13 @@ def test_a_part_out_of_its_bounds_is_refused(field: str, value: Any) -> None:
 
 
 def test_a_radix_that_16_bits_do_not_hold_is_refused() -> None:
-    assert "65536" in refused(base=2**16 + 1, digits=2**17).rule
-    assert build(base=2**16, digits=2**17).most_digits == 1
+    assert "65536" in refused(base=2**16 + 1, digits=2**17, spaces=(Space("image", 2**31),)).rule
+    assert build(base=2**16, digits=2**17, spaces=(Space("image", 2**31),)).most_digits == 2
+
+
+def test_a_radix_that_makes_one_token_of_an_item_needs_ids_below_31_bits() -> None:
+    assert build(base=2**22, digits=2**22, spaces=(Space("image", 2**31 - 1),)).most_digits == 2
+    assert "4194304" in refused(base=2**22 + 1, digits=2**22 + 1).rule
 
 
 def test_a_base_larger_than_the_digit_tokens_says_what_to_do() -> None:

@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from omnijax.config import DataConfig, modality_of
-from omnijax.data import fragments
+from omnijax.data import fragments, lookup, table
 from omnijax.data.records import Records, check_fragments_seed, fragments_seed, load_codebook, load_records
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.modalities import Modality, PatchImage, Speech, Text
 from omnijax.modalities.codebook import Codebook
 from omnijax.modalities.image import moved
-from omnijax.vocab.documents import Segment
+from omnijax.vocab.documents import Documents, Segment
 from omnijax.vocab.ids import GeneralIds, SecondaryIds
 from omnijax.vocab.vocabulary import Vocabulary
 
@@ -31,7 +31,7 @@ class Corpus:
     Attributes:
         vocabulary: that the documents are for.
         fragments: for each modality, and each other view of one (`image/moved`), the ids within the modality's own
-            space, one array a record.
+            space, one array a record; in limbs where they go beyond int64 (`vocab.ids.Numbers`).
     """
 
     vocabulary: Vocabulary
@@ -51,6 +51,18 @@ class Corpus:
                 there = ", ".join(sorted(self.fragments))
                 raise ConfigError("batch.tasks", name, f"a segment must be one of {there}", "mend the task")
         return [segment(self.vocabulary, name, self.fragments[name][record]) for name in names]
+
+    def documents(self, records: Sequence[int], names: Sequence[str]) -> Documents:
+        """These records as `document` gives each of them; at once where every record has as many items.
+
+        Raises:
+            ConfigError: see `document`.
+        """
+        views = [self.fragments.get(name) for name in names]
+        tables = [view for view in views if isinstance(view, table.Table)]
+        if not len(records) or len(tables) < len(names):
+            return Documents.of(self.document(record, names) for record in records)
+        return table.documents(self.document(records[0], names), [view.take(records) for view in tables])
 
 
 def segment(vocabulary: Vocabulary, name: str, ids: Int64[np.ndarray, " items"]) -> Segment:
@@ -131,12 +143,21 @@ def views(
 
 
 def read_corpus(vocabulary: Vocabulary, config: DataConfig, split: Literal["train", "heldout"], seed: int) -> Corpus:
-    """The fragments of a split: those stored with the data set, else made from its records.
+    """A split in fragments, of any source: those stored with the data set, made from its records, or from knobs alone.
+
+    Args:
+        vocabulary: that the documents are for.
+        config: of the data.
+        split: which part of it.
+        seed: `batch.seed` of the run; it draws the view `image/moved`.
 
     Raises:
-        ConfigError: see `check_sizes`.
+        ConfigError: see `check_sizes` and `lookup.check`.
         DataError: the data set is missing or damaged, or its stored fragments were drawn with another seed.
     """
+    if config.source == "lookup":
+        lookup.check(vocabulary, config.lookup)
+        return Corpus(vocabulary, lookup.views(config.lookup, split))
     modalities = digit_modalities(config)
     if fragments_seed(config) is None:
         return fragment_records(vocabulary, load_records(config, split), modalities, seed)

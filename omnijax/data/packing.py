@@ -12,23 +12,29 @@ from omnijax.errors import DataError
 OPEN_ROWS = 64  # rows that still take documents; bounds the search, and how far a document strays from its place
 
 
-def check_lengths(lengths: Int64[np.ndarray, " n"], row_length: int) -> None:
+def check_lengths(lengths: Int64[np.ndarray, " n"], room: int, knob: str = "row_length", unit: str = "tokens") -> None:
     """Holds documents against the rows that they have to fit in.
+
+    Args:
+        lengths: of the documents.
+        room: of a row.
+        knob: of `batch`, that says so.
+        unit: of both.
 
     Raises:
         DataError: a document is longer than a row.
     """
-    if lengths.size and lengths.max() > row_length:
-        fix = f"set batch.row_length to {lengths.max()} or more"
-        raise DataError("document", f"{lengths.max()} tokens", f"a row has {row_length}, and nothing is cut", fix)
+    if lengths.size and lengths.max() > room:
+        fix = f"set batch.{knob} to {lengths.max()} or more"
+        raise DataError("document", f"{lengths.max()} {unit}", f"a row has {room}, and nothing is cut", fix)
 
 
 def pack(lengths: Int64[np.ndarray, " n"], row_length: int) -> list[list[int]]:
     """Puts documents, in order, into the first open row with room. No document is cut, none is left out.
 
     Args:
-        lengths: tokens of each document.
-        row_length: tokens of a row.
+        lengths: of each document.
+        row_length: of a row, in the same unit.
 
     Returns:
         For each row the indices of its documents.

@@ -18,6 +18,7 @@ from jaxtyping import Float32, Int32, Int64
 from omnijax.config import BatchConfig, Task
 from omnijax.data.corpus import Corpus
 from omnijax.data.packing import check_lengths, pack
+from omnijax.errors import DataError
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import Encoded, encode
 
@@ -59,9 +60,10 @@ class Batches:
         self._corpus, self._config = corpus, config
         self._rows = range(config.rows) if rows is None else rows
         self._forms = [task for task in config.tasks for _ in range(task.repeats)]
-        lengths = [np.tile(self._token_counts(task.segments), task.repeats) for task in config.tasks]
-        self._lengths: Int64[np.ndarray, " n"] = np.concatenate(lengths)
+        counts = [np.tile(self._counts(task.segments), task.repeats) for task in config.tasks]
+        self._lengths, self._sizes = np.concatenate(counts, axis=1)
         check_lengths(self._lengths, config.row_length)
+        check_lengths(self._sizes, config.row_items or int(self._sizes.max(initial=0)), "row_items", "items and more")
         self._epoch_ends = [0]
 
     def __len__(self) -> int:
@@ -73,19 +75,51 @@ class Batches:
         first = step * self._config.rows
         return self._batch([self._row(first + row) for row in self._rows])
 
-    def _token_counts(self, names: tuple[str, ...]) -> Int64[np.ndarray, " n"]:
+    def longest_row(self, steps: int) -> int:
+        """Tokens of the longest row of the first `steps` batches, of all processes."""
+        rows, longest, epoch = steps * self._config.rows, 0, 0
+        while rows > 0:
+            packed = self._epoch(epoch)[:rows]
+            longest = max([longest, *(int(self._lengths[row].sum()) for row in packed)])
+            rows, epoch = rows - len(packed), epoch + 1
+        return longest
+
+    def check(self, steps: int) -> None:
+        """Checks that every row of the first `steps` batches fits; where rows are packed by tokens they always do.
+
+        Raises:
+            DataError: the tokens of a row that is packed by items are more than `batch.row_length`.
+        """
+        longest = self.longest_row(steps) if self._config.row_items else 0
+        if longest > self._config.row_length:
+            rule = f"the longest row of {self._config.row_items} items has {longest} tokens, and nothing is cut"
+            fix = f"set it to {longest} or more, or lower batch.row_items"
+            raise DataError("batch.row_length", self._config.row_length, rule, fix)
+
+    def documents(self, step: int) -> list[tuple[int, list[tuple[int, int]]]]:
+        """What stands in each row of a step: its epoch, and of each document the number of its task and its record."""
+        records = len(self._corpus)
+        tasks = [number for number, task in enumerate(self._config.tasks) for _ in range(task.repeats)]
+        rows = [self._row(step * self._config.rows + row) for row in self._rows]
+        return [(epoch, [(tasks[int(i) // records], int(i) % records) for i in row]) for epoch, row in rows]
+
+    def _counts(self, names: tuple[str, ...]) -> Int64[np.ndarray, "2 n"]:
+        """Of each record as a document of these segments: its tokens, and its size by `BatchConfig.row_items`."""
         counts = []
         for start in range(0, len(self._corpus), LENGTHS_AT_ONCE):
             records = range(start, min(start + LENGTHS_AT_ONCE, len(self._corpus)))
-            documents = Documents.of(self._corpus.document(record, names) for record in records)
-            counts.append(encode(self._corpus.vocabulary, documents).document_tokens)
-        return np.concatenate(counts)
+            documents = self._corpus.documents(records, names)
+            tokens = encode(self._corpus.vocabulary, documents).document_tokens
+            counts.append(np.stack([tokens, _document_items(documents) + 2 * len(names) + 1]))
+        return np.concatenate(counts, axis=1)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 (one source a run)
     def _epoch(self, epoch: int) -> list[Int64[np.ndarray, " documents"]]:
         """Rows of an epoch, each as indices of documents."""
         order = np.random.default_rng([self._config.seed, epoch]).permutation(self._lengths.size)
-        return [order[row] for row in pack(self._lengths[order], self._config.row_length)]
+        by_items = self._config.row_items
+        sizes, room = (self._sizes, by_items) if by_items else (self._lengths, self._config.row_length)
+        return [order[row] for row in pack(sizes[order], room)]
 
     def _row(self, row: int) -> tuple[int, Int64[np.ndarray, " documents"]]:
         """The epoch that a row belongs to, and its documents."""

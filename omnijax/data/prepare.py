@@ -31,6 +31,8 @@ CODEBOOK_RECORDS = 50_000
 def prepare(config: DataConfig, beam: Beam | None = None, seed: int = 0) -> None:
     """Builds the data set into `config.directory`, or returns at once when it's there, complete and matching.
 
+    A source that is made from the configuration alone has nothing to build.
+
     The work is done in a directory beside it that takes its name at the end, so that a process killed in between
     leaves nothing that looks like a data set. Of several processes that start together, one builds and the others wait.
 
@@ -43,9 +45,14 @@ def prepare(config: DataConfig, beam: Beam | None = None, seed: int = 0) -> None
     Raises:
         DataError: the directory holds something else, or a data set that is damaged or differently configured; it is
             never overwritten.
-        ConfigError: a value that no data set can be built with.
+        ConfigError: a value that no data set can be built with, or a source without anything for Beam to build.
         PlatformError: the speech synthesiser is missing.
     """
+    if config.source == "lookup":
+        if beam is not None:
+            rule = "it is made from the configuration alone, and there is nothing to build"
+            raise errors.ConfigError("data.source", config.source, rule, "leave --beam out")
+        return
     target = pathlib.Path(config.directory).resolve()
     if _occupied(target):
         _check(config, beam, seed)

@@ -101,9 +101,9 @@ def check_fragments_seed(config: DataConfig, seed: int) -> None:
 
 
 def shaping(config: DataConfig) -> dict[str, Any]:
-    """Returns the fields that shape the files: all but where they lie and how speech is made audible again."""
+    """Returns the fields that shape the files: not where they lie, other data, and how speech is made audible again."""
     fields = dataclasses.asdict(config)
-    del fields["directory"], fields["speech"]["griffin_lim_iterations"]
+    del fields["directory"], fields["source"], fields["lookup"], fields["speech"]["griffin_lim_iterations"]
     return fields
 
 
@@ -120,8 +120,11 @@ def verify(config: DataConfig) -> None:
     """Checks the whole data set: there, complete, unaltered, and built with this configuration.
 
     Raises:
-        DataError: which of these fails, with the file or the field.
+        DataError: which of these fails, with the file or the field; or the configuration is one of other data.
     """
+    if config.source != "spoken_digits":
+        rule = "only spoken digits have pictures, words and speech that are judged or made"
+        raise errors.DataError("data.source", config.source, rule, "measure its bits, or use source='spoken_digits'")
     directory = pathlib.Path(config.directory)
     if directory.exists() and not directory.is_dir():
         rule, fix = "it must be a directory", "choose another directory"

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# The functions of this module take any tree of arrays [rows, heads, slots, ...] for a cache.
+# The functions of this module take any tree of arrays [rows, heads, slots, ...] for a cache, its first leaf is such an
+# array. Those of fewer dimensions have no slots.
 _SLOTS = 2
 
 
@@ -51,14 +52,20 @@ def grown(cache: Any, room: int) -> Any:
     """A cache with more slots."""
 
     def pad(old: Array) -> Array:
-        return jnp.pad(old, [(0, room - old.shape[_SLOTS] if axis == _SLOTS else 0) for axis in range(old.ndim)])
+        return jnp.pad(old, [(0, room - old.shape[axis] if axis == _SLOTS else 0) for axis in range(old.ndim)])
 
     return jax.tree.map(pad, cache)
 
 
 def put(cache: Any, rows_g: Int[Array, " g"], new: Any) -> Any:
     """A cache in which some rows go on from those of another one, which has as many slots or fewer."""
-    return jax.tree.map(lambda old, rows: old.at[rows_g, :, : rows.shape[_SLOTS]].set(rows, mode="drop"), cache, new)
+
+    def replace(old: Array, rows: Array) -> Array:
+        if old.ndim <= _SLOTS:
+            return old.at[rows_g].set(rows, mode="drop")
+        return old.at[rows_g, :, : rows.shape[_SLOTS]].set(rows, mode="drop")
+
+    return jax.tree.map(replace, cache, new)
 
 
 def attend_cached(

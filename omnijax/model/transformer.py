@@ -113,8 +113,8 @@ class Transformer:
         }
         return {**params, "ends": {**ends, **rows}}
 
-    def empty_cache(self, rows: int, room: int) -> Cache:
-        """A cache for `rows` documents of at most `room` tokens, in the compute dtype."""
+    def empty_cache(self, rows: int, room: int) -> Any:
+        """A `Cache` for `rows` documents of at most `room` tokens, in the compute dtype."""
         c = self.config
         return Cache.empty(c.depth, rows, c.kv_heads, room, c.head_size, c.compute_dtype)
 
@@ -164,22 +164,10 @@ class Transformer:
         shards: Shards,
     ) -> tuple[Float[Array, "b t v"], Sums]:
         """The logits, and `sums`, to whose cotangent the gradients of the parameters are added (see `sums.py`)."""
-        kind: str = self.config.attention
-        t = tokens_bt.shape[1]
-        if not shards.sizes and kind in ("cudnn", "splash"):
-            kind = "auto"  # a kernel can't be split by the compiler
-        kind = resolve(kind, shards.platform, self.config.head_size, self.config.compute_dtype)
-        documents_bs, first = shards.row(documents_bt), shards.first(t)
-
-        def look(_: None, number: Array, q_bthk: Array, k_btnk: Array, v_btnk: Array) -> tuple[Array, None]:
-            keys, values = shards.row(k_btnk), shards.row(v_btnk)
-            y_bthk = attend(kind, q_bthk, keys, values, documents_bt, documents_bs, first)
-            return y_bthk, None
-
-        if sums is not None:
-            ends, in_ends = tied_whole(params["ends"], sums["ends"])
-            params, sums = params | {"ends": ends}, sums | {"ends": in_ends}
-        x_btd, _, sums = self._layers(params, sums, tokens_bt, positions_bt, look, None, dropout_keys_bt, shards)
+        params, sums = self._tied(params, sums, "ends")
+        x_btd = self._embedded(params, tokens_bt, shards)
+        look = self._looking(documents_bt, shards)
+        x_btd, _, sums = self._layers(params, sums, x_btd, positions_bt, look, None, dropout_keys_bt, shards)
         return self._logits(params, x_btd, shards), sums
 
     def extend(
@@ -206,28 +194,56 @@ class Transformer:
             only_b: index of the one token of each row whose logits are wanted, which are then float[b, 1, v].
             mesh: that the parameters are split over; None for one device.
         """
-        mask_bts = jnp.arange(slots(cache))[None, None, :] <= positions_bt[:, :, None]
-
-        def split(x: Array, *axes: Any) -> Array:
-            return x if mesh is None else lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))
-
-        def look(cache: Cache, number: int, *qkv: Array) -> tuple[Array, Cache]:
-            q_bthk, k_btnk, v_btnk = (split(x, ("data", "fsdp"), None, "tensor") for x in qkv)
-            cache = cache.write(number, positions_bt, k_btnk, v_btnk)
-            y_bthk = attend_cached(q_bthk, cache.keys[number], cache.values[number], mask_bts)
-            return split(y_bthk, "data", None, "tensor"), cache
-
-        tokens_bt = split(tokens_bt, "data")
-        x_btd, extended, _ = self._layers(params, None, tokens_bt, positions_bt, look, cache, None, ALONE)
+        tokens_bt = _split(mesh, tokens_bt, "data")
+        x_btd, look = self._embedded(params, tokens_bt, ALONE), self._looking_back(positions_bt, mesh)
+        x_btd, extended, _ = self._layers(params, None, x_btd, positions_bt, look, cache, None, ALONE)
         if only_b is not None:
             x_btd = jnp.take_along_axis(x_btd, only_b[:, None, None], axis=1)
-        return split(self._logits(params, x_btd, ALONE), ("data", "fsdp")), extended
+        return _split(mesh, self._logits(params, x_btd, ALONE), ("data", "fsdp")), extended
+
+    def _tied(self, params: Params, sums: Sums, part: str) -> tuple[Params, Sums]:
+        """Parameters and sums, those of a part that isn't in layers tied to each other."""
+        if sums is None:
+            return params, None
+        weights, into = tied_whole(params[part], sums[part])
+        return params | {part: weights}, sums | {part: into}
+
+    def _embedded(self, params: Params, tokens: Int[Array, "..."], shards: Shards) -> Float[Array, "... d"]:
+        embed = shards.whole("ends", params["ends"], jnp.float32)["embed"]
+        return embed[tokens].astype(self.config.compute_dtype)
+
+    def _looking(self, documents_bt: Int[Array, "b t"], shards: Shards) -> Callable[..., tuple[Array, None]]:
+        """How the tokens of whole rows look at each other."""
+        kind: str = self.config.attention
+        if not shards.sizes and kind in ("cudnn", "splash"):
+            kind = "auto"  # a kernel can't be split by the compiler
+        kind = resolve(kind, shards.platform, self.config.head_size, self.config.compute_dtype)
+        documents_bs, first = shards.row(documents_bt), shards.first(documents_bt.shape[1])
+
+        def look(_: None, number: Array, q_bthk: Array, k_btnk: Array, v_btnk: Array) -> tuple[Array, None]:
+            keys, values = shards.row(k_btnk), shards.row(v_btnk)
+            y_bthk = attend(kind, q_bthk, keys, values, documents_bt, documents_bs, first)
+            return y_bthk, None
+
+        return look
+
+    def _looking_back(self, positions_bt: Int[Array, "b t"], mesh: Mesh | None) -> Callable[..., tuple[Array, Cache]]:
+        """How further tokens look at those in the cache."""
+
+        def look(cache: Cache, number: int, *qkv: Array) -> tuple[Array, Cache]:
+            mask_bts = jnp.arange(slots(cache))[None, None, :] <= positions_bt[:, :, None]
+            q_bthk, k_btnk, v_btnk = (_split(mesh, x, ("data", "fsdp"), None, "tensor") for x in qkv)
+            cache = cache.write(number, positions_bt, k_btnk, v_btnk)
+            y_bthk = attend_cached(q_bthk, cache.keys[number], cache.values[number], mask_bts)
+            return _split(mesh, y_bthk, "data", None, "tensor"), cache
+
+        return look
 
     def _layers(
         self,
         params: Params,
         sums: Sums,
-        tokens_bt: Array,
+        x_btd: Array,
         positions_bt: Array,
         look: Callable[..., tuple[Array, Any]],
         memory: Any,
@@ -235,7 +251,6 @@ class Transformer:
         shards: Shards,
     ) -> tuple[Array, Any, Sums]:
         """What the last layer gives, and the memory and the sums that are handed from layer to layer."""
-        x_btd = shards.whole("ends", params["ends"], jnp.float32)["embed"][tokens_bt].astype(self.config.compute_dtype)
         rotations = rotations_at(positions_bt, self.config.head_size, self.config.rope_base)
         keys_bt = dropout_keys_bt if self.config.dropout > 0 else None
 
@@ -289,6 +304,10 @@ class Transformer:
 
         kept_btd = jax.vmap(jax.vmap(keep))(keys_bt)
         return jnp.where(kept_btd, x_btd / kept, 0).astype(x_btd.dtype)
+
+
+def _split(mesh: Mesh | None, x: Array, *axes: Any) -> Array:
+    return x if mesh is None else lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))
 
 
 def parameter_count(params: Params) -> int:

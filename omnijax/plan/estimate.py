@@ -15,10 +15,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from omnijax.config import Config
-from omnijax.cost import cost_of, segment_items
+from omnijax.cost import cost_of, segment_items, step_flops
 from omnijax.errors import ConfigError
-from omnijax.model.flops import TRAINING, token_flops
-from omnijax.model.transformer import ROWS_MULTIPLE
 from omnijax.plan.chips import Chip
 from omnijax.plan.collectives import Collective
 from omnijax.plan.work import Kernel
@@ -104,8 +102,7 @@ def throughput(config: Config, seconds: float, devices: int, chip: Chip) -> Thro
     """Tokens, items and utilization of a train step that takes so long."""
     length = config.batch.row_length - 1  # the last token of a row is only ever a target
     tokens = config.batch.rows * length
-    rows = -(-config.vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE
-    flops = float(TRAINING * token_flops(config.model, rows, length)) * tokens
+    flops = float(step_flops(config))
     items = items_per_token(config)
     return Throughput(
         tokens,

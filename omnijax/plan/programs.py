@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from omnijax.config import Config, MeshConfig
 from omnijax.errors import ConfigError, PlatformError
-from omnijax.model.transformer import Transformer
+from omnijax.models import model_of
 from omnijax.plan.topology import Topology
 from omnijax.sample import CHUNK, Sampler, most_tokens
 from omnijax.sharding import make_mesh
@@ -94,7 +94,7 @@ def lower_step(config: Config, mesh: Mesh) -> Lowered:
         ConfigError: the model or the batch doesn't divide over the mesh.
     """
     start = time.perf_counter()
-    model = Transformer(config.model, config.vocabulary.size)
+    model = model_of(config)
     state = abstract_state(config, model, mesh)
     batch = abstract_batch(config, mesh)
     program = make_step(config, model, mesh).lower(state, batch)
@@ -114,7 +114,7 @@ def lower_sample(config: Config, mesh: Mesh) -> Lowered:
     targets, vocabulary = config.eval.targets, config.vocabulary
     if not targets:
         raise ConfigError("eval.targets", (), "there is nothing to sample", "add a target, or leave out --sample")
-    model = Transformer(config.model, vocabulary.size)
+    model = model_of(config, vocabulary)
     longest = max(targets, key=lambda target: most_tokens(vocabulary, target))
     # The longest prompt is the longest segment that a target allows, and the marker of what is to come.
     items = {target.name: Count(target.min_items, target.max_items, target.max_items) for target in targets}

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 END = "eos"
 LARGEST_BASE = 2**16
 """A digit has a row of the softmax; and 16 bits of it let the device reckon with ids of any size in 32 bits."""
+LARGEST_FLAT_BASE = 2**22
+"""Where all ids are below 2^31, no reckoning with them leaves 32 bits: a space can have one token an item."""
 
 
 def check_parts(vocabulary: Vocabulary) -> None:
@@ -49,8 +51,9 @@ def check_parts(vocabulary: Vocabulary) -> None:
         require(_whole(value) and value >= least, field, f"must be a whole number ≥ {least}", "raise it")
     base = vocabulary.base
     radices = base if isinstance(base, tuple) else (base,)
-    rule = f"a radix, or one for each digit place, is a whole number in 2 … {LARGEST_BASE}"
-    require(len(radices) > 0 and all(_whole(r) and 2 <= r <= LARGEST_BASE for r in radices), "base", rule, "change it")
+    rule = f"a radix, or one for each digit place, is a whole number in 2 … {LARGEST_FLAT_BASE}"
+    whole = all(_whole(r) and 2 <= r <= LARGEST_FLAT_BASE for r in radices)
+    require(len(radices) > 0 and whole, "base", rule, "change it")
     rule = f"a digit needs a token of its own, and there are {vocabulary.digits} digit tokens"
     require(max(radices) <= vocabulary.digits, "base", rule, f"lower it, or set digits to at least {max(radices)}")
     names = vocabulary.general_names
@@ -74,6 +77,9 @@ def check_parts(vocabulary: Vocabulary) -> None:
     require(len(set(control)) == len(control), "control", "names must differ", "rename one")
     require(not {"pad", "aos"} & set(control), "control", "pad and aos are there already", "leave them out")
     require(END not in spaces, "spaces", f"{END} closes a document and can't open a segment", "rename the space")
+    small = sum(space.room for space in vocabulary.spaces) < 2**31
+    rule = f"a radix above {LARGEST_BASE} needs ids that are all below 2^31"
+    require(small or max(radices) <= LARGEST_BASE, "base", rule, f"use {LARGEST_BASE} or less")
 
 
 def check_readable(vocabulary: Vocabulary) -> None:

@@ -1,0 +1,57 @@
+"""Radix: what the base of the digits does to a model that reads and draws pictures, from two to a flat softmax.
+
+Question   Does a two-level vocabulary reach the bits of a flat softmax, at which radix, and what does each one cost?
+Command    omnijax sweep experiments/ablations/base_size.py
+Data       that of experiments/digits.py, without the speech
+Hardware   2 CPU cores (x86-64)
+Time       not measured yet; designed for about a minute of training for base 17, on a machine of its own
+Result     not measured yet
+Noticed    Tokens are weighted as in experiments/digits.py. A picture's tokens weigh 1 each in every arm, so that their
+           sum is its bits, whatever the base: the balance between pictures and words is the same for all.
+"""
+
+import dataclasses
+import pathlib
+
+from omnijax.config import Config, EvalConfig, ModelConfig, Route, SampleConfig, Target, Task
+from omnijax.experiment import load_experiment
+from omnijax.sweep.arms import arms_of, bases, chain, flat
+from omnijax.sweep.budget import Budget
+from omnijax.sweep.sweep import Sweep
+
+DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
+# The last one is mixed: a small leading digit, then a large one, that write every id of the line in two.
+BASES = (2, 4, 9, 16, 17, 64, 256, 512, 4096, (64, 1310))
+ITEMS = 240_000
+
+
+def get_config() -> Config:
+    """A smaller model than the demo's on pictures and words: base 17."""
+    config = load_experiment(DIGITS)
+    tasks = (
+        Task(("image/moved", "text"), weights=(1.0, 20.0)),
+        Task(("text", "image"), weights=(0.1, 1.0)),
+    )
+    evaluated = EvalConfig(
+        targets=(
+            Target("text", 3, 5, SampleConfig(temperature=0.0)),
+            Target("image", 16, 16, SampleConfig(temperature=1.0, top_p=0.9)),
+        ),
+        routes=(Route(("image", "text")), Route(("text", "image"))),
+        rows=24,
+    )
+    # One document a row: 16 patches, 3 to 5 letters, two for each segment, and one.
+    batch = dataclasses.replace(config.batch, tasks=tasks, rows=24, row_items=26)
+    model = ModelConfig(depth=3, width=96, heads=4, kv_heads=2, head_size=24, mlp_width=240, unroll=3)
+    optim = dataclasses.replace(config.optim, warmup_steps=100)
+    return dataclasses.replace(config, batch=batch, model=model, optim=optim, eval=evaluated)
+
+
+def sweep() -> Sweep:
+    """Every base, and one token an item."""
+    return Sweep(
+        arms=arms_of(get_config(), chain(bases(*BASES), flat())),
+        budget=Budget("items", ITEMS),
+        question="Does a two-level vocabulary reach the bits of a flat softmax, at which radix, and at what cost?",
+        baseline="base=17",
+    )

@@ -1,0 +1,31 @@
+"""Heads over a space of 2^14 fragments; see heads.py.
+
+Question   Which way to predict one of 2^14 fragments reaches the same bits with the fewest FLOPs, in the least time?
+Command    omnijax sweep experiments/ablations/heads_14.py --budget flops=2e13
+           omnijax sweep experiments/ablations/heads_14.py --budget seconds=60
+Data       as in heads.py
+Hardware   2 CPU cores (x86-64)
+Time       not measured yet
+Result     not measured yet
+"""
+
+import pathlib
+
+from omnijax.config import Config
+from omnijax.experiment import run_file
+from omnijax.sweep.sweep import Sweep
+
+HEADS = run_file(pathlib.Path(__file__).with_name("heads.py"))
+SPACE = 2**14
+
+
+def get_config() -> Config:
+    """A space of 2^14."""
+    config: Config = HEADS.config_of(SPACE)
+    return config
+
+
+def sweep() -> Sweep:
+    """Every head over it."""
+    sweep: Sweep = HEADS.sweep_of(SPACE)
+    return sweep

@@ -1,0 +1,51 @@
+"""Position: where a fragment's position stands, or whether it is written at all, in raster order and in any order.
+
+Question   What do position tokens cost, and does it matter whether a model knows where it writes before it writes?
+Command    omnijax sweep experiments/ablations/position.py
+Data       that of experiments/ablations/base_size.py
+Hardware   2 CPU cores (x86-64)
+Time       not measured yet
+Result     not measured yet
+Noticed    In any order only positions that stand before say what comes next, so that there is one such arm; its bits of
+           pictures in random order are a form of their own, since the order is drawn and has to be told as well.
+"""
+
+import dataclasses
+import pathlib
+
+from omnijax.config import Config
+from omnijax.experiment import load_experiment
+from omnijax.sweep.arms import Choices, arms_of, chain, positions
+from omnijax.sweep.budget import Budget
+from omnijax.sweep.sweep import Sweep
+
+BASE_SIZE = pathlib.Path(__file__).parent / "base_size.py"
+
+
+def get_config() -> Config:
+    """Base 17, the position before the digits, pictures in raster order."""
+    return load_experiment(BASE_SIZE)
+
+
+def any_order() -> Choices:
+    """Half of the pictures with their patches in random order, anew each time."""
+
+    def change(config: Config) -> Config:
+        tasks = tuple(
+            dataclasses.replace(task, random_order=tuple(0.5 * (name == "image") for name in task.modalities))
+            for task in config.batch.tasks
+        )
+        return dataclasses.replace(config, batch=dataclasses.replace(config.batch, tasks=tasks))
+
+    return {"position=before,any_order": change}
+
+
+def sweep() -> Sweep:
+    """Before, after, none; and before in any order."""
+    return Sweep(
+        arms=arms_of(get_config(), chain(positions("before", "after", "none"), any_order())),
+        budget=Budget("items", 240_000),
+        question="What do position tokens cost, and does a model gain from knowing where it writes before it writes?",
+        baseline="position=before",
+        tasks=("bits", "directions"),
+    )

@@ -1,0 +1,54 @@
+"""Lookup: random fragments of a large space, looked up by the number of a key, and of known entropy.
+
+Question   Does a model that writes fragments in digits learn by heart which two of 2^18 each place of a key may hold?
+Command    omnijax train experiments/lookup.py --workdir runs/lookup
+Data       made from `data.lookup` alone: 4,096 keys, four fragments each, every one of them drawn from two that belong
+           to the key, anew for each of eight copies; held out are draws of their own
+Hardware   2 CPU cores (x86-64), 2 GiB
+Time       not measured yet
+Expected   not measured yet; a fragment has 18 held-out bits for a model that guesses, 1 for the best there can be, for
+           which the choice of two is open, and 2.95 for the best that tells its three digits apart from one another
+"""
+
+from omnijax.config import (
+    BatchConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    LookupConfig,
+    OptimConfig,
+    Target,
+    Task,
+    TrainConfig,
+)
+from omnijax.sizes import SIZES
+from omnijax.vocab.vocabulary import Space, Vocabulary
+
+KEYS, SPACE, ITEMS, BASE = 4096, 2**18, 4, 64
+
+
+def get_config() -> Config:
+    """The text of a key, then its fragments."""
+    vocabulary = Vocabulary(
+        positions=1,
+        digits=BASE,
+        base=BASE,
+        spaces=(Space("item", SPACE),),
+        control=("text", "item", "eos"),
+        position="none",
+        width="fixed",
+    )
+    lookup = LookupConfig(keys=KEYS, space=SPACE, items=ITEMS, choices=2, copies=8)
+    digits = len(str(KEYS - 1))
+    return Config(
+        vocabulary=vocabulary,
+        data=DataConfig(source="lookup", lookup=lookup),
+        # Keys are even and say nothing: what is learned is what stands behind them.
+        batch=BatchConfig((Task(("text", "item"), weights=(0.0, 1.0)),), rows=24, row_length=177),
+        model=SIZES["nano"].model,
+        optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=200),
+        train=TrainConfig(steps=4000, checkpoint_every=1000),
+        eval=EvalConfig(
+            targets=(Target("text", digits, digits), Target("item", ITEMS, ITEMS)), routes=(), examples=1024
+        ),
+    )

@@ -1,0 +1,44 @@
+"""The model that a configuration asks for."""
+
+from __future__ import annotations
+
+from omnijax.config import Config
+from omnijax.errors import ConfigError
+from omnijax.model.groups import Grouping
+from omnijax.model.items import ItemTransformer
+from omnijax.model.transformer import Transformer
+from omnijax.vocab.vocabulary import Vocabulary
+
+
+def model_of(config: Config, vocabulary: Vocabulary | None = None) -> Transformer:
+    """The model of a configuration.
+
+    Args:
+        config: whose `model.head` says how often the backbone steps.
+        vocabulary: to be used instead of the configuration's own.
+
+    Raises:
+        ConfigError: a shape that can't be, or a head that can't be had with this vocabulary or these rows.
+    """
+    vocabulary = vocabulary or config.vocabulary
+    if config.model.head == "token":
+        return Transformer(config.model, vocabulary.size)
+    head = config.model.head
+    if vocabulary.width != "fixed":
+        rule = f"model.head = {head!r} has to know where an item ends before the next one begins"
+        raise ConfigError("vocabulary.width", vocabulary.width, rule, "use 'fixed'")
+    if config.batch.row_items < 1:
+        rule = f"model.head = {head!r} steps once an item, and has to know how often for a row"
+        raise ConfigError("batch.row_items", config.batch.row_items, rule, "pack rows by items: set it above 0")
+    if config.mesh.context != 1:
+        rule = f"model.head = {head!r} makes items of whole rows"
+        raise ConfigError("mesh.context", config.mesh.context, rule, "use 1; split by data, fsdp or tensor")
+    return ItemTransformer(config.model, vocabulary.size, grouping_of(vocabulary), config.batch.row_items)
+
+
+def grouping_of(vocabulary: Vocabulary) -> Grouping:
+    """Which tokens make an item: digits, check digit and position tokens of a fragment, in fixed width."""
+    v = vocabulary
+    others = v.check_digit + (v.position_places if v.position != "none" else 0)
+    contexts = [0, *(int(context) for context in v.contexts.of_control)]
+    return Grouping(v.position_start, v.control_start, tuple(int(v.contexts.widths[c]) + others for c in contexts))

@@ -1,0 +1,1 @@
+"""Sweeps: named arms at one budget, run to the end and told on one page."""

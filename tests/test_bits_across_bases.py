@@ -1,0 +1,159 @@
+"""Bits per item don't depend on the radix when the distribution doesn't, by the very code that measures arms."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from omnijax.config import Config, Target, Task
+from omnijax.data.corpus import Corpus
+from omnijax.experiment import load_experiment
+from omnijax.likelihoods import bits_per_item
+from omnijax.sweep.arms import arms_of, bases, chain, digit_orders, flat, positions, product
+from omnijax.vocab.numbers import to_digits
+from omnijax.vocab.vocabulary import PAD, Space, Vocabulary
+
+DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
+SIZE, RECORDS, ITEMS, WORD, LEAK = 600, 40, 5, 3, 0.3
+BASES = (2, 3, 16, 17, 256, (4, 300))
+pytestmark = [pytest.mark.usefixtures("quick_compiler"), pytest.mark.slow]
+
+
+class ByHand:
+    """A model whose next token has the probability that a distribution over the items of a space gives it.
+
+    A digit has the share of the numbers that go on with it among those that begin as the item does, in the order in
+    which digits are written; a byte its own probability; what the grammar or the position forces, all of it.
+    """
+
+    def __init__(self, v: Vocabulary, numbers: np.ndarray, words: np.ndarray):
+        radices = v.radices(1 + v.space_index("image"))
+        digits = to_digits(np.arange(len(numbers)), radices)
+        self.v, self.words, self.numbers = v, words, numbers
+        self.digits = digits if v.digit_order == "big" else digits[:, ::-1]
+
+    def __call__(self, params: Any, tokens_bt: jax.Array, *_: Any) -> jax.Array:
+        shape = jax.ShapeDtypeStruct((*tokens_bt.shape, self.v.size), jnp.float32)
+        return jax.pure_callback(self.logits, shape, tokens_bt)
+
+    def logits(self, tokens_bt: Any) -> np.ndarray:
+        tokens = np.asarray(tokens_bt)
+        found = np.full((*tokens.shape, self.v.size), -np.inf, np.float32)
+        for row, sequence in enumerate(tokens.tolist()):
+            read: list[int] = []
+            for place, following in enumerate([*sequence[1:], PAD]):
+                probabilities = np.zeros(self.v.size)
+                if self.v.digit_start <= following < self.v.aos:
+                    read = [] if len(read) == self.digits.shape[1] else read
+                    begun = (self.digits[:, : len(read)] == read).all(axis=1)
+                    mass = np.bincount(self.digits[begun, len(read)], self.numbers[begun])
+                    probabilities[self.v.digit_start : self.v.digit_start + mass.size] = mass / mass.sum()
+                    read = [*read, following - self.v.digit_start]
+                elif 1 <= following < self.v.position_start:
+                    probabilities[1 : 1 + self.v.general] = self.words
+                else:
+                    probabilities[following], read = 1.0, []
+                with np.errstate(divide="ignore"):
+                    found[row, place] = np.log(probabilities)
+        return found
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    """Three bytes, then five items of a space of 600, which fills none of the radices but its own."""
+    config = load_experiment(DIGITS)
+    spaces = (Space("image", SIZE),)
+    vocabulary = dataclasses.replace(config.vocabulary, general=20, spaces=spaces, control=("text", "image", "eos"))
+    batch = dataclasses.replace(config.batch, tasks=(Task(("text", "image"), weights=(1.0, 1.0)),))
+    targets = (Target("text", WORD, WORD), Target("image", ITEMS, ITEMS))
+    evaluated = dataclasses.replace(config.eval, targets=targets, routes=(), rows=RECORDS)
+    return dataclasses.replace(config, vocabulary=vocabulary, batch=batch, eval=evaluated)
+
+
+@pytest.fixture(scope="module")
+def arms(config: Config) -> dict[str, Config]:
+    others = product(bases(17, (4, 300)), positions("none"), digit_orders("little"))
+    return arms_of(config, chain(bases(*BASES), others, flat()))
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[np.ndarray, np.ndarray, dict[str, list[np.ndarray]]]:
+    """Probabilities of items and of bytes, and records drawn from them."""
+    random = np.random.default_rng(0)
+    items, words = random.dirichlet(np.full(SIZE, 0.3)), random.dirichlet(np.full(20, 0.5))
+    return (
+        items,
+        words,
+        {
+            "text": [random.choice(20, WORD, p=words) for _ in range(RECORDS)],
+            "image": [random.choice(SIZE, ITEMS, p=items) for _ in range(RECORDS)],
+        },
+    )
+
+
+def measured(config: Config, numbers: np.ndarray, drawn: Any) -> dict[str, dict[str, Any]]:
+    _, words, records = drawn
+    model: Any = ByHand(config.vocabulary, numbers, words)
+    corpus = Corpus(config.vocabulary, records)
+    return bits_per_item(config, model, {"none": jnp.zeros(1)}, corpus, RECORDS)
+
+
+def writable(config: Config) -> int:
+    """How many numbers so many digits write."""
+    v = config.vocabulary
+    return int(np.prod(v.radices(1 + v.space_index("image")), dtype=np.int64))
+
+
+def bits(probabilities: np.ndarray, records: list[np.ndarray]) -> float:
+    return float(np.mean(-np.log2(probabilities[np.concatenate(records)])))
+
+
+def padded(numbers: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([numbers, np.zeros(size - len(numbers))])
+
+
+def test_the_same_distribution_has_the_same_bits_in_every_base_and_flat(arms: dict[str, Config], drawn: Any) -> None:
+    items, words, records = drawn
+    assert len(arms) == len(BASES) + 3
+    for name, config in arms.items():
+        found = measured(config, padded(items, writable(config)), drawn)
+        assert found["image|text"]["raw"] == pytest.approx(bits(items, records["image"]), rel=1e-5), name
+        assert found["image|text"]["renormalised"] == pytest.approx(bits(items, records["image"]), rel=1e-5), name
+        assert found["image|text"]["position"] == 0, name
+        assert sum(found["image|text"]["by_place"]) == pytest.approx(found["image|text"]["digits"], rel=1e-5), name
+        assert found["text"]["raw"] == pytest.approx(bits(words, records["text"]), rel=1e-5), name
+
+
+def test_what_is_spent_on_ids_that_are_none_is_the_leak_in_every_base(arms: dict[str, Config], drawn: Any) -> None:
+    """Raw bits are those of the distribution over all numbers; the grammar takes back what it can tell apart."""
+    items, _, records = drawn
+    expected, spent = bits(items, records["image"]), -np.log2(1 - LEAK)
+    told = 0
+    for name, config in arms.items():
+        size = writable(config)
+        if size == SIZE:  # every number is an id
+            continue
+        numbers = padded((1 - LEAK) * items, size)
+        numbers[SIZE:] = LEAK / (size - SIZE)
+        found = measured(config, numbers, drawn)["image|text"]
+        assert found["raw"] == pytest.approx(expected + spent, rel=1e-5), name
+        assert found["leak"] == pytest.approx(found["raw"] - found["renormalised"], abs=1e-6), name
+        assert found["leak"] > 0, name
+
+        v = config.vocabulary
+        first = to_digits(np.arange(size), v.radices(1 + v.space_index("image")))[:, 0]
+        foreign = first > first[SIZE - 1]
+        if v.digit_order == "big" and foreign.any():  # by the first digit: all of it is taken back
+            told += 1
+            numbers[SIZE:] = 0
+            numbers[foreign] = LEAK / foreign.sum()
+            found = measured(config, numbers, drawn)["image|text"]
+            assert found["renormalised"] == pytest.approx(expected, rel=1e-5), name
+            assert found["leak"] == pytest.approx(spent, rel=1e-5), name
+    assert told == 4

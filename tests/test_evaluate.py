@@ -1,0 +1,506 @@
+"""Many checkpoints of many runs, on any mesh: what is measured, what is named and left out, what isn't done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+import rich.console
+from jobs import MAIN
+
+import omnijax.evaluate.tasks
+from omnijax import testing
+from omnijax.checkpoint import FOLDER, Checkpoints
+from omnijax.checksums import digest
+from omnijax.cli import main
+from omnijax.config import Config, MeshConfig
+from omnijax.data.prepare import prepare
+from omnijax.errors import RESUMABLE, CheckpointError, ConfigError, DataError
+from omnijax.evaluate import (
+    EVAL,
+    ROWS,
+    Trained,
+    check_tasks,
+    evaluate_many,
+    heldout_of,
+    load_run,
+    mean_bits,
+    measure,
+    read_rows,
+)
+from omnijax.evaluate.directions import measure_directions
+from omnijax.evaluate.loading import OpenRun
+from omnijax.evaluate.many import Session, parse_steps
+from omnijax.evaluate.plot import PICTURE, steps_figure
+from omnijax.evaluate.rows import append_row, head_of, history, known
+from omnijax.evaluate.table import print_steps
+from omnijax.evaluate.watch import watch
+from omnijax.experiment import load_experiment
+from omnijax.models import model_of
+from omnijax.report.theme import LIGHT
+from omnijax.run import config_digest
+from omnijax.sharding import make_mesh
+from omnijax.state import init_state
+from omnijax.train import train
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
+SAVED = [4, 8, 12]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    small = testing.shrink(load_experiment(DIGITS), tmp_path_factory.getbasetemp() / "spoken_digits")
+    prepare(small.data)
+    tasks, routes = (tuple(x for n, x in enumerate(xs) if n in (0, 2)) for xs in (small.batch.tasks, small.eval.routes))
+    return dataclasses.replace(
+        small,
+        batch=dataclasses.replace(small.batch, tasks=tasks),
+        eval=dataclasses.replace(small.eval, routes=routes),
+        train=dataclasses.replace(small.train, steps=SAVED[-1], checkpoint_every=SAVED[0], keep_checkpoints=len(SAVED)),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(config: Config, tmp_path_factory) -> pathlib.Path:
+    """A run with three checkpoints, from pictures to words and back."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(config, run)
+    return run
+
+
+@pytest.fixture
+def run(trained: pathlib.Path, tmp_path) -> pathlib.Path:
+    """A copy of it."""
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[tuple[int, str]]:
+    """Step and name of every task that is done from now on."""
+    done: list[tuple[int, str]] = []
+
+    def counting(name, task):
+        def counted(trained, heldout):
+            done.append((trained.step, name))
+            return task(trained, heldout)
+
+        return counted
+
+    tasks = omnijax.evaluate.tasks.TASKS
+    monkeypatch.setattr(omnijax.evaluate.tasks, "TASKS", {name: counting(name, task) for name, task in tasks.items()})
+    return done
+
+
+def spoil(checkpoint: pathlib.Path) -> None:
+    """The parameters aren't what the checkpoint says."""
+    path = checkpoint / "_CHECKPOINT_METADATA"
+    written = json.loads(path.read_text())
+    content = {name: part for name, part in written["custom_metadata"].items() if name != "digest"}
+    content["checksums"]["params/ends/head"] ^= 1
+    written["custom_metadata"] = content | {"digest": digest(content)}
+    path.write_text(json.dumps(written))
+
+
+def save_foreign(run: pathlib.Path, step: int, config: Config) -> None:
+    """A checkpoint of another configuration in this run's directory."""
+    state = init_state(config, model_of(config), make_mesh(config.mesh))
+    with Checkpoints(run, keep=100) as checkpoints:
+        checkpoints.save(step, state, config)
+
+
+# ---------------------------------------------------------------------- which checkpoints
+
+
+def test_all_checkpoints_are_measured_and_each_only_once(config: Config, run: pathlib.Path, counted: list) -> None:
+    outcome = evaluate_many([run], "all", ["bits"])
+    assert (outcome.measured, outcome.refused, outcome.stopped) == (3, {}, False)
+    assert counted == [(step, "bits") for step in SAVED]
+    rows = read_rows(run)
+    assert [row["step"] for row in rows] == list(outcome.rows[run]) == SAVED
+    assert len({row["checkpoint"] for row in rows}) == len({mean_bits(row) for row in rows}) == 3
+    for row in rows:
+        assert row["vocabulary"] == config.vocabulary.fingerprint
+        assert row["config"] == config_digest(config)
+        assert (row["split"], row["examples"], row["seed"], row["tasks"]) == ("heldout", 12, 0, ["bits"])
+        assert row["versions"]["jax"] == jax.__version__
+        assert row["device"].startswith("8 × cpu")
+        assert row["seconds"] > 0
+        assert {"image", "text|image", "text", "image|text"} == set(row["bits_per_item"])
+        assert row["bits_per_pixel"] == pytest.approx(row["bits_per_item"]["image"]["renormalised"] / 4)
+
+    assert evaluate_many([run], "all", ["bits"]).measured == 0
+    assert evaluate_many([run, run], (8,), ["bits"]).rows[run][8] == outcome.rows[run][8]
+    assert read_rows(run) == rows
+    counted.clear()
+    again = evaluate_many([run], (8,), session=Session(("bits",), again=True))
+    assert (again.measured, counted) == (1, [(8, "bits")])
+    assert again.rows[run][8]["bits_per_item"] == outcome.rows[run][8]["bits_per_item"]
+
+
+def test_only_tasks_that_are_missing_are_done(run: pathlib.Path, counted: list) -> None:
+    evaluate_many([run], "last", ["completions"])
+    outcome = evaluate_many([run], "last", ["completions", "bits"])
+    assert counted == [(12, "completions"), (12, "bits")]
+    assert sorted(outcome.rows[run][12]["tasks"]) == ["bits", "completions"]
+    assert outcome.rows[run][12]["completions"] == {}
+
+
+def test_the_best_has_the_least_mean_bits(run: pathlib.Path, counted: list) -> None:
+    bits = {step: mean_bits(row) for step, row in evaluate_many([run], "all", ["bits"]).rows[run].items()}
+    best = min(bits, key=lambda step: bits[step])
+    counted.clear()
+    outcome = evaluate_many([run], "best", ["bits", "completions"])
+    assert counted == [(best, "completions")]
+    assert [step for step, row in outcome.rows[run].items() if "completions" in row["tasks"]] == [best]
+    # Each form weighs the same, whatever it has of items.
+    entries = {"a": {"renormalised": 2.0, "items": 100}, "b": {"renormalised": 5.0, "items": 1}}
+    assert mean_bits({"bits_per_item": entries}) == 3.5
+    assert mean_bits({}) == np.inf
+
+
+def test_other_parameters_of_the_same_step_or_another_configuration_are_measured_anew(
+    config: Config, run: pathlib.Path, counted: list
+) -> None:
+    evaluate_many([run], (12,), ["completions"])
+    shutil.rmtree(run / FOLDER / "12")
+    save_foreign(run, 12, config)  # as a run begins: of the same shapes
+    evaluate_many([run], (12,), ["completions"])
+    resolved = json.loads((run / "config.json").read_text())
+    resolved["eval"]["seed"] = 7
+    (run / "config.json").write_text(json.dumps(resolved))
+    outcome = evaluate_many([run], (12,), ["completions"])
+    assert counted == [(12, "completions")] * 3
+    assert outcome.rows[run][12]["seed"] == 7
+    resolved["mesh"] = {"data": 16, "fsdp": 4, "context": 1, "tensor": 1}
+    (run / "config.json").write_text(json.dumps(resolved))
+    assert evaluate_many([run], (12,), ["completions"]).measured == 0  # where it is computed changes nothing
+
+
+@pytest.mark.parametrize("text, steps", [("all", "all"), ("best", "best"), ("400", (400,)), ("8,4,8", (8, 4))])
+def test_steps_are_read(text: str, steps: object) -> None:
+    assert parse_steps(text) == steps
+
+
+# ---------------------------------------------------------------------- what can't be evaluated
+
+
+def test_what_is_damaged_or_foreign_is_named_and_the_rest_evaluated(
+    config: Config, run: pathlib.Path, tmp_path, capsys
+) -> None:
+    wider = dataclasses.replace(config, model=dataclasses.replace(config.model, mlp_width=96))
+    other = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, positions=64))
+    save_foreign(run, 20, wider)
+    save_foreign(run, 21, other)
+    spoil(run / FOLDER / "8")
+    (run / FOLDER / "12" / "_CHECKPOINT_METADATA").write_text("{")
+    nothing, unreadable = tmp_path / "nothing", tmp_path / "unreadable"
+    nothing.mkdir()
+    unreadable.mkdir()
+    (unreadable / "config.json").write_text('{"vocabulary": ')
+    runs = [str(path) for path in (nothing, run, unreadable)]
+    assert main(["evaluate", *runs, "--steps", "all", "--tasks", "bits"]) == 1
+    said = capsys.readouterr()
+    named = dict(line.split(": not evaluated: ")[1].split(": ", 1) for line in said.err.splitlines()[:-1])
+    reasons = {pathlib.Path(name).name: reason for name, reason in named.items()}
+    assert sorted(reasons) == ["12", "20", "21", "8", "nothing", "unreadable"]
+    assert all(reason.startswith("CheckpointError: ") for reason in reasons.values())
+    assert "it has no config.json" in reasons["nothing"]
+    assert "its config.json can't be read" in reasons["unreadable"]
+    assert "it is damaged: params/ends/head isn't what was saved" in reasons["8"]
+    assert "its description can't be read" in reasons["12"]
+    assert "mlp/down must be float32[2, 64, 32]" in reasons["20"]
+    assert "another vocabulary" in reasons["21"]
+    assert said.err.splitlines()[-1].startswith("omnijax: 1 evaluated, 6 not")
+    assert [row["step"] for row in read_rows(run)] == [4]
+    assert (run / PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_of_a_damaged_last_checkpoint_the_one_before_is_the_last(run: pathlib.Path, counted: list) -> None:
+    spoil(run / FOLDER / "12")
+    outcome = evaluate_many([run], "last", ["completions"])
+    assert counted == [(8, "completions")]
+    assert list(outcome.refused) == [str(run / FOLDER / "12")]
+
+
+def test_steps_that_are_not_there_are_named(run: pathlib.Path, tmp_path, capsys) -> None:
+    outcome = evaluate_many([run], (4, 5), ["completions"])
+    assert list(outcome.rows[run]) == [4]
+    assert "the run has checkpoints of steps 4, 8, 12" in str(outcome.refused[str(run / FOLDER / "5")])
+    with pytest.raises(CheckpointError, match="checkpoints of steps 4, 8, 12"):
+        load_run(run, 5)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    shutil.copy(run / "config.json", empty)
+    outcome = evaluate_many([empty], "all", ["completions"])
+    assert "it has no checkpoint yet" in str(outcome.refused[str(empty)])
+
+
+def test_a_checkpoint_that_the_training_process_deletes_is_no_damaged_one(run: pathlib.Path, capsys) -> None:
+    session = Session(("completions",))
+    with OpenRun(run) as opened:
+        assert opened.steps() == SAVED
+        shutil.rmtree(run / FOLDER / "4")
+        assert session.measure(opened, 4) is None
+    assert session.outcome.refused == {}
+    assert f"{run / FOLDER / '4'} is gone" in capsys.readouterr().err
+
+
+def test_damaged_data_are_named_with_their_run(run: pathlib.Path, tmp_path) -> None:
+    whole = shutil.copytree(run, tmp_path / "whole")
+    resolved = json.loads((run / "config.json").read_text())
+    resolved["data"]["directory"] = str(tmp_path / "data")
+    (tmp_path / "data").write_text("no directory")
+    (run / "config.json").write_text(json.dumps(resolved))
+    outcome = evaluate_many([run, whole], "last", ["bits"])
+    assert {name: type(error) for name, error in outcome.refused.items()} == {str(run): DataError}
+    assert list(outcome.rows[whole]) == [12]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--tasks", "colour"], "tasks = 'colour': the tasks are bits, directions, completions"),
+        (["--tasks", ""], "the tasks are bits, directions, completions"),
+        (["--steps", "newest"], "ConfigError: --steps = 'newest': it must be all, last, best, or steps"),
+        (["--steps", "best", "--watch"], "with --watch every checkpoint is evaluated"),
+        (["--model.depth", "3"], "only the mesh may be another"),
+        (["--fast"], "only the mesh may be another"),
+        (["--steps", "all", "--mesh.dat", "2"], "there is no such knob. Fix: did you mean mesh.data"),
+        (["--steps", "all", "--mesh.data", "3"], "must multiply to the 8 devices"),
+        (["--mesh.data=3"], "must multiply to the 8 devices"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, list) else "",
+)
+def test_what_can_not_be_asked_for_is_refused_before_anything_is_measured(
+    run: pathlib.Path, counted: list, capsys, arguments: list[str], said: str
+) -> None:
+    assert main(["evaluate", str(run), *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert counted == []
+    assert not (run / ROWS).exists()
+
+
+def test_tasks_are_done_in_their_own_order() -> None:
+    assert check_tasks(["completions", "bits", "bits"]) == ("bits", "completions")
+    with pytest.raises(ConfigError):
+        check_tasks([])
+
+
+# ---------------------------------------------------------------------- meshes
+
+
+@pytest.fixture(scope="module")
+def alone(trained: pathlib.Path) -> Trained:
+    """On one device."""
+    return load_run(trained, mesh=make_mesh(MeshConfig(), jax.devices()[:1]))
+
+
+@pytest.fixture(scope="module")
+def bits_alone(alone: Trained) -> dict:
+    return measure(alone, ["bits"])
+
+
+@pytest.mark.parametrize("mesh", [(8, 1, 1, 1), (2, 4, 1, 1), (2, 2, 1, 2)], ids=str)
+def test_eight_devices_measure_the_bits_that_one_does(trained: pathlib.Path, bits_alone: dict, mesh: tuple) -> None:
+    loaded = load_run(trained, mesh=make_mesh(MeshConfig(*mesh)))
+    assert loaded.step == SAVED[-1]
+    assert tuple(loaded.generator.params["layers"]["mlp"]["up"].sharding.mesh.shape.values()) == mesh
+    found = measure(loaded, ["bits"])
+    assert found["bits_per_pixel"] == pytest.approx(bits_alone["bits_per_pixel"], rel=1e-5)
+    assert found["bits_per_item"].keys() == bits_alone["bits_per_item"].keys()
+    for form, entry in bits_alone["bits_per_item"].items():
+        other = found["bits_per_item"][form]
+        for part in ("raw", "renormalised", "digits", "position", "by_place", "structure"):
+            assert other[part] == pytest.approx(entry[part], rel=1e-5, abs=1e-7), (form, part)
+        for part in ("items", "exact", "errors", "uniform"):
+            assert other[part] == entry[part], (form, part)
+
+
+def test_eight_devices_draw_what_one_does(trained: pathlib.Path, alone: Trained) -> None:
+    eight = load_run(trained, mesh=make_mesh(MeshConfig(data=2, fsdp=4)))
+    found, expected = (measure_directions(one, heldout_of(one.config)) for one in (eight, alone))
+    assert found.figures == expected.figures
+    assert list(found.made) == ["image->text", "text->image"]
+    for name, direction in expected.made.items():
+        pairs = zip(found.made[name].signals, direction.signals, strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs), name
+
+
+def test_parameters_are_told_from_others_on_any_mesh(trained: pathlib.Path) -> None:
+    with OpenRun(trained) as opened:
+        said = [opened.identity(step) for step in opened.steps()]
+    assert len(set(said)) == 3
+    for mesh in (make_mesh(MeshConfig(), jax.devices()[:1]), make_mesh(MeshConfig(data=2, fsdp=4))):
+        assert [load_run(trained, step, mesh).identity for step in SAVED] == said
+
+
+def test_the_command_line_gives_the_mesh(run: pathlib.Path, monkeypatch) -> None:
+    shapes = []
+
+    def spy(trained, heldout):
+        mesh = trained.generator.params["ends"]["head"].sharding.mesh
+        shapes.append(tuple(mesh.shape.values()))
+        return omnijax.evaluate.tasks.Found({})
+
+    monkeypatch.setitem(omnijax.evaluate.tasks.TASKS, "completions", spy)
+    command = ["evaluate", str(run), "--steps", "4", "--tasks", "completions", "--mesh.data", "2", "--mesh.fsdp", "-1"]
+    assert main(command) == 0
+    assert shapes == [(2, 4, 1, 1)]
+
+
+# ---------------------------------------------------------------------- the newest, whole
+
+
+def test_the_whole_evaluation_of_several_runs(run: pathlib.Path, trained, tmp_path, counted: list, capsys) -> None:
+    other = shutil.copytree(trained, tmp_path / "other")
+    assert main(["evaluate", str(run), str(tmp_path), str(other)]) == 1
+    said = capsys.readouterr()
+    assert f"not evaluated: {tmp_path}: CheckpointError" in said.err
+    assert counted == [(12, name) for name in ("bits", "directions", "completions")] * 2
+    for one in (run, other):
+        assert (one / "report.html").exists()
+        assert len(read_rows(one)) == 1
+    counted.clear()
+    assert main(["evaluate", str(run)]) == 0
+    assert evaluate_many([run], "last").measured == 0
+    assert counted == []
+    (run / EVAL).unlink()
+    assert main(["evaluate", str(run)]) == 0
+    assert main(["evaluate", str(run), "--again"]) == 0
+    assert len(counted) == 6
+
+
+# ---------------------------------------------------------------------- the file, the table, the plot
+
+
+def test_a_line_that_a_kill_cut_off_is_none(config: Config, tmp_path) -> None:
+    head = head_of(config, 4, "abc")
+    append_row(tmp_path, head, {"bits": {"bits_per_pixel": 1.0}}, 1.0)
+    with (tmp_path / ROWS).open("a") as file:
+        file.write('{"step": 4, "checkp')
+    append_row(tmp_path, head, {"completions": {"completions": {}}, "bits": {"bits_per_pixel": 2.0}}, 1.0)
+    with (tmp_path / ROWS).open("a") as file:
+        file.write('[1]\n{"step": 9}\n')
+    rows = read_rows(tmp_path)
+    assert [row["tasks"] for row in rows] == [["bits"], ["completions", "bits"]]
+    merged = known(rows, head)
+    assert merged is not None
+    assert (merged["tasks"], merged["bits_per_pixel"]) == (["bits", "completions"], 2.0)
+    assert known(rows, head | {"checkpoint": "def"}) is None
+    assert [row["step"] for row in history(tmp_path, config)] == [4]
+
+
+def rows_of(bits: dict[int, float]) -> dict[int, dict]:
+    def entry(value: float) -> dict:
+        return {"renormalised": value, "leak": 0.25, "exact": 0.5}
+
+    return {
+        step: {"step": step, "bits_per_item": {"image": entry(value), "text|image": entry(value + 2)}}
+        for step, value in bits.items()
+    }
+
+
+def test_the_table_marks_the_best_of_each_run() -> None:
+    console = rich.console.Console(width=110, record=True)
+    rows = {pathlib.Path("a"): rows_of({1: 5.0, 2: 3.0, 3: 4.0}), pathlib.Path("b"): rows_of({7: 9.0})}
+    rows[pathlib.Path("b")][8] = {"step": 8, "directions": {"image->text": 0.25, "text->image": 0.75}}
+    print_steps(rows, console)
+    lines = [[part.strip() for part in line.split("│")[1:-1]] for line in console.export_text().splitlines()]
+    assert [line for line in lines if line] == [
+        ["a", "1", "6.000", "0.250", "0.500", "—", "—", "—"],
+        ["a", "2 *", "4.000", "0.250", "0.500", "—", "—", "—"],
+        ["a", "3", "5.000", "0.250", "0.500", "—", "—", "—"],
+        ["b", "7 *", "10.000", "0.250", "0.500", "—", "—", "—"],
+        ["b", "8", "—", "—", "—", "—", "0.500", "—"],
+    ]
+
+
+def test_the_plot_shows_every_form_over_the_steps() -> None:
+    rows = [row | {"directions": {"text->image": 0.5}} for row in rows_of({1: 5.0, 2: 3.0}).values()]
+    bits, shares = steps_figure(rows, LIGHT).axes
+    lines = {tuple(map(tuple, line.get_xydata())) for line in bits.lines}
+    assert lines == {((1, 6), (2, 4)), ((1, 5), (2, 3)), ((1, 7), (2, 5))}
+    assert [label.get_text() for label in bits.texts] == ["mean 4.00", "image 3.00", "text|image 5.00"]
+    assert [label.get_text() for label in shares.texts] == ["text → image 0.50"]
+    assert steps_figure([], LIGHT).axes
+
+
+# ---------------------------------------------------------------------- watching
+
+
+def test_watching_evaluates_checkpoints_as_they_come_and_ends_with_the_last(
+    run: pathlib.Path, tmp_path, counted: list
+) -> None:
+    later = {step: shutil.move(run / FOLDER / str(step), tmp_path / str(step)) for step in SAVED[1:]}
+    first = shutil.move(run / FOLDER, tmp_path / "first")
+    met = threading.Semaphore(0)
+
+    def come() -> None:
+        shutil.move(first, run / FOLDER)
+        for step in SAVED[1:]:
+            met.acquire(timeout=60)
+            os.rename(later[step], run / FOLDER / str(step))
+
+    training = threading.Thread(target=come)
+    session = Session(("completions",), say=lambda run, row, now: met.release())
+    seen: list[pathlib.Path] = []
+    training.start()
+    outcome = watch([run], session, poll_seconds=0.05, after=lambda opened: seen.append(opened.run))
+    training.join()
+    assert counted == [(step, "completions") for step in SAVED]
+    assert (outcome.measured, outcome.refused, outcome.stopped) == (3, {}, False)
+    assert seen == [run] * 3
+
+
+def test_watching_goes_on_where_it_was_and_past_what_is_damaged(run: pathlib.Path, counted: list) -> None:
+    evaluate_many([run], (4,), ["completions"])
+    spoil(run / FOLDER / "12")
+    outcome = watch([run], Session(("completions",)), poll_seconds=0.05)
+    assert counted == [(4, "completions"), (8, "completions")]
+    assert list(outcome.refused) == [str(run / FOLDER / "12")]
+    assert not outcome.stopped
+
+
+def test_between_two_tasks_it_can_be_stopped(run: pathlib.Path, counted: list) -> None:
+    session = Session(("bits", "completions"), stopped=lambda: len(counted) > 2)
+    assert evaluate_many([run], "all", session=session).stopped
+    assert counted == [(4, "bits"), (4, "completions"), (8, "bits")]
+    assert [row["tasks"] for row in read_rows(run)] == [["bits", "completions"], ["bits"]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.usefixtures("interruptible")
+def test_a_signal_ends_watching(run: pathlib.Path, tmp_path, number: signal.Signals) -> None:
+    shutil.rmtree(run / FOLDER / "12")
+    command = [sys.executable, "-c", MAIN, "evaluate", str(run), "--watch", "--tasks", "completions"]
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
+        try:
+            deadline = time.monotonic() + 240
+            while len(read_rows(run)) < 2:
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(number)
+            assert process.wait(60) == RESUMABLE
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+    said = (tmp_path / "log").read_text()
+    assert "stopped; the same command goes on" in said
+    assert [row["step"] for row in read_rows(run)] == [4, 8]

@@ -1,0 +1,333 @@
+"""The model that steps once an item, held against slow ways to say the same."""
+
+import dataclasses
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from omnijax import testing
+from omnijax.config import Config, MeshConfig, SampleConfig, Target
+from omnijax.data.corpus import Corpus
+from omnijax.data.pipeline import Batches
+from omnijax.errors import ConfigError
+from omnijax.experiment import load_experiment
+from omnijax.generate import prompt
+from omnijax.likelihoods import bits_per_item
+from omnijax.model.groups import Grouping
+from omnijax.model.items import ItemTransformer
+from omnijax.model.shards import ALONE
+from omnijax.models import grouping_of, model_of
+from omnijax.sample import Sampler
+from omnijax.sharding import make_mesh, put_batch
+from omnijax.state import init_state, make_step
+from omnijax.steps import Steps
+from omnijax.vocab.decode import Kind, decode
+from omnijax.vocab.documents import Documents
+from omnijax.vocab.encode import encode
+from omnijax.vocab.ids import PrimaryIds
+from omnijax.vocab.vocabulary import Vocabulary
+
+DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
+HEADS = ("depth", "parallel")
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
+SMALL = testing.small_vocabulary()
+WAYS = {
+    "before": SMALL,
+    "after": dataclasses.replace(SMALL, position="after"),
+    "none": dataclasses.replace(SMALL, position="none"),
+    "inline": dataclasses.replace(SMALL, layout="inline"),
+    "little": dataclasses.replace(SMALL, digit_order="little"),
+    "check digit": dataclasses.replace(SMALL, check_digit=True),
+    "two places": dataclasses.replace(SMALL, position_places=2),
+    "mixed": dataclasses.replace(SMALL, base=(2, 5, 4, 5), digits=5),
+    "one digit": dataclasses.replace(SMALL, base=100, digits=100, position="none"),
+}
+
+
+def small(head: str, vocabulary: Vocabulary = SMALL, **batch: int) -> Config:
+    config = testing.small_config(load_experiment(DIGITS), pathlib.Path("nowhere"))
+    batch = {"row_items": 30, "row_length": 161} | batch
+    return dataclasses.replace(
+        config,
+        vocabulary=vocabulary,
+        batch=dataclasses.replace(config.batch, **batch),
+        model=dataclasses.replace(config.model, head=head),
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return testing.random_corpus(SMALL, 40, most_items=7)
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def trained(request, corpus: Corpus) -> tuple[Config, ItemTransformer, dict]:
+    """Random parameters, all of them away from where they begin."""
+    config = small(request.param)
+    model = model_of(config)
+    assert isinstance(model, ItemTransformer)
+    params = model.init(jax.random.key(0))
+    return (
+        config,
+        model,
+        jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), params),
+    )
+
+
+# ------------------------------------------------------------------ which tokens make an item
+
+
+@pytest.mark.parametrize("vocabulary", WAYS.values(), ids=WAYS)
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_items_end_where_the_decoder_says(vocabulary: Vocabulary, seed: int) -> None:
+    corpus = testing.random_corpus(vocabulary, 3, most_items=7, seed=seed)
+    documents = Documents.of(corpus.document(i, ("image", "text", "speech")[: 1 + i]) for i in range(3))
+    tokens = encode(vocabulary, documents).tokens.array
+    row = np.pad(tokens, (0, 400 - tokens.size))[None, :]  # of one length, so that the decoder is compiled once
+    kinds = decode(vocabulary, PrimaryIds(jnp.asarray(row))).kind
+    np.testing.assert_array_equal(grouping_of(vocabulary).ends(row), kinds != Kind.PART)
+
+
+def slow_items(grouping: Grouping, tokens: list[int], ends: list[bool]) -> list[list[int]]:
+    found: list[list[int]] = [[]]
+    for token, end in zip(tokens, ends, strict=True):
+        found[-1].append(token)
+        if end:
+            found.append([])
+    return [item for item in found if item]
+
+
+def test_rows_of_items_hold_the_tokens_of_the_rows(corpus: Corpus) -> None:
+    config = small("depth")
+    batch, grouping = Batches(corpus, config.batch)[0], grouping_of(SMALL)
+    items = grouping.items(batch["tokens"], batch["positions"], batch["documents"], config.batch.row_items)
+    for row in range(config.batch.rows):
+        read = batch["documents"][row] >= 0
+        expected = slow_items(grouping, batch["tokens"][row, read].tolist(), items.ends[row, read].tolist())
+        found = [np.asarray(items.tokens)[row, i, items.there[row, i]].tolist() for i in range(len(expected))]
+        assert found == expected
+        position, before = -1, None
+        first = np.cumsum([0, *map(len, expected)])
+        for number in range(len(expected)):
+            document = batch["documents"][row, first[number]]
+            position = 0 if document != before else position + 1
+            assert (items.positions[row, number], items.documents[row, number]) == (position, document)
+            before = document
+        assert (items.documents[row, len(expected) :] == -1).all()
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"vocabulary": dataclasses.replace(SMALL, width="minimal", position="after")}, "vocabulary.width"),
+        ({"batch": {"row_items": 0}}, "batch.row_items"),
+        ({"mesh": MeshConfig(context=2)}, "mesh.context"),
+    ],
+)
+def test_a_head_that_cannot_be_had_is_refused(change: dict, said: str) -> None:
+    config = small("depth", **change.pop("batch", {}))
+    with pytest.raises(ConfigError, match=said):
+        model_of(dataclasses.replace(config, **change))
+
+
+# ------------------------------------------------------------------ what the logits look at
+
+
+def test_rows_say_the_same_as_their_documents_alone(trained, corpus: Corpus) -> None:
+    config, model, params = trained
+    batch = Batches(corpus, config.batch)[0]
+    inputs = (batch["tokens"], batch["positions"], batch["documents"])
+    packed = jax.jit(lambda *given: model.summing(params, None, *given, None, ALONE)[0])(*inputs)
+    alone = jax.jit(lambda *given: model(params, *given))
+    for row in range(3):
+        for document in range(batch["documents"][row].max() + 1):
+            here = batch["documents"][row] == document
+            tokens = np.zeros_like(batch["tokens"][:1])
+            tokens[0, : here.sum()] = batch["tokens"][row, here]
+            logits = alone(tokens, np.arange(tokens.size)[None], np.zeros_like(tokens))
+            np.testing.assert_allclose(packed[row, here], logits[0, : here.sum()], atol=3e-5)
+
+
+def test_a_token_sees_what_stands_before_it_and_nothing_behind(trained, corpus: Corpus) -> None:
+    config, model, params = trained
+    tokens = encode(SMALL, Documents.of([corpus.document(0, ("image", "text"))])).tokens.array
+    at = np.arange(tokens.size)
+    ends = np.asarray(grouping_of(SMALL).ends(tokens[None]))[0]
+    item = np.cumsum(ends) - ends
+
+    zeros = jnp.zeros((1, tokens.size), jnp.int32)
+    items = model.grouping.items(jnp.asarray(tokens)[None], jnp.asarray(at)[None], zeros, tokens.size)
+    number = jnp.zeros_like(items.tokens).at[0, item, np.asarray(items.place)[0]].set(at)
+
+    @jax.jit
+    @jax.jacobian
+    def slopes(embedded: jax.Array) -> jax.Array:
+        """Of one direction of the logits behind each token, where each has an embedding of its own."""
+        own = {**params, "ends": {**params["ends"], "embed": embedded}}
+        logits = model._all(own, None, items._replace(tokens=number), None, ALONE)[0][0]
+        return logits @ jax.random.normal(jax.random.key(0), (logits.shape[1],))
+
+    seen = np.abs(slopes(params["ends"]["embed"][tokens])).sum(axis=2) > 0
+    whole_items = ends[:, None] & (item[None, :] <= item[:, None]) | (item[None, :] < item[:, None])
+    same_item = item[None, :] == item[:, None]
+    expected = whole_items if config.model.head == "parallel" else whole_items | (same_item & (at[None] <= at[:, None]))
+    np.testing.assert_array_equal(seen, expected)
+
+
+# ------------------------------------------------------------------ token by token
+
+
+def test_reading_token_by_token_says_the_same_as_whole_rows(trained, corpus: Corpus) -> None:
+    _, model, params = trained
+    documents = [corpus.document(i, ("image", "text")) for i in range(4)]
+    rows = [row.array for row in encode(SMALL, Documents.of(documents)).split()]
+    most = max(row.size for row in rows)
+    tokens = np.stack([np.pad(row, (0, most - row.size)) for row in rows])
+    positions = np.broadcast_to(np.arange(most), tokens.shape)
+    whole = jax.jit(model.__call__)(params, tokens, positions, np.zeros_like(tokens))
+
+    ends = np.asarray(grouping_of(SMALL).ends(tokens))
+    begun = np.array([np.flatnonzero(row)[5 + number] + 1 for number, row in enumerate(ends)], np.int32)
+    unstacked = model.unstacked(params)
+    logits, memory = jax.jit(model.begin)(unstacked, model.empty_cache(4, 64), jnp.asarray(tokens), begun)
+    read, found = begun.copy(), [{int(at) - 1: row} for at, row in zip(begun, logits, strict=True)]
+    step = jax.jit(model.read)
+    steps_of_backbone = 0
+    while (waiting := read < [row.size for row in rows]).any():
+        now = tokens[np.arange(4), np.minimum(read, most - 1)]
+        before = int(memory.steps.sum())
+        logits, memory, did = step(unstacked, memory, jnp.asarray(now), jnp.asarray(waiting))
+        steps_of_backbone += int(memory.steps.sum()) > before
+        for row in np.flatnonzero(did):
+            found[row][int(read[row])] = logits[row]
+        read += np.asarray(did)
+    for row, by_place in enumerate(found):
+        for place, here in by_place.items():
+            np.testing.assert_allclose(here, whole[row, place], atol=3e-5)
+    assert steps_of_backbone == max((ends[row, begun[row] : rows[row].size]).sum() for row in range(4))
+
+
+@pytest.mark.parametrize(
+    "head, way", [("depth", "before"), ("depth", "check digit"), ("parallel", "after"), ("depth", "one digit")]
+)
+def test_samples_are_what_a_slow_loop_writes(head: str, way: str) -> None:
+    """Greedy, under the grammar: each token from a whole forward pass."""
+    vocabulary = WAYS[way]
+    config = small(head, vocabulary)
+    corpus = testing.random_corpus(vocabulary, 10, most_items=5)
+    model = model_of(config)
+    params = jax.tree.map(lambda leaf: 3 * leaf, model.init(jax.random.key(2)))
+    target = Target("image", 2, 4, SampleConfig(temperature=0.0))
+    sampler = Sampler.of(model, vocabulary, target)
+    prompts, lengths = prompt(vocabulary, "text", corpus.fragments["text"], "image")
+    drawn = sampler(params, prompts, lengths, jax.random.key(0), rows=4).tokens
+    grammar, forward = sampler.pen.grammar, jax.jit(model.__call__)
+    for row in range(4):
+        tokens, room = prompts[row, : lengths[row]].tolist(), prompts.shape[1] + drawn.shape[1]
+        while tokens[-1] != vocabulary.end:
+            padded = np.zeros((1, room), np.int32)
+            padded[0, : len(tokens)] = tokens
+            positions = np.arange(room)[None]
+            logits = forward(params, padded, positions, np.where(positions < len(tokens), 0, -1))[0, len(tokens) - 1]
+            state, _ = grammar.read(grammar.start_state(1), PrimaryIds(jnp.asarray(tokens)[None]))
+            tokens.append(int(jnp.argmax(jnp.where(grammar.mask(state)[0], logits, -jnp.inf))))
+        behind = tokens[lengths[row] :]
+        assert drawn[row, : len(behind)].tolist() == behind
+        assert not drawn[row, len(behind) :].any()
+
+
+def test_behind_rejected_fragments_the_model_has_read_what_is_written(corpus: Corpus) -> None:
+    vocabulary = WAYS["check digit"]
+    model = model_of(small("depth", vocabulary))
+    params = jax.tree.map(lambda leaf: 2 * leaf, model.init(jax.random.key(3)))
+    prompts, lengths = prompt(vocabulary, "text", corpus.fragments["text"][:8], "image")
+    sampler = Sampler.of(model, vocabulary, Target("image", 3, 3, SampleConfig(retries=4)))
+    steps = Steps(model, sampler.config, sampler.pen, sampler.ahead, None)
+    unstacked = model.unstacked(params)
+    loop = steps.begin(unstacked, prompts, lengths, jax.random.key(0), np.arange(8), 64)
+    forward, rejected = jax.jit(model.__call__), 0
+    for _ in range(8):
+        loop, seen = steps.chunk(unstacked, loop, np.int32(3), np.int32(9))
+        rejected = int(seen.rejected.sum())
+        tokens, read = np.zeros((8, 64), np.int32), np.asarray(lengths + loop.read)
+        for row in range(8):
+            tokens[row, : lengths[row]] = prompts[row, : lengths[row]]
+            tokens[row, lengths[row] : read[row]] = loop.rows.tokens[row, : loop.read[row]]
+        positions = np.broadcast_to(np.arange(64), tokens.shape)
+        logits = forward(params, tokens, positions, np.where(positions < read[:, None], 0, -1))
+        for row in np.flatnonzero(~seen.done & (np.asarray(loop.read) == seen.written)):
+            np.testing.assert_allclose(loop.logits[row], logits[row, read[row] - 1], atol=1e-4)
+    assert rejected > 5
+
+
+# ------------------------------------------------------------------ training
+
+
+@pytest.mark.parametrize("head, mesh", [("depth", MeshConfig(2, 2, 1, 2)), ("parallel", MeshConfig(2, 4))])
+def test_every_mesh_takes_the_same_step(head: str, mesh: MeshConfig, corpus: Corpus) -> None:
+    config = small(head)
+    model, batch = model_of(config), Batches(corpus, config.batch)[0]
+    found = []
+    for devices in (make_mesh(MeshConfig(1), jax.devices()[:1]), make_mesh(mesh)):
+        state = init_state(config, model, devices)
+        for _ in range(2):
+            state, metrics = make_step(config, model, devices)(state, put_batch(devices, batch))
+        found.append(jax.device_get((state.params, metrics.parts)))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5), *found)
+
+
+def test_micro_batches_and_whole_batches_take_the_same_step(corpus: Corpus) -> None:
+    config = small("depth")
+    model, devices = model_of(config), make_mesh(MeshConfig(1), jax.devices()[:1])
+    batch, found = Batches(corpus, config.batch)[0], []
+    for count in (1, 4):
+        parts = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=count))
+        state = init_state(parts, model, devices)
+        state, _ = make_step(parts, model, devices)(state, put_batch(devices, batch))
+        found.append(jax.device_get(state.params))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5), *found)
+
+
+def test_a_depth_head_learns_what_goes_with_what_and_parallel_heads_cannot() -> None:
+    """Each picture is one of two patches that share no digit: one bit an item, three to independent digits."""
+    random = np.random.default_rng(0)
+    pair = np.array([7, 93])  # 012 and 333 in base 5
+    records = [pair[random.integers(0, 2, 6)] for _ in range(200)]
+    bits = {}
+    for head in HEADS:
+        config = small(head, WAYS["none"])
+        tasks = (dataclasses.replace(config.batch.tasks[0], segments=("image",), weights=(1.0,)),)
+        config = dataclasses.replace(
+            config,
+            batch=dataclasses.replace(config.batch, tasks=tasks, row_items=36, row_length=97),
+            eval=dataclasses.replace(config.eval, targets=(Target("image", 1, 6),), routes=(), rows=50),
+        )
+        corpus = Corpus(WAYS["none"], {"image": records})
+        model, batches = model_of(config), Batches(corpus, config.batch)
+        params = model.init(jax.random.key(0))
+        optimizer = optax.adam(1e-2)
+
+        @jax.jit
+        def step(params, state, batch, model=model, optimizer=optimizer):
+            def loss(params):
+                logits = model(params, batch["tokens"], batch["positions"], batch["documents"])
+                nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
+                return (nats * batch["weights"]).sum() / batch["weights"].sum()
+
+            updates, state = optimizer.update(jax.grad(loss)(params), state)
+            return optax.apply_updates(params, updates), state
+
+        state = optimizer.init(params)
+        for number in range(60):
+            params, state = step(params, state, batches[number])
+        bits[head] = bits_per_item(config, model, params, corpus, 100)["image"]["raw"]
+    assert 1.0 <= bits["depth"] < 1.1
+    assert 2.9 < bits["parallel"] < 3.2

@@ -1,0 +1,348 @@
+"""Data to be looked up: what its knobs say it is, from the configuration alone, and at its known entropy."""
+
+import collections
+import dataclasses
+import itertools
+import math
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from omnijax import testing
+from omnijax.config import Config, DataConfig, LookupConfig, Target, from_dict, to_dict
+from omnijax.data import lookup
+from omnijax.data.beam import Beam
+from omnijax.data.corpus import Corpus, read_corpus
+from omnijax.data.prepare import prepare
+from omnijax.data.records import load_records, shaping
+from omnijax.data.table import Table
+from omnijax.errors import ConfigError, DataError
+from omnijax.experiment import load_experiment, override
+from omnijax.likelihoods import bits_per_item
+from omnijax.model.transformer import Transformer
+from omnijax.train import load_corpus, train
+from omnijax.vocab.assemble import assemble
+from omnijax.vocab.assignment import Random
+from omnijax.vocab.decode import decode
+from omnijax.vocab.documents import Documents
+from omnijax.vocab.encode import encode
+from omnijax.vocab.ids import PrimaryIds
+from omnijax.vocab.numbers import to_digits, to_ints
+from omnijax.vocab.vocabulary import Space, Vocabulary
+
+LOOKUP = pathlib.Path(__file__).parents[1] / "experiments" / "lookup.py"
+BOTH = ("text", "item")
+RANDOM = LookupConfig(keys=50, space=1000, items=3, choices=4, copies=5)
+COMPOSED = LookupConfig(keys=200, space=420, items=2, rule="composed", attributes=(5, 7, 12), heldout=0.2)
+HUGE = dataclasses.replace(RANDOM, space=2**64)
+
+
+def vocabulary_of(config: LookupConfig, base: int = 10, **parts: object) -> Vocabulary:
+    small = Vocabulary(
+        positions=8, digits=base, base=base, spaces=(Space("item", config.space),), control=(*BOTH, "eos")
+    )
+    return dataclasses.replace(small, **parts)
+
+
+def corpus_of(config: LookupConfig, split: str = "train", seed: int = 0) -> Corpus:
+    return read_corpus(vocabulary_of(config), DataConfig(source="lookup", lookup=config), split, seed)
+
+
+def listed(corpus: Corpus, name: str) -> list[tuple[int, ...]]:
+    return [tuple(to_ints(ids)) for ids in corpus.fragments[name]]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [RANDOM, dataclasses.replace(RANDOM, choices=1), COMPOSED, HUGE],
+    ids=["random", "one", "composed", "huge"],
+)
+def test_the_same_knobs_make_the_same_records_and_another_seed_others(config: LookupConfig) -> None:
+    for split in ("train", "heldout"):
+        first, again = corpus_of(config, split), corpus_of(config, split, seed=7)
+        other = corpus_of(dataclasses.replace(config, seed=1), split)
+        assert all(listed(first, name) == listed(again, name) for name in BOTH)
+        assert listed(first, "item") != listed(other, "item")
+    keys = np.arange(config.keys)
+    assert (lookup.alternatives(config, keys) != lookup.alternatives(dataclasses.replace(config, seed=1), keys)).any()
+
+
+def test_held_out_choices_are_drawn_anew() -> None:
+    config, drawn = dataclasses.replace(RANDOM, keys=90, copies=1), {}
+    for split in ("train", "heldout"):
+        corpus = corpus_of(config, split)
+        numbers = np.array([int(bytes(key)) for key in listed(corpus, "text")])
+        ids = np.array(listed(corpus, "item"))[..., None]
+        drawn[split] = numbers, np.argmax(lookup.alternatives(config, numbers) == ids, axis=-1)
+    (_, train), (keys, heldout) = drawn["train"], drawn["heldout"]
+    # By chance a fourth is the same, of the same key as of records of the same number.
+    assert 0.15 < np.mean(train[keys] == heldout) < 0.35
+    assert 0.15 < np.mean(train == heldout) < 0.35
+
+
+@pytest.mark.parametrize("space", [2, 256, 257, 2**31, 2**32, 2**32 + 1, 2**63, 2**63 + 1, 2**64])
+def test_fragments_are_spread_over_their_whole_space(space: int) -> None:
+    config = LookupConfig(keys=300, space=space, items=2, choices=2)
+    corpus = corpus_of(config)
+    ids = np.array(listed(corpus, "item"), object)
+    assert 0 <= ids.min() < space / 50 + 1
+    assert space - space / 50 - 1 < ids.max() < space
+    some = corpus.fragments["item"][3]
+    assert (some.dtype, some.shape) == ((np.int64, (2,)) if space <= 2**63 else (np.uint32, (2, 2)))
+
+
+@pytest.mark.parametrize("config", [RANDOM, HUGE, dataclasses.replace(COMPOSED, choices=4, copies=20)])
+def test_each_fragment_is_evenly_one_of_the_choices_of_its_key_and_place(config: LookupConfig) -> None:
+    corpus = corpus_of(dataclasses.replace(config, copies=100))
+    found: dict[object, collections.Counter[int]] = collections.defaultdict(collections.Counter)
+    for key, ids in zip(listed(corpus, "text"), listed(corpus, "item"), strict=True):
+        for place, number in enumerate(ids):
+            found[key, place][number] += 1
+    assert all(len(counts) == config.choices for counts in found.values())
+    counts = np.array([sorted(counts.values()) for counts in found.values()])
+    # A fourth of a hundred, 25 ± 4.3: neither all alike nor any far off.
+    assert 5 < counts.min() < 20 < 30 < counts.max() < 48
+    held = round(config.heldout * config.keys) if config.rule == "composed" else 0
+    table = lookup.alternatives(config, np.arange(held, config.keys)).reshape(-1, config.choices)
+    assert [set(counts) for counts in found.values()] == [set(row) for row in table.tolist()]
+    assert (table[:: config.items] != table[1 :: config.items]).any(axis=1).all()
+    heldout = corpus_of(config, "heldout")
+    if config.rule == "random":
+        for key, ids in zip(listed(heldout, "text"), listed(heldout, "item"), strict=True):
+            assert all(number in found[key, place] for place, number in enumerate(ids))
+
+
+def test_small_spaces_leave_no_choice_out() -> None:
+    config = dataclasses.replace(RANDOM, space=4)
+    table = lookup.alternatives(config, np.arange(config.keys))
+    assert (np.sort(table, axis=-1) == np.arange(4)).all()
+    three = lookup.alternatives(dataclasses.replace(config, choices=3, keys=4000), np.arange(4000))
+    left_out = 6 - three.astype(int).sum(axis=-1)
+    assert np.bincount(left_out.ravel(), minlength=4) / left_out.size == pytest.approx(np.full(4, 0.25), abs=0.02)
+
+
+def test_keys_are_written_in_decimals_or_as_a_token_for_each_attribute() -> None:
+    train, heldout = corpus_of(RANDOM), corpus_of(RANDOM, "heldout")
+    assert [bytes(key).decode() for key in listed(train, "text")] == [f"{n:02d}" for n in range(50) for _ in range(5)]
+    names = [bytes(key).decode() for key in listed(heldout, "text")]
+    assert sorted(names) == [f"{n:02d}" for n in range(50)] != names
+    with_attributes = dataclasses.replace(RANDOM, attributes=(2, 256, 3))
+    keys = listed(corpus_of(with_attributes), "text")
+    assert len(set(keys)) == 50
+    assert (np.max(keys, axis=0) < [2, 256, 3]).all()
+    assert np.max(keys, axis=0)[1] > 200
+
+
+def test_all_combinations_of_attributes_are_keys_where_there_are_as_many() -> None:
+    config = dataclasses.replace(COMPOSED, keys=420)
+    keys = listed(corpus_of(config), "text") + listed(corpus_of(config, "heldout"), "text")
+    assert sorted(keys) == list(itertools.product(range(5), range(7), range(12)))
+    many = dataclasses.replace(COMPOSED, space=2**64, attributes=(256,) * 8)
+    keys = listed(corpus_of(many), "text")
+    assert len(set(keys)) == 160
+    assert (np.ptp(keys, axis=0) > 200).all()
+
+
+def digit_maps(config: LookupConfig, split: str, assignment: object | None = None) -> list[tuple[tuple[int, ...], int]]:
+    """Of a split, every (item, place, attribute there) and the digit there, one by one."""
+    corpus, found = corpus_of(config, split), []
+    for key, ids in zip(listed(corpus, "text"), listed(corpus, "item"), strict=True):
+        for item, number in enumerate(ids):
+            if isinstance(assignment, Random):
+                (number,) = assignment.forward(np.array([number]), config.space, config.attributes).tolist()
+            for place in reversed(range(len(config.attributes))):
+                number, digit = divmod(number, config.attributes[place])
+                found.append(((item, place, key[place]), digit))
+    return found
+
+
+@pytest.mark.parametrize(
+    "config",
+    [COMPOSED, dataclasses.replace(COMPOSED, keys=3000, space=2**64, attributes=(16,) * 16)],
+    ids=["small", "huge"],
+)
+def test_composed_fragments_of_new_keys_follow_from_those_of_old_ones(config: LookupConfig) -> None:
+    learned = dict(digit_maps(config, "train"))
+    assert all(learned[where] == digit for where, digit in digit_maps(config, "train"))
+    assert all(learned[where] == digit for where, digit in digit_maps(config, "heldout"))
+    assert len(set(learned.values())) == max(config.attributes)
+    for item, place in itertools.product(range(config.items), range(len(config.attributes))):
+        digits = [digit for (i, p, _), digit in learned.items() if (i, p) == (item, place)]
+        assert sorted(digits) == list(range(config.attributes[place]))
+
+
+def test_shuffled_ids_of_composed_fragments_follow_from_nothing() -> None:
+    learned = dict(digit_maps(COMPOSED, "train", Random()))
+    right = [learned[where] == digit for where, digit in digit_maps(COMPOSED, "heldout", Random())]
+    assert np.mean(right) < 0.25  # a guess is right in (1/5 + 1/7 + 1/12) / 3 of the cases
+
+
+def test_held_out_keys_of_composed_fragments_are_new_ones() -> None:
+    train, heldout = (set(listed(corpus_of(COMPOSED, split), "text")) for split in ("train", "heldout"))
+    assert not train & heldout
+    assert (len(train), len(heldout)) == (160, 40)
+    assert len(corpus_of(dataclasses.replace(COMPOSED, copies=3))) == 480
+    assert len(corpus_of(dataclasses.replace(COMPOSED, copies=3), "heldout")) == 40
+
+
+@pytest.mark.parametrize("assignment", [None, Random(key=3)])
+@pytest.mark.parametrize("config", [RANDOM, HUGE, dataclasses.replace(COMPOSED, choices=3)])
+def test_the_optimum_of_digits_is_that_of_a_plain_sum(config: LookupConfig, assignment: object) -> None:
+    space = Space("item", config.space, **({} if assignment is None else {"assignment": assignment}))
+    vocabulary = vocabulary_of(config, spaces=(space,))
+    keys = np.arange(40) if config.rule == "composed" else np.arange(config.keys)
+    entropies = []
+    for choices in lookup.alternatives(config, keys).reshape(-1, config.choices).tolist():
+        numbers = Table(np.array(choices, np.uint64 if config.space > 2**63 else np.int64)[:, None])
+        ids = np.concatenate([numbers[record] for record in range(len(choices))])
+        written = space.assignment.forward(ids, config.space, (10,) * 20)
+        places = zip(*(f"{number:020d}" for number in to_ints(written)), strict=True)
+        counts = [list(collections.Counter(place).values()) for place in places]
+        entropies.append(sum(-n / len(choices) * math.log2(n / len(choices)) for count in counts for n in count))
+    found = lookup.optimum_of_digits(config, vocabulary)
+    assert found == pytest.approx(np.mean(entropies), rel=1e-9)
+    assert found > lookup.optimum(config) + 0.4
+
+
+def test_the_optimum_is_that_of_the_choices_and_of_one_digit_too() -> None:
+    assert lookup.optimum(RANDOM) == 2
+    assert lookup.optimum(COMPOSED) == 0
+    assert lookup.optimum_of_digits(RANDOM, vocabulary_of(RANDOM, base=1000)) == pytest.approx(2)
+    assert lookup.optimum_of_digits(COMPOSED, vocabulary_of(COMPOSED)) == 0
+
+
+@pytest.mark.parametrize("config", [RANDOM, COMPOSED, HUGE], ids=["random", "composed", "huge"])
+@pytest.mark.parametrize("names", [BOTH, ("item",), ("item", "text", "item")])
+def test_documents_made_at_once_are_those_made_one_by_one(config: LookupConfig, names: tuple[str, ...]) -> None:
+    corpus, records = corpus_of(config), [7, 3, 3, 149]
+    found = corpus.documents(records, names)
+    expected = Documents.of(corpus.document(record, names) for record in records)
+    for field in dataclasses.fields(Documents):
+        left, right = getattr(found, field.name), getattr(expected, field.name)
+        assert (left.dtype, left.shape) == (right.dtype, right.shape), field.name
+        assert np.array_equal(left, right), field.name
+    lists = Corpus(corpus.vocabulary, {name: list(corpus.fragments[name]) for name in BOTH})
+    assert lists.documents(records, names).to_list() == found.to_list()
+    assert corpus.documents([], names).document_segments.size == 0
+    with pytest.raises(ConfigError, match="must be one of item, text"):
+        corpus.documents(records, ("text", "image"))
+
+
+def test_a_part_of_a_table_is_one() -> None:
+    table = Table(np.arange(12, dtype=np.uint8).reshape(6, 2), np.repeat(np.arange(6), 2))
+    assert (len(table), len(table[3:8]), len(table[3:8][2:])) == (12, 5, 3)
+    assert [row.tolist() for row in table[3:8]] == [[2, 3], [4, 5], [4, 5], [6, 7], [6, 7]]
+    assert Table(np.arange(12).reshape(6, 2))[4:][1].tolist() == [10, 11]
+
+
+@pytest.mark.parametrize("space", [2**31 + 5, 2**32, 2**64])
+def test_documents_of_large_spaces_can_be_read_back(space: int) -> None:
+    config = dataclasses.replace(RANDOM, space=space)
+    vocabulary = vocabulary_of(config, base=256, width="fixed", position="none")
+    documents = corpus_of(config).documents(range(6), BOTH)
+    rows = np.stack([row.array for row in encode(vocabulary, documents).split()])
+    read = assemble(vocabulary, decode(vocabulary, PrimaryIds(jnp.asarray(rows))))
+    assert [document[:2] for (document,) in read] == documents.to_list()
+    assert vocabulary.limbs == (2 if space > 2**32 else 1)
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_a_run_needs_no_files_and_its_held_out_bits_can_be_measured(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = testing.shrink(load_experiment(LOOKUP), tmp_path / "nowhere")
+    data = dataclasses.replace(small.data, lookup=dataclasses.replace(HUGE, items=4))
+    config = dataclasses.replace(
+        small,
+        data=data,
+        vocabulary=vocabulary_of(HUGE, base=256, width="fixed", position="none"),
+        train=dataclasses.replace(small.train, steps=6, checkpoint_every=6),
+        eval=dataclasses.replace(small.eval, targets=(Target("text", 2, 2), Target("item", 4, 4)), rows=10),
+    )
+    assert from_dict(to_dict(config)) == config
+    prepare(config.data)
+    outcome = train(config, tmp_path / "run")
+    assert outcome.step == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert len(load_corpus(config)) == 250
+    heldout = read_corpus(config.vocabulary, config.data, "heldout", config.batch.seed)
+    model = Transformer(config.model, config.vocabulary.size)
+    bits = bits_per_item(config, model, outcome.state.params, heldout, 20)
+    assert list(bits) == ["text", "item|text"]
+    assert bits["item|text"]["items"] == 4
+    assert lookup.optimum(config.data.lookup) < bits["item|text"]["renormalised"] < 100
+
+
+@pytest.mark.parametrize(
+    "changes, field",
+    [
+        ({"keys": 0}, "keys"),
+        ({"keys": 2**20 + 1}, "keys"),
+        ({"keys": 65, "attributes": (8, 8)}, "keys"),
+        ({"space": 1}, "space"),
+        ({"space": 2**64 + 1}, "space"),
+        ({"items": 0}, "items"),
+        ({"choices": 0}, "choices"),
+        ({"choices": 257}, "choices"),
+        ({"choices": 5, "space": 4}, "choices"),
+        ({"keys": 2**20, "items": 4, "choices": 17}, "choices"),
+        ({"copies": 0}, "copies"),
+        ({"keys": 2**20, "items": 4, "copies": 17}, "copies"),
+        ({"seed": -1}, "seed"),
+        ({"heldout": 1.0}, "heldout"),
+        ({"attributes": (8, 1)}, "attributes"),
+        ({"attributes": (257,)}, "attributes"),
+        ({"attributes": (256,) * 9}, "attributes"),
+        ({"rule": "composed"}, "attributes"),
+        ({"rule": "composed", "attributes": (10, 10)}, "attributes"),
+        ({"rule": "composed", "attributes": (3, 333), "space": 999, "choices": 4}, "attributes"),
+        ({"rule": "composed", "attributes": (4, 250), "choices": 5}, "choices"),
+        ({"rule": "composed", "attributes": (4, 250), "heldout": 0.001}, "heldout"),
+        ({"rule": "composed", "attributes": (4, 250), "heldout": 0.999}, "heldout"),
+    ],
+)
+def test_knobs_that_make_no_data_are_refused_by_their_name(changes: dict, field: str) -> None:
+    config = load_experiment(LOOKUP)
+    wrong = dataclasses.replace(dataclasses.replace(RANDOM, choices=1), **changes)
+    with pytest.raises(ConfigError) as caught:
+        dataclasses.replace(config, data=dataclasses.replace(config.data, lookup=wrong))
+    assert (caught.value.field, caught.value.value) == (f"data.lookup.{field}", getattr(wrong, field))
+
+
+@pytest.mark.parametrize(
+    "parts, said",
+    [
+        ({"control": ("item", "eos")}, "needs 'text'"),
+        ({"control": ("text", "eos")}, "needs 'item'"),
+        ({"general": 57}, "use 58 or more"),
+        ({"spaces": (Space("item", 999),)}, "data.lookup.space is 1000"),
+        ({"spaces": (Space("image", 1000),)}, "data.lookup.space is 1000"),
+    ],
+)
+def test_a_vocabulary_that_does_not_hold_the_records_is_refused(parts: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_corpus(vocabulary_of(RANDOM, **parts), DataConfig(source="lookup", lookup=RANDOM), "train", 0)
+
+
+def test_fewer_general_tokens_do_where_attributes_are_few() -> None:
+    config = DataConfig(source="lookup", lookup=COMPOSED)
+    assert len(read_corpus(vocabulary_of(COMPOSED, general=12), config, "train", 0)) == 160
+    with pytest.raises(ConfigError, match="use 12 or more"):
+        read_corpus(vocabulary_of(COMPOSED, general=11), config, "train", 0)
+
+
+def test_what_only_spoken_digits_have_is_refused_and_they_do_not_depend_on_other_data() -> None:
+    config = DataConfig(source="lookup", lookup=RANDOM)
+    with pytest.raises(DataError, match="only spoken digits"):
+        load_records(config, "heldout")
+    with pytest.raises(ConfigError, match="nothing to build"):
+        prepare(config, Beam.__new__(Beam))  # which needs no Apache Beam here
+    assert shaping(config) == shaping(DataConfig())
+
+
+def test_knobs_can_be_set_from_the_command_line() -> None:
+    arguments = ["--data.lookup.rule", "composed", "--data.lookup.attributes", "64", "64", "64"]
+    config: Config = override(load_experiment(LOOKUP), arguments)
+    assert config.data.lookup.attributes == (64, 64, 64)
+    assert to_digits(np.array([63]), config.data.lookup.attributes).tolist() == [[0, 0, 63]]

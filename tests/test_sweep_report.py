@@ -1,0 +1,444 @@
+"""Tables and page of a sweep: from made-up results to figures, words and files that need nothing else."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import math
+import pathlib
+import re
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omnijax.anchors.anchor import Anchor, write_anchors
+from omnijax.errors import DataError
+from omnijax.report.curves import spread
+from omnijax.report.theme import DARK, LIGHT
+from omnijax.sweep import figures, numbers, page, words
+from omnijax.sweep.inputs import read_results
+from omnijax.sweep.statistics import interval
+from omnijax.sweep.table import Reach, crossing, measured_ratio, reach, rows_of, write_tables
+
+BASES = (2, 4, 9, 16, 64, 256, 512, 4096)
+ARMS = (*(f"base={base}" for base in BASES), "flat")
+SIZE = 83_521
+LOSSLESS = {"image": 4, "text": 1}
+FORMS = {"image": 16.0, "text": 4.0, "image|text": 16.0, "speech|text": 20.0, "text|speech": 4.0}
+
+
+def made_up(arm: str, seed: int, budget: str = "items", forms: Collection[str] = tuple(FORMS)) -> dict[str, Any]:
+    """A result as a run writes it, with figures that are plausible: small bases cost more, and learn a bit faster."""
+    rng = np.random.default_rng([sum(map(ord, arm)), seed])
+    points = 8
+    base = SIZE if arm == "flat" else int(re.findall(r"\d+", arm)[0])
+    places = max(1, math.ceil(math.log(SIZE, base) - 1e-9))
+    tokens = places + 1
+    cost = tokens * (1.0 + base / 20_000)
+    # What a seed brings by itself is the same in every arm.
+    shared = 0.05 * np.random.default_rng(seed).normal()
+    final = 8.0 + 0.06 * abs(math.log2(base) - 6.5) + 0.012 * rng.normal() + shared
+    items, steps = 2_000_000, 1500
+    curve = [
+        {
+            "step": steps * k // points,
+            "items": items * k // points,
+            "seconds": 30.0 * cost * k / points,
+            "flops": 4e12 * cost * k / points,
+            "bits": {
+                form: (final + 2.2 * (1 - k / points) ** 2) * (0.2 if form.startswith("text") else 1.0)
+                for form in forms
+            },
+        }
+        for k in range(1, points + 1)
+    ]
+    bits = {}
+    for form in forms:
+        value, alone = curve[-1]["bits"][form], form.startswith("text")
+        each = value / places
+        errors = {"general": 0.1} if alone else {f"digit_{k}": 0.3 + 0.4 * k / places for k in range(places)}
+        bits[form] = {
+            "raw": value + 0.01 * places,
+            "renormalised": value,
+            "leak": 0.01 * places,
+            "digits": 0.0 if alone else value,
+            "position": 0.0 if alone else 0.02,
+            "by_place": [] if alone else [each] * places,
+            "structure": 0.4,
+            "items": FORMS[form],
+            "uniform": math.log2(SIZE),
+            "errors": errors,
+            "exact": 0.9 if alone else 0.21 + 0.01 * rng.random(),
+        }
+    speed = 20_000 / cost * (1 + 0.05 * rng.random())
+    return {
+        "arm": arm,
+        "seed": seed,
+        "step": steps,
+        "items": items,
+        "tokens": items * tokens,
+        "documents": 90_000,
+        "seconds": 30.0 * cost,
+        "flops": 4e12 * cost,
+        "budget": {"kind": budget, "amount": 2e6},
+        "data": {"fragments": "a" * 64, "heldout": "b" * 64, "order": f"{seed}" * 64},
+        "bits": bits,
+        "bits_per_unit": {form: bits[form]["renormalised"] / part for form, part in LOSSLESS.items() if form in bits},
+        "speed": {
+            "items_per_second": speed,
+            "tokens_per_second": speed * tokens,
+            "tokens_per_item": {"image": float(tokens), "speech": 3.0},
+        },
+        "cost": {
+            "parameters": 700_000 + 256 * base,
+            "softmax_flops_per_item": 2.0 * 128 * base * tokens,
+            "training_flops_per_item": 1e6 * cost,
+            "peak_bytes": 90_000_000 + 1000 * base,
+            "predicted_seconds_ratio": (cost / (6 * (1 + 16 / 20_000))) ** 0.9,
+        },
+        "curve": curve,
+        "directions": {
+            "directions": {"image->text": 0.93 + 0.01 * rng.random(), "text->image": 0.9},
+            "standard_errors": {"image->text": 0.01, "text->image": 0.01},
+        },
+        "device": "2 CPU cores",
+        "versions": {"omnijax": "0.1", "jax": "0.10.2"},
+        "command": ["omnijax", "sweep", "experiments/ablations/base_size.py", "--arm", arm, "--seed", str(seed)],
+    }
+
+
+def write_sweep(
+    out: pathlib.Path,
+    arms: Collection[str] = ARMS,
+    seeds: int = 3,
+    budget: str = "items",
+    forms: Collection[str] = tuple(FORMS),
+) -> None:
+    """The directory of a sweep that has ended."""
+    config = {"optim": {"learning_rate": 3e-3}, "model": {"depth": 4}}
+    sweep = {
+        "question": "Does a small base learn as much from the same <items> as a flat softmax?",
+        "budget": {"kind": budget, "amount": 2e6},
+        "baseline": "base=16",
+        "seeds": list(range(seeds)),
+        "arms": dict.fromkeys(arms, config),
+        "tasks": ["bits", "directions"],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "sweep.json").write_text(json.dumps(sweep))
+    for arm in arms:
+        for seed in range(seeds):
+            put(out, made_up(arm, seed, budget, forms))
+
+
+def put(out: pathlib.Path, result: dict[str, Any]) -> None:
+    directory = out / "arms" / result["arm"] / f"seed{result['seed']}"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "result.json").write_text(json.dumps(result))
+
+
+ANCHORS = [
+    Anchor("PNG, each alone", "image", "bits per pixel", 14.05, 0.02, "whole files; best of several"),
+    Anchor("brotli, one stream", "image", "bits per pixel", 2.57, None, "all pictures in one"),
+    Anchor("histogram of independent pixels", "image", "bits per pixel", 2.43, 0.01, "counts of levels"),
+    Anchor("class histogram of neighbouring pixels", "image", "bits per pixel", 2.04, 0.01, "a mixture"),
+    Anchor("word histogram", "text", "bits per byte", 0.66, 0.005, "how often each word comes"),
+    Anchor("FLAC, each alone", "speech", "bits per sample", 10.99, 0.05, "whole files"),
+    Anchor("support-vector machine", "image->text", "accuracy", 0.978, 0.008, "pixels"),
+]
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    out = tmp_path_factory.mktemp("sweeps") / "base_size"
+    write_sweep(out)
+    write_anchors(ANCHORS, out / "anchors.csv")
+    write_tables(out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "SHOWN_FORMS", 2)  # drawing takes its time
+        page.write_report(out)
+    return out
+
+
+class Page(html.parser.HTMLParser):
+    """Tags that are open, what is loaded from elsewhere, and the text."""
+
+    void = {"meta", "img", "source", "br"}
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.loaded: list[str] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [value for name, value in attrs if name in ("src", "srcset", "href") and value]
+        if tag not in self.void:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.stack and self.stack[-1] != "style":
+            self.text += data
+
+
+def read_page(out: pathlib.Path) -> Page:
+    return Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+def lines_of(path: pathlib.Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_page_needs_nothing_else_and_says_what_was_asked(ended: pathlib.Path) -> None:
+    found = read_page(ended)
+    assert not found.stack
+    assert found.loaded
+    assert all(one.startswith("data:image/png;base64,") for one in found.loaded)
+    for said in (
+        *("same <items> as a flat softmax?", "2\N{NO-BREAK SPACE}M items seen in training", "27 of 27"),
+        *(*ARMS, "2 CPU cores", "image given text", "speech given text", "omnijax 0.1", "--arm base=2"),
+        *("Every arm saw as many items", "One learning rate for all, 0.003", "Nothing is missing", "Lossless"),
+        *("histogram of independent pixels", "PNG, each alone", "14.050", "support-vector machine", "97.8"),
+    ):
+        assert said in found.text, said
+    assert "FLAC" not in found.text, "the unit of no form"
+    drawn = {path.name for path in (ended / "figures").glob("*.png")}
+    wanted = {f"{kind}_image.png" for kind in ("base", "arms", "seconds", "flops", "places", "unit")} | {"cost.png"}
+    assert wanted <= drawn
+    assert {name.replace(".png", "_dark.png") for name in wanted} <= drawn
+
+
+def test_results_csv_has_a_line_for_every_arm_seed_and_form(ended: pathlib.Path) -> None:
+    lines = lines_of(ended / "results.csv")
+    assert len(lines) == len(ARMS) * 3 * len(FORMS)
+    assert len({(line["arm"], line["seed"], line["form"]) for line in lines}) == len(lines)
+    line = next(one for one in lines if (one["arm"], one["seed"], one["form"]) == ("base=256", "1", "image"))
+    run = made_up("base=256", 1)
+    entry = run["bits"]["image"]
+    assert float(line["renormalised_bits"]) == entry["renormalised"]
+    assert float(line["raw_bits"]) == entry["raw"]
+    assert float(line["items_of_segment"]) == 16
+    assert float(line["items"]) == run["items"]
+    assert float(line["exact"]) == entry["exact"]
+    assert float(line["digit_1_error"]) == entry["errors"]["digit_1"]
+    assert float(line["digit_2_bits"]) == entry["by_place"][2]
+    assert line["digit_3_bits"] == "", "base 256 has three places"
+    assert float(line["bits_per_unit"]) == run["bits_per_unit"]["image"]
+    assert float(line["peak_bytes"]) == run["cost"]["peak_bytes"]
+    assert next(one for one in lines if one["form"] == "image|text")["bits_per_unit"] == ""
+
+
+def test_table_csv_has_means_intervals_and_differences(ended: pathlib.Path) -> None:
+    lines = {(line["arm"], line["form"]): line for line in lines_of(ended / "table.csv")}
+    assert len(lines) == len(ARMS) * len(FORMS)
+    line = lines["base=64", "image"]
+    values = [made_up("base=64", seed)["bits"]["image"]["renormalised"] for seed in range(3)]
+    base = [made_up("base=16", seed)["bits"]["image"]["renormalised"] for seed in range(3)]
+    wanted = interval(values)
+    assert [float(line[f"bits_{end}"]) for end in ("mean", "low", "high")] == [wanted.mean, wanted.low, wanted.high]
+    difference = interval([a - b for a, b in zip(values, base)])
+    assert float(line["difference_mean"]) == pytest.approx(difference.mean, rel=1e-12)
+    assert float(line["difference_high"]) == pytest.approx(difference.high, rel=1e-12)
+    assert (line["verdict"], line["seeds"]) == ("lower", "3")
+    assert lines["flat", "image"]["verdict"] == "higher"
+    assert lines["base=16", "image"]["difference_mean"] == "0.0"
+    assert lines["base=64", "image"]["seconds_to_equal_bits_reached"] == "3 of 3"
+    assert lines["flat", "image"]["seconds_to_equal_bits_reached"] == "0 of 3"
+    assert lines["flat", "image"]["seconds_to_equal_bits_mean"] == ""
+
+
+@pytest.mark.parametrize(
+    "points, target, wanted",
+    [
+        ([(10, 5.0), (20, 3.0), (40, 1.0)], 2.0, 30.0),
+        ([(10, 5.0), (20, 3.0), (40, 1.0)], 3.0, 20.0),
+        ([(10, 5.0), (20, 3.0), (40, 1.0)], 6.0, 10.0),
+        ([(10, 5.0), (20, 3.0), (40, 1.0)], 0.5, None),
+        ([(10, 5.0), (20, 5.5), (30, 4.5)], 5.0, 10.0),
+        ([(10, 5.0), (20, 5.5), (30, 4.5)], 4.75, 27.5),
+        ([(10, math.nan), (20, 1.0)], 2.0, 20.0),
+        ([], 2.0, None),
+    ],
+)
+def test_where_a_curve_comes_down_to_a_target(points: list, target: float, wanted: float | None) -> None:
+    assert crossing(points, target) == (None if wanted is None else pytest.approx(wanted))
+
+
+def test_equal_bits_are_those_of_the_baseline_of_the_same_seed(ended: pathlib.Path) -> None:
+    results = read_results(ended)
+    own = reach(results, "base=16", "image", "seconds")
+    assert (own.reached, own.seeds) == (3, 3)
+    assert own.spent.mean == pytest.approx(made_up("base=16", 0)["seconds"])
+    better, worse = (reach(results, arm, "image", "flops") for arm in ("base=64", "flat"))
+    assert 0 < better.spent.mean < made_up("base=64", 0)["flops"]
+    assert (worse.reached, worse.seeds) == (0, 3)
+    assert words.reached(worse, "s") == "not reached"
+    assert words.reached(Reach(interval([90.0]), 1, 3), "s") == "90\N{NO-BREAK SPACE}s, 1 of 3 seeds"
+    assert words.reached(Reach(interval([]), 0, 0), "s") == "–"
+
+
+def test_missing_arms_are_shown_as_missing(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path / "sweep", ("base=2", "base=16", "flat"), forms=["image"])
+    for path in (tmp_path / "sweep" / "arms" / "flat").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    (tmp_path / "sweep" / "arms" / "base=2" / "seed1" / "result.json").unlink()
+    (tmp_path / "sweep" / "arms" / "base=2" / "seed1").rmdir()
+    out = tmp_path / "sweep"
+    write_tables(out)
+    page.write_report(out)
+    text = read_page(out).text
+    assert "Missing: 3 of 9 runs were begun and have no result" in text
+    assert "flat (seed 0, 1 and 2)" in text
+    assert "Missing: 1 of 9 runs were not begun: base=2 (seed 1)." in text
+    assert "Nothing is missing" not in text
+    assert text.count("no result") >= 2
+    assert "over 2 to 3 seeds" in text
+    assert "There are no outside anchors here" in text
+    assert {line["verdict"] for line in lines_of(out / "table.csv") if line["arm"] == "flat"} == {"not comparable"}
+    assert all(line["bits_mean"] == "" for line in lines_of(out / "table.csv") if line["arm"] == "flat")
+
+
+@pytest.mark.parametrize("gone", ["baseline", "all"])
+def test_a_sweep_without_its_baseline_or_without_any_result_has_a_page(tmp_path: pathlib.Path, gone: str) -> None:
+    write_sweep(tmp_path, ("base=9", "base=16"), seeds=2, forms=["image"])
+    for path in (tmp_path / "arms").rglob("result.json"):
+        if gone == "all" or "base=16" in str(path):
+            path.unlink()
+    write_tables(tmp_path)
+    page.write_report(tmp_path)
+    text = read_page(tmp_path).text
+    if gone == "baseline":
+        assert "The baseline, base=16, has no result" in text
+        assert "lowest mean" in text
+    else:
+        assert "0 of 4" in text
+        assert "Missing: 4 of 4 runs were begun" in text
+
+
+def test_one_seed_and_two_seeds_are_told_as_such(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ("base=2", "base=16", "base=64"), seeds=1)
+    results = read_results(tmp_path)
+    rows = rows_of(results, "image")
+    told = " ".join([*words.findings(results, rows), *words.limits(results, ["image"])])
+    assert "There is one seed: differences are what two single runs happened to have" in told
+    assert "One seed only, which can be chance: base=2 (+0." in told
+    assert "Fewer bits than" not in told
+    assert "not distinguishable" not in told.lower()
+    assert numbers.told(rows[0].bits) == f"{rows[0].bits.mean:.3f}"
+    write_sweep(tmp_path, ("base=2", "base=16", "base=64"), seeds=2)
+    results = read_results(tmp_path)
+    assert "Two seeds give intervals 12.7 standard errors wide" in " ".join(words.limits(results, ["image"]))
+
+
+def test_overlapping_intervals_are_called_not_distinguishable(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ("base=16", "base=17", "base=64"))
+    for seed, shift in enumerate((-0.01, 0.02, -0.015)):
+        result = made_up("base=16", seed) | {"arm": "base=17"}
+        for entry in result["bits"].values():
+            entry["renormalised"] += shift
+        put(tmp_path, result)
+    results = read_results(tmp_path)
+    rows = rows_of(results, "image")
+    assert [row.verdict for row in rows] == ["not distinguishable", "not distinguishable", "lower"]
+    told = list(words.findings(results, rows))
+    assert any(one.startswith("Not distinguishable from base=16, seed for seed: base=17") for one in told)
+    assert any(one.startswith("Fewer bits than base=16, seed for seed: base=64 (\N{MINUS SIGN}0.1") for one in told)
+
+
+def test_other_data_other_devices_and_other_rates_are_named(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ("base=2", "base=16"), budget="flops")
+    results = read_results(tmp_path)
+    assert any("Every arm spent as many FLOPs" in one for one in words.limits(results, results.forms))
+    other = made_up("base=2", 1, "flops")
+    put(tmp_path, other | {"data": other["data"] | {"order": "c" * 64}, "device": "NVIDIA H200"})
+    sweep = json.loads((tmp_path / "sweep.json").read_text())
+    sweep["arms"]["base=2"] = {"optim": {"learning_rate": 1e-3}}
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
+    told = " ".join(words.limits(read_results(tmp_path), []))
+    assert "Not comparable: arms of seed 1 differ in their order" in told
+    assert "same for every arm, by SHA-256" not in told
+    put(tmp_path, other | {"device": "NVIDIA H200"})
+    told = " ".join(words.limits(read_results(tmp_path), []))
+    assert "different devices, 2 CPU cores and NVIDIA H200" in told
+    assert "Learning rates differ between arms: 0.001 and 0.003" in told
+
+
+def test_cost_is_held_against_what_was_predicted(ended: pathlib.Path) -> None:
+    results = read_results(ended)
+    assert measured_ratio(results, "base=16") == {0: 1.0, 1: 1.0, 2: 1.0}
+    own, base = (made_up(arm, 2)["speed"]["items_per_second"] for arm in ("base=2", "base=16"))
+    assert measured_ratio(results, "base=2")[2] == base / own
+    assert any("Predicted cost counts FLOPs alone" in one for one in words.limits(results, []))
+
+
+def test_the_shown_forms_are_those_with_the_most_bits(ended: pathlib.Path) -> None:
+    assert page.shown_forms(read_results(ended)) == ["image", "text", "image|text", "speech|text"]
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("sweep.json", None, "the report needs this file"),
+        ("sweep.json", "{", "must be JSON"),
+        ("sweep.json", '{"question": "?"}', "sweep.json:budget"),
+        ("arms/base=2/seed0/result.json", "[]", "result.json:arm"),
+        ("arms/base=2/seed0/result.json", "half", "must be JSON"),
+        ("anchors.csv", "a,b\n", "its first line must be"),
+        (
+            "anchors.csv",
+            "name,modality,measure,value,standard_error,note\nx,image,metres,1,,\n",
+            "it must be an anchor",
+        ),
+    ],
+)
+def test_damage_is_named(tmp_path: pathlib.Path, name: str, content: str | None, said: str) -> None:
+    write_sweep(tmp_path, ("base=2", "base=16"), seeds=1)
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=re.escape(said)):
+        page.write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_names_at_the_ends_of_lines_dont_lie_on_each_other() -> None:
+    many = [figures.Line(f"arm {k}", (np.array([1.0, 10.0]), np.array([3.0, 1.0 + 1e-4 * k])), []) for k in range(20)]
+    for theme in (LIGHT, DARK):
+        figure = figures.curves_figure(many, "arm 3", "bits per item", "seconds", theme)
+        figure.savefig(io.BytesIO(), format="png")
+        boxes = sorted((one.get_window_extent() for one in figure.axes[0].texts), key=lambda box: box.y0)
+        assert len(boxes) == 20
+        assert all(low.y1 <= high.y0 + 0.5 for low, high in zip(boxes, boxes[1:]))
+        assert boxes[-1].y1 <= figure.bbox.y1
+        assert boxes[0].y0 >= figure.bbox.y0
+        assert all(box.x1 <= figure.bbox.x1 for box in boxes)
+    assert spread([1.0, 1.0], 0.5) == [1.0, 1.5]
+
+
+def test_what_lies_far_out_doesnt_leave_the_figure() -> None:
+    marks = [figures.Mark("a", interval([1.0, 1.1]), [1.0, 1.1]), figures.Mark("b", interval([]), [])]
+    axes = figures.rows_figure(marks, "a", {"outside": 5.0}, "bits", LIGHT).axes[0]
+    low, high = axes.get_xlim()
+    assert low < 1.0
+    assert high > 5.0
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "outside"]
+
+
+@pytest.mark.parametrize(
+    "value, wanted",
+    [(0.0, "0"), (999.4, "999"), (1000, "1 k"), (999_600, "1 M"), (2.34e12, "2.34 T"), (math.nan, "–")],
+)
+def test_quantities(value: float, wanted: str) -> None:
+    assert numbers.quantity(value).replace("\N{NO-BREAK SPACE}", " ") == wanted

@@ -1,0 +1,224 @@
+"""Sweeps that run: killed and repeated, by several workers, with arms that fail."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import rich.console
+from sweeps import small_config, sweep_of, write
+
+from omnijax.data.prepare import prepare
+from omnijax.errors import CheckpointError
+from omnijax.sweep import runner
+from omnijax.sweep.arm import is_done
+from omnijax.sweep.resolve import Job, resolve
+from omnijax.sweep.runner import BUSY, in_hand, run_jobs
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    directory = str(tmp_path_factory.getbasetemp() / "spoken_digits")
+    prepare(small_config(directory).data)
+    return directory
+
+
+# ------------------------------------------------------------------ the runner by itself
+
+
+@pytest.fixture
+def jobs(data: str, tmp_path) -> list[Job]:
+    config = small_config(data)
+    return resolve(sweep_of(config), ["base=17", "base=289"], [0, 1], tmp_path / "resolved", lambda name: 1.0)
+
+
+def play(monkeypatch: pytest.MonkeyPatch, jobs: list[Job], out: pathlib.Path, script: str, workers: int = 2) -> Any:
+    """Runs jobs whose processes do what a script says, with the name of the job and a file that makes it done."""
+    monkeypatch.setattr(runner, "MAIN", f"import pathlib, sys, time\nname, done = sys.argv[1:]\n{script}")
+    monkeypatch.setattr(runner, "is_done", lambda out, job: (out / job.name.replace("/", "-")).exists())
+    monkeypatch.setattr(runner, "ASK_AGAIN_SECONDS", 0.2)
+    out.mkdir(exist_ok=True)
+    console = rich.console.Console(quiet=True)
+    return run_jobs(jobs, out, lambda job: [job.name, str(out / job.name.replace("/", "-"))], workers, console)
+
+
+def test_a_failing_arm_is_told_and_the_others_go_on(monkeypatch, jobs: list[Job], tmp_path) -> None:
+    script = (
+        "if name == 'base=17/seed1': print('it', 'broke'); sys.exit(3)\n"
+        "if name == 'base=289/seed1': import os; os.kill(os.getpid(), 9)\n"
+        "pathlib.Path(done).touch()"
+    )
+    outcome = play(monkeypatch, jobs, tmp_path / "out", script)
+    assert sorted(job.name for job in outcome.done) == ["base=17/seed0", "base=289/seed0"]
+    assert set(outcome.failed) == {"base=17/seed1", "base=289/seed1"}
+    assert outcome.failed["base=17/seed1"].endswith("status 3; its last lines:\nit broke")
+    assert "SIGKILL" in outcome.failed["base=289/seed1"]
+    assert not outcome.stopped
+
+
+def test_what_is_done_is_left_alone_and_what_another_has_is_waited_for(monkeypatch, jobs: list[Job], tmp_path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "base=17-seed0").touch()
+    script = (
+        "asked = pathlib.Path(done + '.asked')\n"
+        "assert name != 'base=17/seed0'\n"
+        f"if name == 'base=289/seed0' and not asked.exists(): asked.touch(); sys.exit({BUSY})\n"
+        "pathlib.Path(done).touch()"
+    )
+    outcome = play(monkeypatch, jobs, out, script)
+    assert not outcome.failed
+    assert {job.name for job in outcome.done} == {job.name for job in jobs}
+
+
+def test_only_so_many_run_at_a_time(monkeypatch, jobs: list[Job], tmp_path) -> None:
+    script = (
+        "room = pathlib.Path(done).parent / 'running'\n"
+        "room.mkdir(exist_ok=True); mine = room / name.replace('/', '-'); mine.touch()\n"
+        "time.sleep(0.3); assert len(list(room.iterdir())) <= 2; mine.unlink()\n"
+        "pathlib.Path(done).touch()"
+    )
+    assert not play(monkeypatch, jobs, tmp_path / "out", script).failed
+
+
+def test_a_signal_is_handed_on_and_nothing_more_is_begun(monkeypatch, jobs: list[Job], tmp_path) -> None:
+    script = (
+        "import os, signal\n"
+        "def leave(*_): pathlib.Path(done + '.told').touch(); sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, leave); os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    outcome = play(monkeypatch, jobs, tmp_path / "out", script, workers=1)
+    assert outcome.stopped
+    assert not outcome.done
+    assert not outcome.failed
+    assert [path.name for path in (tmp_path / "out").glob("*.told")] == ["base=17-seed0.told"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_job_is_in_one_hand(jobs: list[Job], tmp_path) -> None:
+    with in_hand(tmp_path, jobs[0]) as mine:
+        assert mine
+        with in_hand(tmp_path, jobs[0]) as theirs, in_hand(tmp_path, jobs[1]) as other:
+            assert (theirs, other) == (False, True)
+        assert (tmp_path / "arms/base=17/seed0.lock").read_text().split()[0] == str(os.getpid())
+    with in_hand(tmp_path, jobs[0]) as again:
+        assert again
+
+
+def test_a_result_of_another_configuration_is_no_result(jobs: list[Job], tmp_path) -> None:
+    run = tmp_path / "arms" / jobs[0].name
+    assert not is_done(tmp_path, jobs[0])
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(jobs[2].to_dict()["config"]))
+    (run / "result.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="another configuration"):
+        is_done(tmp_path, jobs[0])
+    (run / "config.json").write_text(json.dumps(jobs[0].to_dict()["config"]))
+    assert is_done(tmp_path, jobs[0])
+
+
+# ------------------------------------------------------------------ whole sweeps
+
+
+class Command:
+    """`omnijax sweep` in a process of its own; what it and its arms leave running is killed at the end."""
+
+    def __init__(self, file: pathlib.Path, out: pathlib.Path, *more: str):
+        self.out = out
+        arguments = ["sweep", str(file), "--out", str(out), *more]
+        main = "import sys; from omnijax.cli import main; sys.exit(main())"
+        environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        self.log = out.with_name(f"{out.name}-{time.monotonic_ns()}.log")
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", main, *arguments], env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def end(self) -> int:
+        status = self.process.wait(900)
+        assert status == 0 or self.log.read_text()
+        return status
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 600
+        while not holds():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """The process, then the arm that it has begun: nobody gets to tidy up."""
+        self.process.kill()
+        self.process.wait()
+        for lock in self.out.glob("arms/*/*.lock"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
+
+
+def results(out: pathlib.Path) -> dict[str, Any]:
+    """All that is the same whenever and wherever the same arms are trained."""
+    found = {}
+    for path in sorted(out.glob("arms/*/*/result.json")):
+        result = json.loads(path.read_text())
+        for point in result["curve"]:
+            del point["seconds"]
+        for part in ("seconds", "speed", "command"):
+            del result[part]
+        found[f"{result['arm']}/{result['seed']}"] = result
+    return found
+
+
+def table(path: pathlib.Path) -> list[dict[str, str]]:
+    """Without what a clock has measured."""
+    with path.open(encoding="utf-8") as file:
+        return [
+            {key: row[key] for key in row if "second" not in key and "measured" not in key}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.slow
+def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, tmp_path) -> None:
+    file = tmp_path / "small.py"
+    write(file, data, "arms=arms_of(config, bases(17, 289)), seeds=1, budget=Budget('items', 6000)")
+    whole, broken = tmp_path / "a" / "small", tmp_path / "b" / "small"
+    for out in (whole, broken):
+        out.parent.mkdir()
+    first = Command(file, broken)
+    first.wait_until(lambda: any((broken / "arms/base=17/seed0/checkpoints").glob("[0-9]*")))
+    first.kill()
+    assert not list(broken.glob("arms/*/*/result.json"))
+    again = [Command(file, broken), Command(file, broken)]
+    assert [one.end() for one in again] == [0, 0], [one.log.read_text() for one in again]
+    # Each of the two arms once, but for the one that was killed; the other worker left it alone.
+    begun = {path.parent.name: path.read_text().count("begun, or") for path in broken.glob("arms/*/seed0.log")}
+    assert begun == {"base=17": 2, "base=289": 1}
+
+    undisturbed = Command(file, whole)
+    assert undisturbed.end() == 0, undisturbed.log.read_text()
+    assert set(results(whole)) == {"base=17/0", "base=289/0"}
+    assert results(broken) == results(whole)
+    for name in ("results.csv", "table.csv"):
+        assert table(broken / name) == table(whole / name)
+        assert len(table(whole / name)) > 1
+    assert (broken / "report.html").exists()
+    result = next(iter(results(whole).values()))
+    assert result["cost"]["peak_bytes"] > 1e5
+    assert [set(point) for point in result["curve"]] == [{"step", "items", "flops", "bits"}] * 3
+    assert result["curve"][-1]["bits"]["image|text"] == result["bits"]["image|text"]["renormalised"]
+    assert result["bits_per_unit"]["text"] == result["bits"]["text"]["renormalised"]
+
+    # Nothing is left to be done, so that nothing is run.
+    assert Command(file, whole).end() == 0
+    assert [path.read_text().count("begun, or") for path in whole.glob("arms/*/seed0.log")] == [1, 1]
