@@ -225,7 +225,8 @@ def _prepare(options: argparse.Namespace) -> int:
 
     config = override(load_experiment(options.experiment), options.overrides)
     prepare(config.data, None if options.beam is None else Beam(options.beam), config.batch.seed)
-    print(f"{config.data.directory}: ready")
+    built = config.data.source == "spoken_digits"
+    print(f"{config.data.directory}: ready" if built else f"{config.data.source}: nothing to build")
     return 0
 
 

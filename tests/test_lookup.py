@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from omnijax import testing
+from omnijax.cli import main
 from omnijax.config import Config, DataConfig, LookupConfig, Target, from_dict, to_dict
 from omnijax.data import lookup
 from omnijax.data.beam import Beam
@@ -346,3 +347,8 @@ def test_knobs_can_be_set_from_the_command_line() -> None:
     config: Config = override(load_experiment(LOOKUP), arguments)
     assert config.data.lookup.attributes == (64, 64, 64)
     assert to_digits(np.array([63]), config.data.lookup.attributes).tolist() == [[0, 0, 63]]
+
+
+def test_there_is_nothing_to_prepare(capsys) -> None:
+    assert main(["prepare", str(LOOKUP)]) == 0
+    assert capsys.readouterr().out == "lookup: nothing to build\n"

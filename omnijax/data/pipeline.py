@@ -63,7 +63,8 @@ class Batches:
         counts = [np.tile(self._counts(task.segments), task.repeats) for task in config.tasks]
         self._lengths, self._sizes = np.concatenate(counts, axis=1)
         check_lengths(self._lengths, config.row_length)
-        check_lengths(self._sizes, config.row_items or int(self._sizes.max(initial=0)), "row_items", "items and more")
+        if config.row_items:
+            check_lengths(self._sizes, config.row_items, "row_items", "items and more")
         self._epoch_ends = [0]
 
     def __len__(self) -> int:

@@ -7,7 +7,6 @@ and the bound of the loop's counter. A loop that ends when its data say so gets 
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import re
 from collections.abc import Iterator
@@ -171,11 +170,3 @@ def _unfused(module: Module, call: Call, one: Instruction) -> tuple[Call, Instru
             one, call = outer.computation.instructions[call.by.operands[int(one.arguments)]], outer
         else:
             return call, one
-
-
-def times_run(loops: Loops) -> dict[str, int]:
-    """How often each computation runs, over all its calls."""
-    times: collections.Counter[str] = collections.Counter()
-    for call in loops.calls:
-        times[call.computation.name] += call.times
-    return dict(times)

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from omnijax.models import model_of
 from omnijax.sharding import make_mesh, put_batch
 from omnijax.state import init_state, make_step
 
+Kind = Literal["items", "flops", "seconds"]
 WARM, TIMED = 3, 15
 """Steps before time is taken, and steps it is taken of."""
 STATE_BYTES = 4 + 4 + 4 + 4
@@ -43,11 +45,11 @@ class Budget:
         ConfigError: there is no such kind, or the amount isn't above 0.
     """
 
-    kind: Literal["items", "flops", "seconds"]
+    kind: Kind
     amount: float
 
     def __post_init__(self) -> None:
-        if self.kind not in ("items", "flops", "seconds"):
+        if self.kind not in typing.get_args(Kind):
             raise ConfigError("budget.kind", self.kind, "must be items, flops or seconds", "choose one")
         if not 0 < self.amount < math.inf:
             raise ConfigError("budget.amount", self.amount, "must be a number above 0", "raise it")
@@ -61,7 +63,7 @@ def parse_budget(text: str) -> Budget:
     """
     kind, _, amount = text.partition("=")
     try:
-        return Budget(kind, float(amount))  # type: ignore[arg-type]
+        return Budget(typing.cast(Kind, kind), float(amount))  # what it isn't, the budget says
     except ValueError as error:
         rule = "a budget is a kind and an amount, with = between them"
         raise ConfigError("--budget", text, rule, "write items=400000, flops=2e13 or seconds=60") from error
