@@ -150,16 +150,19 @@ def _add_sweep(commands: Any) -> None:
         "sweep",
         help="train and measure the arms of an ablation, at one budget",
         description="Runs what isn't done yet of the arms that the sweep() of an experiment file gives, one process an "
-        "arm and seed, and writes results.csv, table.csv and report.html. The same command goes on after whatever "
-        "ended it; any number of workers, on any number of machines that see the directory, share the arms. Knobs of "
-        "every arm can be overridden as in `omnijax train`.",
+        "arm and seed, and writes results.csv, curves.csv, table.csv and report.html. The same command goes on after "
+        "whatever ended it; any number of workers, on any number of machines that see the directory, share the arms. "
+        "Knobs of every arm can be overridden as in `omnijax train`.",
     )
     sweep.add_argument("experiment", type=Path, help="a Python file with sweep()")
     sweep.add_argument("--out", type=Path, metavar="DIR", help="the directory of the sweep; sweeps/NAME by default")
     sweep.add_argument("--only", metavar="PATTERN", help="arms whose names fit, as in --only 'base=*'")
     sweep.add_argument("--seeds", type=int, metavar="N", help="so many; those that are there are kept")
     sweep.add_argument(
-        "--workers", type=int, metavar="N", help="arms at a time, here; else 1, a core each with --smoke"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="arms at a time, here, each with its share of the cores; else 1, or one a core with --smoke",
     )
     sweep.add_argument("--budget", metavar="KIND=AMOUNT", help="flops=2e13, items=4e5 or seconds=60; else its own")
     sweep.add_argument("--dry-run", action="store_true", help="print each arm's cost and command, and run nothing")

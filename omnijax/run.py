@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,14 @@ def config_digest(config: Config) -> str:
 
 def device() -> str:
     """The devices, in words."""
-    kind = jax.devices()[0].device_kind
-    return f"{jax.device_count()} × {kind} ({platform.machine()})"
+    first = jax.devices()[0]
+    of = f", {usable_cores()} cores" if first.platform == "cpu" else ""
+    return f"{jax.device_count()} × {first.device_kind}{of} ({platform.machine()})"
+
+
+def usable_cores() -> int:
+    """Cores of this machine's processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def differences(there: Any, wanted: Any, path: str = "") -> list[str]:

@@ -27,6 +27,8 @@ from omnijax.sweep.table import Reach, crossing, measured_ratio, reach, rows_of,
 BASES = (2, 4, 9, 16, 64, 256, 512, 4096)
 ARMS = (*(f"base={base}" for base in BASES), "flat")
 SIZE = 83_521
+DIGITS = 5e-7
+"""Relative; the CSV files have seven digits."""
 LOSSLESS = {"image": 4, "text": 1}
 FORMS = {"image": 16.0, "text": 4.0, "image|text": 16.0, "speech|text": 20.0, "text|speech": 4.0}
 
@@ -225,17 +227,29 @@ def test_results_csv_has_a_line_for_every_arm_seed_and_form(ended: pathlib.Path)
     line = next(one for one in lines if (one["arm"], one["seed"], one["form"]) == ("base=256", "1", "image"))
     run = made_up("base=256", 1)
     entry = run["bits"]["image"]
-    assert float(line["renormalised_bits"]) == entry["renormalised"]
-    assert float(line["raw_bits"]) == entry["raw"]
+    assert float(line["renormalised_bits"]) == pytest.approx(entry["renormalised"], rel=DIGITS)
+    assert float(line["raw_bits"]) == pytest.approx(entry["raw"], rel=DIGITS)
     assert float(line["items_of_segment"]) == 16
     assert float(line["items"]) == run["items"]
-    assert float(line["exact"]) == entry["exact"]
-    assert float(line["digit_1_error"]) == entry["errors"]["digit_1"]
-    assert float(line["digit_2_bits"]) == entry["by_place"][2]
+    assert float(line["exact"]) == pytest.approx(entry["exact"], rel=DIGITS)
+    assert float(line["digit_1_error"]) == pytest.approx(entry["errors"]["digit_1"], rel=DIGITS)
+    assert float(line["digit_2_bits"]) == pytest.approx(entry["by_place"][2], rel=DIGITS)
     assert line["digit_3_bits"] == "", "base 256 has three places"
-    assert float(line["bits_per_unit"]) == run["bits_per_unit"]["image"]
+    assert float(line["bits_per_unit"]) == pytest.approx(run["bits_per_unit"]["image"], rel=DIGITS)
     assert float(line["peak_bytes"]) == run["cost"]["peak_bytes"]
     assert next(one for one in lines if one["form"] == "image|text")["bits_per_unit"] == ""
+
+
+def test_curves_csv_has_a_line_for_every_checkpoint(ended: pathlib.Path) -> None:
+    lines = lines_of(ended / "curves.csv")
+    runs = [made_up(arm, seed) for arm in ARMS for seed in range(3)]
+    assert len(lines) == sum(len(run["curve"]) for run in runs)
+    point = made_up("base=256", 1)["curve"][-1]
+    line = [one for one in lines if (one["arm"], one["seed"]) == ("base=256", "1")][-1]
+    assert set(line) == {"arm", "seed", "step", "items", "seconds", "flops", *FORMS}
+    assert float(line["step"]) == point["step"]
+    assert float(line["seconds"]) == pytest.approx(point["seconds"], rel=DIGITS)
+    assert float(line["image"]) == pytest.approx(point["bits"]["image"], rel=DIGITS)
 
 
 def test_table_csv_has_means_intervals_and_differences(ended: pathlib.Path) -> None:
@@ -245,13 +259,14 @@ def test_table_csv_has_means_intervals_and_differences(ended: pathlib.Path) -> N
     values = [made_up("base=64", seed)["bits"]["image"]["renormalised"] for seed in range(3)]
     base = [made_up("base=16", seed)["bits"]["image"]["renormalised"] for seed in range(3)]
     wanted = interval(values)
-    assert [float(line[f"bits_{end}"]) for end in ("mean", "low", "high")] == [wanted.mean, wanted.low, wanted.high]
+    found = [float(line[f"bits_{end}"]) for end in ("mean", "low", "high")]
+    assert found == pytest.approx([wanted.mean, wanted.low, wanted.high], rel=DIGITS)
     difference = interval([a - b for a, b in zip(values, base)])
-    assert float(line["difference_mean"]) == pytest.approx(difference.mean, rel=1e-12)
-    assert float(line["difference_high"]) == pytest.approx(difference.high, rel=1e-12)
+    assert float(line["difference_mean"]) == pytest.approx(difference.mean, rel=DIGITS)
+    assert float(line["difference_high"]) == pytest.approx(difference.high, rel=DIGITS)
     assert (line["verdict"], line["seeds"]) == ("lower", "3")
     assert lines["flat", "image"]["verdict"] == "higher"
-    assert lines["base=16", "image"]["difference_mean"] == "0.0"
+    assert lines["base=16", "image"]["difference_mean"] == "0"
     assert lines["base=64", "image"]["seconds_to_equal_bits_reached"] == "3 of 3"
     assert lines["flat", "image"]["seconds_to_equal_bits_reached"] == "0 of 3"
     assert lines["flat", "image"]["seconds_to_equal_bits_mean"] == ""

@@ -91,6 +91,24 @@ def test_only_so_many_run_at_a_time(monkeypatch, jobs: list[Job], tmp_path) -> N
     assert not play(monkeypatch, jobs, tmp_path / "out", script).failed
 
 
+@pytest.mark.parametrize("workers, shares", [(1, [{1, 3, 5}]), (2, [{1, 5}, {3}]), (4, [{1, 3, 5}] * 4)])
+def test_workers_share_the_cores(monkeypatch, workers: int, shares: list[set[int]]) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 1, 3})
+    assert [runner.share_of_cores(worker, workers) for worker in range(workers)] == shares
+
+
+def test_a_job_is_bound_to_the_cores_of_its_worker(monkeypatch, jobs: list[Job], tmp_path) -> None:
+    script = (
+        "import os\n"
+        "for _ in range(100):\n"
+        "    time.sleep(0.1)\n"
+        "    if len(os.sched_getaffinity(0)) == 1: pathlib.Path(done).touch(); break"
+    )
+    core = min(os.sched_getaffinity(0))
+    monkeypatch.setattr(runner, "share_of_cores", lambda worker, workers: {core})
+    assert not play(monkeypatch, jobs, tmp_path / "out", script).failed
+
+
 def test_a_signal_is_handed_on_and_nothing_more_is_begun(monkeypatch, jobs: list[Job], tmp_path) -> None:
     script = (
         "import os, signal\n"
@@ -209,7 +227,7 @@ def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, t
     assert undisturbed.end() == 0, undisturbed.log.read_text()
     assert set(results(whole)) == {"base=17/0", "base=289/0"}
     assert results(broken) == results(whole)
-    for name in ("results.csv", "table.csv"):
+    for name in ("results.csv", "curves.csv", "table.csv"):
         assert table(broken / name) == table(whole / name)
         assert len(table(whole / name)) > 1
     assert (broken / "report.html").exists()

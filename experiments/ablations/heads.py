@@ -1,10 +1,10 @@
 """Heads: a flat softmax, digits, a depth head and parallel heads over a space of 2^18 fragments; others by `sweep_of`.
 
 Question   Which way to predict one of 2^18 fragments reaches the same bits with the fewest FLOPs, in the least time?
-Command    omnijax sweep experiments/ablations/heads.py --budget flops=2e13
-           omnijax sweep experiments/ablations/heads.py --budget seconds=60
+Command    omnijax sweep experiments/ablations/heads.py --budget flops=5e11
+           omnijax sweep experiments/ablations/heads.py --budget seconds=30
            heads_8.py, heads_14.py and heads_32.py are the same over spaces of 2^8, 2^14 and 2^32
-Data       made from `data.lookup` alone: 4,096 keys, four fragments each, each one of two that belong to the key
+Data       made from `data.lookup` alone: 64 keys, four fragments each, each one of two that belong to the key
 Hardware   2 CPU cores (x86-64)
 Time       not measured yet
 Result     not measured yet. The best there can be has 1 bit an item, since the choice of two is open; what independent
@@ -21,21 +21,31 @@ from omnijax.sweep.budget import Budget
 from omnijax.sweep.sweep import Sweep
 from omnijax.vocab.vocabulary import Space
 
-LOOKUP = pathlib.Path(__file__).parents[1] / "lookup.py"
+HERE = pathlib.Path(__file__).parent
+BASE_SIZE, LOOKUP = HERE / "base_size.py", HERE.parent / "lookup.py"
+KEYS, COPIES = 64, 128
 LARGEST_FLAT = 2**18
-"""Of a flat softmax that a small machine trains: its embedding and head have 67 million parameters at width 128."""
+"""Of a flat softmax that a small machine trains: its embedding and head have 50 million parameters at width 96."""
 
 
 def config_of(space: int) -> Config:
-    """Keys and fragments of a space of this size."""
-    config = load_experiment(LOOKUP)
+    """Keys and fragments of a space of this size; the model of base_size.py."""
+    config, small = load_experiment(LOOKUP), load_experiment(BASE_SIZE)
     vocabulary = dataclasses.replace(config.vocabulary, spaces=(Space("item", space),))
-    lookup = dataclasses.replace(config.data.lookup, space=space)
-    # 16 documents of 4 digits of a key and 4 fragments: 4 + 4 + 2 · 2 + 1 each.
-    batch = dataclasses.replace(config.batch, rows=8, row_items=16 * 13)
-    data = dataclasses.replace(config.data, lookup=lookup)
-    evaluated = dataclasses.replace(config.eval, examples=512)
-    return dataclasses.replace(config, vocabulary=vocabulary, data=data, batch=batch, eval=evaluated)
+    lookup = dataclasses.replace(config.data.lookup, space=space, keys=KEYS, copies=COPIES)
+    digits = len(str(KEYS - 1))
+    text, item = config.eval.targets
+    targets = (dataclasses.replace(text, min_items=digits, max_items=digits), item)
+    return dataclasses.replace(
+        config,
+        vocabulary=vocabulary,
+        data=dataclasses.replace(config.data, lookup=lookup),
+        # 8 documents a row, hence each key about once a step: 2 digits of a key, 4 fragments, 2 · 2 and one.
+        batch=dataclasses.replace(config.batch, rows=KEYS // 8, row_items=8 * (digits + lookup.items + 5)),
+        model=small.model,
+        optim=small.optim,
+        eval=dataclasses.replace(config.eval, targets=targets, examples=512),
+    )
 
 
 def get_config() -> Config:
@@ -45,13 +55,14 @@ def get_config() -> Config:
 
 def sweep_of(space: int) -> Sweep:
     """Digits in bases 16 and 256 with each head, and one token an item where that can be."""
-    digits = product(bases(16, 256), heads("token", "depth", "parallel"))
+    # One digit in base 256 would be a flat softmax of 2^8.
+    digits = product(bases(16, 256) if space > 256 else bases(16), heads("token", "depth", "parallel"))
     alone: Choices = flat() if space <= LARGEST_FLAT else {}
     return Sweep(
         arms=arms_of(config_of(space), chain(digits, alone)),
-        budget=Budget("flops", 2e13),
+        budget=Budget("flops", 5e11),
         question=f"Which head predicts one of {space:,} fragments with the fewest FLOPs, and in the least time?",
-        baseline="base=256,head=token",
+        baseline="base=16,head=token",
     )
 
 

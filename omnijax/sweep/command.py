@@ -17,11 +17,11 @@ import rich.console
 import rich.table
 
 from omnijax.errors import RESUMABLE, CheckpointError, ConfigError, PlatformError
-from omnijax.run import device, write_json
+from omnijax.run import device, usable_cores, write_json
 from omnijax.sweep.arm import is_done, run_job
 from omnijax.sweep.budget import machine_bytes, parse_budget, seconds_a_step
 from omnijax.sweep.resolve import Job, check_memory, measurable, resolve
-from omnijax.sweep.runner import BUSY, LAST_LINES, MAIN, Outcome, in_hand, run_jobs
+from omnijax.sweep.runner import BUSY, LAST_LINES, MAIN, Outcome, bind, in_hand, run_jobs, share_of_cores
 from omnijax.sweep.sweep import Sweep, load_sweep
 from omnijax.sweep.wanted import LOCK, SPEEDS, SWEEP, adapted, check_out, chosen, fingerprint, locked
 
@@ -102,7 +102,7 @@ def run(parsed: argparse.Namespace) -> int:
     names = chosen(sweep, options.only)
     jobs = _resolved(sweep, names, range(options.seeds or sweep.seeds), options)
     memory = machine_bytes() if options.memory_gb is None else options.memory_gb * 1e9
-    workers = options.workers or (min(os.cpu_count() or 1, SMOKE_WORKERS) if options.smoke else 1)
+    workers = options.workers or (min(usable_cores(), SMOKE_WORKERS) if options.smoke else 1)
     check_memory(jobs, memory, workers)
     console = rich.console.Console()
     console = console if console.is_terminal else rich.console.Console(width=160)
@@ -142,7 +142,7 @@ def _seconds(sweep: Sweep, name: str, options: Options) -> float:
     path = options.directory / SPEEDS / f"{name}.json"
     saved: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"fingerprint": None}
     if saved["fingerprint"] != fingerprint(sweep):
-        command = options.arguments(name, "--measure", "step")
+        command = options.arguments(name, "--measure", "step", "--workers", str(options.workers or 1))
         ended = subprocess.run([sys.executable, "-c", MAIN, *command], capture_output=True, text=True, check=False)
         if ended.returncode:
             said = "\n".join((ended.stdout + ended.stderr).splitlines()[-LAST_LINES:])
@@ -154,6 +154,7 @@ def _seconds(sweep: Sweep, name: str, options: Options) -> float:
 
 def _measure(sweep: Sweep, options: Options) -> int:
     assert options.arm is not None
+    bind(0, share_of_cores(0, options.workers or 1))
     config, batches = measurable(sweep, options.arm)
     seconds = seconds_a_step(config, batches)
     path = options.directory / SPEEDS / f"{options.arm}.json"

@@ -136,6 +136,7 @@ def _making(results: Results) -> str:
     return section(
         "making",
         "How it was made",
-        "results.csv beside this page has a line for every arm, seed and form; table.csv has what the tables show.",
+        "results.csv beside this page has a line for every arm, seed and form, curves.csv one for every checkpoint; "
+        "table.csv has what the tables show.",
         f'<div class="card"><dl class="made">{lines}</dl></div>',
     )

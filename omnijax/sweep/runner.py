@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -47,6 +48,29 @@ class Outcome:
     stopped: bool = False
 
 
+def share_of_cores(worker: int, workers: int) -> set[int]:
+    """The cores that a worker has to itself, so that arms side by side don't slow each other.
+
+    Where there are more workers than cores, or processes can't be bound to cores, all have all of them.
+
+    Args:
+        worker: its number, from 0.
+        workers: how many there are.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return set(cores[worker::workers] if workers <= len(cores) else cores)
+
+
+def bind(process: int, cores: set[int]) -> None:
+    """Keeps a process, by its number, to these cores, and whatever it starts from now on.
+
+    XLA makes as many threads as a process has cores when its client is made, which is long after the start.
+    """
+    if cores:
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            os.sched_setaffinity(process, cores)
+
+
 @contextmanager
 def in_hand(out: Path, job: Job) -> Iterator[bool]:
     """Whether this process has a job to itself, for as long as it is in here; a killed one gives it back.
@@ -77,7 +101,7 @@ def run_jobs(
         jobs: in the order in which they are to run.
         out: the directory of the sweep.
         command: arguments of `omnijax` that run a job.
-        workers: jobs at a time, here.
+        workers: jobs at a time, here; each has its share of the cores.
         console: for the progress.
 
     Raises:
@@ -90,6 +114,7 @@ class _Runner:
     def __init__(self, out: Path, command: Callable[[Job], list[str]], workers: int, console: rich.console.Console):
         self._out, self._command, self._workers, self._console = out, command, workers, console
         self._active: dict[subprocess.Popen[bytes], Job] = {}
+        self._numbers: dict[subprocess.Popen[bytes], int] = {}
         self._later: dict[str, float] = {}
         self._outcome = Outcome()
 
@@ -124,6 +149,7 @@ class _Runner:
                 status = process.poll()
                 if status is not None:
                     del self._active[process]
+                    del self._numbers[process]
                     waiting += self._ended(job, status)
             show()
             time.sleep(POLL_SECONDS)
@@ -141,6 +167,8 @@ class _Runner:
                 start_new_session=True,
             )
         self._active[process] = job
+        self._numbers[process] = worker = min({*range(self._workers)} - {*self._numbers.values()})
+        bind(process.pid, share_of_cores(worker, self._workers))
 
     def _ended(self, job: Job, status: int) -> list[Job]:
         """What is to be run again of a job that ended."""

@@ -1,4 +1,4 @@
-"""Figures of a sweep: bits with intervals, differences to the baseline, what equal bits take; and both CSV files."""
+"""Figures of a sweep: bits with intervals, differences to the baseline, what equal bits take; and the CSV files."""
 
 from __future__ import annotations
 
@@ -141,20 +141,23 @@ def accuracies(results: Results, arm: str, form: str) -> list[Interval]:
     return found
 
 
-def write_tables(out: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Writes `results.csv`, a line for every arm, seed and form; and `table.csv`, one for every arm and form.
+def write_tables(out: pathlib.Path) -> list[pathlib.Path]:
+    """Writes a directory's three CSV files; their numbers have seven digits.
+
+    `results.csv` has a line for every arm, seed and form; `curves.csv` one for every checkpoint, with the bits per item
+    of each form, renormalised; `table.csv` one for every arm and form.
 
     Returns:
-        Paths of the two.
+        Their paths.
 
     Raises:
         DataError: see `read_results`.
     """
     results = read_results(out)
-    paths = out / "results.csv", out / "table.csv"
-    _write(paths[0], list(result_lines(results)))
-    _write(paths[1], list(table_lines(results)))
-    return paths
+    tables = {"results": result_lines, "curves": curve_lines, "table": table_lines}
+    for name, lines in tables.items():
+        _write(out / f"{name}.csv", list(lines(results)))
+    return [out / f"{name}.csv" for name in tables]
 
 
 def result_lines(results: Results) -> Iterator[dict[str, Any]]:
@@ -172,6 +175,15 @@ def result_lines(results: Results) -> Iterator[dict[str, Any]]:
             line["bits_per_unit"] = _number(run["bits_per_unit"], form)
             line |= {name: _number_at(run, path) for name, path in COSTS.items()}
             yield line
+
+
+def curve_lines(results: Results) -> Iterator[dict[str, Any]]:
+    """What curves.csv holds, by column."""
+    for run in results.every:
+        for point in run["curve"]:
+            line: dict[str, Any] = {"arm": run["arm"], "seed": run["seed"]}
+            line |= {name: point[name] for name in ("step", "items", "seconds", "flops")}
+            yield line | {form: _number(point["bits"], form) for form in results.forms}
 
 
 def table_lines(results: Results) -> Iterator[dict[str, Any]]:
@@ -216,5 +228,6 @@ def _write(path: pathlib.Path, lines: list[dict[str, Any]]) -> None:
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(lines)
+        for line in lines:
+            writer.writerow({name: f"{one:.7g}" if isinstance(one, float) else one for name, one in line.items()})
     partial.replace(path)
