@@ -11,6 +11,7 @@ import functools
 import gc
 import logging
 import pathlib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -122,6 +123,13 @@ class Checkpoints:
             )
         except UNWRITABLE as error:
             raise self._unwritable(error) from error
+
+    def keep_only(self, step: int) -> None:
+        """Deletes all checkpoints but one."""
+        for other in self.steps:
+            if other != step:
+                shutil.rmtree(self._directory(other))
+        self.reload()
 
     # ------------------------------------------------------------------ reading
 

@@ -235,6 +235,8 @@ def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, t
     assert result["cost"]["peak_bytes"] > 1e5
     assert [set(point) for point in result["curve"]] == [{"step", "items", "flops", "bits"}] * 3
     assert result["curve"][-1]["bits"]["image|text"] == result["bits"]["image|text"]["renormalised"]
+    (kept,) = whole.glob("arms/base=17/seed0/checkpoints/[0-9]*")
+    assert int(kept.name) == result["curve"][-1]["step"]
     assert result["bits_per_unit"]["text"] == result["bits"]["text"]["renormalised"]
 
     # Nothing is left to be done, so that nothing is run.

@@ -65,7 +65,7 @@ def sweep() -> Sweep:
     }
     return Sweep(
         arms=arms_of(get_config(), product(bases(17, 64, 289), assignments("image", kinds))),
-        budget=Budget("items", 120_000),
+        budget=Budget("items", 100_000),
         question="Does structure in the leading digit matter for pictures?",
         baseline="base=17,ids=identity",
     )

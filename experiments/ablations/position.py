@@ -44,7 +44,7 @@ def sweep() -> Sweep:
     """Before, after, none; and before in any order."""
     return Sweep(
         arms=arms_of(get_config(), chain(positions("before", "after", "none"), any_order())),
-        budget=Budget("items", 240_000),
+        budget=Budget("items", 160_000),
         question="What do position tokens cost, and does a model gain from knowing where it writes before it writes?",
         baseline="position=before",
         tasks=("bits", "directions"),

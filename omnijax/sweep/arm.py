@@ -45,7 +45,7 @@ def is_done(out: Path, job: Job) -> bool:
 
 
 def run_job(job: Job, out: Path, tasks: tuple[str, ...], budget: dict[str, Any], command: str) -> bool:
-    """Trains an arm, or goes on with it, and measures it.
+    """Trains an arm, or goes on with it, and measures it; of its checkpoints the last one is kept.
 
     Args:
         job: which.
@@ -69,6 +69,8 @@ def run_job(job: Job, out: Path, tasks: tuple[str, ...], budget: dict[str, Any],
     if train(job.config, run, command).stopped:
         return False
     write_json(run / RESULT, measure(job, run, heldout, tasks) | {"budget": budget, "command": command})
+    with Checkpoints(run) as checkpoints:  # those of the curve have been measured
+        checkpoints.keep_only(job.end.step)
     return True
 
 

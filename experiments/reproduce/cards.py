@@ -1,0 +1,120 @@
+"""Writes the tables of the cards in this room from the figures in results/, so that no number is copied by hand.
+
+    python experiments/reproduce/cards.py                          every table anew
+    python experiments/reproduce/cards.py --add sweeps/NAME        takes the CSV files and figures of a sweep over first
+
+In a card a table stands between `<!-- table NAME FORM COLUMN … -->` and `<!-- end -->`: NAME is a folder of results/,
+FORM a form of document such as `image|text`, and columns are those of `COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+
+from omnijax.sweep.numbers import duration, quantity, signed, told
+from omnijax.sweep.statistics import Interval
+
+ROOM = pathlib.Path(__file__).parent
+RESULTS, FIGURES = ROOM / "results", ROOM / "figures"
+TABLES = ("results.csv", "curves.csv", "table.csv")
+BLOCK = re.compile(r"(<!-- table (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+Line = dict[str, str]
+
+
+def number(line: Line, name: str) -> float:
+    """A cell as a number; NaN where it is empty."""
+    return float(line[name] or "nan")
+
+
+def spread(line: Line, name: str) -> Interval:
+    """A mean and its interval over the seeds."""
+    return Interval(*(number(line, f"{name}_{end}") for end in ("mean", "low", "high")), count=int(line["seeds"]))
+
+
+def to_equal_bits(line: Line, name: str, told: Callable[[float], str]) -> str:
+    """What was spent until the baseline's bits; in how many seeds, where it wasn't in all."""
+    reached, _, seeds = line[f"{name}_reached"].split()
+    if reached == "0":
+        return "not reached"
+    shown = told(number(line, f"{name}_mean"))
+    return shown if reached == seeds else f"{shown} ({reached} of {seeds})"
+
+
+COLUMNS: dict[str, tuple[str, Callable[[Line], str]]] = {
+    "bits": ("bits per item", lambda line: told(spread(line, "bits"))),
+    "unit": ("bits per pixel", lambda line: told(spread(line, "bits_per_unit"))),
+    "difference": ("to the baseline", lambda line: signed(spread(line, "difference"))),
+    "verdict": ("which is", lambda line: {"lower": "fewer", "higher": "more"}.get(line["verdict"], line["verdict"])),
+    "exact": ("exact items", lambda line: f"{100 * number(line, 'exact_mean'):.1f} %"),
+    "position": ("of it for positions", lambda line: f"{number(line, 'position_mean'):.3f}"),
+    "leak": ("leak", lambda line: f"{number(line, 'leak_mean'):.3f}"),
+    "steps": ("steps", lambda line: quantity(number(line, "steps"))),
+    "items": ("items seen", lambda line: quantity(number(line, "items"))),
+    "speed": ("items per s", lambda line: quantity(number(line, "items_per_second"))),
+    "parameters": ("parameters", lambda line: quantity(number(line, "parameters"))),
+    "flops": ("FLOPs per item", lambda line: quantity(number(line, "training_flops_per_item"))),
+    "memory": ("peak memory", lambda line: f"{quantity(number(line, 'peak_bytes'))}B"),
+    "cost": (
+        "cost predicted / measured",
+        lambda line: f"{number(line, 'predicted_ratio'):.2f} / {number(line, 'measured_ratio'):.2f}",
+    ),
+    "time_to": ("time to equal bits", lambda line: to_equal_bits(line, "seconds_to_equal_bits", duration)),
+    "flops_to": ("FLOPs to equal bits", lambda line: to_equal_bits(line, "flops_to_equal_bits", quantity)),
+}
+"""Heading of a column, and what stands there for a line of table.csv."""
+
+
+def lines_of(path: pathlib.Path) -> list[Line]:
+    """A CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def table(what: str) -> Iterator[str]:
+    """The lines of a table in Markdown.
+
+    Args:
+        what: name of the results, form, and columns, with spaces between them.
+    """
+    name, form, *columns = what.split()
+    yield "| arm | " + " | ".join(COLUMNS[column][0] for column in columns) + " |"
+    yield "|---|" + "--:|" * len(columns)
+    for line in lines_of(RESULTS / name / "table.csv"):
+        if line["form"] == form and line["seeds"] != "0":
+            yield f"| {line['arm']} | " + " | ".join(COLUMNS[column][1](line) for column in columns) + " |"
+
+
+def filled(text: str) -> str:
+    """A card with its tables made anew."""
+    return BLOCK.sub(lambda found: found[1] + "".join(f"{line}\n" for line in table(found["what"])) + found[3], text)
+
+
+def add(out: pathlib.Path) -> None:
+    """Takes over what a sweep wrote: its CSV files, and those of its figures that a card shows."""
+    (RESULTS / out.name).mkdir(parents=True, exist_ok=True)
+    for name in TABLES:
+        shutil.copyfile(out / name, RESULTS / out.name / name)
+    shown = {path for card in ROOM.glob("*.md") for path in re.findall(r"\((figures/[^)]+)\)", card.read_text())}
+    for path in sorted(pathlib.Path(one) for one in shown):
+        if path.parent.name == out.name:
+            (ROOM / path.parent).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(out / "figures" / path.name, ROOM / path)
+
+
+def main() -> None:
+    """Writes the cards."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--add", type=pathlib.Path, nargs="+", default=[], metavar="DIR", help="directories of sweeps")
+    for out in parser.parse_args().add:
+        add(out)
+    for card in sorted(ROOM.glob("*.md")):
+        card.write_text(filled(card.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
