@@ -106,7 +106,8 @@ def config_digest(config: Config) -> str:
 def device() -> str:
     """The devices, in words."""
     first = jax.devices()[0]
-    of = f", {usable_cores()} cores" if first.platform == "cpu" else ""
+    cores = usable_cores()
+    of = f", {cores} core{'s' * (cores > 1)}" if first.platform == "cpu" else ""
     return f"{jax.device_count()} × {first.device_kind}{of} ({platform.machine()})"
 
 
