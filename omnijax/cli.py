@@ -165,7 +165,11 @@ def _add_sweep(commands: Any) -> None:
         help="arms at a time, here, each with its share of the cores; else 1, or one a core with --smoke",
     )
     sweep.add_argument("--budget", metavar="KIND=AMOUNT", help="flops=2e13, items=4e5 or seconds=60; else its own")
-    sweep.add_argument("--dry-run", action="store_true", help="print each arm's cost and command, and run nothing")
+    sweep.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print each arm's cost and command, and train nothing (with seconds: but a few steps)",
+    )
     sweep.add_argument("--smoke", action="store_true", help="small models on few data: whether all of it works")
     sweep.add_argument("--memory-gb", type=float, metavar="GB", help="memory that there is; else this machine's")
     sweep.add_argument("--arm", metavar="NAME", help="run this arm alone, in this process; needs --seed")

@@ -38,10 +38,12 @@ class Form(NamedTuple):
     Attributes:
         segments: names of the modalities.
         shuffled: for each of them, whether its fragments stand in a random order.
+        learned: for each of them, whether it is trained on, or has no weight in the loss.
     """
 
     segments: tuple[str, ...]
     shuffled: tuple[bool, ...]
+    learned: tuple[bool, ...]
 
     @property
     def order(self) -> Literal["raster", "any"]:
@@ -58,10 +60,11 @@ def forms_of(config: Config) -> list[Form]:
     """The forms that a configuration trains on; those with random orders in raster order too, unless it never does."""
     found = []
     for task in config.batch.tasks:
+        learned = tuple(weight > 0 for weight in task.weights)
         if min(task.random_orders) < 1:
-            found.append(Form(task.modalities, tuple(share == 1 for share in task.random_orders)))
+            found.append(Form(task.modalities, tuple(share == 1 for share in task.random_orders), learned))
         if max(task.random_orders) > 0:
-            found.append(Form(task.modalities, tuple(share > 0 for share in task.random_orders)))
+            found.append(Form(task.modalities, tuple(share > 0 for share in task.random_orders), learned))
     return list(dict.fromkeys(found))
 
 
@@ -70,8 +73,8 @@ def bits_per_item(
 ) -> dict[str, dict[str, Any]]:
     """Mean bits of an item, for every form of document that the model was trained on.
 
-    The first segment of `("image", "text")` gives `image`, the second one `text|image`. A form that is not trained on
-    has no likelihood worth a name.
+    The first segment of `("image", "text")` gives `image`, the second one `text|image`. What is not trained on has no
+    likelihood worth a name: neither other forms, nor a segment without weight in the loss.
 
     Returns:
         For each of these: `raw`, all the bits of an item; of which `digits` and `position`, the digits also `by_place`;
@@ -98,7 +101,7 @@ def bits_per_item(
             raise _not_accepted(int(np.argmin(accepted)), form, corpus)
         totals = {key: parts.astype(np.float64).sum(axis=0) for key, parts in sums.items()}
         for number, name in enumerate(form.segments):
-            if form.name(number) not in found:
+            if form.learned[number] and form.name(number) not in found:
                 entry = _entry(config.vocabulary, {key: total[number] for key, total in totals.items()}, records)
                 found[form.name(number)] = entry | {"uniform": _uniform(config.vocabulary, name)}
     return found

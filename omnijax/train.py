@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,7 +104,8 @@ def train(config: Config, run: Path, command: str = "", stop: Stop | None = None
                     if done % config.train.checkpoint_every == 0 or done == config.train.steps or stopping:
                         log.add(done, pending)  # before saving: a checkpoint never holds a state that is no number
                         pending = None
-                        checkpoints.save(done, state, config, log.figures)
+                        with log.apart():
+                            checkpoints.save(done, state, config, log.figures)
                     if stopping:
                         break
     return Outcome(state, done, stopped=done < config.train.steps)
@@ -144,6 +146,13 @@ class Log:
         """Sums since the last line, for a run that goes on from here."""
         sums = {name: value.tolist() for name, value in self._sums.items()}
         return sums | {"seconds": time.perf_counter() - self._since}
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """What is done in here is no training, and its time counts for no speed."""
+        started = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - started
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Takes the metrics of one step.

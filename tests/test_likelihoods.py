@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiler")
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 TASKS = (
     Task(("image", "text"), weights=(1.0, 5.0), random_order=(0.5, 0.0)),
-    Task(("text", "speech"), weights=(0.0, 1.0)),
+    Task(("text", "speech"), weights=(0.5, 1.0)),
 )
 TARGETS = (Target("text", 1, 7), Target("image", 1, 7), Target("speech", 1, 7))
 RECORDS = 6
@@ -72,6 +72,16 @@ def test_forms_are_those_of_the_tasks_in_every_order_that_they_have(config: Conf
     for tasks, expected in (((always,), [(True, False)]), ((moved, TASKS[0]), [(False, False), (True, False)])):
         changed = dataclasses.replace(config, batch=dataclasses.replace(config.batch, tasks=tasks))
         assert [form.shuffled for form in forms_of(changed)] == expected
+
+
+def test_a_segment_without_weight_has_no_likelihood(
+    config: Config, model: Transformer, params: Params, corpus: Corpus, found: dict
+) -> None:
+    tasks = (Task(("image", "text"), weights=(0.0, 1.0)),)
+    changed = dataclasses.replace(config, batch=dataclasses.replace(config.batch, tasks=tasks))
+    measured = bits_per_item(changed, model, params, corpus, RECORDS)
+    assert list(measured) == ["text|image"]
+    assert measured["text|image"]["renormalised"] == pytest.approx(found["text|image"]["renormalised"])
 
 
 def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(

@@ -37,7 +37,7 @@ from omnijax.sweep.arms import (
 )
 from omnijax.sweep.budget import Budget, parse_budget
 from omnijax.sweep.fairness import Ledger
-from omnijax.sweep.resolve import Job, check_memory, measurable, resolve
+from omnijax.sweep.resolve import Job, Room, check_memory, measurable, resolve
 from omnijax.sweep.sweep import load_sweep
 from omnijax.sweep.wanted import adapted, check_out, chosen, fingerprint
 from omnijax.vocab.assignment import Random, Tree
@@ -54,6 +54,9 @@ def refused(kind: type[OmnijaxError], function: Callable[..., Any], *arguments: 
     with pytest.raises(kind) as caught:
         function(*arguments)
     return caught.value
+
+
+ROOM = Room(1e12, 1)
 
 
 def never(name: str) -> float:
@@ -198,7 +201,7 @@ def test_only_arms_whose_names_fit(config: Config) -> None:
 @pytest.fixture(scope="module")
 def jobs(config: Config, tmp_path_factory) -> list[Job]:
     out = tmp_path_factory.mktemp("resolved")
-    return resolve(sweep_of(config), ["base=289", "flat"], [0, 1], out, never)
+    return resolve(sweep_of(config), ["base=289", "flat"], [0, 1], out, never, ROOM)
 
 
 def test_jobs_have_the_same_documents_in_every_step(jobs: list[Job]) -> None:
@@ -225,7 +228,7 @@ def test_a_job_follows_from_its_budget_and_seed(config: Config, jobs: list[Job])
         assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
     assert jobs[1].tokens_per_item == {"image": 1.0, "text": 1.0}
     assert jobs[0].tokens_per_item == {"image": 3.0, "text": 1.0}
-    assert jobs[1].cost["predicted_seconds_ratio"] > 1 > jobs[0].cost["predicted_seconds_ratio"]
+    assert jobs[1].cost["training_flops_per_item"] > 2 * jobs[0].cost["training_flops_per_item"]
     # A step of flat: three passes over the rows, most of it the softmax.
     rows = jobs[1].config.batch.rows * (jobs[1].config.batch.row_length - 1)
     assert jobs[1].step_flops > TRAINING * rows * 2 * 32 * 17**4
@@ -234,20 +237,20 @@ def test_a_job_follows_from_its_budget_and_seed(config: Config, jobs: list[Job])
 
 def test_what_was_resolved_is_kept_and_seeds_are_added(config: Config, tmp_path: pathlib.Path) -> None:
     sweep = sweep_of(config)
-    first = resolve(sweep, ["base=289"], [0], tmp_path / "out", never)
+    first = resolve(sweep, ["base=289"], [0], tmp_path / "out", never, ROOM)
     assert set(json.loads((tmp_path / "out/sweep.json").read_text())["jobs"]) == {"base=17/seed0", "base=289/seed0"}
-    again = resolve(sweep, list(sweep.arms), [0, 1], tmp_path / "out", never)
+    again = resolve(sweep, list(sweep.arms), [0, 1], tmp_path / "out", never, ROOM)
     assert again[1] == first[0]
     saved = json.loads((tmp_path / "out/sweep.json").read_text())
     assert (saved["seeds"], saved["baseline"], saved["fingerprint"]) == ([0, 1], "base=17", fingerprint(sweep))
     assert list(saved["arms"]) == ["base=17", "base=289", "flat"]
-    resolve(sweep, ["flat"], [0], tmp_path / "other", never, write=False)
+    resolve(sweep, ["flat"], [0], tmp_path / "other", never, ROOM, write=False)
     assert not (tmp_path / "other").exists()
 
 
 def test_equal_flops_are_fewer_steps_of_what_costs_more(config: Config, tmp_path: pathlib.Path) -> None:
     sweep = sweep_of(config, budget=Budget("flops", 3e11))
-    found = {job.arm: job for job in resolve(sweep, sweep.arms, [0], tmp_path, never)}
+    found = {job.arm: job for job in resolve(sweep, sweep.arms, [0], tmp_path, never, ROOM)}
     for job in found.values():
         assert job.step_flops * job.end.step <= 3e11 < job.step_flops * (job.end.step + 1)
         assert job.step_flops == step_flops(job.config)
@@ -259,7 +262,7 @@ def test_equal_flops_are_fewer_steps_of_what_costs_more(config: Config, tmp_path
 def test_equal_seconds_are_steps_at_the_measured_speed(config: Config, tmp_path: pathlib.Path) -> None:
     speeds = {"base=17": 0.5, "base=289": 0.25, "flat": 100.0}
     sweep = sweep_of(config, budget=Budget("seconds", 10))
-    steps = [job.end.step for job in resolve(sweep, sweep.arms, [0, 1], tmp_path, lambda name: speeds[name])]
+    steps = [job.end.step for job in resolve(sweep, sweep.arms, [0, 1], tmp_path, lambda name: speeds[name], ROOM)]
     assert steps == [20, 40, 1] * 2
 
 
@@ -296,7 +299,7 @@ def test_the_ledger_counts_what_the_batches_hold(config: Config) -> None:
 def test_arms_with_other_documents_are_refused(config: Config, tmp_path, change: Any, part: str) -> None:
     (other,) = arms_of(config, change).values()
     sweep = sweep_of(config, arms={"base=17": config, "other": other})
-    error = refused(DataError, resolve, sweep, sweep.arms, [0], tmp_path / "out", never)
+    error = refused(DataError, resolve, sweep, sweep.arms, [0], tmp_path / "out", never, ROOM)
     assert error.field == part
     assert "'base=17' and 'other'" in error.rule
     assert not (tmp_path / "out").exists()
@@ -304,12 +307,12 @@ def test_arms_with_other_documents_are_refused(config: Config, tmp_path, change:
 
 def test_rows_packed_by_tokens_are_refused(config: Config, tmp_path) -> None:
     sweep = sweep_of(config, arms=arms_of(config, knob("batch.row_items", 0, name="a")), baseline="a=0")
-    assert refused(ConfigError, resolve, sweep, ["a=0"], [0], tmp_path, never).field == "arms.a=0.batch.row_items"
+    assert refused(ConfigError, resolve, sweep, ["a=0"], [0], tmp_path, never, ROOM).field == "arms.a=0.batch.row_items"
 
 
 def test_a_directory_of_another_sweep_is_refused(config: Config, tmp_path: pathlib.Path) -> None:
     sweep = sweep_of(config)
-    resolve(sweep, ["flat"], [0], tmp_path, never)
+    resolve(sweep, ["flat"], [0], tmp_path, never, ROOM)
     assert check_out(dataclasses.replace(sweep, seeds=9, question="?"), tmp_path)
     for other, said in (
         (dataclasses.replace(sweep, budget=Budget("items", 99)), "budget.amount"),
@@ -322,17 +325,29 @@ def test_a_directory_of_another_sweep_is_refused(config: Config, tmp_path: pathl
     (tmp_path / "strange" / "file").touch()
     assert "no sweep" in refused(CheckpointError, check_out, sweep, tmp_path / "strange").rule
     assert check_out(sweep, tmp_path / "new") == {}
+    assert check_out(dataclasses.replace(sweep, baseline="flat"), tmp_path), "results don't depend on the baseline"
+    for damaged in ("{}", "[]", '{"fingerprint": '):
+        (tmp_path / "sweep.json").write_text(damaged)
+        assert refused(DataError, check_out, sweep, tmp_path).field.startswith("sweep.json")
 
 
 def test_too_little_memory_is_said_beforehand(jobs: list[Job]) -> None:
-    check_memory(jobs, 2e9, 1)
-    error = refused(ConfigError, check_memory, jobs, 0.1e9, 1)
+    check_memory(jobs, Room(2e9, 1))
+    error = refused(ConfigError, check_memory, jobs, Room(0.1e9, 1))
     assert error.field == "arms.flat"
     assert "--memory-gb" in error.fix
     largest = max(job.bytes for job in jobs)
-    check_memory(jobs, 1.5 * largest, 1)
-    assert refused(ConfigError, check_memory, jobs, 1.5 * largest, 2).field == "--workers"
+    check_memory(jobs, Room(1.5 * largest, 1))
+    assert refused(ConfigError, check_memory, jobs, Room(1.5 * largest, 2)).field == "--workers"
     assert budgets.machine_bytes() > 1e8
+
+
+@pytest.mark.parametrize("kind", ["items", "flops", "seconds"])
+def test_too_little_memory_is_said_before_anything_is_measured_or_written(config: Config, tmp_path, kind) -> None:
+    sweep = sweep_of(config, budget=Budget(kind, 1e4))
+    error = refused(ConfigError, resolve, sweep, sweep.arms, [0], tmp_path / "out", never, Room(0.1e9, 1))
+    assert error.field == "arms.flat"
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_line_refuses_before_anything_runs(config: Config, tmp_path, capsys) -> None:
@@ -340,7 +355,7 @@ def test_the_command_line_refuses_before_anything_runs(config: Config, tmp_path,
     write(file, config.data.directory)
     for arguments, said in (
         (["--only", "bass"], "--only"),
-        (["--memory-gb", "0.001"], "arms.flat"),
+        (["--memory-gb", "0.05"], "arms.flat"),
         (["--model.wings", "2"], "arms.base=17.override"),
         (["--vocabulary.width", "minimal"], "arms.flat."),
         (["--arm", "flat"], "give both"),
@@ -348,7 +363,7 @@ def test_the_command_line_refuses_before_anything_runs(config: Config, tmp_path,
         (["--seeds", "0"], "--seeds"),
         (["--workers", "0"], "--workers"),
         (["--budget", "days=3"], "budget.kind"),
-        (["--arm", "flat", "--seed", "0", "--resolved", "0123"], "--resolved"),
+        (["--arm", "flat", "--seed", "0", "--resolved", "0123"], "leave --resolved out"),
     ):
         assert main(["sweep", str(file), "--out", str(tmp_path / "out"), *arguments]) == 2, arguments
         assert said in capsys.readouterr().err

@@ -22,7 +22,7 @@ from omnijax.report.theme import DARK, LIGHT
 from omnijax.sweep import figures, numbers, page, words
 from omnijax.sweep.inputs import read_results
 from omnijax.sweep.statistics import interval
-from omnijax.sweep.table import Reach, crossing, measured_ratio, reach, rows_of, write_tables
+from omnijax.sweep.table import Reach, crossing, measured_ratio, predicted_ratio, reach, rows_of, write_tables
 
 BASES = (2, 4, 9, 16, 64, 256, 512, 4096)
 ARMS = (*(f"base={base}" for base in BASES), "flat")
@@ -100,7 +100,6 @@ def made_up(arm: str, seed: int, budget: str = "items", forms: Collection[str] =
             "softmax_flops_per_item": 2.0 * 128 * base * tokens,
             "training_flops_per_item": 1e6 * cost,
             "peak_bytes": 90_000_000 + 1000 * base,
-            "predicted_seconds_ratio": (cost / (6 * (1 + 16 / 20_000))) ** 0.9,
         },
         "curve": curve,
         "directions": {
@@ -394,6 +393,8 @@ def test_cost_is_held_against_what_was_predicted(ended: pathlib.Path) -> None:
     assert measured_ratio(results, "base=16") == {0: 1.0, 1: 1.0, 2: 1.0}
     own, base = (made_up(arm, 2)["speed"]["items_per_second"] for arm in ("base=2", "base=16"))
     assert measured_ratio(results, "base=2")[2] == base / own
+    own, base = (made_up(arm, 2)["cost"]["training_flops_per_item"] for arm in ("base=2", "base=16"))
+    assert predicted_ratio(results, "base=2")[2] == own / base > 1
     assert any("Predicted cost counts FLOPs alone" in one for one in words.limits(results, []))
 
 
@@ -404,7 +405,7 @@ def test_the_shown_forms_are_those_with_the_most_bits(ended: pathlib.Path) -> No
 @pytest.mark.parametrize(
     "name, content, said",
     [
-        ("sweep.json", None, "the report needs this file"),
+        ("sweep.json", None, "this file is needed"),
         ("sweep.json", "{", "must be JSON"),
         ("sweep.json", '{"question": "?"}', "sweep.json:budget"),
         ("arms/base=2/seed0/result.json", "[]", "result.json:arm"),

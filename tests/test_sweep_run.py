@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -18,11 +19,15 @@ import pytest
 import rich.console
 from sweeps import small_config, sweep_of, write
 
+from omnijax.checkpoint import Checkpoints
 from omnijax.data.prepare import prepare
-from omnijax.errors import CheckpointError
+from omnijax.errors import CheckpointError, DataError
+from omnijax.models import model_of
+from omnijax.sharding import make_mesh
+from omnijax.state import init_state
 from omnijax.sweep import runner
-from omnijax.sweep.arm import is_done
-from omnijax.sweep.resolve import Job, resolve
+from omnijax.sweep.arm import is_done, measure, run_job
+from omnijax.sweep.resolve import Job, Room, heldout_corpus, resolve
 from omnijax.sweep.runner import BUSY, in_hand, run_jobs
 
 
@@ -39,7 +44,8 @@ def data(tmp_path_factory) -> str:
 @pytest.fixture
 def jobs(data: str, tmp_path) -> list[Job]:
     config = small_config(data)
-    return resolve(sweep_of(config), ["base=17", "base=289"], [0, 1], tmp_path / "resolved", lambda name: 1.0)
+    room = Room(1e12, 1)
+    return resolve(sweep_of(config), ["base=17", "base=289"], [0, 1], tmp_path / "resolved", lambda name: 1.0, room)
 
 
 def play(monkeypatch: pytest.MonkeyPatch, jobs: list[Job], out: pathlib.Path, script: str, workers: int = 2) -> Any:
@@ -91,7 +97,9 @@ def test_only_so_many_run_at_a_time(monkeypatch, jobs: list[Job], tmp_path) -> N
     assert not play(monkeypatch, jobs, tmp_path / "out", script).failed
 
 
-@pytest.mark.parametrize("workers, shares", [(1, [{1, 3, 5}]), (2, [{1, 5}, {3}]), (4, [{1, 3, 5}] * 4)])
+@pytest.mark.parametrize(
+    "workers, shares", [(1, [{1, 3, 5}]), (2, [{1}, {3}]), (3, [{1}, {3}, {5}]), (4, [{1, 3, 5}] * 4)]
+)
 def test_workers_share_the_cores(monkeypatch, workers: int, shares: list[set[int]]) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 1, 3})
     assert [runner.share_of_cores(worker, workers) for worker in range(workers)] == shares
@@ -109,19 +117,20 @@ def test_a_job_is_bound_to_the_cores_of_its_worker(monkeypatch, jobs: list[Job],
     assert not play(monkeypatch, jobs, tmp_path / "out", script).failed
 
 
-def test_a_signal_is_handed_on_and_nothing_more_is_begun(monkeypatch, jobs: list[Job], tmp_path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_handed_on_and_nothing_more_is_begun(number, monkeypatch, jobs: list[Job], tmp_path) -> None:
     script = (
         "import os, signal\n"
         "def leave(*_): pathlib.Path(done + '.told').touch(); sys.exit(75)\n"
-        "signal.signal(signal.SIGTERM, leave); os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+        f"signal.signal(signal.SIGTERM, leave); os.kill(os.getppid(), {int(number)}); time.sleep(60)"
     )
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     outcome = play(monkeypatch, jobs, tmp_path / "out", script, workers=1)
     assert outcome.stopped
     assert not outcome.done
     assert not outcome.failed
     assert [path.name for path in (tmp_path / "out").glob("*.told")] == ["base=17-seed0.told"]
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
 
 
 def test_a_job_is_in_one_hand(jobs: list[Job], tmp_path) -> None:
@@ -132,6 +141,23 @@ def test_a_job_is_in_one_hand(jobs: list[Job], tmp_path) -> None:
         assert (tmp_path / "arms/base=17/seed0.lock").read_text().split()[0] == str(os.getpid())
     with in_hand(tmp_path, jobs[0]) as again:
         assert again
+
+
+def test_an_arm_is_trained_on_what_was_resolved(jobs: list[Job], tmp_path) -> None:
+    for part, said in (("fragments", "the fragments of the training split"), ("heldout", "the held-out split")):
+        other = dataclasses.replace(jobs[0], data=jobs[0].data | {part: "0" * 64})
+        with pytest.raises(DataError, match=said):
+            run_job(other, tmp_path / "out", ("bits",), {}, "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_measured_and_lost_its_result_is_to_be_trained_anew(jobs: list[Job], tmp_path) -> None:
+    job = jobs[0]
+    model = model_of(job.config)
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(job.end.step, init_state(job.config, model, make_mesh(job.config.mesh)), job.config)
+    with pytest.raises(CheckpointError, match="and so is the result.*trained anew"):
+        measure(job, tmp_path, heldout_corpus(job.config), ("bits",))
 
 
 def test_a_result_of_another_configuration_is_no_result(jobs: list[Job], tmp_path) -> None:

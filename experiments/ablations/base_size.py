@@ -15,7 +15,7 @@ import pathlib
 
 from omnijax.config import Config, EvalConfig, ModelConfig, Route, SampleConfig, Target, Task
 from omnijax.experiment import load_experiment
-from omnijax.sweep.arms import arms_of, bases, chain, flat
+from omnijax.sweep.arms import arms_of, bases, chain, flat, heads, positions, product
 from omnijax.sweep.budget import Budget
 from omnijax.sweep.sweep import Sweep
 
@@ -48,10 +48,12 @@ def get_config() -> Config:
 
 
 def sweep() -> Sweep:
-    """Every base, and one token an item."""
+    """Every base; one token an item; what positions cost; and heads that step once an item."""
+    without = product(bases(17, 512), positions("none"))
+    by_item = product(bases(17), heads("depth", "parallel"))
     return Sweep(
-        arms=arms_of(get_config(), chain(bases(*BASES), flat())),
+        arms=arms_of(get_config(), chain(bases(*BASES), flat(), without, by_item)),
         budget=Budget("items", ITEMS),
         question="Does a two-level vocabulary reach the bits of a flat softmax, at which radix, and at what cost?",
-        baseline="base=17",
+        baseline="flat",
     )

@@ -40,8 +40,8 @@ def config_of(space: int) -> Config:
         config,
         vocabulary=vocabulary,
         data=dataclasses.replace(config.data, lookup=lookup),
-        # 8 documents a row, hence each key about once a step: 2 digits of a key, 4 fragments, 2 · 2 and one.
-        batch=dataclasses.replace(config.batch, rows=KEYS // 8, row_items=8 * (digits + lookup.items + 5)),
+        # 16 documents a step, two in a row: 2 digits of a key, 4 fragments, 2 · 2 and one.
+        batch=dataclasses.replace(config.batch, rows=8, row_items=2 * (digits + lookup.items + 5)),
         model=small.model,
         optim=small.optim,
         eval=dataclasses.replace(config.eval, targets=targets, examples=512),
@@ -58,11 +58,12 @@ def sweep_of(space: int) -> Sweep:
     # One digit in base 256 would be a flat softmax of 2^8.
     digits = product(bases(16, 256) if space > 256 else bases(16), heads("token", "depth", "parallel"))
     alone: Choices = flat() if space <= LARGEST_FLAT else {}
+    baseline = "flat" if alone else "base=256,head=token"
     return Sweep(
         arms=arms_of(config_of(space), chain(digits, alone)),
         budget=Budget("flops", 5e11),
         question=f"Which head predicts one of {space:,} fragments with the fewest FLOPs, and in the least time?",
-        baseline="base=16,head=token",
+        baseline=baseline,
     )
 
 

@@ -9,21 +9,20 @@ from typing import Any
 
 from omnijax import evaluate
 from omnijax.checkpoint import Checkpoints
-from omnijax.config import Config
+from omnijax.config import Config, modality_of
 from omnijax.data.corpus import Corpus
-from omnijax.errors import DataError
+from omnijax.errors import CheckpointError, DataError
 from omnijax.likelihoods import bits_per_item
 from omnijax.modalities import PatchImage
 from omnijax.models import model_of
 from omnijax.run import RUN, check, write_json
 from omnijax.sharding import make_mesh, mesh_that_fits
 from omnijax.state import abstract_batch, abstract_state, make_step
-from omnijax.sweep.fairness import fragments_hash
+from omnijax.sweep.fairness import SAYS, fragments_hash
+from omnijax.sweep.inputs import RESULT
 from omnijax.sweep.resolve import ARMS, Job, heldout_corpus
-from omnijax.train import train
+from omnijax.train import load_corpus, train
 from omnijax.writers import METRICS
-
-RESULT = "result.json"
 
 
 def directory(out: Path, job: Job) -> Path:
@@ -62,10 +61,15 @@ def run_job(job: Job, out: Path, tasks: tuple[str, ...], budget: dict[str, Any],
     """
     run = directory(out, job)
     heldout = heldout_corpus(job.config)
-    there = fragments_hash(heldout, (name for task in job.config.batch.tasks for name in task.modalities))
-    if there != job.data["heldout"]:
-        rule = f"the held-out split is another one than when the sweep was resolved ({job.data['heldout'][:16]})"
-        raise DataError(f"arms.{job.arm}.data", there[:16], rule, "use the data that the other arms have")
+    views = {view for task in job.config.batch.tasks for view in task.segments}
+    here = {
+        "fragments": fragments_hash(load_corpus(job.config), views),
+        "heldout": fragments_hash(heldout, map(modality_of, views)),
+    }
+    for part, found in here.items():
+        if found != job.data[part]:
+            rule = f"{SAYS[part]} must be those of when the sweep was resolved, {job.data[part][:16]}"
+            raise DataError(f"arms.{job.arm}.data", found[:16], rule, "use the data that the other arms have")
     if train(job.config, run, command).stopped:
         return False
     write_json(run / RESULT, measure(job, run, heldout, tasks) | {"budget": budget, "command": command})
@@ -78,11 +82,11 @@ def measure(job: Job, run: Path, heldout: Corpus, tasks: tuple[str, ...]) -> dic
     """All that is said of a trained arm.
 
     Raises:
-        CheckpointError: a checkpoint of the curve is missing or damaged.
+        CheckpointError: a checkpoint of the curve is gone or damaged.
     """
     config, end = job.config, job.end
-    speed = _speed(run)
     bits = _bits_along(job, run, heldout)
+    speed = _speed(run)
     seconds = end.tokens / speed["tokens_per_second"]
     about = json.loads((run / RUN).read_text())
     curve = [
@@ -120,6 +124,9 @@ def _bits_along(job: Job, run: Path, heldout: Corpus) -> dict[int, dict[str, dic
     records = min(config.eval.examples, len(heldout))
     found = {}
     with Checkpoints(run) as checkpoints:
+        if gone := {seen.step for seen in job.curve} - {*checkpoints.steps}:
+            rule = "checkpoints of the curve are gone, as they are when all is measured, and so is the result"
+            raise CheckpointError(f"arms.{job.name}", sorted(gone), rule, f"delete {run}: it is trained anew then")
         for seen in job.curve:
             params = checkpoints.restore_params(seen.step, abstract, config.vocabulary)
             found[seen.step] = bits_per_item(config, model, params, heldout, records)
@@ -127,14 +134,16 @@ def _bits_along(job: Job, run: Path, heldout: Corpus) -> dict[int, dict[str, dic
 
 
 def bits_per_unit(config: Config, bits: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Bits a pixel of pictures and a byte of text, where they were measured with nothing given.
+    """Bits a pixel of pictures and a byte of words of the spoken digits, where they were measured with nothing given.
 
     Speech isn't among them: its fragments don't give the samples back.
     """
-    found = {}
+    found: dict[str, float] = {}
+    if config.data.source != "spoken_digits":
+        return found
     if "text" in bits:
         found["text"] = bits["text"]["renormalised"]
-    if config.data.source == "spoken_digits" and "image" in bits:
+    if "image" in bits:
         picture = PatchImage()
         found["image"] = bits["image"]["renormalised"] * bits["image"]["items"] / (picture.height * picture.width)
     return found

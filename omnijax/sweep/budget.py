@@ -21,8 +21,9 @@ from omnijax.data.pipeline import Batches
 from omnijax.errors import ConfigError
 from omnijax.model.transformer import parameter_count
 from omnijax.models import model_of
-from omnijax.sharding import make_mesh, put_batch
+from omnijax.sharding import make_mesh
 from omnijax.state import init_state, make_step
+from omnijax.train import ahead_on_device
 
 Kind = Literal["items", "flops", "seconds"]
 WARM, TIMED = 3, 15
@@ -108,7 +109,7 @@ def machine_bytes() -> int:
 
 
 def seconds_a_step(config: Config, batches: Batches) -> float:
-    """Median seconds of a training step, compilation excluded, batches made beforehand.
+    """Median seconds of a training step, compilation excluded, batches read ahead as in training.
 
     Args:
         config: of the arm, with its `row_length`.
@@ -117,9 +118,9 @@ def seconds_a_step(config: Config, batches: Batches) -> float:
     mesh = make_mesh(config.mesh)
     model = model_of(config)
     step, state = make_step(config, model, mesh), init_state(config, model, mesh)
-    made = [put_batch(mesh, batches[number], config.batch.rows) for number in range(WARM + TIMED)]
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=WARM + TIMED))
     taken = []
-    for batch in made:
+    for batch in ahead_on_device(mesh, batches, 0, config):
         started = time.perf_counter()
         state, metrics = step(state, batch)
         jax.block_until_ready((state, metrics))

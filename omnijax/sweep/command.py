@@ -17,13 +17,14 @@ import rich.console
 import rich.table
 
 from omnijax.errors import RESUMABLE, CheckpointError, ConfigError, PlatformError
-from omnijax.run import device, usable_cores, write_json
+from omnijax.run import usable_cores, write_json
 from omnijax.sweep.arm import is_done, run_job
 from omnijax.sweep.budget import machine_bytes, parse_budget, seconds_a_step
-from omnijax.sweep.resolve import Job, check_memory, measurable, resolve
+from omnijax.sweep.inputs import SWEEP, read_object
+from omnijax.sweep.resolve import Job, Room, measurable, resolve
 from omnijax.sweep.runner import BUSY, LAST_LINES, MAIN, Outcome, bind, in_hand, run_jobs, share_of_cores
 from omnijax.sweep.sweep import Sweep, load_sweep
-from omnijax.sweep.wanted import LOCK, SPEEDS, SWEEP, adapted, check_out, chosen, fingerprint, locked
+from omnijax.sweep.wanted import LOCK, SPEEDS, adapted, check_out, chosen, fingerprint, locked
 
 COMPILED = "compiled"
 FAILED, SMOKE_WORKERS = 1, 4
@@ -66,6 +67,11 @@ class Options:
     overrides: list[str]
 
     @property
+    def at_once(self) -> int:
+        """Arms at a time."""
+        return self.workers or (min(usable_cores(), SMOKE_WORKERS) if self.smoke and self.arm is None else 1)
+
+    @property
     def directory(self) -> Path:
         """Of the sweep."""
         kind = "" if self.budget is None else f"-{self.budget.split('=')[0]}"
@@ -101,16 +107,15 @@ def run(parsed: argparse.Namespace) -> int:
         return _run_arm(sweep, options)
     names = chosen(sweep, options.only)
     jobs = _resolved(sweep, names, range(options.seeds or sweep.seeds), options)
-    memory = machine_bytes() if options.memory_gb is None else options.memory_gb * 1e9
-    workers = options.workers or (min(usable_cores(), SMOKE_WORKERS) if options.smoke else 1)
-    check_memory(jobs, memory, workers)
     console = rich.console.Console()
     console = console if console.is_terminal else rich.console.Console(width=160)
     if options.dry_run:
         _print_jobs(sweep, jobs, options, console)
         return 0
     handed_over = ["--resolved", fingerprint(sweep)]
-    outcome = run_jobs(jobs, options.directory, lambda job: [*_command(job, options), *handed_over], workers, console)
+    outcome = run_jobs(
+        jobs, options.directory, lambda job: [*_command(job, options), *handed_over], options.at_once, console
+    )
     if outcome.stopped:
         print("stopped; the same command goes on from there", file=sys.stderr)
         return RESUMABLE
@@ -131,36 +136,47 @@ def _resolved(sweep: Sweep, names: list[str], seeds: range | list[int], options:
     """The jobs; resolved once, however many workers begin at the same time."""
     out = options.directory
     check_out(sweep, out)
+    memory = machine_bytes() if options.memory_gb is None else options.memory_gb * 1e9
+    room = Room(memory, options.at_once)
     if options.dry_run:
-        return resolve(sweep, names, seeds, out, lambda name: _seconds(sweep, name, options), write=False)
+        return resolve(sweep, names, seeds, out, lambda name: _seconds(sweep, name, options), room, write=False)
     with locked(out / LOCK):
-        return resolve(sweep, names, seeds, out, lambda name: _seconds(sweep, name, options))
+        return resolve(sweep, names, seeds, out, lambda name: _seconds(sweep, name, options), room)
 
 
 def _seconds(sweep: Sweep, name: str, options: Options) -> float:
-    """Seconds of a step of an arm, measured in a process of its own, once for a sweep."""
+    """Seconds of a step of an arm, measured once for a sweep: as many copies side by side as there are workers.
+
+    Copies, since neighbours share the memory's bandwidth even where each has its own cores.
+    """
     path = options.directory / SPEEDS / f"{name}.json"
-    saved: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"fingerprint": None}
-    if saved["fingerprint"] != fingerprint(sweep):
-        command = options.arguments(name, "--measure", "step", "--workers", str(options.workers or 1))
-        ended = subprocess.run([sys.executable, "-c", MAIN, *command], capture_output=True, text=True, check=False)
-        if ended.returncode:
-            said = "\n".join((ended.stdout + ended.stderr).splitlines()[-LAST_LINES:])
-            rule = f"the speed of a step can't be measured; the process ended with {ended.returncode}:\n{said}"
-            raise PlatformError("speed", name, rule, "mend that, or use another budget")
-        saved = json.loads(path.read_text())
+    about = {"fingerprint": fingerprint(sweep), "workers": options.at_once, "cores": usable_cores()}
+    saved: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if {key: saved.get(key) for key in about} != about:
+        command = [sys.executable, "-c", MAIN, *options.arguments(name, "--measure", "step")]
+        copies = []
+        for worker in range(options.at_once):
+            copies.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+            bind(copies[-1].pid, share_of_cores(worker, options.at_once))
+        saved = about | {"seconds_a_step": max([_measured(name, copy) for copy in copies])}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, saved)
     return float(saved["seconds_a_step"])
+
+
+def _measured(name: str, copy: subprocess.Popen[str]) -> float:
+    """What a process that takes the time of a step has found: its last line."""
+    said, _ = copy.communicate()
+    lines = said.splitlines()
+    if copy.returncode:
+        rule = f"the speed of a step can't be measured; the process ended with {copy.returncode}:"
+        raise PlatformError("speed", name, "\n".join([rule, *lines[-LAST_LINES:]]), "mend that, or use another budget")
+    return float(lines[-1])
 
 
 def _measure(sweep: Sweep, options: Options) -> int:
     assert options.arm is not None
-    bind(0, share_of_cores(0, options.workers or 1))
-    config, batches = measurable(sweep, options.arm)
-    seconds = seconds_a_step(config, batches)
-    path = options.directory / SPEEDS / f"{options.arm}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"row_length": config.batch.row_length, "device": device(), "fingerprint": fingerprint(sweep)}
-    write_json(path, {"seconds_a_step": seconds} | about)
+    print(seconds_a_step(*measurable(sweep, options.arm)))
     return 0
 
 
@@ -175,7 +191,7 @@ def _run_arm(sweep: Sweep, options: Options) -> int:
 
 def _handed_over(options: Options) -> tuple[Job, tuple[str, ...], dict[str, Any]]:
     """The job, the tasks and the budget that the parent has resolved, without making all arms once more."""
-    saved = json.loads((options.directory / SWEEP).read_text(encoding="utf-8"))
+    saved = read_object(options.directory / SWEEP, ("fingerprint", "jobs", "tasks", "budget"), "leave --resolved out")
     if saved["fingerprint"] != options.resolved:
         rule = f"the sweep there has the fingerprint {saved['fingerprint']}"
         raise CheckpointError("--resolved", options.resolved, rule, "leave --resolved out")

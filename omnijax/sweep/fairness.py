@@ -87,7 +87,7 @@ def _sizes(corpus: Corpus, names: tuple[str, ...]) -> np.ndarray:
 
 
 def tokens_per_item(corpus: Corpus, names: Iterable[str]) -> dict[str, float]:
-    """Tokens that an item of each modality takes in a split: the steps to generate it."""
+    """Tokens that an item of each modality takes in a split."""
     v = corpus.vocabulary
     around = 1 + (v.layout == "grouped") + (v.end is not None)
     found = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from omnijax.anchors.anchor import Anchor, read_anchors
@@ -19,6 +19,7 @@ _RESULT_KEYS = (
 )
 _OTHER = "choose the directory of a sweep"
 _AGAIN = "run `omnijax sweep` with this directory again"
+_ANEW = f"delete the directory of that arm and seed, and {_AGAIN}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ def read_results(out: pathlib.Path) -> Results:
     Raises:
         DataError: sweep.json is missing; or a file is damaged, or lacks a value.
     """
-    sweep = _read(out / SWEEP, _SWEEP_KEYS)
+    sweep = read_object(out / SWEEP, _SWEEP_KEYS, _AGAIN)
     if not isinstance(sweep["arms"], dict) or not isinstance(sweep["seeds"], list):
         raise DataError(SWEEP, str(out / SWEEP), "arms must be an object, seeds a list", _OTHER)
     arms = list(sweep["arms"])
@@ -104,7 +105,7 @@ def read_results(out: pathlib.Path) -> Results:
             if not number.isdecimal():
                 continue
             if (directory / RESULT).is_file():
-                runs[arm][int(number)] = _read(directory / RESULT, _RESULT_KEYS)
+                runs[arm][int(number)] = read_object(directory / RESULT, _RESULT_KEYS, _ANEW)
             else:
                 started.append((arm, int(number)))
     seeds = sorted({*sweep["seeds"], *(seed for found in runs.values() for seed in found)})
@@ -123,14 +124,19 @@ def read_results(out: pathlib.Path) -> Results:
     )
 
 
-def _read(path: pathlib.Path, keys: tuple[str, ...]) -> dict[str, Any]:
+def read_object(path: pathlib.Path, keys: Iterable[str], fix: str) -> dict[str, Any]:
+    """A file that holds one JSON object with at least these keys.
+
+    Raises:
+        DataError: it is missing, or holds something else; with this fix.
+    """
     if not path.is_file():
-        raise DataError(path.name, str(path), "the report needs this file", _AGAIN)
+        raise DataError(path.name, str(path), "this file is needed", fix)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(path.name, str(path), f"must be JSON ({error})", f"delete it and {_AGAIN}") from error
+        raise DataError(path.name, str(path), f"must be JSON ({error})", fix) from error
     for key in keys:
         if not isinstance(value, dict) or key not in value:
-            raise DataError(f"{path.name}:{key}", str(path), "the report needs this value", f"delete it and {_AGAIN}")
+            raise DataError(f"{path.name}:{key}", str(path), "this value is needed", fix)
     return dict(value)

@@ -16,7 +16,7 @@ from omnijax.sweep import figures, numbers, words
 from omnijax.sweep.figures import Line, Mark
 from omnijax.sweep.inputs import Results
 from omnijax.sweep.statistics import interval
-from omnijax.sweep.table import Axis, Row, accuracies, measured_ratio
+from omnijax.sweep.table import Axis, Row, accuracies, measured_ratio, predicted_ratio
 
 _BASE = re.compile(r"base=(\d+)")
 _AXES: dict[Axis, str] = {"seconds": "training time, seconds", "flops": "training FLOPs"}
@@ -240,7 +240,7 @@ def cost(results: Results, plots: Figures) -> str:
             rows.append([html.escape(arm), '<span class="nothing">no result</span>', *[""] * 10])
             continue
         measured = interval(list(measured_ratio(results, arm).values()))
-        predicted = _mean(results, arm, "cost", "predicted_seconds_ratio")
+        predicted = interval(list(predicted_ratio(results, arm).values())).mean
         ratios.append((arm, predicted, measured))
         spaces = results.runs[arm][min(results.runs[arm])]["speed"]["tokens_per_item"]
         rows.append(

@@ -18,13 +18,15 @@ from omnijax.run import write_json
 from omnijax.sweep.arms import naming
 from omnijax.sweep.budget import parameters, predicted_bytes
 from omnijax.sweep.fairness import Ledger, Seen, check_same, fragments_hash, tokens_per_item
+from omnijax.sweep.inputs import SWEEP
 from omnijax.sweep.sweep import Sweep
-from omnijax.sweep.wanted import SWEEP, check_out, fingerprint, identity
+from omnijax.sweep.wanted import check_out, fingerprint, identity
 from omnijax.train import load_corpus
 
 ARMS = "arms"
 MEASURED_OVER = 200
 """Steps whose rows are long enough for an arm whose speed is measured, before anyone knows how many it will take."""
+LARGE = "leave it out with --only, lower batch.rows, or use fewer workers"
 ANY_LENGTH = 2**30
 """Room of rows that are only counted."""
 
@@ -77,6 +79,18 @@ class Job:
         return cls(**{**parts, "config": from_dict(parts["config"]), "curve": curve})
 
 
+class Room(NamedTuple):
+    """What there is for arms to run in.
+
+    Attributes:
+        bytes: memory.
+        workers: arms at a time.
+    """
+
+    bytes: float
+    workers: int
+
+
 class Found(NamedTuple):
     """An arm with a seed, while it is resolved."""
 
@@ -92,6 +106,7 @@ def resolve(
     seeds: Iterable[int],
     out: Path,
     measure: Callable[[str], float],
+    room: Room,
     write: bool = True,
 ) -> list[Job]:
     """The jobs of these arms and seeds, in the order in which they are to run: seed by seed.
@@ -104,11 +119,12 @@ def resolve(
         seeds: of each.
         out: the directory of the sweep.
         measure: gives the seconds of a step of an arm with this name, where the budget asks for them.
+        room: for what they take.
         write: whether `OUT/sweep.json` is written.
 
     Raises:
         CheckpointError: the directory is another sweep's.
-        OmnijaxError: an arm that can't be, by its name.
+        OmnijaxError: an arm that can't be, by its name; or doesn't fit into memory.
         DataError: arms that don't have the same data.
     """
     names, seeds = list(names), list(seeds)
@@ -119,15 +135,18 @@ def resolve(
         missing = [name for name in wanted if f"{name}/seed{seed}" not in jobs]
         if missing:
             there = [job for job in jobs.values() if job.seed == seed]
-            more = _resolve_seed(sweep, missing, seed, there, saved.get("order_steps", 0), measure)
+            more = _resolve_seed(sweep, missing, seed, there, saved.get("order_steps", 0), measure, room)
             saved["order_steps"], found = more
             jobs |= {job.name: job for job in found}
+    chosen = [jobs[f"{name}/seed{seed}"] for seed in seeds for name in names]
+    check_memory(chosen, room)
     if write:
         out.mkdir(parents=True, exist_ok=True)
-        content = identity(sweep) | {"fingerprint": fingerprint(sweep), "question": sweep.question}
+        content = identity(sweep) | {"fingerprint": fingerprint(sweep)}
+        content |= {"question": sweep.question, "baseline": sweep.baseline}
         content |= {"order_steps": saved["order_steps"], "seeds": sorted({job.seed for job in jobs.values()})}
         write_json(out / SWEEP, content | {"jobs": {name: job.to_dict() for name, job in jobs.items()}})
-    return [jobs[f"{name}/seed{seed}"] for seed in seeds for name in names]
+    return chosen
 
 
 def _resolve_seed(
@@ -137,12 +156,17 @@ def _resolve_seed(
     there: list[Job],
     order_steps: int,
     measure: Callable[[str], float],
+    room: Room,
 ) -> tuple[int, list[Job]]:
     """Jobs of one seed, and how many steps their orders are compared over."""
     found: dict[str, Found] = {}
     for name in names:
         with naming(name):
-            found[name] = _read(_seeded(sweep.arms[name], seed), list(found.values()))
+            found[name] = one = _read(_seeded(sweep.arms[name], seed), list(found.values()))
+        # Before anything is run to take its time; how long the rows are of all steps, nobody knows yet.
+        least = predicted_bytes(_with_rows(one.config, one.ledger.batches, 1), one.ledger.longest_document)
+        copies = room.workers if sweep.budget.kind == "seconds" else 1
+        _check_bytes(f"arms.{name}", copies * least, room.bytes, LARGE)
     configs = {}
     for name, one in found.items():
         with naming(name):
@@ -158,9 +182,6 @@ def _resolve_seed(
         }
     check_same(hashes)
     jobs = [_job(name, seed, configs[name], one, sweep.points, hashes[name]) for name, one in found.items()]
-    base = next(job for job in [*there, *jobs] if job.arm == sweep.baseline).cost["training_flops_per_item"]
-    for job in jobs:
-        job.cost["predicted_seconds_ratio"] = job.cost["training_flops_per_item"] / base
     return order_steps, jobs
 
 
@@ -254,7 +275,7 @@ def _job(name: str, seed: int, config: Config, found: Found, points: int, data: 
     return Job(name, seed, config, curve, flops, needed, per_item, cost, data)
 
 
-def check_memory(jobs: list[Job], memory_bytes: float, workers: int) -> None:
+def check_memory(jobs: list[Job], room: Room) -> None:
     """Holds what jobs are predicted to take against the memory there is.
 
     Raises:
@@ -265,10 +286,10 @@ def check_memory(jobs: list[Job], memory_bytes: float, workers: int) -> None:
         largest[job.arm] = max(job.bytes, largest.get(job.arm, 0))
     by_size = sorted(largest, key=lambda name: -largest[name])
     for name in by_size[:1]:
-        _check_bytes(f"arms.{name}", largest[name], memory_bytes, "leave it out with --only, or lower batch.rows")
-    if workers > 1 and len(jobs) > 1:
-        together = sum(sorted((job.bytes for job in jobs), reverse=True)[:workers])
-        _check_bytes("--workers", together, memory_bytes, "use fewer workers")
+        _check_bytes(f"arms.{name}", largest[name], room.bytes, LARGE)
+    if room.workers > 1 and len(jobs) > 1:
+        together = sum(sorted((job.bytes for job in jobs), reverse=True)[: room.workers])
+        _check_bytes("--workers", together, room.bytes, "use fewer workers")
 
 
 def _check_bytes(field: str, needed: int, memory_bytes: float, fix: str) -> None:

@@ -30,6 +30,7 @@ BUSY = 73
 """Exit status of a job that another process has in hand."""
 POLL_SECONDS, ASK_AGAIN_SECONDS = 0.1, 5.0
 LAST_LINES = 8
+STOPS = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT
 MAIN = "import sys; from omnijax.cli import main; sys.exit(main())"
 
 
@@ -49,7 +50,7 @@ class Outcome:
 
 
 def share_of_cores(worker: int, workers: int) -> set[int]:
-    """The cores that a worker has to itself, so that arms side by side don't slow each other.
+    """The cores that a worker has to itself, as many as any other, so that arms side by side have the same means.
 
     Where there are more workers than cores, or processes can't be bound to cores, all have all of them.
 
@@ -58,7 +59,8 @@ def share_of_cores(worker: int, workers: int) -> set[int]:
         workers: how many there are.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    return set(cores[worker::workers] if workers <= len(cores) else cores)
+    each = len(cores) // workers
+    return set(cores[worker * each : (worker + 1) * each] or cores)
 
 
 def bind(process: int, cores: set[int]) -> None:
@@ -95,7 +97,7 @@ def run_jobs(
 ) -> Outcome:
     """Runs those that aren't done; those that another worker has in hand are waited for.
 
-    SIGTERM and SIGUSR1 ask to stop: the jobs save, and the same command goes on.
+    SIGTERM, SIGUSR1 and Ctrl-C ask to stop: the jobs save, and the same command goes on.
 
     Args:
         jobs: in the order in which they are to run.
@@ -119,7 +121,7 @@ class _Runner:
         self._outcome = Outcome()
 
     def run(self, jobs: list[Job]) -> Outcome:
-        previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        previous = {number: signal.signal(number, self._stop) for number in STOPS}
         try:
             with self._bars(jobs) as show:
                 self._loop(jobs, show)
@@ -188,7 +190,7 @@ class _Runner:
     def _stop(self, number: int, _: FrameType | None) -> None:
         self._outcome.stopped = True
         for process in self._active:
-            process.send_signal(number)
+            process.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
 
     def _log(self, job: Job) -> Path:
         run = directory(self._out, job)

@@ -20,7 +20,6 @@ COSTS = {
     "softmax_flops_per_item": ("cost", "softmax_flops_per_item"),
     "training_flops_per_item": ("cost", "training_flops_per_item"),
     "peak_bytes": ("cost", "peak_bytes"),
-    "predicted_ratio": ("cost", "predicted_seconds_ratio"),
     "items_per_second": ("speed", "items_per_second"),
     "tokens_per_second": ("speed", "tokens_per_second"),
     "steps": ("step",),
@@ -133,6 +132,13 @@ def measured_ratio(results: Results, arm: str) -> dict[int, float]:
     return {seed: base[seed] / own[seed] for seed in own if seed in base and own[seed] > 0}
 
 
+def predicted_ratio(results: Results, arm: str) -> dict[int, float]:
+    """Training FLOPs an item, in units of the baseline of the same seed: what the ratio above was predicted to be."""
+    own = results.values(arm, "cost", "training_flops_per_item")
+    base = results.values(results.baseline, "cost", "training_flops_per_item")
+    return {seed: own[seed] / base[seed] for seed in own if seed in base}
+
+
 def accuracies(results: Results, arm: str, form: str) -> list[Interval]:
     """Share of the digits that the model guesses right when all before are, by place, the most significant first."""
     found: list[Interval] = []
@@ -199,6 +205,7 @@ def table_lines(results: Results) -> Iterator[dict[str, Any]]:
             line |= _interval("bits_per_unit", interval(list(results.values(row.arm, "bits_per_unit", form).values())))
             for name, path in COSTS.items():
                 line[name] = _finite(interval(list(results.values(row.arm, *path).values())).mean)
+            line["predicted_ratio"] = _finite(interval(list(predicted_ratio(results, row.arm).values())).mean)
             line["measured_ratio"] = _finite(interval(list(measured_ratio(results, row.arm).values())).mean)
             yield line
 

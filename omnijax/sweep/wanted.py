@@ -20,9 +20,10 @@ from omnijax.experiment import override
 from omnijax.run import differences
 from omnijax.sweep.arms import changed
 from omnijax.sweep.budget import Budget
+from omnijax.sweep.inputs import SWEEP, read_object
 from omnijax.sweep.sweep import Sweep
 
-LOCK, SWEEP, SPEEDS = ".lock", "sweep.json", "speeds"
+LOCK, SPEEDS = ".lock", "speeds"
 SMOKE_STEPS, SMOKE_SEEDS, SMOKE_POINTS, SMOKE_SECONDS = 12, 2, 2, 0.5
 
 
@@ -79,7 +80,6 @@ def identity(sweep: Sweep) -> dict[str, Any]:
     return {
         "arms": {name: to_dict(config) for name, config in sweep.arms.items()},
         "budget": dataclasses.asdict(sweep.budget),
-        "baseline": sweep.baseline,
         "tasks": list(sweep.tasks),
         "points": sweep.points,
     }
@@ -90,6 +90,7 @@ def check_out(sweep: Sweep, out: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: the directory is another sweep's, or holds something that is none.
+        DataError: `sweep.json` is damaged, or that of something else.
     """
     path = out / SWEEP
     if not path.exists():
@@ -98,7 +99,7 @@ def check_out(sweep: Sweep, out: Path) -> dict[str, Any]:
         if strange or out.is_file():
             raise CheckpointError("--out", str(out), "it holds something that is no sweep", "choose a new directory")
         return {}
-    saved: dict[str, Any] = json.loads(path.read_text())
+    saved = read_object(path, ("fingerprint", "jobs", *identity(sweep)), "choose a new --out")
     if saved["fingerprint"] != fingerprint(sweep):
         there = {key: saved[key] for key in identity(sweep)}
         differ = differences(there, json.loads(json.dumps(identity(sweep))))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from omnijax.sweep.inputs import Results
 from omnijax.sweep.numbers import duration, quantity, signed, told
 from omnijax.sweep.statistics import CONFIDENCE, interval, overlap
-from omnijax.sweep.table import Reach, Row, measured_ratio
+from omnijax.sweep.table import Reach, Row, measured_ratio, predicted_ratio
 
 _BUDGETS = {
     "items": (
@@ -18,12 +18,13 @@ _BUDGETS = {
     ),
     "flops": (
         "training FLOPs",
-        "Every arm spent as many FLOPs, counted by formula. Cheap arms saw more items for them, and FLOPs aren't time.",
+        "Every arm spent as many FLOPs, counted by formula, up to its last whole step. Cheap arms saw more items for "
+        "them, and FLOPs aren't time.",
     ),
     "seconds": (
         "seconds of training",
-        "Every arm trained as long, by its measured speed on this machine. Fast arms saw more items, and on another "
-        "machine the same seconds buy each arm something else.",
+        "Every arm trained as long, by the speed of its step as it was measured beforehand. Fast arms saw more items, "
+        "and on another machine the same seconds buy each arm something else.",
     ),
 }
 _MANY_ARMS = 20
@@ -97,6 +98,11 @@ def limits(results: Results, forms: Sequence[str]) -> Iterator[str]:
     yield from _sameness(results)
     yield from _units(results, forms)
     yield from _leaks(results, forms)
+    if len(results.arms) > 1 and results.every:
+        yield (
+            "What equal bits take is read off curves whose learning rate falls towards the end of each budget: an arm "
+            "that was told to stop there would have got there sooner. It is an upper bound."
+        )
     yield from _prediction(results)
 
 
@@ -196,7 +202,7 @@ def _leaks(results: Results, forms: Sequence[str]) -> Iterator[str]:
 def _prediction(results: Results) -> Iterator[str]:
     worst: tuple[float, str] | None = None
     for arm in results.arms:
-        predicted = interval(list(results.values(arm, "cost", "predicted_seconds_ratio").values())).mean
+        predicted = interval(list(predicted_ratio(results, arm).values())).mean
         measured = interval(list(measured_ratio(results, arm).values())).mean
         if arm != results.baseline and predicted > 0 and measured > 0:
             off = measured / predicted

@@ -1,0 +1,115 @@
+"""The cards of experiments/reproduce/: every number in a table follows from a raw result that stands beside it."""
+
+import csv
+import math
+import pathlib
+import re
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from omnijax.experiment import run_file
+from omnijax.sweep.statistics import interval
+
+ROOT = pathlib.Path(__file__).parents[1]
+ROOM = ROOT / "experiments" / "reproduce"
+CARDS = sorted(path for path in ROOM.glob("*.md") if "<!-- table " in path.read_text(encoding="utf-8"))
+SWEEPS = sorted(path.parent for path in ROOM.glob("results/*/table.csv"))
+each_card = pytest.mark.parametrize("card", CARDS, ids=[path.name for path in CARDS])
+each_sweep = pytest.mark.parametrize("sweep", SWEEPS, ids=[path.name for path in SWEEPS])
+
+
+@pytest.fixture(scope="module")
+def cards() -> ModuleType:
+    return run_file(ROOM / "cards.py")
+
+
+def test_there_are_cards_and_results() -> None:
+    assert {path.stem for path in CARDS} >= {"radix", "assignment", "heads", "position"}
+    shown = {name for card in CARDS for name in re.findall(r"<!-- table (\S+)", card.read_text(encoding="utf-8"))}
+    assert shown == {path.name for path in SWEEPS}, "every result stands on a card, and every card has its results"
+
+
+@each_card
+def test_tables_are_those_of_the_results(card: pathlib.Path, cards: ModuleType) -> None:
+    text = card.read_text(encoding="utf-8")
+    assert cards.filled(text) == text, (
+        "results changed: run `python experiments/reproduce/cards.py`, and read the prose"
+    )
+    assert not re.search(r"\bnan\b", text)
+
+
+@each_card
+def test_a_card_says_what_was_run_and_shows_what_is_there(card: pathlib.Path) -> None:
+    text = card.read_text(encoding="utf-8")
+    for entry in ("Question", "Command", "Data", "Hardware", "Time", "Seeds", "Run again"):
+        assert re.search(rf"^\| \*\*{entry}\*\* \| \S", text, re.MULTILINE), entry
+    for path in re.findall(r"experiments/ablations/\w+\.py", text):
+        assert (ROOT / path).is_file(), path
+    figures = re.findall(r"\((figures/[^)]+)\)", text)
+    assert figures
+    for path in figures:
+        assert (ROOM / path).read_bytes().startswith(b"\x89PNG"), path
+
+
+def test_no_figure_is_left_over() -> None:
+    shown = {path for card in CARDS for path in re.findall(r"\((figures/[^)]+)\)", card.read_text(encoding="utf-8"))}
+    assert {path.relative_to(ROOM).as_posix() for path in ROOM.glob("figures/*/*")} == shown
+
+
+@each_sweep
+def test_a_table_follows_from_the_raw_results(sweep: pathlib.Path, cards: ModuleType) -> None:
+    raw = cards.lines_of(sweep / "results.csv")
+    lines = [line for line in cards.lines_of(sweep / "table.csv") if line["seeds"] != "0"]
+    assert lines
+    for line in lines:
+        own = [one for one in raw if (one["arm"], one["form"]) == (line["arm"], line["form"])]
+        assert len(own) == int(line["seeds"]) == 3
+        for column, part in (("bits", "renormalised_bits"), ("exact", "exact"), ("leak", "leak_bits")):
+            found = interval([cards.number(one, part) for one in own])
+            there = cards.spread(line, column)
+            for end in ("mean", "low", "high"):
+                wanted = getattr(found, end)
+                assert getattr(there, end) == pytest.approx(wanted, rel=1e-5, abs=1e-6, nan_ok=math.isnan(wanted))
+
+
+@each_sweep
+def test_curves_end_at_the_results(sweep: pathlib.Path, cards: ModuleType) -> None:
+    last = {(line["arm"], line["seed"]): line for line in cards.lines_of(sweep / "curves.csv")}
+    for line in cards.lines_of(sweep / "results.csv"):
+        end = last[line["arm"], line["seed"]]
+        assert end["step"] == line["steps"]
+        assert float(end[line["form"]]) == pytest.approx(float(line["renormalised_bits"]), rel=1e-6)
+
+
+def compared(*arguments: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOM / "compare.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_arms_that_are_run_again_are_held_against_the_results(cards: ModuleType, tmp_path: pathlib.Path) -> None:
+    there = SWEEPS[0]
+    again = tmp_path / there.name
+    again.mkdir()
+
+    def write(line: dict[str, str]) -> None:
+        with (again / "results.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(line))
+            writer.writeheader()
+            writer.writerow(line)
+
+    first = cards.lines_of(there / "results.csv")[0]
+    write(first)
+    same = compared(again)
+    assert same.returncode == 0, same.stderr
+    assert "1 compared, 0 outside" in same.stdout
+
+    write(first | {"renormalised_bits": str(float(first["renormalised_bits"]) + 5)})
+    other = compared(again, there)
+    assert other.returncode == 1
+    assert "1 compared, 1 outside" in other.stdout
+
+    write(first | {"arm": "another"})
+    assert compared(again, there).returncode == 1, "nothing was compared"
