@@ -69,7 +69,7 @@ def sweep() -> Sweep:
     kinds = {"identity": Identity(), "random": Random(key=1), "tree": by_tree, "gray": Gray()}
     return Sweep(
         arms=arms_of(get_config(), chain(product(bases(16, 64), assignments("item", kinds)), flat())),
-        budget=Budget("items", 100_000),
+        budget=Budget("items", 80_000),
         question="Which assignment of ids lets a model tell the fragments of keys that it never met?",
         baseline="base=16,ids=identity",
     )

@@ -1,8 +1,8 @@
 """Heads over a space of 2^14 fragments; see heads.py.
 
 Question   Which way to predict one of 2^14 fragments reaches the same bits with the fewest FLOPs, in the least time?
-Command    omnijax sweep experiments/ablations/heads_14.py --budget flops=5e11
-           omnijax sweep experiments/ablations/heads_14.py --budget seconds=30
+Command    omnijax sweep experiments/ablations/heads_14.py --workers 2 --budget flops=4e11
+           omnijax sweep experiments/ablations/heads_14.py --workers 2 --budget seconds=30
 Data       as in heads.py
 Hardware   2 CPU cores (x86-64)
 Time       not measured yet

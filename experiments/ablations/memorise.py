@@ -47,7 +47,7 @@ def sweep() -> Sweep:
     """Five digits, and two."""
     return Sweep(
         arms=arms_of(get_config(), bases(16, 1024)),
-        budget=Budget("items", 100_000),
+        budget=Budget("items", 80_000),
         question="How many random fragments does a small model know by heart, at which radix?",
         baseline="base=16",
     )
