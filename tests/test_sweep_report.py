@@ -9,6 +9,7 @@ import json
 import math
 import pathlib
 import re
+import shutil
 from collections.abc import Collection
 from typing import Any
 
@@ -120,7 +121,7 @@ def write_sweep(
     forms: Collection[str] = tuple(FORMS),
 ) -> None:
     """The directory of a sweep that has ended."""
-    config = {"optim": {"learning_rate": 3e-3}, "model": {"depth": 4}}
+    config = {"optim": {"learning_rate": 3e-3}, "model": {"depth": 4, "head": "token"}}
     sweep = {
         "question": "Does a small base learn as much from the same <items> as a flat softmax?",
         "budget": {"kind": budget, "amount": 2e6},
@@ -235,6 +236,7 @@ def test_results_csv_has_a_line_for_every_arm_seed_and_form(ended: pathlib.Path)
     assert float(line["digit_2_bits"]) == pytest.approx(entry["by_place"][2], rel=DIGITS)
     assert line["digit_3_bits"] == "", "base 256 has three places"
     assert float(line["bits_per_unit"]) == pytest.approx(run["bits_per_unit"]["image"], rel=DIGITS)
+    assert float(line["tokens_per_item"]) == float(line["steps_per_item"]) == run["speed"]["tokens_per_item"]["image"]
     assert float(line["peak_bytes"]) == run["cost"]["peak_bytes"]
     assert next(one for one in lines if one["form"] == "image|text")["bits_per_unit"] == ""
 
@@ -249,6 +251,20 @@ def test_curves_csv_has_a_line_for_every_checkpoint(ended: pathlib.Path) -> None
     assert float(line["step"]) == point["step"]
     assert float(line["seconds"]) == pytest.approx(point["seconds"], rel=DIGITS)
     assert float(line["image"]) == pytest.approx(point["bits"]["image"], rel=DIGITS)
+
+
+def test_a_head_that_emits_an_item_steps_once(ended: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "sweep"
+    shutil.copytree(ended, out)
+    sweep = json.loads((out / "sweep.json").read_text())
+    sweep["arms"]["base=2"]["model"]["head"] = "depth"
+    (out / "sweep.json").write_text(json.dumps(sweep))
+    write_tables(out)
+    lines = {(line["arm"], line["form"]): line for line in lines_of(out / "table.csv")}
+    assert lines["base=2", "image"]["steps_per_item"] == "1"
+    for arm in ("base=2", "base=16"):
+        assert float(lines[arm, "image"]["tokens_per_item"]) == made_up(arm, 0)["speed"]["tokens_per_item"]["image"]
+    assert lines["base=16", "image"]["steps_per_item"] == lines["base=16", "image"]["tokens_per_item"]
 
 
 def test_table_csv_has_means_intervals_and_differences(ended: pathlib.Path) -> None:

@@ -243,11 +243,14 @@ def cost(results: Results, plots: Figures) -> str:
         predicted = interval(list(predicted_ratio(results, arm).values())).mean
         ratios.append((arm, predicted, measured))
         spaces = results.runs[arm][min(results.runs[arm])]["speed"]["tokens_per_item"]
+        at_once = ", one step" if results.configs[arm]["model"]["head"] != "token" else ""
         rows.append(
             [
                 html.escape(arm),
                 numbers.quantity(_mean(results, arm, "cost", "parameters")),
-                "<br>".join(f"{html.escape(name)}\N{NO-BREAK SPACE}{value:.3g}" for name, value in spaces.items()),
+                "<br>".join(
+                    f"{html.escape(name)}\N{NO-BREAK SPACE}{value:.3g}{at_once}" for name, value in spaces.items()
+                ),
                 numbers.quantity(_mean(results, arm, "step")),
                 numbers.quantity(_mean(results, arm, "items")),
                 numbers.quantity(_mean(results, arm, "speed", "items_per_second")),

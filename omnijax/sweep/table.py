@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import math
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -139,12 +140,28 @@ def predicted_ratio(results: Results, arm: str) -> dict[int, float]:
     return {seed: own[seed] / base[seed] for seed in own if seed in base}
 
 
+def tokens_per_item(results: Results, arm: str, form: str) -> dict[int, float]:
+    """Tokens of an item of the modality that a form is of."""
+    modality = re.split(r"[|,]", form)[0]
+    return results.values(arm, "speed", "tokens_per_item", modality)
+
+
+def steps_per_item(results: Results, arm: str, form: str) -> dict[int, float]:
+    """How often the backbone steps to generate an item: once for each token, or once where a head emits all of them."""
+    if results.configs[arm]["model"]["head"] == "token":
+        return tokens_per_item(results, arm, form)
+    return dict.fromkeys(tokens_per_item(results, arm, form), 1.0)
+
+
 def accuracies(results: Results, arm: str, form: str) -> list[Interval]:
     """Share of the digits that the model guesses right when all before are, by place, the most significant first."""
     found: list[Interval] = []
     while values := results.values(arm, "bits", form, "errors", f"digit_{len(found)}"):
         found.append(interval([1 - one for one in values.values()]))
     return found
+
+
+PER_ITEM = {"tokens_per_item": tokens_per_item, "steps_per_item": steps_per_item}
 
 
 def write_tables(out: pathlib.Path) -> list[pathlib.Path]:
@@ -179,6 +196,8 @@ def result_lines(results: Results) -> Iterator[dict[str, Any]]:
             line |= {f"digit_{place}_bits": _number(bits, place) for place in range(places)}
             line |= {f"digit_{place}_error": _number(errors, f"digit_{place}") for place in range(places)}
             line["bits_per_unit"] = _number(run["bits_per_unit"], form)
+            for name, of in PER_ITEM.items():
+                line[name] = of(results, run["arm"], form).get(run["seed"], "")
             line |= {name: _number_at(run, path) for name, path in COSTS.items()}
             yield line
 
@@ -203,6 +222,8 @@ def table_lines(results: Results) -> Iterator[dict[str, Any]]:
             for part in ("raw", "leak", "position", "exact"):
                 line |= _interval(part, interval(list(results.values(row.arm, "bits", form, part).values())))
             line |= _interval("bits_per_unit", interval(list(results.values(row.arm, "bits_per_unit", form).values())))
+            for name, of in PER_ITEM.items():
+                line[name] = _finite(interval(list(of(results, row.arm, form).values())).mean)
             for name, path in COSTS.items():
                 line[name] = _finite(interval(list(results.values(row.arm, *path).values())).mean)
             line["predicted_ratio"] = _finite(interval(list(predicted_ratio(results, row.arm).values())).mean)
