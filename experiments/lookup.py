@@ -2,8 +2,8 @@
 
 Question   Does a model that writes fragments in digits learn by heart which two of 2^18 each place of a key may hold?
 Command    omnijax train experiments/lookup.py --workdir runs/lookup
-Data       made from `data.lookup` alone: 4,096 keys, four fragments each, every one of them drawn from two that belong
-           to the key, anew for each of eight copies; held out are draws of their own
+Data       made from `data.lookup` alone: 256 keys, four fragments each, every one of them drawn from two that belong to
+           the key, anew for each of 64 copies; held out are draws of their own
 Hardware   2 CPU cores (x86-64), 2 GiB
 Time       not measured yet
 Expected   not measured yet; a fragment has 18 held-out bits for a model that guesses, 1 for the best there can be, for
@@ -24,7 +24,7 @@ from omnijax.config import (
 from omnijax.sizes import SIZES
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
-KEYS, SPACE, ITEMS, BASE = 4096, 2**18, 4, 64
+KEYS, SPACE, ITEMS, BASE = 256, 2**18, 4, 64
 
 
 def get_config() -> Config:
@@ -38,7 +38,7 @@ def get_config() -> Config:
         position="none",
         width="fixed",
     )
-    lookup = LookupConfig(keys=KEYS, space=SPACE, items=ITEMS, choices=2, copies=8)
+    lookup = LookupConfig(keys=KEYS, space=SPACE, items=ITEMS, choices=2, copies=64)
     digits = len(str(KEYS - 1))
     return Config(
         vocabulary=vocabulary,
@@ -46,8 +46,8 @@ def get_config() -> Config:
         # Keys are even and say nothing: what is learned is what stands behind them.
         batch=BatchConfig((Task(("text", "item"), weights=(0.0, 1.0)),), rows=24, row_length=177),
         model=SIZES["nano"].model,
-        optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=200),
-        train=TrainConfig(steps=4000, checkpoint_every=1000),
+        optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=80),
+        train=TrainConfig(steps=400, checkpoint_every=200),
         eval=EvalConfig(
             targets=(Target("text", digits, digits), Target("item", ITEMS, ITEMS)), routes=(), examples=1024
         ),

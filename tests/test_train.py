@@ -333,3 +333,14 @@ def test_one_step_has_the_numbers_of_the_golden(tmp_path) -> None:
         )
     when = "the model, the loss, the optimiser, the order of the data or their defaults were meant to change"
     testing.check_golden(GOLDEN, found, when, relative_tolerance=1e-3)
+
+
+def test_time_apart_counts_for_no_speed(config: Config, monkeypatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(omnijax.train.time, "perf_counter", lambda: clock[0])
+    log = omnijax.train.Log(config, None, {})
+    clock[0] += 5
+    with log.apart():
+        clock[0] += 100
+    clock[0] += 2
+    assert log.figures["seconds"] == 7
