@@ -253,6 +253,14 @@ def test_curves_csv_has_a_line_for_every_checkpoint(ended: pathlib.Path) -> None
     assert float(line["image"]) == pytest.approx(point["bits"]["image"], rel=DIGITS)
 
 
+def test_directions_csv_has_what_was_generated(ended: pathlib.Path) -> None:
+    lines = lines_of(ended / "directions.csv")
+    assert len(lines) == 2 * len(ARMS) * 3
+    line = next(one for one in lines if (one["arm"], one["seed"]) == ("flat", "2"))
+    wanted = made_up("flat", 2)["directions"]["directions"][line["direction"]]
+    assert float(line["accuracy"]) == pytest.approx(wanted, rel=DIGITS)
+
+
 def test_a_head_that_emits_an_item_steps_once(ended: pathlib.Path, tmp_path: pathlib.Path) -> None:
     out = tmp_path / "sweep"
     shutil.copytree(ended, out)

@@ -4,7 +4,8 @@
     python experiments/reproduce/cards.py --add sweeps/NAME        takes the CSV files and figures of a sweep over first
 
 In a card a table stands between `<!-- table NAME FORM COLUMN … -->` and `<!-- end -->`: NAME is a folder of results/,
-FORM a form of document such as `image|text`, and columns are those of `COLUMNS`.
+FORM a form of document such as `image|text`, and columns are those of `COLUMNS`. What was generated stands between
+`<!-- directions NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import shutil
 from collections.abc import Callable, Iterator
 
 from omnijax.sweep.numbers import duration, quantity, signed, told
-from omnijax.sweep.statistics import Interval
+from omnijax.sweep.statistics import Interval, interval
 
 ROOM = pathlib.Path(__file__).parent
 RESULTS, FIGURES = ROOM / "results", ROOM / "figures"
-TABLES = ("results.csv", "curves.csv", "table.csv")
-BLOCK = re.compile(r"(<!-- table (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLES = ("results.csv", "curves.csv", "table.csv", "directions.csv")
+BLOCK = re.compile(r"(<!-- (?P<kind>table|directions) (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 Line = dict[str, str]
 
 
@@ -53,6 +54,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Line], str]]] = {
     "exact": ("exact items", lambda line: f"{100 * number(line, 'exact_mean'):.1f} %"),
     "position": ("of it for positions", lambda line: f"{number(line, 'position_mean'):.3f}"),
     "leak": ("leak", lambda line: f"{number(line, 'leak_mean'):.3f}"),
+    "tokens": ("tokens per item", lambda line: f"{number(line, 'tokens_per_item'):.3g}"),
+    "per_item": ("steps per item", lambda line: f"{number(line, 'steps_per_item'):.3g}"),
     "steps": ("steps", lambda line: quantity(number(line, "steps"))),
     "items": ("items seen", lambda line: quantity(number(line, "items"))),
     "speed": ("items per s", lambda line: quantity(number(line, "items_per_second"))),
@@ -89,16 +92,34 @@ def table(what: str) -> Iterator[str]:
             yield f"| {line['arm']} | " + " | ".join(COLUMNS[column][1](line) for column in columns) + " |"
 
 
+def directions(name: str) -> Iterator[str]:
+    """The lines of a table of what was generated, in percent right, likewise."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for line in lines_of(RESULTS / name / "directions.csv"):
+        found.setdefault(line["arm"], {}).setdefault(line["direction"], []).append(100 * number(line, "accuracy"))
+    names = list(dict.fromkeys(direction for arm in found.values() for direction in arm))
+    yield "| arm | " + " | ".join(one.replace("->", "→") for one in names) + " |"
+    yield "|---|" + "--:|" * len(names)
+    for arm, values in found.items():
+        yield f"| {arm} | " + " | ".join(f"{told(interval(values[one]), 1)} %" for one in names) + " |"
+
+
 def filled(text: str) -> str:
     """A card with its tables made anew."""
-    return BLOCK.sub(lambda found: found[1] + "".join(f"{line}\n" for line in table(found["what"])) + found[3], text)
+
+    def made(found: re.Match[str]) -> str:
+        lines = table(found["what"]) if found["kind"] == "table" else directions(found["what"])
+        return found[1] + "".join(f"{line}\n" for line in lines) + "<!-- end -->"
+
+    return BLOCK.sub(made, text)
 
 
 def add(out: pathlib.Path) -> None:
     """Takes over what a sweep wrote: its CSV files, and those of its figures that a card shows."""
     (RESULTS / out.name).mkdir(parents=True, exist_ok=True)
-    for name in TABLES:
-        shutil.copyfile(out / name, RESULTS / out.name / name)
+    for path in (out / name for name in TABLES):
+        if path.is_file():
+            shutil.copyfile(path, RESULTS / out.name / path.name)
     shown = {path for card in ROOM.glob("*.md") for path in re.findall(r"\((figures/[^)]+)\)", card.read_text())}
     for path in sorted(pathlib.Path(one) for one in shown):
         if path.parent.name == out.name:

@@ -137,6 +137,6 @@ def _making(results: Results) -> str:
         "making",
         "How it was made",
         "results.csv beside this page has a line for every arm, seed and form, curves.csv one for every checkpoint; "
-        "table.csv has what the tables show.",
+        "table.csv has what the tables show, directions.csv what was generated.",
         f'<div class="card"><dl class="made">{lines}</dl></div>',
     )

@@ -165,10 +165,11 @@ PER_ITEM = {"tokens_per_item": tokens_per_item, "steps_per_item": steps_per_item
 
 
 def write_tables(out: pathlib.Path) -> list[pathlib.Path]:
-    """Writes a directory's three CSV files; their numbers have seven digits.
+    """Writes a directory's CSV files; their numbers have seven digits.
 
     `results.csv` has a line for every arm, seed and form; `curves.csv` one for every checkpoint, with the bits per item
-    of each form, renormalised; `table.csv` one for every arm and form.
+    of each form, renormalised; `table.csv` one for every arm and form. Where directions were generated,
+    `directions.csv` has a line for every arm, seed and direction.
 
     Returns:
         Their paths.
@@ -177,10 +178,12 @@ def write_tables(out: pathlib.Path) -> list[pathlib.Path]:
         DataError: see `read_results`.
     """
     results = read_results(out)
-    tables = {"results": result_lines, "curves": curve_lines, "table": table_lines}
-    for name, lines in tables.items():
-        _write(out / f"{name}.csv", list(lines(results)))
-    return [out / f"{name}.csv" for name in tables]
+    lines = {"results": result_lines, "curves": curve_lines, "table": table_lines, "directions": direction_lines}
+    made = {out / f"{name}.csv": list(of(results)) for name, of in lines.items()}
+    written = [path for path, found in made.items() if found or path.stem != "directions"]
+    for path in written:
+        _write(path, made[path])
+    return written
 
 
 def result_lines(results: Results) -> Iterator[dict[str, Any]]:
@@ -209,6 +212,15 @@ def curve_lines(results: Results) -> Iterator[dict[str, Any]]:
             line: dict[str, Any] = {"arm": run["arm"], "seed": run["seed"]}
             line |= {name: point[name] for name in ("step", "items", "seconds", "flops")}
             yield line | {form: _number(point["bits"], form) for form in results.forms}
+
+
+def direction_lines(results: Results) -> Iterator[dict[str, Any]]:
+    """What directions.csv holds, by column."""
+    for run in results.every:
+        for name, accuracy in (run["directions"] or {"directions": {}})["directions"].items():
+            error = run["directions"]["standard_errors"][name]
+            line = {"arm": run["arm"], "seed": run["seed"], "direction": name}
+            yield line | {"accuracy": accuracy, "standard_error": error}
 
 
 def table_lines(results: Results) -> Iterator[dict[str, Any]]:
