@@ -1,11 +1,13 @@
 """Position: where a fragment's position stands, or whether it is written at all, in raster order and in any order.
 
 Question   What do position tokens cost, and does it matter whether a model knows where it writes before it writes?
-Command    omnijax sweep experiments/ablations/position.py
+Command    omnijax sweep experiments/ablations/position.py --workers 2
 Data       that of experiments/ablations/base_size.py
 Hardware   2 CPU cores (x86-64)
-Time       not measured yet
-Result     not measured yet
+Time       16 minutes for three seeds
+Result     Pictures, bits an item: before 8.68 ± 0.35, after 8.64 ± 0.18 (not to be told apart), none 9.18 ± 0.26 (more,
+           seed for seed); with half of the pictures in any order 9.09 ± 0.73 in raster order.
+           All of it: experiments/reproduce/position.md
 Noticed    In any order only positions that stand before say what comes next, so that there is one such arm; its bits of
            pictures in random order are a form of their own, since the order is drawn and has to be told as well.
 """

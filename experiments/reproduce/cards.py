@@ -4,8 +4,8 @@
     python experiments/reproduce/cards.py --add sweeps/NAME        takes the CSV files and figures of a sweep over first
 
 In a card a table stands between `<!-- table NAME FORM COLUMN … -->` and `<!-- end -->`: NAME is a folder of results/,
-FORM a form of document such as `image|text`, and columns are those of `COLUMNS`. What was generated stands between
-`<!-- directions NAME -->` and `<!-- end -->`.
+FORM a form of document such as `image|text`, or `image,anyorder` where its items stood in any, and columns are those of
+`COLUMNS`. What was generated stands between `<!-- directions NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 
+from omnijax.likelihoods import IN_ANY_ORDER
 from omnijax.sweep.numbers import duration, quantity, signed, told
 from omnijax.sweep.statistics import Interval, interval
 
@@ -37,6 +38,11 @@ def spread(line: Line, name: str) -> Interval:
     return Interval(*(number(line, f"{name}_{end}") for end in ("mean", "low", "high")), count=int(line["seeds"]))
 
 
+def baseline(line: Line) -> bool:
+    """Whether this is the arm that the others are held against."""
+    return number(line, "difference_low") == number(line, "difference_high") == 0
+
+
 def to_equal_bits(line: Line, name: str, told: Callable[[float], str]) -> str:
     """What was spent until the baseline's bits; in how many seeds, where it wasn't in all."""
     reached, _, seeds = line[f"{name}_reached"].split()
@@ -46,11 +52,15 @@ def to_equal_bits(line: Line, name: str, told: Callable[[float], str]) -> str:
     return shown if reached == seeds else f"{shown} ({reached} of {seeds})"
 
 
+SAID = {"lower": "fewer", "higher": "more"}
 COLUMNS: dict[str, tuple[str, Callable[[Line], str]]] = {
     "bits": ("bits per item", lambda line: told(spread(line, "bits"))),
     "unit": ("bits per pixel", lambda line: told(spread(line, "bits_per_unit"))),
-    "difference": ("to the baseline", lambda line: signed(spread(line, "difference"))),
-    "verdict": ("which is", lambda line: {"lower": "fewer", "higher": "more"}.get(line["verdict"], line["verdict"])),
+    "difference": ("to the baseline", lambda line: "" if baseline(line) else signed(spread(line, "difference"))),
+    "verdict": (
+        "which is",
+        lambda line: "the baseline" if baseline(line) else SAID.get(line["verdict"], line["verdict"]),
+    ),
     "exact": ("exact items", lambda line: f"{100 * number(line, 'exact_mean'):.1f} %"),
     "position": ("of it for positions", lambda line: f"{number(line, 'position_mean'):.3f}"),
     "leak": ("leak", lambda line: f"{number(line, 'leak_mean'):.3f}"),
@@ -85,6 +95,7 @@ def table(what: str) -> Iterator[str]:
         what: name of the results, form, and columns, with spaces between them.
     """
     name, form, *columns = what.split()
+    form = form.replace(",anyorder", IN_ANY_ORDER)
     yield "| arm | " + " | ".join(COLUMNS[column][0] for column in columns) + " |"
     yield "|---|" + "--:|" * len(columns)
     for line in lines_of(RESULTS / name / "table.csv"):
