@@ -1,11 +1,13 @@
 """Assignment: which number a patch gets, hence what patches with the same leading digit have in common.
 
 Question   Does structure in the leading digit matter for pictures, as it does for ids in generative retrieval?
-Command    omnijax sweep experiments/ablations/assignment.py
+Command    omnijax sweep experiments/ablations/assignment.py --workers 2
 Data       that of experiments/ablations/base_size.py
 Hardware   2 CPU cores (x86-64)
-Time       not measured yet
-Result     not measured yet
+Time       33 minutes for three seeds
+Result     It does: shuffled ids take 2.6 bits a patch more than ids as they are at base 17, 0.9 at base 64, 1.3 at base
+           289. At base 64, whose digits cut across pixels, Hilbert and tree are below ids as they are, by 0.5 and 0.4.
+           All of it: experiments/reproduce/assignment.md
 Noticed    `identity` is structured already: at base 17 the digits of an id are the pixels of its patch, at base 289 its
            rows. `frequency` counts the patches of the training pictures alone.
 """
