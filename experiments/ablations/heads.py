@@ -1,7 +1,7 @@
 """Heads: a flat softmax, digits, a depth head and parallel heads over a space of 2^18 fragments; others by `sweep_of`.
 
 Question   Which way to predict one of 2^18 fragments reaches the same bits with the fewest FLOPs, in the least time?
-Command    omnijax sweep experiments/ablations/heads.py --workers 2 --budget flops=1.5e12
+Command    omnijax sweep experiments/ablations/heads.py --workers 2 --budget flops=4e11
            omnijax sweep experiments/ablations/heads.py --workers 2 --budget seconds=45
            heads_8.py, heads_14.py and heads_32.py are the same over spaces of 2^8, 2^14 and 2^32
 Data       made from `data.lookup` alone: 64 keys, four fragments each, each one of two that belong to the key
