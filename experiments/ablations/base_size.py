@@ -4,8 +4,9 @@ Question   Does a two-level vocabulary reach the bits of a flat softmax, at whic
 Command    omnijax sweep experiments/ablations/base_size.py
 Data       that of experiments/digits.py, without the speech
 Hardware   2 CPU cores (x86-64)
-Time       not measured yet; designed for about a minute of training for base 17, on a machine of its own
-Result     not measured yet
+Time       107 minutes for three seeds of the bases and flat, with other work beside; the rest isn't measured yet
+Result     Bits a patch at equal items: base 17 8.32 ± 0.38, 512 9.40 ± 0.09, 16 10.00 ± 0.10, flat 10.09 ± 0.10.
+           All of it: experiments/reproduce/radix.md
 Noticed    Tokens are weighted as in experiments/digits.py. A picture's tokens weigh 1 each in every arm, so that their
            sum is its bits, whatever the base: the balance between pictures and words is the same for all.
 """

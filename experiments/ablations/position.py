@@ -4,7 +4,7 @@ Question   What do position tokens cost, and does it matter whether a model know
 Command    omnijax sweep experiments/ablations/position.py --workers 2
 Data       that of experiments/ablations/base_size.py
 Hardware   2 CPU cores (x86-64)
-Time       16 minutes for three seeds
+Time       25 minutes for three seeds, nearly all of them with one worker
 Result     Pictures, bits an item: before 8.68 ± 0.35, after 8.64 ± 0.18 (not to be told apart), none 9.18 ± 0.26 (more,
            seed for seed); with half of the pictures in any order 9.09 ± 0.73 in raster order.
            All of it: experiments/reproduce/position.md

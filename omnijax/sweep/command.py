@@ -156,7 +156,7 @@ def _seconds(sweep: Sweep, name: str, options: Options) -> float:
         command = [sys.executable, "-c", MAIN, *options.arguments(name, "--measure", "step")]
         copies = []
         for worker in range(options.at_once):
-            copies.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+            copies.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
             bind(copies[-1].pid, share_of_cores(worker, options.at_once))
         saved = about | {"seconds_a_step": max([_measured(name, copy) for copy in copies])}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,12 +166,12 @@ def _seconds(sweep: Sweep, name: str, options: Options) -> float:
 
 def _measured(name: str, copy: subprocess.Popen[str]) -> float:
     """What a process that takes the time of a step has found: its last line."""
-    said, _ = copy.communicate()
-    lines = said.splitlines()
+    said, warned = copy.communicate()
     if copy.returncode:
+        lines = (said + warned).splitlines()
         rule = f"the speed of a step can't be measured; the process ended with {copy.returncode}:"
         raise PlatformError("speed", name, "\n".join([rule, *lines[-LAST_LINES:]]), "mend that, or use another budget")
-    return float(lines[-1])
+    return float(said.splitlines()[-1])
 
 
 def _measure(sweep: Sweep, options: Options) -> int:
