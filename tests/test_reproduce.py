@@ -84,6 +84,19 @@ def test_curves_end_at_the_results(sweep: pathlib.Path, cards: ModuleType) -> No
         assert float(end[line["form"]]) == pytest.approx(float(line["renormalised_bits"]), rel=1e-6)
 
 
+@each_sweep
+def test_arms_can_be_held_against_any_other(sweep: pathlib.Path, cards: ModuleType) -> None:
+    lines = [line for line in cards.lines_of(sweep / "table.csv") if line["seeds"] != "0"]
+    form = lines[0]["form"]
+    arms = [line["arm"] for line in lines if line["form"] == form]
+    (baseline,) = [line["arm"] for line in lines if line["form"] == form and cards.baseline(line)]
+    found = list(cards.against(baseline, sweep.name, form, "*"))[2:]
+    told = list(cards.table(sweep.name, form, "bits", "difference", "verdict"))[2:]
+    assert found == told, "against the baseline it is the table itself"
+    other = next(arm for arm in arms if arm != baseline)
+    assert len(list(cards.against(other, sweep.name, form, baseline))) == 4
+
+
 def compared(*arguments: pathlib.Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOM / "compare.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -22,9 +22,11 @@ from omnijax.report.curves import spread
 from omnijax.report.theme import DARK, LIGHT
 from omnijax.sweep import figures, numbers, page, words
 from omnijax.sweep.inputs import read_results
-from omnijax.sweep.statistics import interval
+from omnijax.sweep.statistics import Interval, interval
+from omnijax.sweep.sweep import load_sweep
 from omnijax.sweep.table import Reach, crossing, measured_ratio, predicted_ratio, reach, rows_of, write_tables
 
+ROOT = pathlib.Path(__file__).parents[1]
 BASES = (2, 4, 9, 16, 64, 256, 512, 4096)
 ARMS = (*(f"base={base}" for base in BASES), "flat")
 SIZE = 83_521
@@ -220,6 +222,14 @@ def test_the_page_needs_nothing_else_and_says_what_was_asked(ended: pathlib.Path
     assert {name.replace(".png", "_dark.png") for name in wanted} <= drawn
 
 
+def test_the_arms_of_base_size_have_their_place_in_the_figures(tmp_path: pathlib.Path) -> None:
+    arms = load_sweep(ROOT / "experiments" / "ablations" / "base_size.py").arms
+    write_sweep(tmp_path, arms, seeds=2, forms=("image",))
+    page.write_report(tmp_path)
+    drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
+    assert {f"{kind}_image.png" for kind in ("base", "arms", "seconds", "flops")} <= drawn
+
+
 def test_results_csv_has_a_line_for_every_arm_seed_and_form(ended: pathlib.Path) -> None:
     lines = lines_of(ended / "results.csv")
     assert len(lines) == len(ARMS) * 3 * len(FORMS)
@@ -412,6 +422,14 @@ def test_other_data_other_devices_and_other_rates_are_named(tmp_path: pathlib.Pa
     assert "Learning rates differ between arms: 0.001 and 0.003" in told
 
 
+def test_equal_seconds_are_told_as_they_came_out(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ("base=2", "base=16"), budget="seconds")
+    put(tmp_path, made_up("base=16", 2, "seconds") | {"seconds": 61.0})
+    put(tmp_path, made_up("base=2", 1, "seconds") | {"seconds": 3000.0})
+    told = " ".join(words.limits(read_results(tmp_path), []))
+    assert "In the event they trained for 61\N{NO-BREAK SPACE}s (base=16) to 50\N{NO-BREAK SPACE}min (base=2)" in told
+
+
 def test_cost_is_held_against_what_was_predicted(ended: pathlib.Path) -> None:
     results = read_results(ended)
     assert measured_ratio(results, "base=16") == {0: 1.0, 1: 1.0, 2: 1.0}
@@ -482,3 +500,10 @@ def test_what_lies_far_out_doesnt_leave_the_figure() -> None:
 )
 def test_quantities(value: float, wanted: str) -> None:
     assert numbers.quantity(value).replace("\N{NO-BREAK SPACE}", " ") == wanted
+
+
+def test_a_share_is_told_in_percent_with_its_interval() -> None:
+    space = "\N{NO-BREAK SPACE}"
+    assert numbers.share(Interval(0.904, 0.793, 1.015, 3)) == f"90.4 ± 11.1{space}%"
+    assert numbers.share(Interval(0.9, math.nan, math.nan, 1)) == f"90.0{space}%"
+    assert numbers.share(interval([])) == "–"

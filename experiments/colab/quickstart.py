@@ -4,8 +4,7 @@
 # # Quickstart: train, sample, look
 #
 # One small transformer reads pictures of digits aloud, draws what it hears, and names what it sees. This is the demo
-# (`make demo`) with fewer steps, so that it ends in a few minutes on a T4 or on two CPU cores; it comes out less
-# well.
+# (`make demo`) with fewer steps, so that it ends in a few minutes on two CPU cores; it comes out less well.
 
 # %% [markdown]
 # ## Set-up

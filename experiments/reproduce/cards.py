@@ -3,28 +3,36 @@
     python experiments/reproduce/cards.py                          every table anew
     python experiments/reproduce/cards.py --add sweeps/NAME        takes the CSV files and figures of a sweep over first
 
-In a card a table stands between `<!-- table NAME FORM COLUMN … -->` and `<!-- end -->`: NAME is a folder of results/,
-FORM a form of document such as `image|text`, or `image,anyorder` where its items stood in any, and columns are those of
-`COLUMNS`. What was generated stands between `<!-- directions NAME -->` and `<!-- end -->`.
+In a card what is made stands between one of these and `<!-- end -->`:
+
+    <!-- table NAME FORM COLUMN … -->        a line for each arm: NAME is a folder of results/, FORM a form of document
+                                             such as `image|text`, or `image,anyorder` where its items stood in any
+                                             order, and columns are those of `COLUMNS`
+    <!-- against ARM NAME FORM PATTERN -->   arms that fit a pattern, against another one than the sweep's baseline
+    <!-- directions NAME -->                 what was generated
+    <!-- anchors MODALITY -->                what codecs and models that count need, of results/anchors.csv, but those
+                                             that took each record alone
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import fnmatch
 import pathlib
 import re
 import shutil
 from collections.abc import Callable, Iterator
 
+from omnijax.anchors.anchor import read_anchors
 from omnijax.likelihoods import IN_ANY_ORDER
-from omnijax.sweep.numbers import duration, quantity, signed, told
-from omnijax.sweep.statistics import Interval, interval
+from omnijax.sweep.numbers import duration, quantity, share, signed, told
+from omnijax.sweep.statistics import Interval, interval, paired, verdict
 
 ROOM = pathlib.Path(__file__).parent
 RESULTS, FIGURES = ROOM / "results", ROOM / "figures"
 TABLES = ("results.csv", "curves.csv", "table.csv", "directions.csv")
-BLOCK = re.compile(r"(<!-- (?P<kind>table|directions) (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (?P<kind>[a-z]+) (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 Line = dict[str, str]
 
 
@@ -61,8 +69,10 @@ COLUMNS: dict[str, tuple[str, Callable[[Line], str]]] = {
         "which is",
         lambda line: "the baseline" if baseline(line) else SAID.get(line["verdict"], line["verdict"]),
     ),
-    "exact": ("exact items", lambda line: f"{100 * number(line, 'exact_mean'):.1f} %"),
-    "position": ("of it for positions", lambda line: f"{number(line, 'position_mean'):.3f}"),
+    "exact": ("exact items", lambda line: share(spread(line, "exact"))),
+    "raw": ("raw", lambda line: f"{number(line, 'raw_mean'):.3f}"),
+    "position": ("of raw: positions", lambda line: f"{number(line, 'position_mean'):.3f}"),
+    "seconds": ("seconds of training", lambda line: f"{number(line, 'seconds'):.0f}"),
     "leak": ("leak", lambda line: f"{number(line, 'leak_mean'):.3f}"),
     "tokens": ("tokens per item", lambda line: f"{number(line, 'tokens_per_item'):.3g}"),
     "per_item": ("steps per item", lambda line: f"{number(line, 'steps_per_item'):.3g}"),
@@ -88,13 +98,8 @@ def lines_of(path: pathlib.Path) -> list[Line]:
         return list(csv.DictReader(file))
 
 
-def table(what: str) -> Iterator[str]:
-    """The lines of a table in Markdown.
-
-    Args:
-        what: name of the results, form, and columns, with spaces between them.
-    """
-    name, form, *columns = what.split()
+def table(name: str, form: str, *columns: str) -> Iterator[str]:
+    """The lines of a table in Markdown: of these results, in this form."""
     form = form.replace(",anyorder", IN_ANY_ORDER)
     yield "| arm | " + " | ".join(COLUMNS[column][0] for column in columns) + " |"
     yield "|---|" + "--:|" * len(columns)
@@ -107,19 +112,47 @@ def directions(name: str) -> Iterator[str]:
     """The lines of a table of what was generated, in percent right, likewise."""
     found: dict[str, dict[str, list[float]]] = {}
     for line in lines_of(RESULTS / name / "directions.csv"):
-        found.setdefault(line["arm"], {}).setdefault(line["direction"], []).append(100 * number(line, "accuracy"))
+        found.setdefault(line["arm"], {}).setdefault(line["direction"], []).append(number(line, "accuracy"))
     names = list(dict.fromkeys(direction for arm in found.values() for direction in arm))
     yield "| arm | " + " | ".join(one.replace("->", "→") for one in names) + " |"
     yield "|---|" + "--:|" * len(names)
     for arm, values in found.items():
-        yield f"| {arm} | " + " | ".join(f"{told(interval(values[one]), 1)} %" for one in names) + " |"
+        yield f"| {arm} | " + " | ".join(share(interval(values[one])) for one in names) + " |"
+
+
+def against(arm: str, name: str, form: str, pattern: str) -> Iterator[str]:
+    """The lines of a table of differences to an arm, over the seeds that both have."""
+    bits: dict[str, dict[int, float]] = {}
+    for line in lines_of(RESULTS / name / "results.csv"):
+        if line["form"] == form and (line["arm"] == arm or fnmatch.fnmatchcase(line["arm"], pattern)):
+            bits.setdefault(line["arm"], {})[int(line["seed"])] = number(line, "renormalised_bits")
+    yield f"| arm | bits per item | to {arm} | which is |"
+    yield "|---|" + "--:|" * 3
+    for other, values in bits.items():
+        difference, mean = paired(values, bits[arm]), told(interval(list(values.values())))
+        word = verdict(difference)
+        cells = ("", "the baseline") if other == arm else (signed(difference), SAID.get(word, word))
+        yield f"| {other} | {mean} | {' | '.join(cells)} |"
+
+
+def anchors(modality: str) -> Iterator[str]:
+    """The lines of a table of outside anchors, the lowest first."""
+    found = [one for one in read_anchors(RESULTS / "anchors.csv") if one.modality == modality]
+    yield f"| outside anchor | {found[0].measure} |"
+    yield "|---|--:|"
+    for one in sorted(found, key=lambda one: one.value):
+        if "each alone" not in one.name:
+            error = "" if one.standard_error is None else f" ± {one.standard_error:.3f}"
+            yield f"| {one.name} | {one.value:.3f}{error} |"
 
 
 def filled(text: str) -> str:
     """A card with its tables made anew."""
+    kinds: dict[str, Callable[..., Iterator[str]]] = {"table": table, "directions": directions}
+    kinds |= {"against": against, "anchors": anchors}
 
     def made(found: re.Match[str]) -> str:
-        lines = table(found["what"]) if found["kind"] == "table" else directions(found["what"])
+        lines = kinds[found["kind"]](*found["what"].split())
         return found[1] + "".join(f"{line}\n" for line in lines) + "<!-- end -->"
 
     return BLOCK.sub(made, text)

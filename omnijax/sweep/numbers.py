@@ -22,6 +22,12 @@ def signed(one: Interval, decimals: int = 3) -> str:
     return told(one, decimals) if one.mean < 0 or not one.count else f"+{told(one, decimals)}"
 
 
+def share(one: Interval) -> str:
+    """A share in percent, likewise; an interval isn't cut off at 0 or 100."""
+    in_percent = Interval(100 * one.mean, 100 * one.low, 100 * one.high, one.count)
+    return f"{told(in_percent, 1)}\N{NO-BREAK SPACE}%" if one.count else "–"
+
+
 def quantity(value: float) -> str:
     """Three digits and a prefix of the SI."""
     if not math.isfinite(value):

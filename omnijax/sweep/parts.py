@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.figure import Figure
 
-from omnijax.report.text import arrow, percent, section, table
+from omnijax.report.text import arrow, section, table
 from omnijax.report.theme import Figures, Theme
 from omnijax.sweep import figures, numbers, words
 from omnijax.sweep.figures import Line, Mark
@@ -40,7 +40,12 @@ def form(results: Results, name: str, rows: list[Row], plots: Figures) -> str:
         )
     }
     bases = {int(found[1]): mark for mark in marks if mark.value.count and (found := _BASE.fullmatch(mark.label))}
-    others = {mark.label: mark.value for mark in marks if mark.value.count and mark not in bases.values()}
+    # Arms of several choices differ from the curve in more than the base: their place is the figure of all arms.
+    others = {
+        mark.label: mark.value
+        for mark in marks
+        if mark.value.count and mark not in bases.values() and "," not in mark.label
+    }
     if len(bases) >= _FEWEST_BASES and len(others) <= _MOST_OTHERS:
         values = {base: mark.value for base, mark in bases.items()}
         against = functools.partial(figures.base_figure, values, others, "bits per item")
@@ -57,8 +62,9 @@ def form(results: Results, name: str, rows: list[Row], plots: Figures) -> str:
         f"form_{key}",
         f"Bits per item: {name.replace('|', ' given ')}",
         "Held-out, under the grammar; less is better. Mean over seeds ± half of its 95 % interval, and the difference "
-        "to the baseline of the same seeds. Faint dots and lines are single seeds. To equal bits: what was spent until "
-        "the bits that the baseline of the same seed ended with, on straight lines between checkpoints.",
+        "to the baseline of the same seeds. Raw bits are those without the grammar, some of them spent on positions; "
+        "the leak is what the grammar takes off. Faint dots and lines are single seeds. To equal bits: what was spent "
+        "until the bits that the baseline of the same seed ended with, on straight lines between checkpoints.",
         f'<div class="card">{_table(results, rows)}</div>{_grid(panels)}',
     )
 
@@ -106,11 +112,11 @@ def _table(results: Results, rows: list[Row]) -> str:
     for row in rows:
         name = f"{html.escape(row.arm)}{_note('baseline') if row.arm == results.baseline else ''}"
         if not row.bits.count:
-            cells.append([name, '<span class="nothing">no result</span>', *[""] * 8])
+            cells.append([name, '<span class="nothing">no result</span>', *[""] * 9])
             continue
 
-        leak, position, exact = (
-            interval(_values(results, row.arm, "bits", row.form, part)) for part in ("leak", "position", "exact")
+        raw, leak, position, exact = (
+            interval(_values(results, row.arm, "bits", row.form, part)) for part in ("raw", "leak", "position", "exact")
         )
         base = row.arm == results.baseline
         cells.append(
@@ -119,16 +125,17 @@ def _table(results: Results, rows: list[Row]) -> str:
                 f"<strong>{_spread(numbers.told(row.bits))}</strong>",
                 "" if base else _spread(numbers.signed(row.difference)),
                 "" if base else _verdict(row),
-                f"{leak.mean:.3f}",
+                f"{raw.mean:.3f}",
                 f"{position.mean:.3f}",
-                percent(exact.mean) if exact.count else "–",
+                f"{leak.mean:.3f}",
+                _spread(numbers.share(exact)) if exact.count else "–",
                 words.reached(row.seconds_to, "s"),
                 words.reached(row.flops_to, "FLOPs"),
                 f"{row.bits.count}",
             ]
         )
-    head = ["arm", "bits per item", "to the baseline", "", "leak", "position", "exact items", "time to equal bits"]
-    return table([*head, "FLOPs to equal bits", "seeds"], cells)
+    head = ["arm", "bits per item", "to the baseline", "", "raw", "of raw: position", "leak", "exact items"]
+    return table([*head, "time to equal bits", "FLOPs to equal bits", "seeds"], cells)
 
 
 def _note(text: str) -> str:

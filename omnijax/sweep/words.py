@@ -23,8 +23,8 @@ _BUDGETS = {
     ),
     "seconds": (
         "seconds of training",
-        "Every arm trained as long, by the speed of its step as it was measured beforehand. Fast arms saw more items, "
-        "and on another machine the same seconds buy each arm something else.",
+        "Every arm was given as many steps as fit, by the speed of its step as it was measured beforehand. Fast arms "
+        "saw more items, and on another machine the same seconds buy each arm something else.",
     ),
 }
 _MANY_ARMS = 20
@@ -93,6 +93,7 @@ def findings(results: Results, rows: Sequence[Row]) -> Iterator[str]:
 def limits(results: Results, forms: Sequence[str]) -> Iterator[str]:
     """What the figures don't show, and what they rest on."""
     yield _BUDGETS[results.budget["kind"]][1]
+    yield from _times(results)
     yield from _seeds(results)
     yield from _completeness(results)
     yield from _sameness(results)
@@ -104,6 +105,15 @@ def limits(results: Results, forms: Sequence[str]) -> Iterator[str]:
             "that was told to stop there would have got there sooner. It is an upper bound."
         )
     yield from _prediction(results)
+
+
+def _times(results: Results) -> Iterator[str]:
+    if results.budget["kind"] == "seconds" and results.every:
+        shortest, longest = (end(results.every, key=lambda run: run["seconds"]) for end in (min, max))
+        yield (
+            f"In the event they trained for {duration(shortest['seconds'])} ({shortest['arm']}) to "
+            f"{duration(longest['seconds'])} ({longest['arm']})."
+        )
 
 
 def _seeds(results: Results) -> Iterator[str]:
