@@ -17,18 +17,23 @@ from typing import Any
 
 import pytest
 import rich.console
+from jobs import MAIN
 from sweeps import small_config, sweep_of, write
 
 from omnijax.checkpoint import Checkpoints
+from omnijax.cli import main
 from omnijax.data.prepare import prepare
 from omnijax.errors import CheckpointError, DataError
 from omnijax.models import model_of
+from omnijax.run import usable_cores
 from omnijax.sharding import make_mesh
 from omnijax.state import init_state
 from omnijax.sweep import runner
 from omnijax.sweep.arm import is_done, measure, run_job
 from omnijax.sweep.resolve import Job, Room, heldout_corpus, resolve
 from omnijax.sweep.runner import BUSY, in_hand, run_jobs
+from omnijax.sweep.sweep import load_sweep
+from omnijax.sweep.wanted import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +177,23 @@ def test_a_result_of_another_configuration_is_no_result(jobs: list[Job], tmp_pat
     assert is_done(tmp_path, jobs[0])
 
 
+@pytest.mark.parametrize(
+    "shares, said",
+    [({"workers": 1}, "--workers = 2: other arms of this sweep were measured with 1"), ({"cores": 999}, "with 999")],
+)
+def test_seconds_of_arms_that_shared_the_machine_otherwise_are_not_mixed(
+    shares: dict[str, int], said: str, data: str, tmp_path, capsys
+) -> None:
+    file, out = tmp_path / "small.py", tmp_path / "out"
+    write(file, data, "budget=Budget('seconds', 1)")
+    about = {"fingerprint": fingerprint(load_sweep(file)), "workers": 2, "cores": usable_cores(), "seconds_a_step": 0.1}
+    (out / "speeds").mkdir(parents=True)
+    (out / "speeds" / "base=289.json").write_text(json.dumps(about | shares))
+    assert main(["sweep", str(file), "--out", str(out), "--workers", "2", "--only", "base=17"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (out / "sweep.json").exists()
+
+
 # ------------------------------------------------------------------ whole sweeps
 
 
@@ -181,12 +203,11 @@ class Command:
     def __init__(self, file: pathlib.Path, out: pathlib.Path, *more: str):
         self.out = out
         arguments = ["sweep", str(file), "--out", str(out), *more]
-        main = "import sys; from omnijax.cli import main; sys.exit(main())"
         environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         self.log = out.with_name(f"{out.name}-{time.monotonic_ns()}.log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", main, *arguments], env=environment, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-c", MAIN, *arguments], env=environment, stdout=log, stderr=subprocess.STDOUT
             )
 
     def end(self) -> int:

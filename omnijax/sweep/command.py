@@ -151,8 +151,10 @@ def _seconds(sweep: Sweep, name: str, options: Options) -> float:
     """
     path = options.directory / SPEEDS / f"{name}.json"
     about = {"fingerprint": fingerprint(sweep), "workers": options.at_once, "cores": usable_cores()}
+    for other in sorted(path.parent.glob("*.json")):
+        _check_speed(json.loads(other.read_text()), about)
     saved: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if {key: saved.get(key) for key in about} != about:
+    if saved.get("fingerprint") != about["fingerprint"]:
         command = [sys.executable, "-c", MAIN, *options.arguments(name, "--measure", "step")]
         copies = []
         for worker in range(options.at_once):
@@ -162,6 +164,14 @@ def _seconds(sweep: Sweep, name: str, options: Options) -> float:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, saved)
     return float(saved["seconds_a_step"])
+
+
+def _check_speed(saved: dict[str, Any], about: dict[str, Any]) -> None:
+    """Seconds are equal for arms that share a machine alike."""
+    for key, knob in (("workers", "--workers"), ("cores", "cores of this machine")):
+        if saved["fingerprint"] == about["fingerprint"] and saved[key] != about[key]:
+            rule = f"other arms of this sweep were measured with {saved[key]}, so that their seconds aren't these"
+            raise ConfigError(knob, about[key], rule, f"use {saved[key]}, or another --out")
 
 
 def _measured(name: str, copy: subprocess.Popen[str]) -> float:
