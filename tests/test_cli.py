@@ -3,7 +3,6 @@ import json
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -19,6 +18,8 @@ from omnijax.data.prepare import prepare
 from omnijax.data.records import WORDS, load_records
 from omnijax.experiment import load_experiment
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 STEPS = 12
 DIRECTIONS = [
@@ -27,14 +28,6 @@ DIRECTIONS = [
     for target in ("text", "image", "speech")
     if source != target
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler() -> Iterator[None]:
-    """What these tests look at doesn't depend on how fast it is made."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

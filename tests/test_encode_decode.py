@@ -27,6 +27,8 @@ from omnijax.vocab.encode import encode
 from omnijax.vocab.ids import PrimaryIds, SecondaryIds
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 ROWS, TOKENS = 64, 40
 """The one shape of the streams here: each (vocabulary, shape) is compiled anew."""
 

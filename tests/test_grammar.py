@@ -23,6 +23,8 @@ from omnijax.vocab.grammar_digits import digit_tables
 from omnijax.vocab.ids import PrimaryIds
 from omnijax.vocab.vocabulary import PAD, Space, Vocabulary
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 ROWS, TOKENS = 64, 40
 
 Tokens = tuple[int, ...]

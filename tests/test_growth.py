@@ -36,6 +36,8 @@ from omnijax.vocab.ids import PrimaryIds
 from omnijax.vocab.vocabulary import END, Space, Vocabulary
 from omnijax.writers import METRICS
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 OLD = Vocabulary(
     general=3,
@@ -326,14 +328,6 @@ def with_vocabulary(config: Config, v: Vocabulary, tasks: tuple[Task, ...], **ch
     loop = dataclasses.replace(small.train, steps=30, **changes)
     batch, model = BatchConfig(tasks, rows=8, row_length=72), dataclasses.replace(small.model, depth=1)
     return dataclasses.replace(small, vocabulary=v, batch=batch, train=loop, model=model)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler() -> Iterator[None]:
-    """What a run begins with has nothing to do with how well its loops are optimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ import pytest
 
 from omnijax.vocab import marks
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 ROWS = 2
 
 

@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BLOCKS = [
     pytest.param(block, id=f"{readme}-{number}")

@@ -31,6 +31,8 @@ from omnijax.vocab.encode import encode
 from omnijax.vocab.ids import GeneralIds, PrimaryIds, SecondaryIds
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 ROWS, TOKENS = 8, 64
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "layout": ("grouped", "inline"),

@@ -3,7 +3,6 @@ import functools
 import importlib.util
 import itertools
 import pathlib
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -24,19 +23,13 @@ from omnijax.vocab.encode import encode
 from omnijax.vocab.radix import check_digit, to_digits
 from omnijax.vocab.vocabulary import PAD, Space, Vocabulary
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 DIGITS = EXPERIMENTS / "digits.py"
 GREEDY = SampleConfig(temperature=0.0)
 TARGETS = (Target("text", 2, 4), Target("image", 5, 5), Target("speech", 1, 6))
 ROWS = 6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler() -> Iterator[None]:
-    """Sampling loops take long to compile; what they give is held against a reference made the same way."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@ import dataclasses
 import itertools
 import pathlib
 import types
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -22,20 +21,14 @@ from omnijax.sharding import make_mesh, parameter_spec, path_of, put_batch, ring
 from omnijax.sizes import SIZES, resized
 from omnijax.state import Metrics, State, abstract_state, init_state, make_step
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 GOLDENS = pathlib.Path(__file__).parent / "golden"
 MESHES = {
     name: MeshConfig(*(int(size) for size in name.split("×")))
     for name in ("8×1×1×1", "1×8×1×1", "2×2×1×2", "1×1×8×1", "1×2×2×2", "2×2×2×1")
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler() -> Iterator[None]:
-    """How a step is partitioned has nothing to do with how well its loops are optimised, which takes two thirds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

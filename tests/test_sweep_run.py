@@ -287,5 +287,5 @@ def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, t
     assert result["bits_per_unit"]["text"] == result["bits"]["text"]["renormalised"]
 
     # Nothing is left to be done, so that nothing is run.
-    assert Command(file, whole).end() == 0
+    assert main(["sweep", str(file), "--out", str(whole)]) == 0
     assert [path.read_text().count("begun, or") for path in whole.glob("arms/*/seed0.log")] == [1, 1]
