@@ -27,7 +27,7 @@ def cards() -> ModuleType:
 
 
 def test_there_are_cards_and_results() -> None:
-    assert {path.stem for path in CARDS} >= {"radix", "assignment", "position"}
+    assert {path.stem for path in CARDS} >= {"radix", "assignment", "heads", "position"}
     shown = {name for card in CARDS for name in re.findall(r"<!-- table (\S+)", card.read_text(encoding="utf-8"))}
     assert shown == {path.name for path in SWEEPS}, "every result stands on a card, and every card has its results"
 

@@ -5,8 +5,9 @@ Command    omnijax sweep experiments/ablations/heads_14.py --workers 2 --budget 
            omnijax sweep experiments/ablations/heads_14.py --workers 2 --budget seconds=30
 Data       as in heads.py
 Hardware   2 CPU cores (x86-64)
-Time       not measured yet
-Result     not measured yet
+Time       10 minutes for three seeds at equal seconds, 9 at equal FLOPs
+Result     Bits an item after 30 seconds: digits 1.04 to 1.08, flat 1.25, parallel heads 2.10.
+           All of it: experiments/reproduce/heads.md
 """
 
 import pathlib

@@ -5,8 +5,9 @@ Command    omnijax sweep experiments/ablations/heads_32.py --workers 2 --budget 
            omnijax sweep experiments/ablations/heads_32.py --workers 2 --budget seconds=30
 Data       as in heads.py
 Hardware   2 CPU cores (x86-64)
-Time       not measured yet
-Result     not measured yet
+Time       9 minutes for three seeds at equal seconds, 6 at equal FLOPs
+Result     Bits an item after 30 seconds: digits 1.07 to 1.20, parallel heads 4.26.
+           All of it: experiments/reproduce/heads.md
 """
 
 import pathlib

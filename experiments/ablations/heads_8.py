@@ -5,8 +5,9 @@ Command    omnijax sweep experiments/ablations/heads_8.py --workers 2 --budget f
            omnijax sweep experiments/ablations/heads_8.py --workers 2 --budget seconds=30
 Data       as in heads.py
 Hardware   2 CPU cores (x86-64)
-Time       not measured yet
-Result     not measured yet
+Time       7 minutes for three seeds at equal seconds, 6 at equal FLOPs
+Result     Bits an item after 30 seconds: flat and digits 1.06 to 1.07, parallel heads 2.02.
+           All of it: experiments/reproduce/heads.md
 """
 
 import pathlib
