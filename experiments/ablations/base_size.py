@@ -5,8 +5,8 @@ Command    omnijax sweep experiments/ablations/base_size.py
 Data       that of experiments/digits.py, without the speech
 Hardware   2 CPU cores (x86-64)
 Time       120 minutes for three seeds, with other work beside
-Result     Bits a patch at equal items: base 17 8.32 ± 0.38, with a depth head 7.91 ± 0.03, without positions 8.74 ± 0.24;
-           base 512 9.40 ± 0.09, without positions 9.85 ± 0.20; base 16 10.00 ± 0.10, flat 10.09 ± 0.10.
+Result     Bits a patch at equal items: base 17 8.32 ± 0.38, with a depth head 7.91 ± 0.03, without positions
+           8.74 ± 0.24; base 512 9.40 ± 0.09, without positions 9.85 ± 0.20; base 16 10.00 ± 0.10, flat 10.09 ± 0.10.
            All of it: experiments/reproduce/radix.md
 Noticed    Tokens are weighted as in experiments/digits.py. A picture's tokens weigh 1 each in every arm, so that their
            sum is its bits, whatever the base: the balance between pictures and words is the same for all.
