@@ -63,7 +63,7 @@ SMOKE = os.environ.get("OMNIJAX_SMOKE", "0") != "0"  # as small as can be: wheth
 from omnijax.cli import main
 
 OUT = pathlib.Path("sweeps/radix")
-ONLY = "*[7t]" if SMOKE else "*[47t]"  # base=17 and flat; base=4 and base=64 with them
+ONLY = "base=1[67]" if SMOKE else "*[47t]"  # the latter: base=4, base=17, base=64 and flat
 SIZE = ["--smoke", "--seeds", "1"] if SMOKE else ["--budget", "items=48000", "--seeds", "2"]
 SWEEP = ["sweep", str(ROOT / "experiments" / "ablations" / "base_size.py"), "--out", str(OUT), "--only", ONLY, *SIZE]
 
