@@ -6,8 +6,10 @@ Data       made from `data.lookup` alone: 4,096 keys, each three attributes of 1
            are numbers of three digits in base 16, each of which is an attribute, permuted. A tenth of the keys is
            held out
 Hardware   2 CPU cores (x86-64)
-Time       not measured yet
-Result     not measured yet; a model that guesses has 12 bits an item, one that found the rule has none
+Time       10 minutes for three seeds
+Result     Bits an item of new keys: base 16 0.03 with ids as they are, 2.4 with a Gray code, 9.8 with a tree, 12.0
+           shuffled; base 64 8.4 to 12.0; flat 12.9. A model that guesses has 12, one that found the rule none.
+           All of it: experiments/reproduce/assignment.md
 Noticed    In base 64 a digit mixes an attribute with half of another: structure that is there, but isn't aligned.
            `tree` knows the attributes of the fragments, as a clustering of their features would.
 """
