@@ -191,6 +191,9 @@ def test_seconds_of_arms_that_shared_the_machine_otherwise_are_not_mixed(
     (out / "speeds" / "base=289.json").write_text(json.dumps(about | shares))
     assert main(["sweep", str(file), "--out", str(out), "--workers", "2", "--only", "base=17"]) == 2
     assert said in capsys.readouterr().err
+    (out / "speeds" / "base=289.json").write_text("{}")
+    assert main(["sweep", str(file), "--out", str(out), "--workers", "2", "--only", "base=17"]) == 2
+    assert "delete it" in capsys.readouterr().err
     assert not (out / "sweep.json").exists()
 
 

@@ -152,7 +152,7 @@ def _seconds(sweep: Sweep, name: str, options: Options) -> float:
     path = options.directory / SPEEDS / f"{name}.json"
     about = {"fingerprint": fingerprint(sweep), "workers": options.at_once, "cores": usable_cores()}
     for other in sorted(path.parent.glob("*.json")):
-        _check_speed(json.loads(other.read_text()), about)
+        _check_speed(read_object(other, (*about, "seconds_a_step"), "delete it, to measure anew"), about)
     saved: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     if saved.get("fingerprint") != about["fingerprint"]:
         command = [sys.executable, "-c", MAIN, *options.arguments(name, "--measure", "step")]
