@@ -100,7 +100,7 @@ def test_what_is_printed_can_be_pasted(name: str) -> None:
     # Every program becomes one that shows its arguments: what the shell reads must be what was meant.
     shows = "".join(
         f'{program}() {{ printf "<%s>" "$@"; echo; }}\n'
-        for program in ("env", "gcloud", "kubectl", "xpk", "srun", "omnijax", "launch/retry.sh")
+        for program in ("env", "gcloud", "git", "kubectl", "xpk", "srun", "omnijax", "launch/retry.sh")
     )
     read = subprocess.run(
         ["bash", "-c", shows + printed], cwd=ROOT, env=clean_environment(), capture_output=True, text=True

@@ -1,0 +1,38 @@
+"""Directions: whether the radix shows in what the demo can do: read, hear, draw and speak.
+
+Question   Do pictures, words and speech turn into one another as well at other radices, and with a depth head?
+Command    omnijax sweep experiments/ablations/directions.py --workers 2
+Data       that of experiments/digits.py
+Hardware   2 CPU cores (x86-64)
+Time       not measured yet
+Result     not measured yet
+"""
+
+import dataclasses
+import pathlib
+
+from omnijax.config import Config
+from omnijax.experiment import load_experiment
+from omnijax.sweep.arms import arms_of, bases, chain, heads, product
+from omnijax.sweep.budget import Budget
+from omnijax.sweep.sweep import Sweep
+
+DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
+
+
+def get_config() -> Config:
+    """The demo, with as many items a row in every arm: two pictures with their words, or one piece of speech."""
+    config = load_experiment(DIGITS)
+    batch = dataclasses.replace(config.batch, rows=16, row_items=52)
+    return dataclasses.replace(config, batch=batch, optim=dataclasses.replace(config.optim, warmup_steps=100))
+
+
+def sweep() -> Sweep:
+    """A base whose digits are pixels, one next to it whose digits aren't, one of pairs of pixels; and a depth head."""
+    return Sweep(
+        arms=arms_of(get_config(), chain(bases(17, 16, 289), product(bases(17), heads("depth")))),
+        budget=Budget("items", 300_000),
+        question="Do pictures, words and speech turn into one another as well at other radices, and with a depth head?",
+        baseline="base=17",
+        tasks=("bits", "directions"),
+    )
