@@ -54,7 +54,8 @@ def main() -> int:
         said = "same" if abs(bits - there[key]) <= TOLERANCE else "inside" if low <= bits <= high else "OUTSIDE"
         compared, outside = compared + 1, outside + (said == "OUTSIDE")
         shown.add_row(*key, f"{bits:.4f}", f"{there[key]:.4f}", f"{low:.3f} … {high:.3f}", said)
-    rich.console.Console().print(shown)
+    console = rich.console.Console()
+    (console if console.is_terminal else rich.console.Console(width=110)).print(shown)
     print(f"{compared} compared, {outside} outside")
     return int(outside > 0 or compared == 0)
 
