@@ -230,15 +230,17 @@ def test_samples_are_what_a_slow_loop_writes(head: str, way: str) -> None:
     prompts, lengths = prompt(vocabulary, "text", corpus.fragments["text"], "image")
     drawn = sampler(params, prompts, lengths, jax.random.key(0), rows=4).tokens
     grammar, forward = sampler.pen.grammar, jax.jit(model.__call__)
+    read, mask = jax.jit(grammar.read), jax.jit(grammar.mask)
     for row in range(4):
         tokens, room = prompts[row, : lengths[row]].tolist(), prompts.shape[1] + drawn.shape[1]
+        state, _ = read(grammar.start_state(1), PrimaryIds(jnp.asarray(tokens)[None]))
         while tokens[-1] != vocabulary.end:
             padded = np.zeros((1, room), np.int32)
             padded[0, : len(tokens)] = tokens
             positions = np.arange(room)[None]
             logits = forward(params, padded, positions, np.where(positions < len(tokens), 0, -1))[0, len(tokens) - 1]
-            state, _ = grammar.read(grammar.start_state(1), PrimaryIds(jnp.asarray(tokens)[None]))
-            tokens.append(int(jnp.argmax(jnp.where(grammar.mask(state)[0], logits, -jnp.inf))))
+            tokens.append(int(jnp.argmax(jnp.where(mask(state)[0], logits, -jnp.inf))))
+            state, _ = read(state, PrimaryIds(jnp.asarray(tokens[-1:])[None]))
         behind = tokens[lengths[row] :]
         assert drawn[row, : len(behind)].tolist() == behind
         assert not drawn[row, len(behind) :].any()
@@ -277,9 +279,9 @@ def test_every_mesh_takes_the_same_step(head: str, mesh: MeshConfig, corpus: Cor
     model, batch = model_of(config), Batches(corpus, config.batch)[0]
     found = []
     for devices in (make_mesh(MeshConfig(1), jax.devices()[:1]), make_mesh(mesh)):
-        state = init_state(config, model, devices)
+        state, step = init_state(config, model, devices), make_step(config, model, devices)
         for _ in range(2):
-            state, metrics = make_step(config, model, devices)(state, put_batch(devices, batch))
+            state, metrics = step(state, put_batch(devices, batch))
         found.append(jax.device_get((state.params, metrics.parts)))
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5), *found)
 
