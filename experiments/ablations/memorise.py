@@ -6,8 +6,8 @@ Command    omnijax sweep experiments/ablations/memorise.py --data.lookup.keys=KE
 Data       made from `data.lookup` alone
 Hardware   2 CPU cores (x86-64)
 Time       3 minutes for three seeds of each N
-Result     Bits an item: of 2^8 fragments 0.01 and 0.02 in bases 16 and 1024, of 2^12 19.9 and 11.4, of 2^20 20.0 and
-           20.1, of which most were never met; 2^16 isn't measured yet. A fragment that isn't known has 20 bits.
+Result     Bits an item: of 2^8 fragments 0.01 and 0.02 in bases 16 and 1024, of 2^12 19.9 and 11.4, of 2^16 and 2^20
+           20.0 to 20.1, of which many were never met. A fragment that isn't known has 20 bits.
            All of it: experiments/reproduce/assignment.md
 Noticed    Random fragments have random ids, so that every assignment of ids has the same law: none is compared here.
            Where the assignment matters, for keys that were never met, shows generalise.py.
