@@ -4,8 +4,10 @@ Question   Do pictures, words and speech turn into one another as well at other 
 Command    omnijax sweep experiments/ablations/directions.py --workers 2
 Data       that of experiments/digits.py
 Hardware   2 CPU cores (x86-64)
-Time       not measured yet
-Result     not measured yet
+Time       38 minutes for three seeds, with other work beside
+Result     Percent right, image to text and back: base 17 91 and 93, base 16 69 and 52, base 289 85 and 86, a depth head
+           at base 17 95 and 75. Speech to text and back: 95 and 88, 92 and 86, 98 and 96, 98 and 78.
+           All of it: experiments/reproduce/directions.md
 """
 
 import dataclasses
