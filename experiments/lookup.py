@@ -1,13 +1,14 @@
 """Lookup: random fragments of a large space, looked up by the number of a key, and of known entropy.
 
 Question   Does a model that writes fragments in digits learn by heart which two of 2^18 each place of a key may hold?
-Command    omnijax train experiments/lookup.py --workdir runs/lookup
+Command    omnijax train experiments/lookup.py --workdir runs/lookup && omnijax evaluate runs/lookup --tasks bits
 Data       made from `data.lookup` alone: 256 keys, four fragments each, every one of them drawn from two that belong to
            the key, anew for each of 64 copies; held out are draws of their own
 Hardware   2 CPU cores (x86-64), 2 GiB
-Time       not measured yet
-Expected   not measured yet; a fragment has 18 held-out bits for a model that guesses, 1 for the best there can be, for
-           which the choice of two is open, and 2.95 for the best that tells its three digits apart from one another
+Time       4 minutes
+Result     yes: a fragment has 1.17 held-out bits and is right in 50 % of the cases, one seed; 18 bits for a model that
+           guesses, 1 for the best there can be, for which the choice of two is open, 2.95 for the best that tells its
+           three digits apart from one another
 """
 
 from omnijax.config import (
