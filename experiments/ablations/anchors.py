@@ -11,8 +11,9 @@ Time       2.8 minutes of CPU time
 Result     All pictures in one stream: brotli 2.57 bits per pixel, xz 2.69, PNG 3.08, WebP 3.09; each picture alone from
            4.91 (zstd with a dictionary) to 14.05 (PNG, whole files). Counting: independent pixels 2.43, with the digit
            as a hidden class 2.22, neighbours too 2.04, and 1.99 where the digit is given. Speech: FLAC 10.99 bits per
-           sample, brotli 10.39 in one stream. Words: 3.32 bits each from their frequencies, 5.87 from xz behind the training
-           split. Right: 0.961 (linear) and 0.978 (support vectors) of the pictures, ± 0.01, and all of the utterances.
+           sample, brotli 10.39 in one stream. Words: 3.32 bits each from their frequencies, 5.87 from xz behind the
+           training split. Right: 0.961 (linear) and 0.978 (support vectors) of the pictures, ± 0.01, and all of the
+           utterances.
            Figures: experiments/reproduce/results/anchors.csv
 """
 

@@ -124,7 +124,8 @@ def verify(config: DataConfig) -> None:
     """
     if config.source != "spoken_digits":
         rule = "only spoken digits have pictures, words and speech that are judged or made"
-        raise errors.DataError("data.source", config.source, rule, "measure its bits (--tasks bits), or use source='spoken_digits'")
+        fix = "measure its bits (--tasks bits), or use source='spoken_digits'"
+        raise errors.DataError("data.source", config.source, rule, fix)
     directory = pathlib.Path(config.directory)
     if directory.exists() and not directory.is_dir():
         rule, fix = "it must be a directory", "choose another directory"
