@@ -5,18 +5,17 @@ The vocabularies and streams are those of `experiments/bench/vocab_decode.py`.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 from rates import Figure, measured, seconds
 
 from omnijax.vocab.decode import decode
 from omnijax.vocab.ids import PrimaryIds
-from omnijax.vocab.vocabulary import Vocabulary
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 import vocab_decode
@@ -38,13 +37,9 @@ def figures(tiny: bool, until: float) -> Iterator[Figure]:
             yield Figure(f"{name}: left out, no time", None, "")
             continue
         tokens = vocab_decode.streams(v, rows)
-
-        def read(v: Vocabulary = v, tokens: jax.Array = tokens) -> Any:
-            return decode(v, PrimaryIds(tokens))
-
+        read = functools.partial(decode, v, PrimaryIds(tokens))
         arrays = len(jax.tree.leaves(jax.eval_shape(read)))
-        one_pass = jax.jit(lambda tokens, arrays=arrays: tuple(tokens + k for k in range(arrays)))  # type: ignore[misc]
-        alone = measured(seconds(lambda tokens=tokens, one_pass=one_pass: one_pass(tokens), rounds, calls))  # type: ignore[misc]
+        alone = measured(seconds(functools.partial(_one_pass, tokens, arrays), rounds, calls))
         decoded = measured(seconds(read, rounds, calls))
         worst = max(worst, decoded.value / alone.value)
         yield Figure(f"{name}: tokens a second", tokens.size / decoded.value, "tokens/s", decoded.spread)
@@ -52,3 +47,9 @@ def figures(tiny: bool, until: float) -> Iterator[Figure]:
         yield Figure(f"{name}: time over the pass", decoded.value / alone.value, "×", decoded.spread)
     held = None if tiny else worst <= DEMAND
     yield Figure("decoder: time over the pass, slowest vocabulary", worst, "×", None, f"≤ {DEMAND:g}", held)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _one_pass(tokens: jax.Array, arrays: int) -> tuple[jax.Array, ...]:
+    """Reads the tokens once, and writes as many arrays of their size."""
+    return tuple(tokens + k for k in range(arrays))
