@@ -25,7 +25,7 @@ from omnijax.config import (
     Task,
     TrainConfig,
 )
-from omnijax.sizes import SIZES
+from omnijax.model.sizes import SIZES
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 LEVELS, CODES = 17, 289

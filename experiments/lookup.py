@@ -22,7 +22,7 @@ from omnijax.config import (
     Task,
     TrainConfig,
 )
-from omnijax.sizes import SIZES
+from omnijax.model.sizes import SIZES
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 KEYS, SPACE, ITEMS, BASE = 256, 2**18, 4, 64

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from omnijax.errors import OmnijaxError
     from omnijax.evaluate import load_run
     from omnijax.experiment import load_experiment, override
-    from omnijax.generate import Generator
     from omnijax.model.transformer import Transformer
     from omnijax.report import write_report
-    from omnijax.sample import Sampler
+    from omnijax.sample.generate import Generator
+    from omnijax.sample.sampler import Sampler
     from omnijax.vocab.assemble import assemble
     from omnijax.vocab.decode import decode
     from omnijax.vocab.documents import Documents, Segment
@@ -53,10 +53,10 @@ __all__ = [
 _HOME = {
     "Config": "config",
     "Documents": "vocab.documents",
-    "Generator": "generate",
+    "Generator": "sample.generate",
     "Grammar": "vocab.grammar",
     "OmnijaxError": "errors",
-    "Sampler": "sample",
+    "Sampler": "sample.sampler",
     "Segment": "vocab.documents",
     "Space": "vocab.vocabulary",
     "Transformer": "model.transformer",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnijax.errors import RESUMABLE, OmnijaxError, PeerLostError
-from omnijax.stopping import Stop
+from omnijax.run.stopping import Stop
 
 if TYPE_CHECKING:
     import rich.console
@@ -207,8 +207,8 @@ def _add_vocab(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     with Stop() as stop:
-        from omnijax import distributed
         from omnijax.experiment import explain_knobs, load_experiment, override
+        from omnijax.run import distributed
         from omnijax.train import train
 
         config = override(load_experiment(options.experiment), options.overrides)
@@ -238,8 +238,8 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from omnijax.distributed import refuse_several
     from omnijax.evaluate.command import Wanted, run_command
+    from omnijax.run.distributed import refuse_several
 
     refuse_several("evaluate")
     wanted = Wanted(options.steps, options.tasks, options.watch, options.again, options.overrides)
@@ -247,8 +247,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from omnijax.distributed import refuse_several
-    from omnijax.once import sample_once
+    from omnijax.evaluate.sample_command import sample_once
+    from omnijax.run.distributed import refuse_several
 
     refuse_several("sample")
     source = next(name for name in ("text", "image", "speech") if getattr(options, name) is not None)
@@ -296,9 +296,9 @@ def _vocab_example(options: argparse.Namespace) -> int:
 
 
 def _vocab_cost(options: argparse.Namespace) -> int:
-    from omnijax.cost import compare_bases, parse_base, to_dict
-    from omnijax.cost_table import print_costs
     from omnijax.experiment import load_experiment, override
+    from omnijax.plan.cost import compare_bases, parse_base, to_dict
+    from omnijax.plan.cost_table import print_costs
 
     config = override(load_experiment(options.experiment), options.overrides)
     costs = compare_bases(config, [parse_base(text) for text in options.bases])

@@ -16,7 +16,7 @@ import tyro
 
 from omnijax.config import Config
 from omnijax.errors import ConfigError
-from omnijax.sizes import resized
+from omnijax.model.sizes import resized
 
 
 def load_experiment(path: Path) -> Config:

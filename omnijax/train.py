@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from omnijax import distributed
-from omnijax.checkpoint import Checkpoints, Restored
 from omnijax.config import Config
 from omnijax.data.corpus import Corpus, read_corpus
 from omnijax.data.pipeline import Batch, Batches, read_ahead
 from omnijax.data.prepare import prepare
 from omnijax.errors import NonFiniteLossError
-from omnijax.models import model_of
-from omnijax.run import CONFIG, check, claim
-from omnijax.sharding import make_mesh, put_batch, rows_here
-from omnijax.start import check_start, start_state
-from omnijax.state import Metrics, State, abstract_state, make_step
-from omnijax.stopping import Stop
+from omnijax.model.build import model_of
+from omnijax.run import distributed
+from omnijax.run.checkpoint import Checkpoints, Restored
+from omnijax.run.directory import CONFIG, check, claim
+from omnijax.run.start import check_start, start_state
+from omnijax.run.stopping import Stop
+from omnijax.run.writers import Writer
+from omnijax.step.sharding import make_mesh, put_batch, rows_here
+from omnijax.step.state import Metrics, State, abstract_state, make_step
 from omnijax.vocab.kinds import kind_names
-from omnijax.writers import Writer
 
 DATA_SECONDS = 24 * 3600.0
 """How long processes wait for process 0 to build the data set; if it dies meanwhile, they end sooner."""

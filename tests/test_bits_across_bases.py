@@ -13,8 +13,8 @@ import pytest
 
 from omnijax.config import Config, Target, Task
 from omnijax.data.corpus import Corpus
+from omnijax.evaluate.likelihoods import bits_per_item
 from omnijax.experiment import load_experiment
-from omnijax.likelihoods import bits_per_item
 from omnijax.sweep.arms import arms_of, bases, chain, digit_orders, flat, positions, product
 from omnijax.vocab.numbers import to_digits
 from omnijax.vocab.vocabulary import PAD, Space, Vocabulary

@@ -18,8 +18,6 @@ import rich.console
 from jaxtyping import Array
 
 from omnijax.config import Config, ModelConfig, Target, Task
-from omnijax.cost import Cost, Costs, compare_bases, parse_base, to_dict
-from omnijax.cost_table import print_costs
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.experiment import load_experiment
 from omnijax.model.flops import TRAINING, row_flops, token_flops
@@ -27,6 +25,8 @@ from omnijax.model.groups import Grouping
 from omnijax.model.items import ItemTransformer
 from omnijax.model.shards import ALONE
 from omnijax.model.transformer import Transformer
+from omnijax.plan.cost import Cost, Costs, compare_bases, parse_base, to_dict
+from omnijax.plan.cost_table import print_costs
 from omnijax.vocab.cost import Count, document_tokens, item_digits, item_tokens, rebased, segment_tokens
 from omnijax.vocab.documents import Documents, Segment
 from omnijax.vocab.encode import encode

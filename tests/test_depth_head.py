@@ -13,16 +13,16 @@ import pytest
 
 import omnijax.train
 from omnijax import testing
-from omnijax.checkpoint import Checkpoints
 from omnijax.cli import main
 from omnijax.config import Config, MeshConfig
 from omnijax.data.prepare import prepare
 from omnijax.evaluate import heldout_of, load_run, measure
 from omnijax.evaluate.directions import measure_directions
 from omnijax.experiment import load_experiment
-from omnijax.models import model_of
-from omnijax.sharding import make_mesh
-from omnijax.state import State, abstract_state
+from omnijax.model.build import model_of
+from omnijax.run.checkpoint import Checkpoints
+from omnijax.step.sharding import make_mesh
+from omnijax.step.state import State, abstract_state
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -18,20 +18,21 @@ import pytest
 from jax.sharding import NamedSharding
 from jobs import MAIN, job
 
-from omnijax import distributed, testing
-from omnijax.checkpoint import FOLDER
+from omnijax import testing
 from omnijax.cli import main
 from omnijax.config import Config, MeshConfig, to_dict
 from omnijax.data.pipeline import Batches
 from omnijax.data.prepare import prepare
-from omnijax.distributed import Place, find_place
 from omnijax.errors import RESUMABLE, ConfigError, PeerLostError
 from omnijax.experiment import load_experiment
-from omnijax.peers import LOST_AFTER_SECONDS
-from omnijax.run import load_config
-from omnijax.sharding import make_mesh, put_batch, rows_here
+from omnijax.run import distributed
+from omnijax.run.checkpoint import FOLDER
+from omnijax.run.directory import load_config
+from omnijax.run.distributed import Place, find_place
+from omnijax.run.peers import LOST_AFTER_SECONDS
+from omnijax.run.writers import METRICS
+from omnijax.step.sharding import make_mesh, put_batch, rows_here
 from omnijax.train import load_corpus, train
-from omnijax.writers import METRICS
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 ROWS, LENGTH = 24, 97

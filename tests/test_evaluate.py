@@ -22,8 +22,6 @@ from jobs import MAIN
 
 import omnijax.evaluate.tasks
 from omnijax import testing
-from omnijax.checkpoint import FOLDER, Checkpoints
-from omnijax.checksums import digest
 from omnijax.cli import main
 from omnijax.config import Config, MeshConfig
 from omnijax.data.prepare import prepare
@@ -41,18 +39,20 @@ from omnijax.evaluate import (
     read_rows,
 )
 from omnijax.evaluate.directions import measure_directions
+from omnijax.evaluate.history import append_row, head_of, history, known
 from omnijax.evaluate.loading import OpenRun
 from omnijax.evaluate.many import Session, parse_steps
 from omnijax.evaluate.plot import PICTURE, steps_figure
-from omnijax.evaluate.rows import append_row, head_of, history, known
 from omnijax.evaluate.table import print_steps
 from omnijax.evaluate.watch import watch
 from omnijax.experiment import load_experiment
-from omnijax.models import model_of
+from omnijax.model.build import model_of
 from omnijax.report.theme import LIGHT
-from omnijax.run import config_digest
-from omnijax.sharding import make_mesh
-from omnijax.state import init_state
+from omnijax.run.checkpoint import FOLDER, Checkpoints
+from omnijax.run.checksums import digest
+from omnijax.run.directory import config_digest
+from omnijax.step.sharding import make_mesh
+from omnijax.step.state import init_state
 from omnijax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")

@@ -13,8 +13,8 @@ from omnijax.config import Config, from_dict, to_dict
 from omnijax.errors import ConfigError
 from omnijax.experiment import explain_knobs, load_experiment, override
 from omnijax.model.transformer import Transformer
-from omnijax.sharding import make_mesh
-from omnijax.state import abstract_batch, abstract_state, make_step
+from omnijax.step.sharding import make_mesh
+from omnijax.step.state import abstract_batch, abstract_state, make_step
 
 ROOM = pathlib.Path(__file__).parents[1] / "experiments"
 GOLDENS = pathlib.Path(__file__).parent / "golden" / "experiments"

@@ -23,9 +23,9 @@ from omnijax.data.beam import Beam
 from omnijax.data.fragments import FRAGMENTS, Fragments, fragments_from
 from omnijax.data.pipeline import Batches
 from omnijax.data.prepare import prepare
-from omnijax.data.spoken_digits import spoken_digits_dataset_builder as spoken_digits
+from omnijax.data.sources.spoken_digits import spoken_digits_dataset_builder as spoken_digits
 from omnijax.experiment import load_experiment
-from omnijax.modalities.image import moved
+from omnijax.modalities.picture import moved
 
 CONFIG = load_experiment(pathlib.Path(__file__).parents[1] / "experiments" / "digits.py")
 SMALL = dataclasses.replace(CONFIG.data, utterances=1, heldout_images=1700, seed=3)

@@ -23,8 +23,9 @@ from omnijax.data.pipeline import Batches
 from omnijax.errors import CheckpointError, VocabularyError
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import ROWS_MULTIPLE, Transformer
-from omnijax.sharding import make_mesh
-from omnijax.start import start_state
+from omnijax.run.start import start_state
+from omnijax.run.writers import METRICS
+from omnijax.step.sharding import make_mesh
 from omnijax.train import train
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.assignment import Frequency, Gray, Hilbert, Random, Tree
@@ -34,7 +35,6 @@ from omnijax.vocab.encode import encode
 from omnijax.vocab.growth import check_growth
 from omnijax.vocab.ids import PrimaryIds
 from omnijax.vocab.vocabulary import END, Space, Vocabulary
-from omnijax.writers import METRICS
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

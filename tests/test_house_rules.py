@@ -173,8 +173,8 @@ def meshes(path: str, source: str) -> list[str]:
             offences.append(
                 f"{path}:{call.lineno} {name} without axis_types: its default differs between versions of JAX"
             )
-        if path != "omnijax/sharding.py" and not path.startswith("tests/"):
-            offences.append(f"{path}:{call.lineno} {name}: meshes are made in omnijax/sharding.py")
+        if path != "omnijax/step/sharding.py" and not path.startswith("tests/"):
+            offences.append(f"{path}:{call.lineno} {name}: meshes are made in omnijax/step/sharding.py")
     return offences
 
 
@@ -278,7 +278,7 @@ RULES: list[tuple[Rule, tuple[str, ...], str, str, str]] = [
     (
         meshes,
         ALL_ROOMS,
-        "omnijax/sharding.py",
+        "omnijax/step/sharding.py",
         "jax.make_mesh((1,), ('a',))",
         "jax.make_mesh((1,), ('a',), axis_types=t)",
     ),

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from omnijax import inpainting
 from omnijax.data.records import Records
-from omnijax.generate import Generated
-from omnijax.inpainting import Completed, complete_half, measures, patches_of_half
+from omnijax.evaluate import completions as inpainting
+from omnijax.evaluate.completions import Completed, complete_half, measures, patches_of_half
 from omnijax.modalities import PatchImage
+from omnijax.sample.generate import Generated
 
 IMAGE = PatchImage()
 HALVES = {

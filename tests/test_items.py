@@ -16,17 +16,17 @@ from omnijax.config import Config, MeshConfig, SampleConfig, Target
 from omnijax.data.corpus import Corpus
 from omnijax.data.pipeline import Batches
 from omnijax.errors import ConfigError
+from omnijax.evaluate.likelihoods import bits_per_item
 from omnijax.experiment import load_experiment
-from omnijax.generate import prompt
-from omnijax.likelihoods import bits_per_item
+from omnijax.model.build import grouping_of, model_of
 from omnijax.model.groups import Grouping
 from omnijax.model.items import ItemTransformer
 from omnijax.model.shards import ALONE
-from omnijax.models import grouping_of, model_of
-from omnijax.sample import Sampler
-from omnijax.sharding import make_mesh, put_batch
-from omnijax.state import init_state, make_step
-from omnijax.steps import Steps
+from omnijax.sample.decode_loop import Steps
+from omnijax.sample.generate import prompt
+from omnijax.sample.sampler import Sampler
+from omnijax.step.sharding import make_mesh, put_batch
+from omnijax.step.state import init_state, make_step
 from omnijax.vocab.decode import Kind, decode
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode

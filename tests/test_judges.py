@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 
 from omnijax.config import DataConfig, SpeechConfig
-from omnijax.data import espeak
 from omnijax.data.records import WORDS, Records
-from omnijax.data.spoken_digits import spoken_digits_dataset_builder as spoken_digits
-from omnijax.judges import Judges, fit_judges
-from omnijax.modalities import Speech, audio
+from omnijax.data.sources.spoken_digits import espeak
+from omnijax.data.sources.spoken_digits import spoken_digits_dataset_builder as spoken_digits
+from omnijax.data.sources.spoken_digits.judges import Judges, fit_judges
+from omnijax.modalities import Speech
+from omnijax.modalities import speech as audio
 
 CONFIG = DataConfig(speech=SpeechConfig(codes=200))
 

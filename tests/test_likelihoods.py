@@ -13,10 +13,10 @@ from omnijax import testing
 from omnijax.config import Config, Target, Task
 from omnijax.data.corpus import Corpus
 from omnijax.errors import DataError
+from omnijax.evaluate.likelihoods import bits_per_item, forms_of, writing_order
 from omnijax.experiment import load_experiment
-from omnijax.grammars import grammar_of
-from omnijax.likelihoods import bits_per_item, forms_of, writing_order
 from omnijax.model.transformer import Params, Transformer
+from omnijax.sample.document_grammar import grammar_of
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
 from omnijax.vocab.ids import PrimaryIds

@@ -13,15 +13,15 @@ import pytest
 from omnijax import testing
 from omnijax.cli import main
 from omnijax.config import Config, DataConfig, LookupConfig, Target, from_dict, to_dict
-from omnijax.data import lookup
 from omnijax.data.beam import Beam
 from omnijax.data.corpus import Corpus, read_corpus
 from omnijax.data.prepare import prepare
 from omnijax.data.records import load_records, shaping
+from omnijax.data.sources import lookup
 from omnijax.data.table import Table
 from omnijax.errors import ConfigError, DataError
+from omnijax.evaluate.likelihoods import bits_per_item
 from omnijax.experiment import load_experiment, override
-from omnijax.likelihoods import bits_per_item
 from omnijax.model.transformer import Transformer
 from omnijax.train import load_corpus, train
 from omnijax.vocab.assemble import assemble

@@ -11,11 +11,11 @@ from omnijax import testing
 from omnijax.config import Config, MeshConfig, OptimConfig
 from omnijax.data.pipeline import Batch, Batches
 from omnijax.experiment import load_experiment
-from omnijax.losses import LossParts, next_token_loss, target_kinds
 from omnijax.model.transformer import Transformer
-from omnijax.optim import decays, optimizer, schedule
-from omnijax.sharding import make_mesh, path_of
-from omnijax.state import gradients_of
+from omnijax.step.losses import LossParts, next_token_loss, target_kinds
+from omnijax.step.optim import decays, optimizer, schedule
+from omnijax.step.sharding import make_mesh, path_of
+from omnijax.step.state import gradients_of
 from omnijax.vocab.kinds import kind_names
 from omnijax.vocab.vocabulary import Vocabulary
 

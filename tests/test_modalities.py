@@ -6,8 +6,9 @@ from hypothesis.extra import numpy as hnp
 
 from omnijax import errors
 from omnijax.config import SpeechConfig
-from omnijax.modalities import Codebook, PatchImage, Speech, Text, audio
-from omnijax.modalities.image import moved
+from omnijax.modalities import Codebook, PatchImage, Speech, Text
+from omnijax.modalities import speech as audio
+from omnijax.modalities.picture import moved
 from omnijax.modalities.spectrogram import Spectrogram, mel_bank
 
 RATE_HZ = 11025

@@ -17,9 +17,9 @@ from omnijax.data.pipeline import Batch, Batches
 from omnijax.errors import ConfigError
 from omnijax.experiment import load_experiment, override
 from omnijax.model.transformer import Transformer
-from omnijax.noise import digit_radices, with_digit_noise
-from omnijax.sharding import make_mesh, put_batch
-from omnijax.state import State, Step, init_state, make_step
+from omnijax.step.noise import digit_radices, with_digit_noise
+from omnijax.step.sharding import make_mesh, put_batch
+from omnijax.step.state import State, Step, init_state, make_step
 from omnijax.vocab.documents import Documents, Segment
 from omnijax.vocab.encode import encode
 from omnijax.vocab.ids import PrimaryIds

@@ -31,7 +31,7 @@ from omnijax.plan.programs import Lowered, compile_program, lower_step, mesh_for
 from omnijax.plan.topology import Topology, find_topology
 from omnijax.plan.trips import Loops
 from omnijax.plan.work import Kernel
-from omnijax.sample import CHUNK, most_tokens
+from omnijax.sample.sampler import CHUNK, most_tokens
 
 HERE = pathlib.Path(__file__).parent
 DIGITS = HERE.parent / "experiments" / "digits.py"

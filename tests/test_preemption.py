@@ -19,19 +19,19 @@ from jobs import job
 
 import omnijax.train
 from omnijax import testing
-from omnijax.checkpoint import DAMAGED, FOLDER, Checkpoints
-from omnijax.checksums import checksums
 from omnijax.config import Config, MeshConfig, to_dict
 from omnijax.data.corpus import Corpus
 from omnijax.errors import RESUMABLE, CheckpointError
 from omnijax.evaluate import load_run
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
-from omnijax.run import load_config
-from omnijax.sharding import make_mesh
-from omnijax.state import State, abstract_state
+from omnijax.run.checkpoint import DAMAGED, FOLDER, Checkpoints
+from omnijax.run.checksums import checksums
+from omnijax.run.directory import load_config
+from omnijax.run.writers import METRICS
+from omnijax.step.sharding import make_mesh
+from omnijax.step.state import State, abstract_state
 from omnijax.train import train
-from omnijax.writers import METRICS
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 CLOCK = ("tokens_per_second", "items_per_second", "seconds")
@@ -239,8 +239,8 @@ sys.exit(main())
 IN_DATA = "omnijax.train.load_corpus = lambda config: os.kill(os.getpid(), signal.SIGUSR1)"
 TWICE = """
 import time
-import omnijax.stopping
-omnijax.stopping.SAME_SECONDS = 0.1
+import omnijax.run.stopping
+omnijax.run.stopping.SAME_SECONDS = 0.1
 advance = omnijax.train.Writer.advance
 
 def twice(writer, step):

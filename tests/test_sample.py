@@ -14,10 +14,10 @@ from omnijax.config import Config, SampleConfig, Target
 from omnijax.data.corpus import Corpus, segment
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.experiment import load_experiment
-from omnijax.generate import Generator, known_parts, prompt, read_generated
 from omnijax.model.transformer import Params, Transformer
-from omnijax.pick import pick
-from omnijax.sample import PROMPT, Sampler, most_tokens
+from omnijax.sample.generate import Generator, known_parts, prompt, read_generated
+from omnijax.sample.pick_token import pick
+from omnijax.sample.sampler import PROMPT, Sampler, most_tokens
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
 from omnijax.vocab.radix import check_digit, to_digits

@@ -9,8 +9,8 @@ import pytest
 
 from omnijax.config import MeshConfig, ModelConfig, SampleConfig, Target
 from omnijax.model.transformer import Params, Transformer
-from omnijax.sample import Drawn, Sampler
-from omnijax.sharding import make_mesh, parameter_shardings
+from omnijax.sample.sampler import Drawn, Sampler
+from omnijax.step.sharding import make_mesh, parameter_shardings
 from omnijax.testing import small_vocabulary
 from omnijax.vocab.vocabulary import PAD
 

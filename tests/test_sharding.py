@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from omnijax import sharding, testing
+from omnijax import testing
 from omnijax.config import Config, MeshConfig
 from omnijax.data.pipeline import Batches
 from omnijax.errors import ConfigError
 from omnijax.experiment import load_experiment
 from omnijax.model.shards import Shards
+from omnijax.model.sizes import SIZES, resized
 from omnijax.model.transformer import Transformer
-from omnijax.sharding import make_mesh, parameter_spec, path_of, put_batch, rings, rings_of
-from omnijax.sizes import SIZES, resized
-from omnijax.state import Metrics, State, abstract_state, init_state, make_step
+from omnijax.step import sharding
+from omnijax.step.sharding import make_mesh, parameter_spec, path_of, put_batch, rings, rings_of
+from omnijax.step.state import Metrics, State, abstract_state, init_state, make_step
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -74,7 +75,7 @@ def test_every_size_is_sharded_as_its_golden_says(size: str) -> None:
         }
         for keys, leaf in jax.tree_util.tree_leaves_with_path(state.params)
     }
-    when = "RULES of omnijax/sharding.py, or a size of omnijax/sizes.py, were meant to change"
+    when = "RULES of omnijax/step/sharding.py, or a size of omnijax/model/sizes.py, were meant to change"
     testing.check_golden(GOLDENS / f"sharding_{size}.json", found, when)
     assert {axis for leaf in found.values() for axis in leaf["spec"]} == {None, "fsdp", "tensor"}
 

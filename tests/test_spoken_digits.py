@@ -14,9 +14,10 @@ import pytest
 
 from omnijax import errors
 from omnijax.config import DataConfig, SpeechConfig
-from omnijax.data import espeak, records
+from omnijax.data import records
 from omnijax.data.prepare import prepare
-from omnijax.data.spoken_digits import spoken_digits_dataset_builder as spoken_digits
+from omnijax.data.sources.spoken_digits import espeak
+from omnijax.data.sources.spoken_digits import spoken_digits_dataset_builder as spoken_digits
 from omnijax.modalities import Speech
 
 SMALL = DataConfig(utterances=1, heldout_images=1700, seed=3, speech=SpeechConfig(codes=16, frames=3))

@@ -14,10 +14,10 @@ from sweeps import DIGITS, ITEMS, small_config, sweep_of, write
 from omnijax import testing
 from omnijax.cli import main
 from omnijax.config import Config
-from omnijax.cost import step_flops
 from omnijax.data.prepare import prepare
 from omnijax.errors import CheckpointError, ConfigError, DataError, OmnijaxError, VocabularyError
 from omnijax.model.flops import TRAINING
+from omnijax.plan.cost import step_flops
 from omnijax.sweep import budget as budgets
 from omnijax.sweep import resolve as resolving
 from omnijax.sweep.arms import (

@@ -10,10 +10,10 @@ import pytest
 
 from omnijax import testing
 from omnijax.cli import main
-from omnijax.grammars import grammar_of
-from omnijax.likelihoods import forms_of
-from omnijax.models import model_of
-from omnijax.run import config_digest
+from omnijax.evaluate.likelihoods import forms_of
+from omnijax.model.build import model_of
+from omnijax.run.directory import config_digest
+from omnijax.sample.document_grammar import grammar_of
 from omnijax.sweep.sweep import Sweep, load_sweep
 from omnijax.sweep.wanted import adapted
 

@@ -20,14 +20,14 @@ import rich.console
 from jobs import MAIN
 from sweeps import small_config, sweep_of, write
 
-from omnijax.checkpoint import Checkpoints
 from omnijax.cli import main
 from omnijax.data.prepare import prepare
 from omnijax.errors import CheckpointError, DataError
-from omnijax.models import model_of
-from omnijax.run import usable_cores
-from omnijax.sharding import make_mesh
-from omnijax.state import init_state
+from omnijax.model.build import model_of
+from omnijax.run.checkpoint import Checkpoints
+from omnijax.run.directory import usable_cores
+from omnijax.step.sharding import make_mesh
+from omnijax.step.state import init_state
 from omnijax.sweep import runner
 from omnijax.sweep.arm import is_done, measure, run_job
 from omnijax.sweep.resolve import Job, Room, heldout_corpus, resolve

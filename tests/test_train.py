@@ -15,7 +15,6 @@ import pytest
 
 import omnijax.train
 from omnijax import testing
-from omnijax.checkpoint import FOLDER, Checkpoints
 from omnijax.cli import RESUMABLE, main
 from omnijax.config import Config, MeshConfig, to_dict
 from omnijax.data.pipeline import Batches
@@ -23,12 +22,13 @@ from omnijax.data.prepare import prepare
 from omnijax.errors import CheckpointError, DataError, NonFiniteLossError
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
-from omnijax.run import CONFIG
-from omnijax.sharding import make_mesh, put_batch
-from omnijax.state import State, abstract_state, init_state, make_step
+from omnijax.run.checkpoint import FOLDER, Checkpoints
+from omnijax.run.directory import CONFIG
+from omnijax.run.writers import METRICS
+from omnijax.step.sharding import make_mesh, put_batch
+from omnijax.step.state import State, abstract_state, init_state, make_step
 from omnijax.train import train
 from omnijax.vocab.kinds import kind_names
-from omnijax.writers import METRICS
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "one_step.json"

@@ -18,7 +18,7 @@ import pathlib
 import numpy as np
 
 from omnijax.config import Config
-from omnijax.data.spoken_digits.spoken_digits_dataset_builder import load_images, split_images
+from omnijax.data.sources.spoken_digits.spoken_digits_dataset_builder import load_images, split_images
 from omnijax.experiment import load_experiment
 from omnijax.modalities import PatchImage
 from omnijax.sweep.arms import arms_of, assignments, bases, product

@@ -9,7 +9,7 @@ Hardware   2 CPU cores (x86-64)
 Time       12 minutes for three seeds at equal seconds, 10 at equal FLOPs
 Result     Bits an item after 45 seconds: digits 1.03 to 1.05, parallel heads 2.87, flat 15.6; after the same FLOPs a
            depth head 1.08 in base 256, the backbone's digits 1.13, flat 17.7. The best there can be has 1 bit, since
-           the choice of two is open; of independent digits 2.75 (`omnijax.data.lookup.optimum_of_digits`).
+           the choice of two is open; of independent digits 2.75 (`omnijax.data.sources.lookup.optimum_of_digits`).
            All of it: experiments/reproduce/heads.md
 """
 

@@ -31,15 +31,15 @@ import numpy as np
 
 import omnijax.train  # noqa: F401 (imported once, here, for all processes)
 from omnijax import testing
-from omnijax.checkpoint import FOLDER, Checkpoints
 from omnijax.cli import main
 from omnijax.config import Config, to_dict
 from omnijax.errors import RESUMABLE
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
-from omnijax.sharding import make_mesh
-from omnijax.state import abstract_state
-from omnijax.writers import METRICS
+from omnijax.run.checkpoint import FOLDER, Checkpoints
+from omnijax.run.writers import METRICS
+from omnijax.step.sharding import make_mesh
+from omnijax.step.state import abstract_state
 
 DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
 STEPS_PER_CYCLE, CHECKPOINT_EVERY = 14, 5

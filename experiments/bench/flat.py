@@ -31,8 +31,8 @@ from omnijax.config import Config, Task
 from omnijax.data.corpus import Corpus
 from omnijax.data.pipeline import Batches
 from omnijax.model.transformer import Transformer, parameter_count
-from omnijax.sharding import make_mesh, put_batch
-from omnijax.state import init_state, make_step
+from omnijax.step.sharding import make_mesh, put_batch
+from omnijax.step.state import init_state, make_step
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 BITS = (18, 32, 64)

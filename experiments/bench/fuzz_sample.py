@@ -29,7 +29,7 @@ import rich.progress
 from omnijax.config import ModelConfig, SampleConfig, Target
 from omnijax.errors import VocabularyError
 from omnijax.model.transformer import Transformer
-from omnijax.sample import Sampler
+from omnijax.sample.sampler import Sampler
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.assignment.random import Random
 from omnijax.vocab.decode import Error, Kind, decode

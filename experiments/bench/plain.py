@@ -1,4 +1,4 @@
-"""The train step of `omnijax.state`, as one would write it by hand for one shape and one device: no package code.
+"""The train step of `omnijax.step.state`, as one would write it by hand for one shape and one device: no package code.
 
 Reads the same nested dict of parameters, so that both can start from the same ones and be held to the same losses.
 Next to it, the same step in PyTorch, where that is installed.

@@ -29,9 +29,9 @@ import transformers
 from row import Row, machine, print_machine, print_table, spread
 
 from omnijax.config import ModelConfig, SampleConfig, Target
-from omnijax.generate import prompt
 from omnijax.model.transformer import Transformer, parameter_count
-from omnijax.sample import Sampler
+from omnijax.sample.generate import prompt
+from omnijax.sample.sampler import Sampler
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 MODEL = ModelConfig(depth=4, width=256, heads=4, kv_heads=4, head_size=64, mlp_width=768)

@@ -37,8 +37,8 @@ from omnijax.plan import hlo
 from omnijax.plan.collectives import Network, collectives_of, totals
 from omnijax.plan.memory import tree_bytes
 from omnijax.plan.trips import count_calls
-from omnijax.sharding import make_mesh, put_batch
-from omnijax.state import abstract_batch, abstract_state, init_state, make_step
+from omnijax.step.sharding import make_mesh, put_batch
+from omnijax.step.state import abstract_batch, abstract_state, init_state, make_step
 from omnijax.testing import mixed_tasks, random_corpus, small_vocabulary
 
 DIGITS = Path(__file__).parents[1] / "digits.py"

@@ -39,12 +39,12 @@ from omnijax.data.pipeline import Batches
 from omnijax.experiment import load_experiment
 from omnijax.model.flops import TRAINING, token_flops
 from omnijax.model.transformer import ROWS_MULTIPLE, Transformer
-from omnijax.sharding import make_mesh, put_batch
-from omnijax.state import State, Step, init_state, make_step
+from omnijax.run.writers import Writer
+from omnijax.step.sharding import make_mesh, put_batch
+from omnijax.step.state import State, Step, init_state, make_step
 from omnijax.testing import random_corpus
 from omnijax.train import Log, ahead_on_device
 from omnijax.vocab.vocabulary import Space, Vocabulary
-from omnijax.writers import Writer
 
 DIGITS = Path(__file__).parents[1] / "digits.py"
 SIDE = 1024  # of the matrix product

@@ -24,9 +24,9 @@ from row import Row, spread
 
 from omnijax.config import Config, Target
 from omnijax.experiment import load_experiment
-from omnijax.generate import prompt
 from omnijax.model.transformer import Transformer
-from omnijax.sample import Sampler
+from omnijax.sample.generate import prompt
+from omnijax.sample.sampler import Sampler
 
 DIGITS = Path(__file__).parents[1] / "digits.py"
 REPEATS = 9

@@ -150,10 +150,10 @@ import io
 import numpy as np
 
 from omnijax import load_run
-from omnijax.checkpoint import Checkpoints
 from omnijax.data.corpus import digit_modalities
 from omnijax.report.figures import sample_grid
 from omnijax.report.theme import LIGHT
+from omnijax.run.checkpoint import Checkpoints
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 modality, labels = digit_modalities(config.data), np.arange(len(WORDS))

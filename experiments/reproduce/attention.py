@@ -16,8 +16,8 @@ from rates import Figure
 from omnijax.config import Config
 from omnijax.model.attend import attend, resolve
 from omnijax.model.transformer import Transformer
-from omnijax.sharding import make_mesh
-from omnijax.state import make_step
+from omnijax.step.sharding import make_mesh
+from omnijax.step.state import make_step
 
 WORST = 0.03
 """Largest error of an attention kernel in bfloat16 that counts as rounding, relative to the largest value."""

@@ -13,10 +13,10 @@ from base_step import TINY
 from rates import Figure, bandwidth, measured
 
 from omnijax.config import ModelConfig, SampleConfig, Target
-from omnijax.generate import prompt
+from omnijax.model.sizes import SIZES
 from omnijax.model.transformer import Transformer
-from omnijax.sample import Sampler
-from omnijax.sizes import SIZES
+from omnijax.sample.generate import prompt
+from omnijax.sample.sampler import Sampler
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 DEMAND = 2.0

@@ -17,10 +17,10 @@ from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimCo
 from omnijax.data.pipeline import Batches
 from omnijax.experiment import load_experiment
 from omnijax.model.flops import TRAINING, token_flops
+from omnijax.model.sizes import SIZES
 from omnijax.model.transformer import ROWS_MULTIPLE, Transformer
-from omnijax.sharding import make_mesh, put_batch
-from omnijax.sizes import SIZES
-from omnijax.state import abstract_batch, abstract_state, init_state, make_step
+from omnijax.step.sharding import make_mesh, put_batch
+from omnijax.step.state import abstract_batch, abstract_state, init_state, make_step
 from omnijax.testing import random_corpus
 from omnijax.vocab.vocabulary import Space, Vocabulary
 

@@ -25,7 +25,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 from omnijax.anchors.anchor import read_anchors
-from omnijax.likelihoods import IN_ANY_ORDER
+from omnijax.evaluate.likelihoods import IN_ANY_ORDER
 from omnijax.sweep.numbers import duration, quantity, share, signed, told
 from omnijax.sweep.statistics import Interval, interval, paired, verdict
 

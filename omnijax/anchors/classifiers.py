@@ -22,7 +22,7 @@ from jaxtyping import Float64, Int16, Int32
 from omnijax.anchors.anchor import Anchor
 from omnijax.config import DataConfig
 from omnijax.data.records import Records
-from omnijax.modalities import audio
+from omnijax.modalities import speech as audio
 from omnijax.modalities.spectrogram import Spectrogram
 
 CHUNKS = 8

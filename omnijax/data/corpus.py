@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from omnijax.config import DataConfig, modality_of
-from omnijax.data import fragments, lookup, table
+from omnijax.data import fragments, table
 from omnijax.data.records import Records, check_fragments_seed, fragments_seed, load_codebook, load_records
+from omnijax.data.sources import lookup
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.modalities import Modality, PatchImage, Speech, Text
 from omnijax.modalities.codebook import Codebook
-from omnijax.modalities.image import moved
+from omnijax.modalities.picture import moved
 from omnijax.vocab.documents import Documents, Segment
 from omnijax.vocab.ids import GeneralIds, SecondaryIds
 from omnijax.vocab.vocabulary import Vocabulary

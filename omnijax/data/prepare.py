@@ -21,8 +21,8 @@ from omnijax import errors
 from omnijax.config import DataConfig
 from omnijax.data import corpus, fragments, records
 from omnijax.data.beam import Beam
-from omnijax.data.spoken_digits import spoken_digits_dataset_builder as spoken_digits
-from omnijax.modalities import audio
+from omnijax.data.sources.spoken_digits import spoken_digits_dataset_builder as spoken_digits
+from omnijax.modalities import speech as audio
 
 CODEBOOK_RECORDS = 50_000
 """Utterances that the speech codebook is fitted on, at most."""

@@ -12,19 +12,19 @@ from jax.sharding import Mesh
 
 from omnijax.config import Config
 from omnijax.errors import RESUMABLE, ConfigError, OmnijaxError
+from omnijax.evaluate.history import ROWS, history
 from omnijax.evaluate.loading import Meshes
 from omnijax.evaluate.many import Outcome, Session, evaluate_many, parse_steps
 from omnijax.evaluate.newest import evaluate
 from omnijax.evaluate.plot import PICTURE, write_plot
-from omnijax.evaluate.rows import ROWS, history
 from omnijax.evaluate.table import print_steps, print_table, summary
 from omnijax.evaluate.tasks import TASKS, check_tasks
 from omnijax.evaluate.watch import watch
 from omnijax.experiment import override
 from omnijax.report import write_report
-from omnijax.run import load_config
-from omnijax.sharding import make_mesh, mesh_that_fits
-from omnijax.stopping import Stop
+from omnijax.run.directory import load_config
+from omnijax.run.stopping import Stop
+from omnijax.step.sharding import make_mesh, mesh_that_fits
 
 INCOMPLETE = 1
 """Exit status when something that was asked for could not be evaluated."""

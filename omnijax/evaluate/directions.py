@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from omnijax.evaluate.completions import Completed, complete_half, measures
 from omnijax.evaluate.heldout import Heldout
 from omnijax.evaluate.loading import Trained
-from omnijax.examples import Direction
-from omnijax.generate import Generated, Generator
-from omnijax.inpainting import Completed, complete_half, measures
+from omnijax.evaluate.report_samples import Direction
 from omnijax.modalities import PatchImage
+from omnijax.sample.generate import Generated, Generator
 
 SHUFFLES = 20
 DIGITS = 10

@@ -9,7 +9,7 @@ from omnijax.config import Config, DataConfig
 from omnijax.data.corpus import Corpus, digit_modalities, read_corpus
 from omnijax.data.prepare import prepare
 from omnijax.data.records import Records, load_records
-from omnijax.judges import Judges, fit_judges
+from omnijax.data.sources.spoken_digits.judges import Judges, fit_judges
 from omnijax.modalities import Modality
 from omnijax.vocab.vocabulary import Vocabulary
 

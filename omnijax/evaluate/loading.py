@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from omnijax.checkpoint import FOLDER, Checkpoints
-from omnijax.checksums import checksums, digest
 from omnijax.config import Config
 from omnijax.errors import CheckpointError
 from omnijax.evaluate.heldout import Heldout, heldout_of
-from omnijax.generate import Generator
-from omnijax.models import model_of
-from omnijax.run import load_config
-from omnijax.sharding import mesh_that_fits
-from omnijax.state import abstract_state
+from omnijax.model.build import model_of
+from omnijax.run.checkpoint import FOLDER, Checkpoints
+from omnijax.run.checksums import checksums, digest
+from omnijax.run.directory import load_config
+from omnijax.sample.generate import Generator
+from omnijax.step.sharding import mesh_that_fits
+from omnijax.step.state import abstract_state
 
 Meshes = Callable[[Config], Mesh]
 """The devices for a run."""

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from omnijax.checkpoint import FOLDER
 from omnijax.errors import CheckpointError, ConfigError, OmnijaxError
+from omnijax.evaluate.history import append_row, head_of, known, mean_bits, read_rows
 from omnijax.evaluate.loading import Meshes, OpenRun
-from omnijax.evaluate.rows import append_row, head_of, known, mean_bits, read_rows
 from omnijax.evaluate.tasks import TASKS, check_tasks, run_tasks
-from omnijax.run import load_config
-from omnijax.sharding import mesh_that_fits
+from omnijax.run.checkpoint import FOLDER
+from omnijax.run.directory import load_config
+from omnijax.step.sharding import mesh_that_fits
 
 Steps = Literal["all", "last", "best"] | tuple[int, ...]
 GONE_SECONDS = 1.0

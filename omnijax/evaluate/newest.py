@@ -12,12 +12,12 @@ import numpy as np
 from omnijax.errors import CheckpointError
 from omnijax.evaluate.directions import through_codebook
 from omnijax.evaluate.heldout import heldout_of
+from omnijax.evaluate.history import append_row, head_of
 from omnijax.evaluate.loading import Meshes, OpenRun
-from omnijax.evaluate.rows import append_row, head_of
+from omnijax.evaluate.report_samples import collect
 from omnijax.evaluate.tasks import TASKS, run_tasks
-from omnijax.examples import collect
-from omnijax.run import device
-from omnijax.sharding import mesh_that_fits
+from omnijax.run.directory import device
+from omnijax.step.sharding import mesh_that_fits
 
 EVAL, SAMPLES = "eval.json", "samples.npz"
 

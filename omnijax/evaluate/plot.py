@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from omnijax.evaluate.rows import mean_bits
+from omnijax.evaluate.history import mean_bits
 from omnijax.report.curves import spread
 from omnijax.report.theme import DOTS_PER_INCH, LIGHT, Theme, dress, new_figure
 

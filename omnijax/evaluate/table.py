@@ -10,7 +10,7 @@ import numpy as np
 import rich.console
 import rich.table
 
-from omnijax.evaluate.rows import mean_bits
+from omnijax.evaluate.history import mean_bits
 
 
 def print_table(result: dict[str, Any], console: rich.console.Console) -> None:

@@ -12,8 +12,8 @@ import rich.progress
 from omnijax.errors import ConfigError
 from omnijax.evaluate.directions import Found, measure_completions, measure_directions
 from omnijax.evaluate.heldout import Heldout, heldout_of
+from omnijax.evaluate.likelihoods import bits_per_item
 from omnijax.evaluate.loading import Trained
-from omnijax.likelihoods import bits_per_item
 from omnijax.modalities import PatchImage
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from omnijax.errors import OmnijaxError
 from omnijax.evaluate.loading import Meshes, OpenRun
 from omnijax.evaluate.many import Outcome, Session
-from omnijax.sharding import mesh_that_fits
+from omnijax.step.sharding import mesh_that_fits
 
 POLL_SECONDS = 5.0
 LOOK_SECONDS = 0.2

@@ -7,9 +7,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 from jaxtyping import Int64
 
-from omnijax.modalities.audio import Speech
 from omnijax.modalities.codebook import Codebook
-from omnijax.modalities.image import PatchImage
+from omnijax.modalities.picture import PatchImage
+from omnijax.modalities.speech import Speech
 from omnijax.modalities.text import Text
 
 __all__ = ["Codebook", "Modality", "PatchImage", "Speech", "Text"]

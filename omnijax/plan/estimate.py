@@ -15,10 +15,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from omnijax.config import Config
-from omnijax.cost import cost_of, segment_items, step_flops
 from omnijax.errors import ConfigError
 from omnijax.plan.chips import Chip
 from omnijax.plan.collectives import Collective
+from omnijax.plan.cost import cost_of, segment_items, step_flops
 from omnijax.plan.work import Kernel
 
 

@@ -15,11 +15,11 @@ from jax.sharding import Mesh
 
 from omnijax.config import Config, MeshConfig
 from omnijax.errors import ConfigError, PlatformError
-from omnijax.models import model_of
+from omnijax.model.build import model_of
 from omnijax.plan.topology import Topology
-from omnijax.sample import CHUNK, Sampler, most_tokens
-from omnijax.sharding import make_mesh
-from omnijax.state import abstract_batch, abstract_state, make_step
+from omnijax.sample.sampler import CHUNK, Sampler, most_tokens
+from omnijax.step.sharding import make_mesh
+from omnijax.step.state import abstract_batch, abstract_state, make_step
 from omnijax.vocab.cost import Count, segment_tokens
 
 _UNITS = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -104,7 +104,7 @@ def lower_step(config: Config, mesh: Mesh) -> Lowered:
 
 
 def lower_sample(config: Config, mesh: Mesh) -> Lowered:
-    """The sampling loop of the target with the most tokens, as `omnijax.sample` runs it: a chunk, its cache full.
+    """The sampling loop of the target with the most tokens, as the sampler runs it: a chunk, its cache full.
 
     Raises:
         ConfigError: the experiment generates nothing.

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from omnijax import evaluate
-from omnijax.checkpoint import Checkpoints
 from omnijax.config import Config, modality_of
 from omnijax.data.corpus import Corpus
 from omnijax.errors import CheckpointError, DataError
-from omnijax.likelihoods import bits_per_item
+from omnijax.evaluate.likelihoods import bits_per_item
 from omnijax.modalities import PatchImage
-from omnijax.models import model_of
-from omnijax.run import RUN, check, write_json
-from omnijax.sharding import make_mesh, mesh_that_fits
-from omnijax.state import abstract_batch, abstract_state, make_step
+from omnijax.model.build import model_of
+from omnijax.run.checkpoint import Checkpoints
+from omnijax.run.directory import RUN, check, write_json
+from omnijax.run.writers import METRICS
+from omnijax.step.sharding import make_mesh, mesh_that_fits
+from omnijax.step.state import abstract_batch, abstract_state, make_step
 from omnijax.sweep.fairness import SAYS, fragments_hash
 from omnijax.sweep.inputs import RESULT
 from omnijax.sweep.resolve import ARMS, Job, heldout_corpus
 from omnijax.train import load_corpus, train
-from omnijax.writers import METRICS
 
 
 def directory(out: Path, job: Job) -> Path:

@@ -19,10 +19,10 @@ import jax
 from omnijax.config import Config
 from omnijax.data.pipeline import Batches
 from omnijax.errors import ConfigError
+from omnijax.model.build import model_of
 from omnijax.model.transformer import parameter_count
-from omnijax.models import model_of
-from omnijax.sharding import make_mesh
-from omnijax.state import init_state, make_step
+from omnijax.step.sharding import make_mesh
+from omnijax.step.state import init_state, make_step
 from omnijax.train import ahead_on_device
 
 Kind = Literal["items", "flops", "seconds"]

@@ -17,7 +17,7 @@ import rich.console
 import rich.table
 
 from omnijax.errors import RESUMABLE, CheckpointError, ConfigError, PlatformError
-from omnijax.run import usable_cores, write_json
+from omnijax.run.directory import usable_cores, write_json
 from omnijax.sweep.arm import is_done, run_job
 from omnijax.sweep.budget import machine_bytes, parse_budget, seconds_a_step
 from omnijax.sweep.inputs import SWEEP, read_object

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omnijax.config import Config, from_dict, modality_of, to_dict
-from omnijax.cost import padded_rows, step_flops
 from omnijax.data.corpus import Corpus, read_corpus
 from omnijax.data.pipeline import Batches
 from omnijax.errors import ConfigError
-from omnijax.grammars import grammar_of
-from omnijax.likelihoods import forms_of
-from omnijax.run import write_json
+from omnijax.evaluate.likelihoods import forms_of
+from omnijax.plan.cost import padded_rows, step_flops
+from omnijax.run.directory import write_json
+from omnijax.sample.document_grammar import grammar_of
 from omnijax.sweep.arms import naming
 from omnijax.sweep.budget import parameters, predicted_bytes
 from omnijax.sweep.fairness import Ledger, Seen, check_same, fragments_hash, tokens_per_item

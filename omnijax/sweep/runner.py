@@ -22,9 +22,9 @@ import rich.console
 import rich.progress
 
 from omnijax.errors import RESUMABLE
+from omnijax.run.writers import METRICS
 from omnijax.sweep.arm import directory, is_done
 from omnijax.sweep.resolve import Job
-from omnijax.writers import METRICS
 
 BUSY = 73
 """Exit status of a job that another process has in hand."""

@@ -14,10 +14,10 @@ from typing import Any
 
 from omnijax import testing
 from omnijax.config import Config, to_dict
-from omnijax.cost import step_flops
 from omnijax.errors import CheckpointError, ConfigError
 from omnijax.experiment import override
-from omnijax.run import differences
+from omnijax.plan.cost import step_flops
+from omnijax.run.directory import differences
 from omnijax.sweep.arms import changed
 from omnijax.sweep.budget import Budget
 from omnijax.sweep.inputs import SWEEP, read_object

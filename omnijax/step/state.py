@@ -16,14 +16,14 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from omnijax.config import Config
 from omnijax.data.pipeline import Batch
 from omnijax.errors import ConfigError
-from omnijax.losses import LossParts, next_token_loss, target_kinds
 from omnijax.model.layers import token_keys
 from omnijax.model.shards import Shards
 from omnijax.model.sums import Sums
 from omnijax.model.transformer import Transformer
-from omnijax.noise import with_digit_noise
-from omnijax.optim import optimizer, schedule
-from omnijax.sharding import batch_shardings, like_parameters, parameter_shardings, shards_of
+from omnijax.step.losses import LossParts, next_token_loss, target_kinds
+from omnijax.step.noise import with_digit_noise
+from omnijax.step.optim import optimizer, schedule
+from omnijax.step.sharding import batch_shardings, like_parameters, parameter_shardings, shards_of
 from omnijax.vocab.kinds import kind_names
 
 

@@ -18,7 +18,7 @@ from omnijax.config import Config, SampleConfig, Target
 from omnijax.data.corpus import segment
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.model.transformer import Transformer
-from omnijax.sample import Sampler
+from omnijax.sample.sampler import Sampler
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.decode import Error, Kind, decode
 from omnijax.vocab.documents import GENERAL, Documents, Segment

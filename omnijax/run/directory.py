@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 
-from omnijax.checksums import digest
 from omnijax.config import Config, from_dict, to_dict
 from omnijax.errors import CheckpointError
 from omnijax.model.transformer import parameter_count
+from omnijax.run.checksums import digest
 
 CONFIG, RUN = "config.json", "run.json"
 WHERE = (

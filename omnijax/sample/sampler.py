@@ -23,9 +23,9 @@ from omnijax.errors import ConfigError
 from omnijax.model.cache import slots
 from omnijax.model.items import ItemTransformer
 from omnijax.model.transformer import Transformer
-from omnijax.rows import Pen
-from omnijax.sharding import mesh_of
-from omnijax.steps import Loop, Seen, Steps, unstacked, unstacked_shardings
+from omnijax.sample.decode_loop import Loop, Seen, Steps, unstacked, unstacked_shardings
+from omnijax.sample.row_buffers import Pen
+from omnijax.step.sharding import mesh_of
 from omnijax.vocab.grammar import Grammar, SegmentRule
 from omnijax.vocab.vocabulary import END, PAD, Vocabulary
 

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from omnijax import distributed
-from omnijax.checksums import checksums, digest
 from omnijax.config import Config, to_dict
 from omnijax.errors import CheckpointError
-from omnijax.sharding import path_of
-from omnijax.state import State
+from omnijax.run import distributed
+from omnijax.run.checksums import checksums, digest
+from omnijax.step.sharding import path_of
+from omnijax.step.state import State
 from omnijax.vocab.vocabulary import Vocabulary
 
 FOLDER, DAMAGED = "checkpoints", "damaged"

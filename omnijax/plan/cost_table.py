@@ -9,7 +9,7 @@ import rich.console
 import rich.table
 
 from omnijax.config import Config
-from omnijax.cost import Candidate, Cost, Costs
+from omnijax.plan.cost import Candidate, Cost, Costs
 from omnijax.vocab.cost import space_of
 from omnijax.vocab.radix import Base
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from omnijax.config import Config
 from omnijax.errors import ConfigError, VocabularyError
+from omnijax.model.build import grouping_of
 from omnijax.model.flops import TRAINING, backbone_flops, head_flops, row_flops
 from omnijax.model.transformer import ROWS_MULTIPLE
-from omnijax.models import grouping_of
 from omnijax.vocab.cost import Count, document_tokens, item_digits, item_tokens, rebased, segment_tokens, space_of
 from omnijax.vocab.radix import Base
 from omnijax.vocab.rules import LARGEST_BASE

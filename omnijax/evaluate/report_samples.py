@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 from omnijax.config import Config
 from omnijax.data.records import Records
-from omnijax.inpainting import Completed
+from omnijax.evaluate.completions import Completed
 
 
 class Direction(NamedTuple):

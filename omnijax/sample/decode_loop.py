@@ -17,9 +17,9 @@ from omnijax.model import cache as caches
 from omnijax.model.cache import Cache
 from omnijax.model.items import ItemTransformer, Memory
 from omnijax.model.transformer import Transformer
-from omnijax.pick import pick
-from omnijax.rows import Pen, Rows, where
-from omnijax.sharding import parameter_shardings
+from omnijax.sample.pick_token import pick
+from omnijax.sample.row_buffers import Pen, Rows, where
+from omnijax.step.sharding import parameter_shardings
 from omnijax.vocab.grammar import Grammar, GrammarState
 
 ROWS = ("data", "fsdp")

@@ -47,7 +47,7 @@ class Stop:
 
     def after(self, step: int) -> bool:
         """Whether to stop after this step; to be asked after every one. All processes are told the same."""
-        from omnijax import distributed
+        from omnijax.run import distributed
 
         peers = distributed.peers()
         return self.asked if peers is None else peers.stop_after(step)
@@ -61,7 +61,7 @@ class Stop:
             leave(errors.RESUMABLE, f"a second {name}: the run goes on from its last whole checkpoint")
         if not self.asked:
             self.asked, self._since = True, time.monotonic()
-            distributed = sys.modules.get("omnijax.distributed")
+            distributed = sys.modules.get("omnijax.run.distributed")
             peers = None if distributed is None else distributed.peers()
             if peers is not None:
                 peers.ask_to_stop()
@@ -73,7 +73,7 @@ def leave(status: int, why: str) -> NoReturn:
     An exception wouldn't do: the interpreter would wait for threads, and JAX for processes that may be gone.
     """
     print(f"omnijax: {why}", file=sys.stderr)
-    distributed = sys.modules.get("omnijax.distributed")  # not imported yet: then there are no others
+    distributed = sys.modules.get("omnijax.run.distributed")  # not imported yet: then there are no others
     peers = None if distributed is None else distributed.peers()
     if peers is not None:
         peers.leave(status, why)

@@ -15,9 +15,9 @@ from jaxtyping import Array
 from omnijax.config import Config
 from omnijax.data.corpus import Corpus
 from omnijax.errors import DataError
-from omnijax.grammars import grammar_of
 from omnijax.model.transformer import Transformer
-from omnijax.sharding import ROWS, mesh_of
+from omnijax.sample.document_grammar import grammar_of
+from omnijax.step.sharding import ROWS, mesh_of
 from omnijax.vocab.decode import Kind, decode
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode

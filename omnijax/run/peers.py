@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 
 from omnijax.errors import RESUMABLE, PeerLostError
-from omnijax.stopping import end
+from omnijax.run.stopping import end
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ ALIVE, WORDS, DONE = "omnijax/alive/", "omnijax/words/", "omnijax/done/"
 
 
 class Peers:
-    """This process among the others of a job; made once by `omnijax.distributed.start`.
+    """This process among the others of a job; made once by `omnijax.run.distributed.start`.
 
     Attributes:
         process: index of this one.

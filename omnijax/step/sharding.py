@@ -88,7 +88,7 @@ def parameter_spec(path: str, shape: tuple[int, ...]) -> PartitionSpec:
     """
     found = [spec for rule, spec in RULES if re.search(rf"(^|/){rule}$", path)]
     if len(found) != 1:
-        rule = f"exactly one rule of omnijax/sharding.py must hold for it, and {len(found)} do"
+        rule = f"exactly one rule of omnijax/step/sharding.py must hold for it, and {len(found)} do"
         raise ConfigError("parameter", path, rule, "add or narrow a rule")
     spec = PartitionSpec(None, *found[0]) if path.startswith("layers/") and len(found[0]) else found[0]
     if len(spec) not in (0, len(shape)):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, UInt32
 
-from omnijax.sharding import path_of
+from omnijax.step.sharding import path_of
 
 
 def checksums(tree: Any) -> dict[str, int]:

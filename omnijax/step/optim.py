@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from omnijax.config import OptimConfig
-from omnijax.sharding import path_of
+from omnijax.step.sharding import path_of
 
 
 def schedule(config: OptimConfig, steps: int) -> optax.Schedule:

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Int, Int64, PRNGKeyArray, UInt8
 
 from omnijax.data.records import Records
-from omnijax.generate import Generator
-from omnijax.judges import NOT_A_DIGIT, Judges, fit_image
+from omnijax.data.sources.spoken_digits.judges import NOT_A_DIGIT, Judges, fit_image
 from omnijax.modalities import PatchImage
+from omnijax.sample.generate import Generator
 
 
 class Completed(NamedTuple):

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int64, Shaped, UInt8
 
 from omnijax.config import DataConfig
 from omnijax.data.records import WORDS, Records
-from omnijax.modalities import audio
+from omnijax.modalities import speech as audio
 from omnijax.modalities.spectrogram import Spectrogram
 
 NOT_A_DIGIT = -1

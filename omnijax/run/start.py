@@ -8,13 +8,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from omnijax.checkpoint import FOLDER, Checkpoints
 from omnijax.config import Config
 from omnijax.errors import CheckpointError, VocabularyError
+from omnijax.model.build import model_of
 from omnijax.model.transformer import Transformer
-from omnijax.models import model_of
-from omnijax.run import load_config
-from omnijax.state import State, abstract_state, init_state
+from omnijax.run.checkpoint import FOLDER, Checkpoints
+from omnijax.run.directory import load_config
+from omnijax.step.state import State, abstract_state, init_state
 from omnijax.vocab.growth import check_growth
 from omnijax.vocab.vocabulary import Vocabulary
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from omnijax.config import Config
 from omnijax.evaluate.heldout import SPLIT
-from omnijax.run import config_digest, device, versions
+from omnijax.run.directory import config_digest, device, versions
 
 ROWS = "evaluations.jsonl"
 SAME = ("step", "checkpoint", "config", "vocabulary", "split", "examples", "seed")

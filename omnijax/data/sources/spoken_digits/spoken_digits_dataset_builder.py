@@ -20,9 +20,9 @@ from etils import epy
 from jaxtyping import Float32, Int16, Int64, UInt8
 
 from omnijax import errors
-from omnijax.data import espeak
 from omnijax.data.canonical import Canonical
 from omnijax.data.records import WORDS
+from omnijax.data.sources.spoken_digits import espeak
 
 with epy.lazy_imports():  # an extra: pip install 'omnijax[beam]'
     import apache_beam as beam

@@ -8,7 +8,7 @@ SLURM, which JAX reads itself, or anywhere by three variables,
     OMNIJAX_PROCESS=0               which one this is, from 0
 
 `OMNIJAX_DISTRIBUTED=off` makes a process one of its own wherever it runs. What several processes do together beside
-computing is in `omnijax.peers`.
+computing is in `omnijax.run.peers`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from omnijax.errors import RESUMABLE, ConfigError, OmnijaxError, PeerLostError
-from omnijax.peers import Peers
-from omnijax.stopping import end
+from omnijax.run.peers import Peers
+from omnijax.run.stopping import end
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ START_SECONDS = 300
 """How long a process waits at the start for the others: machines of a pod boot minutes apart."""
 HEARTBEAT_SECONDS = 120
 """JAX's own watch aborts a process that a peer's death has left alone. It beats every half of this, so it may find that
-after half the time: which must be well behind the watch of `omnijax.peers`, that ends the process in good order."""
+after half the time: which must be well behind the watch of `omnijax.run.peers`, that ends the process in good order."""
 SHUTDOWN_SECONDS = 30
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"

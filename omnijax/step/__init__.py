@@ -1,0 +1,1 @@
+"""What `jit` compiles for training."""
