@@ -55,7 +55,7 @@ def get_config() -> Config:
     return Config(
         vocabulary=vocabulary,
         data=DataConfig(),
-        batch=BatchConfig(tasks, rows=24, row_length=96),
+        batch=BatchConfig(tasks, size=24, sequence_length=96),
         model=SIZES["nano"].model,
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=200),
         train=TrainConfig(steps=2000, checkpoint_every=400),

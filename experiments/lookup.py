@@ -45,7 +45,7 @@ def get_config() -> Config:
         vocabulary=vocabulary,
         data=DataConfig(source="lookup", lookup=lookup),
         # Keys are even and say nothing: what is learned is what stands behind them.
-        batch=BatchConfig((Task(("text", "item"), weights=(0.0, 1.0)),), rows=24, row_length=177),
+        batch=BatchConfig((Task(("text", "item"), weights=(0.0, 1.0)),), size=24, sequence_length=177),
         model=SIZES["nano"].model,
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=80),
         train=TrainConfig(steps=400, checkpoint_every=200),

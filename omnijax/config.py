@@ -112,14 +112,14 @@ class BatchConfig:
     """How documents become batches."""
 
     tasks: tuple[Task, ...]
-    rows: int = 48
-    """Rows in a global batch, over all processes."""
-    row_length: int = 256
-    """Tokens in a row; documents are packed into rows and never cut."""
-    row_items: int = 0
-    """Above 0, rows are packed by what no vocabulary changes: the items of a document, two for each segment, and one
-    come to at most so many in a row. So each step has the same documents whatever they are written in, and a model that
-    steps once an item (`model.head`) steps so often for a row. `row_length` has to hold the longest row."""
+    size: int = 48
+    """Sequences in a global batch, over all processes."""
+    sequence_length: int = 256
+    """Tokens in a sequence; documents are packed into sequences and never cut."""
+    sequence_items: int = 0
+    """If above 0, sequences are packed by items instead of tokens: a document counts its items, two for each segment,
+    and one. So each step has the same documents in every vocabulary, and a model that steps once an item (`model.head`)
+    takes `sequence_items` steps for a sequence. `sequence_length` must hold the longest sequence."""
     seed: int = 0
     """Draws the order of the documents, anew each epoch."""
     prefetch: int = 4
@@ -143,7 +143,7 @@ class ModelConfig:
     """What predicts the tokens of an item. `token`: the backbone steps once a token. `depth`: it steps once an item,
     whose tokens a small network behind it writes one after the other. `parallel`: the same, but each token without a
     look at those before it in the item, which is a control: it can't say what goes with what. The last two need
-    `batch.row_items` and fixed width."""
+    `batch.sequence_items` and fixed width."""
     head_depth: int = 1
     """Gated MLPs of that small network."""
     dropout: float = 0.0
@@ -263,7 +263,7 @@ class EvalConfig:
     routes: tuple[Route, ...]
     examples: int = 360
     """Held-out records; the first ones of the split."""
-    rows: int = 120
+    batch_size: int = 120
     """Documents that are sampled side by side."""
     seed: int = 0
     show: int = 20
@@ -331,9 +331,9 @@ def _build(kind: Any, parts: Any, path: str) -> Any:
 def _check(config: Config) -> None:
     """Holds the parts against each other, and each number against its bounds."""
     for path, least in (
-        ("batch.rows", 1),
-        ("batch.row_length", 2),
-        ("batch.row_items", 0),
+        ("batch.size", 1),
+        ("batch.sequence_length", 2),
+        ("batch.sequence_items", 0),
         ("batch.prefetch", 1),
         ("model.depth", 1),
         ("model.width", 1),
@@ -348,7 +348,7 @@ def _check(config: Config) -> None:
         ("train.checkpoint_every", 1),
         ("train.keep_checkpoints", 1),
         ("eval.examples", 1),
-        ("eval.rows", 1),
+        ("eval.batch_size", 1),
         ("eval.show", 1),
     ):
         part, name = path.split(".")

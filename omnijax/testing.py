@@ -42,13 +42,13 @@ def shrink(config: Config, directory: Path) -> Config:
         data=dataclasses.replace(
             config.data, directory=str(directory), utterances=1, heldout_images=1700, speech=speech, lookup=lookup
         ),
-        batch=dataclasses.replace(config.batch, rows=8, prefetch=2),
+        batch=dataclasses.replace(config.batch, size=8, prefetch=2),
         model=dataclasses.replace(
             config.model, depth=2, width=32, heads=4, kv_heads=2, head_size=8, mlp_width=64, unroll=1
         ),
         optim=dataclasses.replace(config.optim, warmup_steps=5),
         train=dataclasses.replace(config.train, steps=40, log_every=1, checkpoint_every=15),
-        eval=dataclasses.replace(config.eval, examples=12, rows=12, show=4),
+        eval=dataclasses.replace(config.eval, examples=12, batch_size=12, show=4),
     )
 
 
@@ -68,7 +68,7 @@ def small_vocabulary() -> Vocabulary:
 
 def small_config(config: Config, directory: Path) -> Config:
     """`shrink`, and for the documents of `random_corpus(small_vocabulary(), …)` of up to 7 items a segment."""
-    batch = BatchConfig(mixed_tasks(), rows=8, row_length=73)
+    batch = BatchConfig(mixed_tasks(), size=8, sequence_length=73)
     small = shrink(config, directory)
     evaluated = dataclasses.replace(small.eval, completions=())
     return dataclasses.replace(small, vocabulary=small_vocabulary(), batch=batch, eval=evaluated)

@@ -75,7 +75,7 @@ def train(config: Config, run: Path, command: str = "", stop: Stop | None = None
         check(run, config)
         if not (run / CONFIG).exists():
             check_start(config, mesh)
-        batches = Batches(load_corpus(config), config.batch, rows_here(mesh, config.batch.rows))
+        batches = Batches(load_corpus(config), config.batch, rows_here(mesh, config.batch.size))
         batches.check(config.train.steps)
         claim(run, config, abstract.params, command)  # only now: what can't be trained leaves nothing behind
 
@@ -121,7 +121,7 @@ def ahead_on_device(mesh: jax.sharding.Mesh, batches: Batches, start: int, confi
     """The batches from a step on, each put on the devices one step before it is needed."""
     ahead = None
     for batch in read_ahead(batches, start, config.train.steps, config.batch.prefetch):
-        following = put_batch(mesh, batch, config.batch.rows)
+        following = put_batch(mesh, batch, config.batch.size)
         if ahead is not None:
             yield ahead
         ahead = following

@@ -21,7 +21,7 @@ def small_config(directory: str) -> Config:
     """On the small data set of this directory."""
     small = testing.shrink(load_experiment(DIGITS), pathlib.Path(directory))
     tasks = (Task(("text", "image"), weights=(0.1, 1.0)),)
-    batch = dataclasses.replace(small.batch, tasks=tasks, row_items=52)
+    batch = dataclasses.replace(small.batch, tasks=tasks, sequence_items=52)
     return dataclasses.replace(small, batch=batch, eval=dataclasses.replace(small.eval, routes=()))
 
 

@@ -72,7 +72,7 @@ def config() -> Config:
     vocabulary = dataclasses.replace(config.vocabulary, general=20, spaces=spaces, control=("text", "image", "eos"))
     batch = dataclasses.replace(config.batch, tasks=(Task(("text", "image"), weights=(1.0, 1.0)),))
     targets = (Target("text", WORD, WORD), Target("image", ITEMS, ITEMS))
-    evaluated = dataclasses.replace(config.eval, targets=targets, routes=(), rows=RECORDS)
+    evaluated = dataclasses.replace(config.eval, targets=targets, routes=(), batch_size=RECORDS)
     return dataclasses.replace(config, vocabulary=vocabulary, batch=batch, eval=evaluated)
 
 

@@ -122,14 +122,14 @@ def test_knobs_are_listed_with_their_meaning_and_value(experiment: pathlib.Path,
     [
         (["--model.detph", "6"], "did you mean model.depth"),
         (["--model.depth", "six"], "must fit the type"),
-        (["--batch.rows", "7"], "batch.rows = 7: must divide"),
+        (["--batch.size", "7"], "batch.size = 7: must divide"),
         (["--mesh.tensor", "3"], "must multiply to the 8 devices"),
         (["--model.kv_heads", "3"], "must divide model.heads"),
         (["--vocabulary.base", "99"], "VocabularyError: vocabulary.base = 99: a digit needs a token"),
         (["--vocabulary.position", "none", "--vocabulary.width", "minimal"], "nothing says where an id ends"),
         (["--vocabulary.positions", "9"], "there are 9 position tokens"),
         (["--vocabulary.spaces.1.size", "1000"], "the modality 'image' has 83521 fragments"),
-        (["--batch.row_length", "50"], "a row has 50"),
+        (["--batch.sequence_length", "50"], "a row has 50"),
         (["--data.seed", "5"], "DataError: data.seed = 5"),
         (["--data.speech.mels", "20"], "was built with 40"),
     ],
@@ -322,12 +322,12 @@ def test_costs_are_printed_and_given_as_json(experiment: pathlib.Path, capsys) -
     said = capsys.readouterr().out
     assert "Pareto front" in said
     assert "Cheapest in training FLOPs: base " in said
-    assert main(["vocab", "cost", str(experiment), "--json", "--bases", "21", "9,99,9999", "--batch.rows", "16"]) == 0
+    assert main(["vocab", "cost", str(experiment), "--json", "--bases", "21", "9,99,9999", "--batch.size", "16"]) == 0
     found = json.loads(capsys.readouterr().out)
     by_base = {str(candidate["base"]): candidate["cost"] for candidate in found["candidates"]}
     assert {"2", "17", "21", "65536", "[9, 99, 9999]"} <= set(by_base)
     row = by_base["21"]
-    assert row["logits_bytes"] == 16 * (row["row_length"] - 1) * row["padded_rows"] * 4
+    assert row["logits_bytes"] == 16 * (row["sequence_length"] - 1) * row["padded_rows"] * 4
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_training_flops_are_three_times_as_many() -> None:
 
 def test_row_flops_are_those_of_a_model_that_steps_once_an_item() -> None:
     shape = ModelConfig(head="depth", head_depth=2, depth=2, width=128, mlp_width=320, unroll=2, attention="reference")
-    model = ItemTransformer(shape, 311, Grouping(257, 300, (5, 5, 3)), row_items=30)
+    model = ItemTransformer(shape, 311, Grouping(257, 300, (5, 5, 3)), sequence_items=30)
     params = jax.eval_shape(model.init, jax.random.key(0))
     inputs = [jax.ShapeDtypeStruct((2, 95), jnp.int32)] * 3
 
@@ -259,7 +259,7 @@ def config() -> Config:
     return dataclasses.replace(
         shipped,
         vocabulary=vocabulary,
-        batch=dataclasses.replace(shipped.batch, tasks=tasks, rows=24, row_length=96),
+        batch=dataclasses.replace(shipped.batch, tasks=tasks, size=24, sequence_length=96),
         model=ModelConfig(depth=4, width=128, heads=4, kv_heads=2, head_size=32, mlp_width=320, unroll=4),
         eval=dataclasses.replace(shipped.eval, targets=targets, completions=()),
     )
@@ -288,14 +288,16 @@ def test_a_cost_is_what_one_reckons_by_hand(config: Config, costs: Costs) -> Non
     assert own.item_flops["image"] == 5 * (4 * layer + 2 * 128 * 320)
     assert own.document_flops["image->text"] == 89 * (4 * layer + 2 * 128 * 320)
     assert own.training_flops == 3 * (2 * 89 + 2 * 55.5) / 4 * (4 * layer + 2 * 128 * 320)
-    assert (own.softmax_rows, own.padded_rows, own.row_length) == (311, 320, 96)
+    assert (own.softmax_rows, own.padded_rows, own.sequence_length) == (311, 320, 96)
     assert own.logits_bytes == 24 * 95 * 320 * 4
 
 
 def test_rows_and_logits_are_what_the_model_allocates(config: Config, costs: Costs) -> None:
     for base in (17, 289, 4096):
         vocabulary = rebased(config.vocabulary, base)
-        transformer, arguments = forward(config.model, vocabulary.size, config.batch.row_length - 1, config.batch.rows)
+        transformer, arguments = forward(
+            config.model, vocabulary.size, config.batch.sequence_length - 1, config.batch.size
+        )
         assert cost(costs, base).softmax_rows == vocabulary.size
         assert cost(costs, base).padded_rows == arguments[0]["ends"]["head"].shape[1]
         products = [
@@ -346,9 +348,9 @@ def test_what_dominates_the_chosen_base_is_said(config: Config) -> None:
 def test_bases_that_can_not_be_are_listed_with_the_reason(config: Config, costs: Costs) -> None:
     assert costs.of((17, 17)).cost is None
     assert "its digits write 289 ids" in costs.of((17, 17)).refused
-    assert costs.of(16).refused == ("a typical document doesn't fit in a row of 96: set batch.row_length to 130")
-    assert cost(costs, 16).row_length == cost(costs, 16).longest == 130
-    longer = dataclasses.replace(config, batch=dataclasses.replace(config.batch, row_length=130))
+    assert costs.of(16).refused == ("a typical document doesn't fit in a row of 96: set batch.sequence_length to 130")
+    assert cost(costs, 16).sequence_length == cost(costs, 16).longest == 130
+    longer = dataclasses.replace(config, batch=dataclasses.replace(config.batch, sequence_length=130))
     assert compare_bases(longer).of(16).refused == ""
     text = printed(costs, config, 200)
     assert "base 2 (310), 3 (220), 4 (190), 8 (130), 9 (130), 10 (130), 16 (130)." in text
@@ -357,7 +359,7 @@ def test_bases_that_can_not_be_are_listed_with_the_reason(config: Config, costs:
 
 
 def test_an_own_base_that_does_not_fit_is_no_crash(config: Config) -> None:
-    narrow = dataclasses.replace(config, batch=dataclasses.replace(config.batch, row_length=20))
+    narrow = dataclasses.replace(config, batch=dataclasses.replace(config.batch, sequence_length=20))
     costs = compare_bases(narrow)
     assert (costs.cheapest, costs.front, costs.dominating) == (None, (), ())
     assert "No base is possible." in printed(costs, narrow, 80)

@@ -214,7 +214,7 @@ def owned(owner: dict[jax.Device, int], process: int) -> Callable[..., dict]:
 def config(tmp_path_factory) -> Config:
     config = testing.shrink(load_experiment(DIGITS), tmp_path_factory.getbasetemp() / "spoken_digits")
     prepare(config.data)
-    batch = dataclasses.replace(config.batch, rows=ROWS, row_length=LENGTH)
+    batch = dataclasses.replace(config.batch, size=ROWS, sequence_length=LENGTH)
     return dataclasses.replace(config, batch=batch, train=dataclasses.replace(config.train, checkpoint_every=6))
 
 

@@ -126,14 +126,14 @@ def test_a_wrong_override_is_refused_with_what_is_wrong_about_it(arguments: list
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("batch.rows", 0),
-        ("batch.row_length", 1),
+        ("batch.size", 0),
+        ("batch.sequence_length", 1),
         ("model.depth", 0),
         ("model.dropout", 1.0),
         ("optim.accumulate", 0),
         ("train.steps", 0),
         ("train.keep_checkpoints", 0),
-        ("eval.rows", 0),
+        ("eval.batch_size", 0),
     ],
 )
 def test_a_value_out_of_its_bounds_is_refused_by_the_name_of_the_knob(field: str, value: float) -> None:

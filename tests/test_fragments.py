@@ -75,7 +75,7 @@ def test_stored_fragments_are_those_made_at_loading(built: DataConfig, stored: D
 
 def test_batches_are_the_same(built: DataConfig, stored: DataConfig) -> None:
     tasks = (Task(("image/moved", "text"), (0.0, 1.0)), Task(("speech", "image"), (1.0, 1.0), repeats=2))
-    config = BatchConfig(rows=4, row_length=256, tasks=tasks, seed=SEED)
+    config = BatchConfig(size=4, sequence_length=256, tasks=tasks, seed=SEED)
     made, read = (
         Batches(corpus.read_corpus(CONFIG.vocabulary, data, "train", SEED), config) for data in (built, stored)
     )

@@ -326,7 +326,7 @@ TASKS = (Task(("image", "text"), weights=(1.0, 1.0)), Task(("text", "speech"), w
 def with_vocabulary(config: Config, v: Vocabulary, tasks: tuple[Task, ...], **changes: Any) -> Config:
     small = testing.small_config(config, pathlib.Path("unused"))
     loop = dataclasses.replace(small.train, steps=30, **changes)
-    batch, model = BatchConfig(tasks, rows=8, row_length=72), dataclasses.replace(small.model, depth=1)
+    batch, model = BatchConfig(tasks, size=8, sequence_length=72), dataclasses.replace(small.model, depth=1)
     return dataclasses.replace(small, vocabulary=v, batch=batch, train=loop, model=model)
 
 

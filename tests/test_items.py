@@ -53,7 +53,7 @@ WAYS = {
 
 def small(head: str, vocabulary: Vocabulary = SMALL, **batch: int) -> Config:
     config = testing.small_config(load_experiment(DIGITS), pathlib.Path("nowhere"))
-    batch = {"row_items": 30, "row_length": 161} | batch
+    batch = {"sequence_items": 30, "sequence_length": 161} | batch
     return dataclasses.replace(
         config,
         vocabulary=vocabulary,
@@ -108,8 +108,8 @@ def slow_items(grouping: Grouping, tokens: list[int], ends: list[bool]) -> list[
 def test_rows_of_items_hold_the_tokens_of_the_rows(corpus: Corpus) -> None:
     config = small("depth")
     batch, grouping = Batches(corpus, config.batch)[0], grouping_of(SMALL)
-    items = grouping.items(batch["tokens"], batch["positions"], batch["documents"], config.batch.row_items)
-    for row in range(config.batch.rows):
+    items = grouping.items(batch["tokens"], batch["positions"], batch["documents"], config.batch.sequence_items)
+    for row in range(config.batch.size):
         read = batch["documents"][row] >= 0
         expected = slow_items(grouping, batch["tokens"][row, read].tolist(), items.ends[row, read].tolist())
         found = [np.asarray(items.tokens)[row, i, items.there[row, i]].tolist() for i in range(len(expected))]
@@ -128,7 +128,7 @@ def test_rows_of_items_hold_the_tokens_of_the_rows(corpus: Corpus) -> None:
     "change, said",
     [
         ({"vocabulary": dataclasses.replace(SMALL, width="minimal", position="after")}, "vocabulary.width"),
-        ({"batch": {"row_items": 0}}, "batch.row_items"),
+        ({"batch": {"sequence_items": 0}}, "batch.sequence_items"),
         ({"mesh": MeshConfig(context=2)}, "mesh.context"),
     ],
 )
@@ -309,8 +309,8 @@ def test_a_depth_head_learns_what_goes_with_what_and_parallel_heads_cannot() -> 
         tasks = (dataclasses.replace(config.batch.tasks[0], segments=("image",), weights=(1.0,)),)
         config = dataclasses.replace(
             config,
-            batch=dataclasses.replace(config.batch, tasks=tasks, row_items=36, row_length=97),
-            eval=dataclasses.replace(config.eval, targets=(Target("image", 1, 6),), routes=(), rows=50),
+            batch=dataclasses.replace(config.batch, tasks=tasks, sequence_items=36, sequence_length=97),
+            eval=dataclasses.replace(config.eval, targets=(Target("image", 1, 6),), routes=(), batch_size=50),
         )
         corpus = Corpus(WAYS["none"], {"image": records})
         model, batches = model_of(config), Batches(corpus, config.batch)

@@ -38,7 +38,7 @@ def config(tmp_path_factory) -> Config:
     return dataclasses.replace(
         config,
         batch=dataclasses.replace(config.batch, tasks=TASKS),
-        eval=dataclasses.replace(config.eval, targets=TARGETS, routes=(), rows=3),
+        eval=dataclasses.replace(config.eval, targets=TARGETS, routes=(), batch_size=3),
     )
 
 

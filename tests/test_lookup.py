@@ -259,7 +259,7 @@ def test_a_run_needs_no_files_and_its_held_out_bits_can_be_measured(tmp_path, mo
         data=data,
         vocabulary=vocabulary_of(HUGE, base=256, width="fixed", position="none"),
         train=dataclasses.replace(small.train, steps=6, checkpoint_every=6),
-        eval=dataclasses.replace(small.eval, targets=(Target("text", 2, 2), Target("item", 4, 4)), rows=10),
+        eval=dataclasses.replace(small.eval, targets=(Target("text", 2, 2), Target("item", 4, 4)), batch_size=10),
     )
     assert from_dict(to_dict(config)) == config
     prepare(config.data)

@@ -23,7 +23,7 @@ from omnijax.vocab.vocabulary import PAD, Space
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 RECORDS, ROW_LENGTH = 12, 72
-CONFIG = BatchConfig(testing.mixed_tasks(), rows=4, row_length=ROW_LENGTH)
+CONFIG = BatchConfig(testing.mixed_tasks(), size=4, sequence_length=ROW_LENGTH)
 FORMS = [task for task in CONFIG.tasks for _ in range(task.repeats)]
 
 
@@ -71,12 +71,14 @@ def same(left: Batch, right: Batch) -> bool:
 
 @settings(max_examples=300)
 @given(st.lists(st.integers(1, 20)), st.integers(20, 50), st.integers(1, 6))
-def test_packing_never_drops_cuts_or_repeats_a_document(lengths: list[int], row_length: int, open_rows: int) -> None:
+def test_packing_never_drops_cuts_or_repeats_a_document(
+    lengths: list[int], sequence_length: int, open_rows: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "OPEN_ROWS", open_rows)
-        rows = pack(np.array(lengths, np.int64), row_length)
+        rows = pack(np.array(lengths, np.int64), sequence_length)
     assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
-    assert all(row and sum(lengths[document] for document in row) <= row_length for row in rows)
+    assert all(row and sum(lengths[document] for document in row) <= sequence_length for row in rows)
     assert all(row == sorted(row) for row in rows)
 
 
@@ -93,8 +95,8 @@ def test_packing_fills_rows_and_says_how_well() -> None:
 def test_a_document_longer_than_a_row_is_an_error_before_any_batch(corpus: Corpus) -> None:
     with pytest.raises(DataError, match="21 tokens.* a row has 20"):
         pack(np.array([3, 21]), 20)
-    with pytest.raises(DataError, match=r"batch\.row_length"):
-        Batches(corpus, dataclasses.replace(CONFIG, row_length=40))
+    with pytest.raises(DataError, match=r"batch\.sequence_length"):
+        Batches(corpus, dataclasses.replace(CONFIG, sequence_length=40))
 
 
 def test_each_epoch_has_every_record_in_every_form_as_often_as_the_task_says(corpus: Corpus, batches: Batches) -> None:
@@ -131,7 +133,7 @@ def test_reading_ahead_from_any_step_gives_the_tail(batches: Batches, start: int
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_rows_of_all_processes_together_are_those_of_one(corpus: Corpus, batches: Batches, processes: int) -> None:
-    every = np.arange(CONFIG.rows)
+    every = np.arange(CONFIG.size)
     for shares in (np.array_split(every, processes), [every[start::processes] for start in range(processes)]):
         parts = [Batches(corpus, CONFIG, share) for share in shares]
         for step in (0, 5):
@@ -172,7 +174,7 @@ def test_targets_weights_positions_and_items_are_those_of_the_documents(corpus: 
 
 # ---------------------------------------------------------------------- rows packed by items
 
-BY_ITEMS = dataclasses.replace(CONFIG, row_items=30, row_length=400)
+BY_ITEMS = dataclasses.replace(CONFIG, sequence_items=30, sequence_length=400)
 
 
 def test_rows_packed_by_items_hold_the_same_documents_in_every_vocabulary(corpus: Corpus) -> None:
@@ -187,7 +189,7 @@ def test_rows_packed_by_items_hold_the_same_documents_in_every_vocabulary(corpus
                 sum(len(corpus.fragments[name][record]) + 2 for name in task.segments) + 1
                 for task, (_, record) in zip(tasks, documents, strict=True)
             ]
-            assert sum(sizes) <= BY_ITEMS.row_items
+            assert sum(sizes) <= BY_ITEMS.sequence_items
             expected = [encoded(corpus, record, task)[0] for task, (_, record) in zip(tasks, documents, strict=True)]
             assert documents_of(one[step])[row] == expected
 
@@ -196,11 +198,11 @@ def test_rows_packed_by_items_are_held_against_the_tokens_of_a_row(corpus: Corpu
     batches = Batches(corpus, BY_ITEMS)
     longest = batches.longest_row(12)
     assert longest == max((batches[step]["documents"] >= 0).sum(axis=1).max() + 0 for step in range(12))
-    Batches(corpus, dataclasses.replace(BY_ITEMS, row_length=longest)).check(12)
-    with pytest.raises(DataError, match=f"batch.row_length = {longest - 1}.*set it to {longest} or more"):
-        Batches(corpus, dataclasses.replace(BY_ITEMS, row_length=longest - 1)).check(12)
-    with pytest.raises(DataError, match=r"set batch\.row_items to"):
-        Batches(corpus, dataclasses.replace(BY_ITEMS, row_items=8))
+    Batches(corpus, dataclasses.replace(BY_ITEMS, sequence_length=longest)).check(12)
+    with pytest.raises(DataError, match=f"batch.sequence_length = {longest - 1}.*set it to {longest} or more"):
+        Batches(corpus, dataclasses.replace(BY_ITEMS, sequence_length=longest - 1)).check(12)
+    with pytest.raises(DataError, match=r"set batch\.sequence_items to"):
+        Batches(corpus, dataclasses.replace(BY_ITEMS, sequence_items=8))
 
 
 # ---------------------------------------------------------------------- random orders
@@ -258,7 +260,7 @@ def test_the_share_of_random_orders_is_that_of_the_task() -> None:
     pictures = [random.integers(0, 100, 7) for _ in range(1000)]
     corpus = Corpus(vocabulary, {"image": pictures, "speech": [ids % 20 for ids in pictures]})
     task = Task(("image", "speech"), weights=(1.0, 1.0), random_order=(0.25, 0.6))
-    batch = Batches(corpus, BatchConfig((task,), rows=1000, row_length=60))[0]
+    batch = Batches(corpus, BatchConfig((task,), size=1000, sequence_length=60))[0]
     orders = [sorted_fragments(corpus, tokens)[1] for row in documents_of(batch) for tokens in row]
     assert len(orders) == 1000
     shuffled = np.array([[list(order) != sorted(order) for order in segments] for segments in orders])
@@ -297,7 +299,7 @@ def test_another_seed_draws_other_orders(corpus: Corpus, permuted: Batches) -> N
 def test_random_orders_are_those_of_one_process_on_any_number(
     corpus: Corpus, permuted: Batches, processes: int
 ) -> None:
-    parts = [Batches(corpus, PERMUTED, rows) for rows in np.array_split(np.arange(PERMUTED.rows), processes)]
+    parts = [Batches(corpus, PERMUTED, rows) for rows in np.array_split(np.arange(PERMUTED.size), processes)]
     for step in (0, 7):
         tokens = np.concatenate([part[step]["tokens"] for part in parts])
         np.testing.assert_array_equal(tokens, permuted[step]["tokens"])

@@ -48,7 +48,7 @@ MESHES = {
 def small() -> Config:
     """The shape of a large size in small: layers in a scan, everything computed again, bfloat16."""
     config = load_experiment(DIGITS)
-    batch = dataclasses.replace(config.batch, rows=16, row_length=97)
+    batch = dataclasses.replace(config.batch, size=16, sequence_length=97)
     return dataclasses.replace(config, model=SMALL, batch=batch)
 
 
@@ -163,7 +163,7 @@ def test_a_step_that_does_not_fit_says_what_to_change(small: Config, plans: dict
     assert advise(small, plan.programs[0].memory, plan.mesh.shape) == []
     cached = dataclasses.replace(held, cache=10**6, available=held.parameters + 6 * 10**5)
     cached = dataclasses.replace(cached, needed=cached.parameters + cached.cache)
-    assert advise_sampling(small, cached, plan.mesh.shape)[1].startswith("--eval.rows 72:")  # of 120
+    assert advise_sampling(small, cached, plan.mesh.shape)[1].startswith("--eval.batch_size 72:")  # of 120
     tight = dataclasses.replace(cached, available=cached.parameters)
     assert "mesh.fsdp" in advise_sampling(small, tight, plan.mesh.shape)[1]
     assert advise_sampling(small, plan.programs[0].memory, plan.mesh.shape) == []
@@ -297,9 +297,9 @@ def test_without_the_compiler_of_tpus_it_says_so(monkeypatch: pytest.MonkeyPatch
 def test_a_mesh_that_does_not_fit_says_what_would(small: Config, mesh: MeshConfig, change: dict, says: str) -> None:
     batch = small.batch
     if "batch" in change:
-        batch = dataclasses.replace(batch, rows=change["batch"])
+        batch = dataclasses.replace(batch, size=change["batch"])
     if "length" in change:
-        batch = dataclasses.replace(batch, row_length=change["length"])
+        batch = dataclasses.replace(batch, sequence_length=change["length"])
     with pytest.raises(OmnijaxError, match=says):
         lower_step(dataclasses.replace(small, batch=batch, mesh=mesh), mesh_for(mesh, find_topology("cpu:8")))
 
@@ -320,7 +320,7 @@ def experiment(tmp_path: pathlib.Path) -> pathlib.Path:
         "from omnijax.config import ModelConfig\nfrom omnijax.experiment import load_experiment\n\n\n"
         "def get_config():\n"
         f"    config = load_experiment(Path({str(DIGITS)!r}))\n"
-        "    batch = dataclasses.replace(config.batch, rows=8)\n"
+        "    batch = dataclasses.replace(config.batch, size=8)\n"
         "    return dataclasses.replace(config, batch=batch, model=ModelConfig(1, 32, 2, 2, 16, 64))\n"
     )
     return file
@@ -359,11 +359,11 @@ def test_the_sampling_loop_is_planned_as_well(small: Config) -> None:
         step, sample = make_plan(config, "cpu:8", sample=True).programs
     assert (step.name, sample.name) == ("train step", "sample speech")
     assert step.tokens == 16 * 96
-    assert sample.tokens == config.eval.rows * CHUNK
+    assert sample.tokens == config.eval.batch_size * CHUNK
     assert sample.open_loops > 0
     bfloat16 = tree_bytes(on_one_device(config).params) / 2
     assert 0.25 * bfloat16 <= sample.memory.parameters <= 0.3 * bfloat16
-    rows, slots = config.eval.rows / 8, most_tokens(config.vocabulary, config.eval.targets[2])
+    rows, slots = config.eval.batch_size / 8, most_tokens(config.vocabulary, config.eval.targets[2])
     assert sample.memory.cache >= rows * slots * 2 * SMALL.kv_heads * SMALL.head_size * 2
     assert sample.memory.moments == sample.memory.batch == 0
 

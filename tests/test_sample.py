@@ -35,7 +35,7 @@ ROWS = 6
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
     config = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
-    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, targets=TARGETS, rows=4))
+    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, targets=TARGETS, batch_size=4))
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def one_step(config: Config, mesh: MeshConfig, twice: bool = False) -> tuple[Sta
     corpus = testing.random_corpus(config.vocabulary, records=20, most_items=7)
     state = init_state(config, model, devices)
     fresh = jax.device_get(state)
-    half = dataclasses.replace(config.batch, rows=config.batch.rows // (1 + twice))
+    half = dataclasses.replace(config.batch, size=config.batch.size // (1 + twice))
     batch = {name: np.concatenate([rows] * (1 + twice)) for name, rows in Batches(corpus, half)[0].items()}
     after, metrics = make_step(config, model, devices)(state, put_batch(devices, batch))
     return fresh, after, jax.device_get(metrics)
@@ -111,12 +111,12 @@ def test_a_step_on_a_mesh_is_the_step_on_one_device_and_sharded_as_the_table_say
 def test_how_a_step_is_computed_changes_no_result(
     small: Config, on_one_device: tuple[State, State, Metrics], mesh: str, model: dict, accumulate: int
 ) -> None:
-    rows = small.batch.rows * 2  # the batch twice: a mean over it is the same
+    rows = small.batch.size * 2  # the batch twice: a mean over it is the same
     changed = dataclasses.replace(
         small,
         model=dataclasses.replace(small.model, **model),
         optim=dataclasses.replace(small.optim, accumulate=accumulate),
-        batch=dataclasses.replace(small.batch, rows=rows),
+        batch=dataclasses.replace(small.batch, size=rows),
     )
     _, there, metrics_there = on_one_device
     _, after, metrics = one_step(changed, MESHES[mesh], twice=True)
@@ -257,9 +257,9 @@ def test_what_is_left_of_the_devices_goes_to_the_open_axis() -> None:
 def test_rows_that_do_not_divide_over_the_mesh_are_refused(small: Config) -> None:
     model = Transformer(small.model, small.vocabulary.size)
     for change in (
-        {"batch": dataclasses.replace(small.batch, rows=12)},
+        {"batch": dataclasses.replace(small.batch, size=12)},
         {"optim": dataclasses.replace(small.optim, accumulate=2)},
     ):
         with pytest.raises(ConfigError, match="must divide by") as caught:
             make_step(dataclasses.replace(small, **change), model, make_mesh(MeshConfig()))
-        assert (caught.value.field, caught.value.fix) == ("batch.rows", "use 16")
+        assert (caught.value.field, caught.value.fix) == ("batch.size", "use 16")

@@ -221,7 +221,7 @@ def test_a_job_follows_from_its_budget_and_seed(config: Config, jobs: list[Job])
         assert (batch.seed, train.seed) == (job.seed, job.seed)
         assert job.end.step == train.steps
         assert job.end.items >= ITEMS > job.curve[-2].items
-        assert (batch.row_length - 1) % 8 == 0
+        assert (batch.sequence_length - 1) % 8 == 0
         assert len(job.curve) == 3
         assert all(seen.step % train.checkpoint_every == 0 for seen in job.curve[:-1])
         assert train.keep_checkpoints >= len(job.curve)
@@ -230,7 +230,7 @@ def test_a_job_follows_from_its_budget_and_seed(config: Config, jobs: list[Job])
     assert jobs[0].tokens_per_item == {"image": 3.0, "text": 1.0}
     assert jobs[1].cost["training_flops_per_item"] > 2 * jobs[0].cost["training_flops_per_item"]
     # A step of flat: three passes over the rows, most of it the softmax.
-    rows = jobs[1].config.batch.rows * (jobs[1].config.batch.row_length - 1)
+    rows = jobs[1].config.batch.size * (jobs[1].config.batch.sequence_length - 1)
     assert jobs[1].step_flops > TRAINING * rows * 2 * 32 * 17**4
     assert jobs[1].cost["parameters"] > 2 * 32 * 17**4
 
@@ -279,7 +279,7 @@ def test_the_ledger_counts_what_the_batches_hold(config: Config) -> None:
     made = [batches[step] for step in range(3)]
     assert ledger.seen(3).items == sum(int(batch["items"].sum()) for batch in made)
     tokens = sum(int((batch["documents"] >= 0).sum()) for batch in made)
-    assert tokens <= ledger.seen(3).tokens <= tokens + 3 * measured.batch.rows
+    assert tokens <= ledger.seen(3).tokens <= tokens + 3 * measured.batch.size
     assert ledger.seen(0)[1:] == (0, 0, 0)
     assert ledger.steps_for(ledger.seen(2).items) == 2
     assert ledger.steps_for(ledger.seen(2).items + 1) == 3
@@ -292,7 +292,7 @@ def test_the_ledger_counts_what_the_batches_hold(config: Config) -> None:
     ("change", "part"),
     [
         (knob("batch.tasks.0.repeats", 2), "sweep.order"),
-        (knob("batch.row_items", 80), "sweep.order"),
+        (knob("batch.sequence_items", 80), "sweep.order"),
         (knob("batch.tasks.0.segments", ("text", "speech")), "sweep.fragments"),
     ],
 )
@@ -306,8 +306,11 @@ def test_arms_with_other_documents_are_refused(config: Config, tmp_path, change:
 
 
 def test_rows_packed_by_tokens_are_refused(config: Config, tmp_path) -> None:
-    sweep = sweep_of(config, arms=arms_of(config, knob("batch.row_items", 0, name="a")), baseline="a=0")
-    assert refused(ConfigError, resolve, sweep, ["a=0"], [0], tmp_path, never, ROOM).field == "arms.a=0.batch.row_items"
+    sweep = sweep_of(config, arms=arms_of(config, knob("batch.sequence_items", 0, name="a")), baseline="a=0")
+    assert (
+        refused(ConfigError, resolve, sweep, ["a=0"], [0], tmp_path, never, ROOM).field
+        == "arms.a=0.batch.sequence_items"
+    )
 
 
 def test_a_directory_of_another_sweep_is_refused(config: Config, tmp_path: pathlib.Path) -> None:

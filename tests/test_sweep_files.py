@@ -59,7 +59,7 @@ def test_every_arm_has_a_model_and_a_grammar_in_full_and_in_small(path: pathlib.
     for sweep in (made(path), adapted(made(path), [], smoke=True)):
         for name, config in sweep.arms.items():
             assert model_of(config).tokens == config.vocabulary.size, name
-            assert config.batch.row_items > 0, name
+            assert config.batch.sequence_items > 0, name
             for form in forms_of(config):
                 grammar_of(config, form.order)
 

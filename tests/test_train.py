@@ -261,8 +261,8 @@ def test_a_run_directory_of_another_configuration_is_refused(config: Config, und
 
 
 def test_what_cannot_be_trained_leaves_no_run_behind(config: Config, tmp_path) -> None:
-    short = dataclasses.replace(config, batch=dataclasses.replace(config.batch, row_length=60))
-    with pytest.raises(DataError, match=r"set batch\.row_length to \d+ or more"):
+    short = dataclasses.replace(config, batch=dataclasses.replace(config.batch, sequence_length=60))
+    with pytest.raises(DataError, match=r"set batch\.sequence_length to \d+ or more"):
         train(short, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -40,10 +40,10 @@ def get_config() -> Config:
             Target("image", 16, 16, SampleConfig(temperature=1.0, top_p=0.9)),
         ),
         routes=(Route(("image", "text")), Route(("text", "image"))),
-        rows=24,
+        batch_size=24,
     )
     # One document a row: 16 patches, 3 to 5 letters, two for each segment, and one.
-    batch = dataclasses.replace(config.batch, tasks=tasks, rows=24, row_items=26)
+    batch = dataclasses.replace(config.batch, tasks=tasks, size=24, sequence_items=26)
     model = ModelConfig(depth=3, width=96, heads=4, kv_heads=2, head_size=24, mlp_width=240, unroll=3)
     optim = dataclasses.replace(config.optim, warmup_steps=100)
     return dataclasses.replace(config, batch=batch, model=model, optim=optim, eval=evaluated)

@@ -25,7 +25,7 @@ DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
 def get_config() -> Config:
     """The demo, with as many items a row in every arm: two pictures with their words, or one piece of speech."""
     config = load_experiment(DIGITS)
-    batch = dataclasses.replace(config.batch, rows=16, row_items=52)
+    batch = dataclasses.replace(config.batch, size=16, sequence_items=52)
     return dataclasses.replace(config, batch=batch, optim=dataclasses.replace(config.optim, warmup_steps=100))
 
 

@@ -43,7 +43,7 @@ def config_of(space: int) -> Config:
         vocabulary=vocabulary,
         data=dataclasses.replace(config.data, lookup=lookup),
         # 16 documents a step, two in a row: 2 digits of a key, 4 fragments, 2 · 2 and one.
-        batch=dataclasses.replace(config.batch, rows=8, row_items=2 * (digits + lookup.items + 5)),
+        batch=dataclasses.replace(config.batch, size=8, sequence_items=2 * (digits + lookup.items + 5)),
         model=small.model,
         optim=small.optim,
         eval=dataclasses.replace(config.eval, targets=targets, examples=512),

@@ -36,7 +36,7 @@ def get_config() -> Config:
         vocabulary=dataclasses.replace(config.vocabulary, spaces=(Space("item", SPACE),)),
         data=dataclasses.replace(config.data, lookup=LookupConfig(keys=1024, space=SPACE, items=ITEMS)),
         # At least 8 documents a row: a key, its fragments, 2 · 2 and one.
-        batch=dataclasses.replace(config.batch, rows=8, row_items=8 * (LONGEST_KEY + ITEMS + 5)),
+        batch=dataclasses.replace(config.batch, size=8, sequence_items=8 * (LONGEST_KEY + ITEMS + 5)),
         model=small.model,
         optim=small.optim,
         eval=dataclasses.replace(

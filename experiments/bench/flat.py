@@ -65,7 +65,7 @@ def two_level(bits: int, rows: int, steps: int) -> tuple[Config, Way]:
         control=("text", "image", "eos"), width="fixed",
     )  # fmt: skip
     config = bench.bench_config()
-    batch = dataclasses.replace(config.batch, tasks=(Task(("text", "image"), (1.0, 1.0)),), rows=rows)
+    batch = dataclasses.replace(config.batch, tasks=(Task(("text", "image"), (1.0, 1.0)),), size=rows)
     config = dataclasses.replace(config, vocabulary=vocabulary, batch=batch)
     random = np.random.default_rng(0)
     wide = {"size": (RECORDS, ITEMS, vocabulary.limbs), "dtype": np.uint32}
@@ -76,7 +76,7 @@ def two_level(bits: int, rows: int, steps: int) -> tuple[Config, Way]:
     model = Transformer(config.model, vocabulary.size)
     state, compiled = init_state(config, model, mesh), make_step(config, model, mesh)
     batches = [
-        put_batch(mesh, batch, config.batch.rows) for batch in itertools.islice(Batches(corpus, config.batch), steps)
+        put_batch(mesh, batch, config.batch.size) for batch in itertools.islice(Batches(corpus, config.batch), steps)
     ]
     items = float(np.mean([np.sum(batch["items"]) for batch in batches]))
     size, parameters = bytes_of(compiled.lower(state, batches[0]).compile()), parameter_count(state.params)
@@ -91,9 +91,9 @@ def two_level(bits: int, rows: int, steps: int) -> tuple[Config, Way]:
 
 def flat(config: Config, chunked: bool, steps: int) -> Way:
     """The step by hand with a row for each fragment."""
-    model, t = Transformer(config.model, 2**FLAT_BITS), (config.batch.row_length - 1) // TOKENS_AN_ITEM
+    model, t = Transformer(config.model, 2**FLAT_BITS), (config.batch.sequence_length - 1) // TOKENS_AN_ITEM
     params = jax.jit(model.init)(jax.random.key(0))
-    random, shape = np.random.default_rng(0), (config.batch.rows, t)
+    random, shape = np.random.default_rng(0), (config.batch.size, t)
     ids = random.integers(0, 2**FLAT_BITS, (steps, *shape[:1], t + 1)).astype(np.int32)
     same = {
         "positions": jnp.broadcast_to(jnp.arange(t), shape),

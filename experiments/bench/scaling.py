@@ -96,7 +96,7 @@ class Run:
         step = make_step(config, model, self.mesh)
         self.program = step.lower(abstract, abstract_batch(config, self.mesh)).compile()
         self.state = init_state(config, model, self.mesh)
-        self.state_bytes, self._rows = tree_bytes(abstract), config.batch.rows
+        self.state_bytes, self._rows = tree_bytes(abstract), config.batch.size
         self.losses: list[float] = []
 
     def seconds(self, batches: list[Any]) -> float:
@@ -135,7 +135,7 @@ def bench_config(tiny: bool) -> Config:
     return dataclasses.replace(
         config,
         vocabulary=small_vocabulary(),
-        batch=BatchConfig(mixed_tasks(), rows=4 if tiny else 16, row_length=73 if tiny else 257),
+        batch=BatchConfig(mixed_tasks(), size=4 if tiny else 16, sequence_length=73 if tiny else 257),
         model=TINY_MODEL if tiny else MODEL,
         optim=OptimConfig(),
         eval=dataclasses.replace(config.eval, completions=(), targets=(), routes=()),

@@ -69,7 +69,7 @@ def bench_config() -> Config:
     return dataclasses.replace(
         config,
         vocabulary=vocabulary,
-        batch=BatchConfig(tasks, rows=8, row_length=513),
+        batch=BatchConfig(tasks, size=8, sequence_length=513),
         model=ModelConfig(depth=4, width=256, heads=4, kv_heads=4, head_size=64, mlp_width=768, unroll=4),
         optim=OptimConfig(plain.PEAK, plain.WARMUP, plain.FINAL, plain.BETA1, plain.BETA2, plain.DECAY, plain.CLIP),
         train=dataclasses.replace(config.train, steps=plain.STEPS, log_every=20, digit_noise=0.0),
@@ -170,7 +170,7 @@ def measure(rounds: int, steps: int) -> dict[str, list[Row]]:
     model, corpus = Transformer(config.model, config.vocabulary.size), random_corpus(config.vocabulary, 2000, 30)
     step, state = make_step(config, model, mesh), init_state(config, model, mesh)
     source, count = Batches(corpus, config.batch), 1 + rounds * steps
-    batches = [put_batch(mesh, source[number], config.batch.rows) for number in range(count)]
+    batches = [put_batch(mesh, source[number], config.batch.size) for number in range(count)]
     plain_step = plain.Step(state.params, functools.partial(plain.loss, config.vocabulary.size))
     torch_step = plain.make_torch(state.params, config.vocabulary.size, len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
@@ -199,8 +199,8 @@ def line(name: str, values: np.ndarray, ratios: np.ndarray, demand: str = "") ->
 
 def tables(config: Config, seconds: dict[str, Any]) -> dict[str, list[Row]]:
     """Rows from the times of rounds, `Seconds` of float64[rounds]."""
-    rows, t = -(-config.vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE, config.batch.row_length - 1
-    flops = TRAINING * config.batch.rows * t * token_flops(config.model, rows, t)
+    rows, t = -(-config.vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE, config.batch.sequence_length - 1
+    flops = TRAINING * config.batch.size * t * token_flops(config.model, rows, t)
     steps, host = [name for name in seconds if name not in (PRODUCT, HOST)], seconds[HOST]
     hand, demands = seconds[BY_HAND], {LOOP: "≤ 1.05 × by hand"}
     work = {**dict.fromkeys(steps, flops), PRODUCT: 2 * SIDE**3}

@@ -39,7 +39,7 @@ def run(config: Config, source: str, target: Target, skip: bool) -> Callable[[in
     params = jax.jit(model.init)(jax.random.key(0))
     random = np.random.default_rng(0)
     size, items = {"text": (v.general, 5), "speech": (v.spaces[2].size, 20)}[source]
-    prompts = prompt(v, source, [random.integers(0, size, items) for _ in range(config.eval.rows)], target.name)
+    prompts = prompt(v, source, [random.integers(0, size, items) for _ in range(config.eval.batch_size)], target.name)
     sampler = Sampler.of(model, v, target, skip)
 
     def seconds(seed: int) -> float:
@@ -72,7 +72,7 @@ def rows(repeats: int = REPEATS) -> list[Row]:
         reference = np.array(next(iter(found.values())))
         for name, (_, demand) in ways.items():
             taken = np.array(found[name])
-            figure, ratio = 1e-3 * config.eval.rows / float(np.median(taken)), float(np.median(taken / reference))
+            figure, ratio = 1e-3 * config.eval.batch_size / float(np.median(taken)), float(np.median(taken / reference))
             table.append(Row(f"{source} → {target.name}, {name}", figure, spread(taken), ratio, demand))
     return table
 

@@ -63,13 +63,13 @@ def vocabulary() -> Vocabulary:
 def config_of(setting: Setting, tiny: bool) -> Config:
     """`base` on one device; all that isn't said here is the digits experiment's."""
     size, config = SIZES["base"], load_experiment(DIGITS)
-    model, length = (TINY, 129) if tiny else (size.model, size.row_length)
+    model, length = (TINY, 129) if tiny else (size.model, size.sequence_length)
     rows = 2 if tiny else setting.rows
     tasks = (Task(("image", "text"), (1.0, 1.0)), Task(("text", "speech"), (1.0, 1.0)))
     return dataclasses.replace(
         config,
         vocabulary=vocabulary(),
-        batch=BatchConfig(tasks, rows=rows, row_length=length),
+        batch=BatchConfig(tasks, size=rows, sequence_length=length),
         model=dataclasses.replace(model, remat=setting.remat, attention=setting.attention),
         optim=OptimConfig(1e-2 if tiny else size.learning_rate, warmup_steps=0, moments=size.moments),
         train=dataclasses.replace(config.train, digit_noise=0.0),
@@ -124,9 +124,9 @@ def _setting_figures(setting: Setting, tiny: bool, peak: Measured) -> Iterator[t
         return
     rounds, steps = (2, 1) if tiny else (5, 3)
     times, losses, share = train(config, model, mesh, program, rounds, steps)
-    step, t = measured(times), config.batch.row_length - 1
+    step, t = measured(times), config.batch.sequence_length - 1
     rows = -(-config.vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE
-    tokens = config.batch.rows * t
+    tokens = config.batch.size * t
     rates = measured(tokens / taken for taken in times)
     utilization = TRAINING * token_flops(config.model, rows, t) * rates.value / peak.value
     # As PaLM counts, whole squares of attention; kernels leave out the half above the diagonal.
@@ -153,11 +153,11 @@ def train(
     Batches are packed before and put on the device one step before they are needed, as the package's loop does.
     """
     count = 1 + rounds * steps
-    items = min(200, (config.batch.row_length - 8) // 10)
-    corpus = random_corpus(config.vocabulary, 40 if config.batch.row_length < 1000 else 1000, items)
+    items = min(200, (config.batch.sequence_length - 8) // 10)
+    corpus = random_corpus(config.vocabulary, 40 if config.batch.sequence_length < 1000 else 1000, items)
     source = Batches(corpus, config.batch)
     host = [source[number] for number in range(count)]
-    ahead = itertools.chain((put_batch(mesh, batch, config.batch.rows) for batch in host), [None])
+    ahead = itertools.chain((put_batch(mesh, batch, config.batch.size) for batch in host), [None])
     share = float(np.mean([batch["documents"] >= 0 for batch in host]))
     state, batch = init_state(config, model, mesh), next(ahead)
     times, parts = [], []

@@ -20,7 +20,16 @@ TOLERANCE = 0.04
 TINY = (
     *("--train.steps", "20", "--train.checkpoint_every", "20", "--data.utterances", "1"),
     *("--data.heldout_images", "1700", "--model.depth", "1", "--model.unroll", "1", "--model.width", "32"),
-    *("--eval.examples", "12", "--eval.rows", "12", "--eval.show", "4", "--data.speech.griffin_lim_iterations", "2"),
+    *(
+        "--eval.examples",
+        "12",
+        "--eval.batch_size",
+        "12",
+        "--eval.show",
+        "4",
+        "--data.speech.griffin_lim_iterations",
+        "2",
+    ),
 )
 
 

@@ -12,7 +12,9 @@ from omnijax.errors import DataError
 OPEN_ROWS = 64  # rows that still take documents; bounds the search, and how far a document strays from its place
 
 
-def check_lengths(lengths: Int64[np.ndarray, " n"], room: int, knob: str = "row_length", unit: str = "tokens") -> None:
+def check_lengths(
+    lengths: Int64[np.ndarray, " n"], room: int, knob: str = "sequence_length", unit: str = "tokens"
+) -> None:
     """Holds documents against the rows that they have to fit in.
 
     Args:
@@ -29,12 +31,12 @@ def check_lengths(lengths: Int64[np.ndarray, " n"], room: int, knob: str = "row_
         raise DataError("document", f"{lengths.max()} {unit}", f"a row has {room}, and nothing is cut", fix)
 
 
-def pack(lengths: Int64[np.ndarray, " n"], row_length: int) -> list[list[int]]:
+def pack(lengths: Int64[np.ndarray, " n"], sequence_length: int) -> list[list[int]]:
     """Puts documents, in order, into the first open row with room. No document is cut, none is left out.
 
     Args:
         lengths: of each document.
-        row_length: of a row, in the same unit.
+        sequence_length: of a row, in the same unit.
 
     Returns:
         For each row the indices of its documents.
@@ -42,7 +44,7 @@ def pack(lengths: Int64[np.ndarray, " n"], row_length: int) -> list[list[int]]:
     Raises:
         DataError: a document is longer than a row.
     """
-    check_lengths(lengths, row_length)
+    check_lengths(lengths, sequence_length)
     shortest = int(lengths.min()) if lengths.size else 0
     full: list[list[int]] = []
     rows: list[list[int]] = []
@@ -55,7 +57,7 @@ def pack(lengths: Int64[np.ndarray, " n"], row_length: int) -> list[list[int]]:
             row -= 1
         if row == len(rows):
             rows.append([])
-            room.append(row_length)
+            room.append(sequence_length)
         rows[row].append(document)
         room[row] -= length
         if room[row] < shortest:
@@ -64,6 +66,6 @@ def pack(lengths: Int64[np.ndarray, " n"], row_length: int) -> list[list[int]]:
     return full + rows
 
 
-def fill_rate(lengths: Int64[np.ndarray, " n"], rows: Sequence[Sequence[int]], row_length: int) -> float:
+def fill_rate(lengths: Int64[np.ndarray, " n"], rows: Sequence[Sequence[int]], sequence_length: int) -> float:
     """Share of the tokens of the rows that are not padding."""
-    return float(lengths.sum() / (len(rows) * row_length)) if rows else 1.0
+    return float(lengths.sum() / (len(rows) * sequence_length)) if rows else 1.0

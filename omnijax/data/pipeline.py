@@ -58,13 +58,13 @@ class Batches:
 
     def __init__(self, corpus: Corpus, config: BatchConfig, rows: Sequence[int] | None = None):
         self._corpus, self._config = corpus, config
-        self._rows = range(config.rows) if rows is None else rows
+        self._rows = range(config.size) if rows is None else rows
         self._forms = [task for task in config.tasks for _ in range(task.repeats)]
         counts = [np.tile(self._counts(task.segments), task.repeats) for task in config.tasks]
         self._lengths, self._sizes = np.concatenate(counts, axis=1)
-        check_lengths(self._lengths, config.row_length)
-        if config.row_items:
-            check_lengths(self._sizes, config.row_items, "row_items", "items and more")
+        check_lengths(self._lengths, config.sequence_length)
+        if config.sequence_items:
+            check_lengths(self._sizes, config.sequence_items, "sequence_items", "items and more")
         self._epoch_ends = [0]
 
     def __len__(self) -> int:
@@ -73,12 +73,12 @@ class Batches:
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of this process in the batch of a step."""
-        first = step * self._config.rows
+        first = step * self._config.size
         return self._batch([self._row(first + row) for row in self._rows])
 
     def longest_row(self, steps: int) -> int:
         """Tokens of the longest row of the first `steps` batches, of all processes."""
-        rows, longest, epoch = steps * self._config.rows, 0, 0
+        rows, longest, epoch = steps * self._config.size, 0, 0
         while rows > 0:
             packed = self._epoch(epoch)[:rows]
             longest = max([longest, *(int(self._lengths[row].sum()) for row in packed)])
@@ -89,23 +89,23 @@ class Batches:
         """Checks that every row of the first `steps` batches fits; where rows are packed by tokens they always do.
 
         Raises:
-            DataError: the tokens of a row that is packed by items are more than `batch.row_length`.
+            DataError: the tokens of a row that is packed by items are more than `batch.sequence_length`.
         """
-        longest = self.longest_row(steps) if self._config.row_items else 0
-        if longest > self._config.row_length:
-            rule = f"the longest row of {self._config.row_items} items has {longest} tokens, and nothing is cut"
-            fix = f"set it to {longest} or more, or lower batch.row_items"
-            raise DataError("batch.row_length", self._config.row_length, rule, fix)
+        longest = self.longest_row(steps) if self._config.sequence_items else 0
+        if longest > self._config.sequence_length:
+            rule = f"the longest row of {self._config.sequence_items} items has {longest} tokens, and nothing is cut"
+            fix = f"set it to {longest} or more, or lower batch.sequence_items"
+            raise DataError("batch.sequence_length", self._config.sequence_length, rule, fix)
 
     def documents(self, step: int) -> list[tuple[int, list[tuple[int, int]]]]:
         """What stands in each row of a step: its epoch, and of each document the number of its task and its record."""
         records = len(self._corpus)
         tasks = [number for number, task in enumerate(self._config.tasks) for _ in range(task.repeats)]
-        rows = [self._row(step * self._config.rows + row) for row in self._rows]
+        rows = [self._row(step * self._config.size + row) for row in self._rows]
         return [(epoch, [(tasks[int(i) // records], int(i) % records) for i in row]) for epoch, row in rows]
 
     def _counts(self, names: tuple[str, ...]) -> Int64[np.ndarray, "2 n"]:
-        """Of each record as a document of these segments: its tokens, and its size by `BatchConfig.row_items`."""
+        """Of each record as a document of these segments: its tokens, and its size by `BatchConfig.sequence_items`."""
         counts = []
         for start in range(0, len(self._corpus), LENGTHS_AT_ONCE):
             records = range(start, min(start + LENGTHS_AT_ONCE, len(self._corpus)))
@@ -118,8 +118,8 @@ class Batches:
     def _epoch(self, epoch: int) -> list[Int64[np.ndarray, " documents"]]:
         """Rows of an epoch, each as indices of documents."""
         order = np.random.default_rng([self._config.seed, epoch]).permutation(self._lengths.size)
-        by_items = self._config.row_items
-        sizes, room = (self._sizes, by_items) if by_items else (self._lengths, self._config.row_length)
+        by_items = self._config.sequence_items
+        sizes, room = (self._sizes, by_items) if by_items else (self._lengths, self._config.sequence_length)
         return [order[row] for row in pack(sizes[order], room)]
 
     def _row(self, row: int) -> tuple[int, Int64[np.ndarray, " documents"]]:
@@ -145,7 +145,7 @@ class Batches:
         )
         row_of = np.repeat(np.arange(len(rows)), sizes)
         items = np.bincount(row_of, _document_items(documents), len(rows)).astype(np.int32)
-        return lay_out(encoded, token_weights, row_of, len(rows), self._config.row_length, items)
+        return lay_out(encoded, token_weights, row_of, len(rows), self._config.sequence_length, items)
 
     def _writing_order(
         self,
@@ -179,7 +179,7 @@ def lay_out(
     token_weights: Float32[np.ndarray, " tokens"],
     row_of: Int64[np.ndarray, " documents"],
     rows: int,
-    row_length: int,
+    sequence_length: int,
     items: Int32[np.ndarray, " b"],
 ) -> Batch:
     """Lays documents, in order, into rows, and shifts targets by one within each document."""
@@ -192,7 +192,7 @@ def lay_out(
     column = np.arange(document_of.size) - row_starts[row_of[document_of]]
 
     def grid(values: np.ndarray, fill: int, dtype: type) -> np.ndarray:
-        filled: np.ndarray = np.full((rows, row_length), fill, dtype)
+        filled: np.ndarray = np.full((rows, sequence_length), fill, dtype)
         filled[row_of[document_of], column] = values
         return filled
 

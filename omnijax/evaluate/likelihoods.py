@@ -95,7 +95,9 @@ def bits_per_item(
         tokens = np.full((len(rows), max(row.array.size for row in rows)), PAD, np.int32)
         for row, document in zip(tokens, rows, strict=True):
             row[: document.array.size] = document.array
-        sums = _measured(model, grammar_of(config, form.order), len(form.segments), params, tokens, config.eval.rows)
+        sums = _measured(
+            model, grammar_of(config, form.order), len(form.segments), params, tokens, config.eval.batch_size
+        )
         accepted = sums.pop("accepted")
         if not accepted.all():
             raise _not_accepted(int(np.argmin(accepted)), form, corpus)

@@ -27,13 +27,13 @@ def model_of(config: Config, vocabulary: Vocabulary | None = None) -> Transforme
     if vocabulary.width != "fixed":
         rule = f"model.head = {head!r} has to know where an item ends before the next one begins"
         raise ConfigError("vocabulary.width", vocabulary.width, rule, "use 'fixed'")
-    if config.batch.row_items < 1:
+    if config.batch.sequence_items < 1:
         rule = f"model.head = {head!r} steps once an item, and has to know how often for a row"
-        raise ConfigError("batch.row_items", config.batch.row_items, rule, "pack rows by items: set it above 0")
+        raise ConfigError("batch.sequence_items", config.batch.sequence_items, rule, "set it above 0")
     if config.mesh.context != 1:
         rule = f"model.head = {head!r} makes items of whole rows"
         raise ConfigError("mesh.context", config.mesh.context, rule, "use 1; split by data, fsdp or tensor")
-    return ItemTransformer(config.model, vocabulary.size, grouping_of(vocabulary), config.batch.row_items)
+    return ItemTransformer(config.model, vocabulary.size, grouping_of(vocabulary), config.batch.sequence_items)
 
 
 def grouping_of(vocabulary: Vocabulary) -> Grouping:

@@ -69,12 +69,12 @@ class ItemTransformer(Transformer):
         config: its shape.
         tokens: number of primary tokens.
         grouping: which tokens make an item.
-        row_items: items of a row that it is trained on, at most.
+        sequence_items: items of a row that it is trained on, at most.
     """
 
-    def __init__(self, config: ModelConfig, tokens: int, grouping: Grouping, row_items: int):
+    def __init__(self, config: ModelConfig, tokens: int, grouping: Grouping, sequence_items: int):
         super().__init__(config, tokens)
-        self.grouping, self.row_items = grouping, row_items
+        self.grouping, self.sequence_items = grouping, sequence_items
         key = jax.eval_shape(lambda: jax.random.key(0))
         self._head_layer = nnx.graphdef(nnx.eval_shape(lambda k: HeadLayer(k, config), key))
 
@@ -83,12 +83,12 @@ class ItemTransformer(Transformer):
         return (
             isinstance(other, ItemTransformer)
             and super().__eq__(other)
-            and (self.grouping, self.row_items) == (other.grouping, other.row_items)
+            and (self.grouping, self.sequence_items) == (other.grouping, other.sequence_items)
         )
 
     def __hash__(self) -> int:
         """Of what makes it equal."""
-        return hash((self.config, self.tokens, self.grouping, self.row_items))
+        return hash((self.config, self.tokens, self.grouping, self.sequence_items))
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Random parameters, float32: those of `Transformer`, and under `item` those between tokens and items."""
@@ -134,8 +134,8 @@ class ItemTransformer(Transformer):
         dropout_keys_bt: PRNGKeyArray | None,
         shards: Shards,
     ) -> tuple[Float[Array, "b t v"], Sums]:
-        """See `Transformer.summing`; here a row has at most `row_items` items."""
-        steps = min(tokens_bt.shape[1], self.row_items)
+        """See `Transformer.summing`; here a row has at most `sequence_items` items."""
+        steps = min(tokens_bt.shape[1], self.sequence_items)
         items = self.grouping.items(tokens_bt, positions_bt, documents_bt, steps)
         params, sums = self._tied(params, sums, "ends")
         params, sums = self._tied(params, sums, "item")

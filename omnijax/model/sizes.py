@@ -20,16 +20,16 @@ class Size(NamedTuple):
 
     Attributes:
         model: its shape, precision and rematerialisation.
-        rows: in a global batch.
-        row_length: tokens in a row; one more than the model reads at once.
+        batch_size: sequences in a global batch.
+        sequence_length: tokens in a row; one more than the model reads at once.
         mesh: in one slice, for as many devices as there are.
         learning_rate: at the end of the warm-up, as the shapes below were published with it.
         moments: how the optimiser keeps them.
     """
 
     model: ModelConfig
-    rows: int
-    row_length: int
+    batch_size: int
+    sequence_length: int
     mesh: MeshConfig
     learning_rate: float
     moments: Literal["float32", "bfloat16", "factored"] = "float32"
@@ -66,7 +66,7 @@ def resized(config: Config, name: str) -> Config:
     return dataclasses.replace(
         config,
         model=size.model,
-        batch=dataclasses.replace(config.batch, rows=size.rows, row_length=size.row_length),
+        batch=dataclasses.replace(config.batch, size=size.batch_size, sequence_length=size.sequence_length),
         optim=dataclasses.replace(config.optim, learning_rate=size.learning_rate, moments=size.moments),
         mesh=size.mesh,
     )

@@ -47,11 +47,11 @@ def advise_sampling(config: Config, memory: Memory, axes: Mapping[str, int]) -> 
         memory.available - memory.parameters - memory.program,
         memory.needed - memory.parameters - memory.program,
     )
-    rows = int(config.eval.rows * room / by_rows) // devices * devices
+    rows = int(config.eval.batch_size * room / by_rows) // devices * devices
     over = f"Sampling takes {(memory.needed - memory.available) / GB:.2f} GB a chip too much."
     if rows < devices:
         return [over, "Parameters leave no room for a row: more chips along mesh.fsdp or mesh.tensor."]
-    return [over, f"--eval.rows {rows}: fewer documents side by side, each with its own cache."]
+    return [over, f"--eval.batch_size {rows}: fewer documents side by side, each with its own cache."]
 
 
 def _temporary(config: Config, memory: Memory, axes: Mapping[str, int]) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _temporary(config: Config, memory: Memory, axes: Mapping[str, int]) -> Itera
         )
     if config.model.unroll > 1 and config.model.remat != "none":
         yield f"--model.unroll 1 keeps one layer's work at a time, not {config.model.unroll}."
-    rows = config.batch.rows // (axes["data"] * axes["fsdp"])
+    rows = config.batch.size // (axes["data"] * axes["fsdp"])
     if room > 0 and rows > config.optim.accumulate:
         factor = next((f for f in _divisors(rows) if f > config.optim.accumulate and share / f < room), rows)
         yield (
@@ -72,17 +72,17 @@ def _temporary(config: Config, memory: Memory, axes: Mapping[str, int]) -> Itera
             f"{share * config.optim.accumulate / factor / GB:.2f} GB; the same step, one after the other."
         )
     elif rows == config.optim.accumulate:
-        length = config.batch.row_length - 1
+        length = config.batch.sequence_length - 1
         splits = [n for n in _divisors(axes["fsdp"] * axes["data"]) if n > 1 and length % (n * axes["context"]) == 0]
         if splits:
             yield (
                 f"--mesh.context {splits[0] * axes['context']}: a chip has one row at a time already, of {length} "
-                f"tokens; split them, over fewer chips along data or fsdp, and divide batch.rows by {splits[0]}."
+                f"tokens; split them, over fewer chips along data or fsdp, and divide batch.size by {splits[0]}."
             )
         else:
-            yield f"--batch.row_length: a chip has one row at a time already, of {length} tokens; use shorter ones."
-    if config.batch.rows > axes["data"] * axes["fsdp"]:
-        yield f"--batch.rows {axes['data'] * axes['fsdp']} is one row a chip: another batch, hence other training."
+            yield f"--batch.sequence_length: a chip has one sequence at a time already; use shorter ones than {length}."
+    if config.batch.size > axes["data"] * axes["fsdp"]:
+        yield f"--batch.size {axes['data'] * axes['fsdp']} is one row a chip: another batch, hence other training."
 
 
 def _lasting(config: Config, memory: Memory, axes: Mapping[str, int]) -> Iterator[str]:

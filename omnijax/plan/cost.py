@@ -34,7 +34,7 @@ class Cost:
         documents: tokens of a document of each task, `image->text`.
         softmax_rows: primary tokens.
         padded_rows: what the model makes of them.
-        row_length: tokens of a row: the experiment's, or those of the longest document where it doesn't fit.
+        sequence_length: tokens of a row: the experiment's, or those of the longest document where it doesn't fit.
         logits_bytes: float32 logits of one (micro-)batch, over all devices.
         item_flops: of a forward pass over an item of each space.
         document_flops: of a forward pass over a document of each task.
@@ -47,7 +47,7 @@ class Cost:
     documents: dict[str, Count]
     softmax_rows: int
     padded_rows: int
-    row_length: int
+    sequence_length: int
     logits_bytes: int
     item_flops: dict[str, float]
     document_flops: dict[str, float]
@@ -165,11 +165,11 @@ def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> 
         "->".join(task.modalities): document_tokens(vocabulary, [segments[name] for name in task.modalities])
         for task in batch.tasks
     }
-    fits = max(document.mean for document in documents.values()) <= batch.row_length
-    row_length = batch.row_length if fits else max(document.most for document in documents.values())
+    fits = max(document.mean for document in documents.values()) <= batch.sequence_length
+    sequence_length = batch.sequence_length if fits else max(document.most for document in documents.values())
     rows = -(-vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE
     by_item = config.model.head != "token"
-    keys = batch.row_items if by_item else row_length - 1  # the last token of a row is only ever a target
+    keys = batch.sequence_items if by_item else sequence_length - 1  # the last token of a row is only ever a target
     step = backbone_flops(config.model, keys, grouping_of(vocabulary).longest)
     written = head_flops(config.model, rows)
     item_flops = {name: (1 if by_item else each.mean) * step + each.mean * written for name, each in steps.items()}
@@ -189,8 +189,8 @@ def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> 
         documents,
         vocabulary.size,
         rows,
-        row_length,
-        batch.rows // config.optim.accumulate * (row_length - 1) * rows * 4,
+        sequence_length,
+        batch.size // config.optim.accumulate * (sequence_length - 1) * rows * 4,
         item_flops,
         document_flops,
         TRAINING * sum(epoch) / len(epoch),
@@ -204,9 +204,9 @@ def padded_rows(config: Config) -> int:
 
 def step_flops(config: Config) -> int:
     """FLOPs of one training step; padding counts, since it is computed."""
-    read = config.batch.row_length - 1
-    items, places = min(config.batch.row_items, read), grouping_of(config.vocabulary).longest
-    return TRAINING * config.batch.rows * row_flops(config.model, padded_rows(config), read, items, places)
+    read = config.batch.sequence_length - 1
+    items, places = min(config.batch.sequence_items, read), grouping_of(config.vocabulary).longest
+    return TRAINING * config.batch.size * row_flops(config.model, padded_rows(config), read, items, places)
 
 
 def parse_base(text: str) -> Base:
@@ -235,10 +235,10 @@ def _candidate(config: Config, base: Base, items: dict[str, Count]) -> Candidate
         cost = cost_of(config, rebased(config.vocabulary, base), items)
     except VocabularyError as error:
         return Candidate(base, str(error), None)
-    if cost.row_length == config.batch.row_length:
+    if cost.sequence_length == config.batch.sequence_length:
         return Candidate(base, "", cost)
-    needs = f"a typical document doesn't fit in a row of {config.batch.row_length}"
-    return Candidate(base, f"{needs}: set batch.row_length to {cost.row_length}", cost)
+    needs = f"a typical document doesn't fit in a row of {config.batch.sequence_length}"
+    return Candidate(base, f"{needs}: set batch.sequence_length to {cost.sequence_length}", cost)
 
 
 def _measures(cost: Cost, used: list[str]) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ def print_costs(costs: Costs, config: Config, console: rich.console.Console) -> 
     spaces = [name for name in costs.items if space_of(config.vocabulary, name) is not None]
     console.print(_tokens(costs, spaces))
     console.print(_model(costs, spaces))
-    for line in _sentences(costs, spaces, config.batch.row_length):
+    for line in _sentences(costs, spaces, config.batch.sequence_length):
         console.print(line, highlight=False, markup=False)
 
 
@@ -87,12 +87,14 @@ def _sentences(costs: Costs, spaces: list[str], row: int) -> Iterator[str]:
         than = f"{share:.2f} of base {name_of(costs.chosen)}" if costs.cheapest != costs.chosen else "the chosen one"
         yield f"Cheapest in training FLOPs: base {name_of(costs.cheapest)}, {than}."
     yield from _dominance(costs, spaces)
-    long = [(c.base, cost.longest) for c, cost in _possible(costs) if cost.row_length == row and cost.longest > row]
+    long = [
+        (c.base, cost.longest) for c, cost in _possible(costs) if cost.sequence_length == row and cost.longest > row
+    ]
     if long:
         yield f"With the most items that eval.targets allows, a document won't fit in a row of {row}: {_listed(long)}."
-    longer = [(c.base, cost.row_length) for c, cost in _possible(costs) if cost.row_length != row]
+    longer = [(c.base, cost.sequence_length) for c, cost in _possible(costs) if cost.sequence_length != row]
     if longer:
-        yield f"Not possible, since a typical document needs more than batch.row_length = {row}: {_listed(longer)}."
+        yield f"Not possible: a typical document needs more than batch.sequence_length = {row}: {_listed(longer)}."
     for candidate in costs.candidates:
         if candidate.cost is None:
             yield f"Not possible: base {name_of(candidate.base)}. {candidate.refused}"

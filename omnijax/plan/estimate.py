@@ -100,8 +100,8 @@ def bandwidth(one: Collective, chip: Chip) -> float:
 
 def throughput(config: Config, seconds: float, devices: int, chip: Chip) -> Throughput:
     """Tokens, items and utilization of a train step that takes so long."""
-    length = config.batch.row_length - 1  # the last token of a row is only ever a target
-    tokens = config.batch.rows * length
+    length = config.batch.sequence_length - 1  # the last token of a row is only ever a target
+    tokens = config.batch.size * length
     flops = float(step_flops(config))
     items = items_per_token(config)
     return Throughput(

@@ -98,7 +98,7 @@ def lower_step(config: Config, mesh: Mesh) -> Lowered:
     state = abstract_state(config, model, mesh)
     batch = abstract_batch(config, mesh)
     program = make_step(config, model, mesh).lower(state, batch)
-    tokens = config.batch.rows * (config.batch.row_length - 1)  # the last token of a row is only ever a target
+    tokens = config.batch.size * (config.batch.sequence_length - 1)  # the last token of a row is only ever a target
     moments = (state.opt_state, state.step)
     return Lowered("train step", program, state.params, moments, batch, tokens, 1, time.perf_counter() - start)
 
@@ -120,7 +120,7 @@ def lower_sample(config: Config, mesh: Mesh) -> Lowered:
     items = {target.name: Count(target.min_items, target.max_items, target.max_items) for target in targets}
     prompt = 1 + max(segment_tokens(vocabulary, name, count).most for name, count in items.items())
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = -(-config.eval.rows // devices) * devices
+    rows = -(-config.eval.batch_size // devices) * devices
     params = abstract_state(config, model, mesh).params
     program = Sampler.of(model, vocabulary, longest).lower(params, rows, prompt)
     seconds = time.perf_counter() - start

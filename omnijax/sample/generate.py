@@ -160,7 +160,7 @@ class Generator:
         """Samples behind prompts, as many side by side as the configuration says; tokens and rejections."""
         sampler = _sampler(self.model, self.config.vocabulary, target)
         with _bar(self.progress, f"  {target.name}") as progress:
-            return sampler(self.params, prompts, lengths, key, self.config.eval.rows, progress)
+            return sampler(self.params, prompts, lengths, key, self.config.eval.batch_size, progress)
 
 
 @contextlib.contextmanager

@@ -102,15 +102,15 @@ def make_step(config: Config, model: Transformer, mesh: Mesh) -> Step:
     Raises:
         ConfigError: rows that don't divide into micro-batches over the mesh.
     """
-    rows, shares = config.batch.rows, mesh.shape["data"] * mesh.shape["fsdp"] * config.optim.accumulate
+    rows, shares = config.batch.size, mesh.shape["data"] * mesh.shape["fsdp"] * config.optim.accumulate
     if rows % shares:
         rule = f"must divide by mesh.data × mesh.fsdp × optim.accumulate = {shares}"
-        raise ConfigError("batch.rows", rows, rule, f"use {-(-rows // shares) * shares}")
-    split = config.batch.row_length - 1
+        raise ConfigError("batch.size", rows, rule, f"use {-(-rows // shares) * shares}")
+    split = config.batch.sequence_length - 1
     if split % mesh.shape["context"]:
         rule = f"the {split} tokens of a row that are read must divide by mesh.context = {mesh.shape['context']}"
         fix = f"use {-(-split // mesh.shape['context']) * mesh.shape['context'] + 1}"
-        raise ConfigError("batch.row_length", config.batch.row_length, rule, fix)
+        raise ConfigError("batch.sequence_length", config.batch.sequence_length, rule, fix)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, model, mesh))
     batch = jax.tree.map(lambda leaf: leaf.sharding, abstract_batch(config, mesh))
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -124,7 +124,7 @@ def make_step(config: Config, model: Transformer, mesh: Mesh) -> Step:
 
 def abstract_batch(config: Config, mesh: Mesh) -> Batch:
     """Shapes, dtypes and shardings of a global batch."""
-    b, t = config.batch.rows, config.batch.row_length - 1
+    b, t = config.batch.size, config.batch.sequence_length - 1
     dtypes = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32, "positions": jnp.int32}
     shapes: Any = {name: jax.ShapeDtypeStruct((b, t), dtype) for name, dtype in dtypes.items()}
     shapes |= {"documents": shapes["tokens"], "items": jax.ShapeDtypeStruct((b,), jnp.int32)}

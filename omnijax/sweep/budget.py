@@ -80,11 +80,11 @@ def predicted_bytes(config: Config, longest_document: int) -> int:
     """Memory that an arm takes, about: the state, and the logits of a micro-batch or of an evaluated batch.
 
     Args:
-        config: of the arm, with its `row_length`.
+        config: of the arm, with its `sequence_length`.
         longest_document: in tokens.
     """
-    trained = config.batch.rows // config.optim.accumulate * (config.batch.row_length - 1)
-    measured = min(config.eval.rows, config.eval.examples) * longest_document
+    trained = config.batch.size // config.optim.accumulate * (config.batch.sequence_length - 1)
+    measured = min(config.eval.batch_size, config.eval.examples) * longest_document
     return STATE_BYTES * parameters(config) + LOGITS * 4 * config.vocabulary.size * max(trained, measured)
 
 
@@ -112,7 +112,7 @@ def seconds_a_step(config: Config, batches: Batches) -> float:
     """Median seconds of a training step, compilation excluded, batches read ahead as in training.
 
     Args:
-        config: of the arm, with its `row_length`.
+        config: of the arm, with its `sequence_length`.
         batches: of it.
     """
     mesh = make_mesh(config.mesh)

@@ -26,7 +26,7 @@ from omnijax.train import load_corpus
 ARMS = "arms"
 MEASURED_OVER = 200
 """Steps whose rows are long enough for an arm whose speed is measured, before anyone knows how many it will take."""
-LARGE = "leave it out with --only, lower batch.rows, or use fewer workers"
+LARGE = "leave it out with --only, lower batch.size, or use fewer workers"
 ANY_LENGTH = 2**30
 """Room of rows that are only counted."""
 
@@ -195,9 +195,9 @@ def _seeded(config: Config, seed: int) -> Config:
 
 def _read(config: Config, others: list[Found]) -> Found:
     """The data of an arm; shared with another arm that has the same."""
-    if config.batch.row_items < 1:
+    if config.batch.sequence_items < 1:
         rule = "rows of every arm must hold the same documents, whatever these are written in"
-        raise ConfigError("batch.row_items", config.batch.row_items, rule, "pack rows by items: set it above 0")
+        raise ConfigError("batch.sequence_items", config.batch.sequence_items, rule, "set it above 0")
     for form in forms_of(config):
         grammar_of(config, form.order)
     shared = next((one for one in others if _same_data(one.config, config)), None)
@@ -205,7 +205,7 @@ def _read(config: Config, others: list[Found]) -> Found:
         train, heldout = load_corpus(config), heldout_corpus(config)
     else:
         train, heldout = (dataclasses.replace(one, vocabulary=config.vocabulary) for one in shared[2:])
-    return Found(config, Ledger(train, dataclasses.replace(config.batch, row_length=ANY_LENGTH)), train, heldout)
+    return Found(config, Ledger(train, dataclasses.replace(config.batch, sequence_length=ANY_LENGTH)), train, heldout)
 
 
 def heldout_corpus(config: Config) -> Corpus:
@@ -256,7 +256,7 @@ def _with_rows(config: Config, batches: Batches, steps: int) -> Config:
     """Rows as long as the longest of these steps, and so that what is read of them is a multiple of 8."""
     longest = batches.longest_row(steps)
     return dataclasses.replace(
-        config, batch=dataclasses.replace(config.batch, row_length=-(-(longest - 1) // 8) * 8 + 1)
+        config, batch=dataclasses.replace(config.batch, sequence_length=-(-(longest - 1) // 8) * 8 + 1)
     )
 
 

@@ -22,7 +22,7 @@ class Sweep:
     """A question, and the arms that are to answer it.
 
     Attributes:
-        arms: name -> whole configuration. `train.steps`, `batch.row_length`, seeds, checkpoints and lines of the log
+        arms: name -> whole configuration. `train.steps`, `batch.sequence_length`, seeds, checkpoints, lines of the log
             follow from the sweep, and the warm-up takes a fifth of the steps at most; everything else is the
             experiment's. Rows are packed by items. A name is that of a directory, too.
         budget: what every arm may spend.

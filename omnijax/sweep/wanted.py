@@ -48,9 +48,9 @@ def _shrunk(config: Config) -> Config:
 def _smoke_budget(sweep: Sweep) -> Budget:
     """Enough for a few steps of the baseline: how many depends on how far its rows are filled, and with what."""
     config, kind = sweep.arms[sweep.baseline], sweep.budget.kind
-    rows = dataclasses.replace(config.batch, row_length=2 * max(config.batch.row_items, 1) + 1)
+    rows = dataclasses.replace(config.batch, sequence_length=2 * max(config.batch.sequence_items, 1) + 1)
     amount = {
-        "items": SMOKE_STEPS * config.batch.rows * config.batch.row_items,
+        "items": SMOKE_STEPS * config.batch.size * config.batch.sequence_items,
         "flops": SMOKE_STEPS * step_flops(dataclasses.replace(config, batch=rows)) * 2 // 3,
         "seconds": SMOKE_SECONDS,
     }[kind]
