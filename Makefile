@@ -3,6 +3,7 @@
 #   PYTHON=python3.12                          the interpreter to use, instead of the first that fits
 #   CONSTRAINTS=launch/constraints/colab.txt   the versions to install, instead of those that fit the Python
 #   VENV=.venv-colab                           where the virtual environment goes, to keep several
+#   P=fuzz_decode                             the proof that `make prove` runs; without it proofs are listed
 #   WORKERS=4                                  files of tests that run side by side; 2 by default, each takes some GiB
 
 SHELL := /bin/sh
@@ -14,6 +15,7 @@ VENV ?= .venv
 WORKERS ?= 2
 EXPERIMENT ?= experiments/digits.py
 RUN ?= runs/demo
+P ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -50,7 +52,7 @@ print("%s\n%s\n%s" % (base, constraints, key.hexdigest()))
 endef
 export PROBE CONSTRAINTS VENV
 
-.PHONY: help demo test lint format clean setup
+.PHONY: help demo test prove docs lint format clean setup
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -62,6 +64,13 @@ demo: setup ## Train the digits experiment, evaluate it, and write runs/demo/rep
 test: lint ## Lint, types, and all tests.
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
+prove: setup ## List the slow proofs; P=NAME runs one, or continues it.
+	@$(BIN)/python experiments/prove.py $(P)
+
+docs: setup ## Build the documentation into site/.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@printf 'site/index.html\nWith the search: %s -m http.server --directory site\n' "$(BIN)/python"
+
 lint: setup ## Check style, formatting and types.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -71,8 +80,8 @@ format: setup ## Format the code, and fix what the linter can fix.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-clean: ## Remove the virtual environment and caches; runs/ and data/ stay.
-	@rm -rf $(VENV) $(LOG) build dist omnijax.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the virtual environment, caches and kept proofs; runs/ and data/ stay.
+	@rm -rf $(VENV) $(LOG) .prove build dist site omnijax.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Looks at the stamp on every call (it costs two starts of Python) and rebuilds the environment when the stamp is not

@@ -48,14 +48,20 @@ DEMO = [
     "scikit-learn>=1.6",
     "scipy>=1.14",
 ]
+# The photographs of experiments/colour.py.
+PHOTOGRAPHS = ["pillow>=11", "scikit-image>=0.25"]
 # What the outside anchors of an ablation are measured with.
 ABLATIONS = ["brotli>=1.1", "soundfile>=0.13", "zstandard>=0.23"]
 # What pairs the notebooks of experiments/colab/ with their text, and runs them.
 JUPYTER = ["ipykernel", "jupytext", "nbclient"]
+# What builds the documentation. mkdocs-material itself keeps mkdocs below 2.
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"]
 TEST = [
     *DEMO,
+    *PHOTOGRAPHS,
     *ABLATIONS,
     *JUPYTER,
+    *DOCS,
     "hypothesis>=6.120",
     "mypy>=1.18",
     "packaging>=24",
@@ -78,12 +84,14 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["omnijax", "omnijax.*"]),
-    package_data={"": ["README.md", "CITATIONS.bib", "TAGS.txt", "py.typed"]},
+    package_data={"": ["README.md", "CITATIONS.bib", "TAGS.txt", "py.typed", "*.css", "*.js"]},
     install_requires=CORE,
     extras_require={
         "demo": DEMO,
+        "photographs": PHOTOGRAPHS,
         "ablations": ABLATIONS,
         "jupyter": JUPYTER,
+        "docs": DOCS,
         "test": TEST,
         "bench": BENCH,
         # Its pins hold back what the constraint files pin: it goes into an environment of its own (CONTRIBUTING.md).

@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# What the scripts here share; they source it first. Paths in the environment are relative to the root of the repository.
+# Shared by all scripts here, which source it first. Paths in the environment are relative to the root of the repository.
 
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# say WORDS: one line for the person at the terminal, apart from what the commands print.
+# say WORDS: prints a message on stderr, apart from the output of the commands.
 say() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2
 }
 
-# need NAME MEANING [NAME MEANING]...: ends the script with status 2 when names are unset, with all of them at once.
+# need NAME MEANING [NAME MEANING]...: names all variables that are unset, and then ends the script with status 2.
 need() {
   local missing=0
   while (($#)); do
@@ -34,7 +34,7 @@ need_number() {
   fi
 }
 
-# quoted WORDS: the words as a shell reads them back, in one line.
+# quoted WORDS: prints the words in one line, quoted for the shell.
 quoted() {
   local word line=
   for word in "$@"; do
@@ -50,7 +50,7 @@ dry() {
   [[ "${DRY_RUN:-0}" == 1 ]]
 }
 
-# run COMMAND: runs it; under DRY_RUN=1 prints it as it can be pasted.
+# run COMMAND: runs it; with DRY_RUN=1 prints it, quoted for pasting.
 run() {
   if dry; then
     quoted "$@"
@@ -59,7 +59,7 @@ run() {
   fi
 }
 
-# run_last COMMAND: the same in place of the script, so that signals reach the command itself.
+# run_last COMMAND: replaces the script by the command, so that signals reach the command itself.
 run_last() {
   if dry; then
     quoted "$@"
@@ -68,7 +68,7 @@ run_last() {
   exec "$@"
 }
 
-# The `omnijax` to run: OMNIJAX where it is set, else that of `make setup` where there is one, else that on the PATH.
+# The `omnijax` to run: OMNIJAX if it is set, else that of `make setup` if it exists, else that on the PATH.
 omnijax_command() {
   if [[ -n "${OMNIJAX:-}" ]]; then
     printf '%s\n' "$OMNIJAX"
@@ -79,13 +79,13 @@ omnijax_command() {
   fi
 }
 
-# The run directory: WORKDIR, or runs/ and the name of the experiment file.
+# The run directory: WORKDIR, or runs/ and the name of the experiment.
 workdir() {
   local name=${EXPERIMENT##*/}
   printf '%s\n' "${WORKDIR:-runs/${name%.py}}"
 }
 
-# set_flags cpu|gpu|tpu: exports the compiler's flags of launch/flags/; under DRY_RUN=1 says so.
+# set_flags cpu|gpu|tpu: exports the compiler flags of launch/flags/; with DRY_RUN=1 also prints the command.
 set_flags() {
   if [[ ! -f "launch/flags/$1.sh" ]]; then
     say "ACCELERATOR=$1 must be cpu, gpu or tpu"
@@ -98,8 +98,8 @@ set_flags() {
   fi
 }
 
-# not_by_proxy HOSTS: where the environment names a proxy, the processes of a job must not ask it for each other: gRPC
-# would, even on one machine. HOSTS are separated by commas. (JAX warns of any variable of this name: it has been seen to.)
+# not_by_proxy HOSTS: excludes HOSTS (separated by commas) from the proxy, if the environment has one. Otherwise gRPC would
+# ask the proxy for the other processes of the job, even on one machine. JAX's warning about proxy variables is turned off.
 not_by_proxy() {
   if [[ -n "${http_proxy:-}${https_proxy:-}${HTTP_PROXY:-}${HTTPS_PROXY:-}${grpc_proxy:-}${GRPC_PROXY:-}" ]]; then
     export no_proxy="$1${no_proxy:+,$no_proxy}" NO_PROXY="$1${NO_PROXY:+,$NO_PROXY}" JAX_CHECK_PROXY_ENVS=false

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Trains an experiment in one process, on whatever devices this machine has, and goes on after it was stopped.
+# Trains an experiment in one process on the devices of this machine, and continues after an interruption.
 #
 #   EXPERIMENT=experiments/digits.py launch/local.sh [--model.depth 6 …]
 #
-# Environment: EXPERIMENT; WORKDIR (runs/NAME); ACCELERATOR, whose flags to set (cpu, gpu or tpu; found out otherwise);
-# OMNIJAX, the command (`omnijax`); RETRY=0 where something else restarts. Arguments are overrides of `omnijax train`.
-# The other scripts start this one on each of their machines: one place says what a process is.
+# Environment: EXPERIMENT; WORKDIR (runs/NAME); ACCELERATOR, the kind of flags (cpu, gpu or tpu; detected by default);
+# OMNIJAX, the command (`omnijax`); RETRY=0 if something else restarts the training. Arguments are overrides of
+# `omnijax train`. The other scripts start this script on each of their machines.
 
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

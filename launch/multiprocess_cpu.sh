@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Trains an experiment in several processes on this machine's CPU, over gloo: what a pod does, small.
+# Trains an experiment in several processes on the CPU of this machine, over gloo, like a small pod.
 #
 #   EXPERIMENT=experiments/digits.py PROCESSES=2 launch/multiprocess_cpu.sh [--mesh.fsdp 2 …]
 #
-# Environment: EXPERIMENT, PROCESSES; DEVICES, fake ones a process (1); WORKDIR (runs/NAME); OMNIJAX (`omnijax`);
-# GRACE_SECONDS, how long processes may take to end when one has died or Ctrl-C was pressed (60), after which they are
-# killed; --once as the first argument: don't start them again on status 75 or death by a signal (launch/retry.sh).
-# Each line of output begins with the number of its process. A second Ctrl-C kills at once.
+# Environment: EXPERIMENT, PROCESSES; DEVICES, fake devices per process (1); WORKDIR (runs/NAME); OMNIJAX (`omnijax`);
+# GRACE_SECONDS (60): how long processes may take to end after one has died or after Ctrl-C, before they are killed.
+# With --once as the first argument they aren't restarted after status 75 or death by a signal (launch/retry.sh).
+# Each line of output starts with the number of its process. A second Ctrl-C kills at once.
 #
-# Exit status: 0 when all ended well; that of a process that failed by itself; else 75 (stopped, or one was killed).
+# Exit status: 0 if all processes succeeded; that of a process that failed by itself; else 75 (stopped, or one was killed).
 
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -51,7 +51,7 @@ label() {
 }
 pipes=$(mktemp -d)
 trap 'rm -rf "$pipes"' EXIT
-set -m # each process leads a group of its own: what it has started can be killed with it
+set -m # each process leads its own group, so that its children can be killed with it
 pids=() statuses=() labels=() deadline='' interrupted=''
 to_all() {
   local i
@@ -84,7 +84,7 @@ for ((i = 0; i < PROCESSES; i++)); do
   pids+=("$!")
   statuses+=('')
 done
-if [[ -n "$interrupted" ]]; then # some may have started after the others were told
+if [[ -n "$interrupted" ]]; then # some processes may have started after the signal was sent
   to_all TERM
 fi
 
@@ -96,7 +96,7 @@ while ((left)); do
     fi
     statuses[i]=0
     wait "${pids[$i]}" || statuses[i]=$?
-    kill -s KILL -- "-${pids[$i]}" 2>/dev/null || true # what it may have left behind
+    kill -s KILL -- "-${pids[$i]}" 2>/dev/null || true # children that it may have left behind
     ((left -= 1)) || true
     if ((statuses[i] && left)) && [[ -z "$deadline" ]]; then
       say "process $i ended with status ${statuses[$i]}; the others have $GRACE_SECONDS s to notice"
@@ -109,7 +109,7 @@ while ((left)); do
     deadline=$((SECONDS + 5))
   fi
   sleep 0.2 &
-  wait $! || true # a `sleep` in the foreground would hold signals back
+  wait $! || true # a `sleep` in the foreground would delay signals
 done
 
 wait "${labels[@]}"

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Runs a command again while that makes sense.
+# Runs a command again as long as its failure may be temporary.
 #
 #   launch/retry.sh COMMAND [ARGUMENT]...
 #
-# It does when the command ends with status 75 (the training was stopped, or lost a peer: the same command goes on) or is
-# killed by a signal other than Ctrl-C's. Any other status is passed on. Between two runs it waits: RETRY_FIRST_SECONDS
-# (5), twice as long after each further run that ended within RETRY_QUICK_SECONDS (60), at most RETRY_MOST_SECONDS (300);
-# a run that lasted longer starts this anew. After RETRY_QUICK_FAILURES (8) quick ones in a row it gives up, with the
-# last status. There is no jitter: all processes of a job wait alike, and come back together.
+# A failure is temporary if the command ends with status 75 (the training was stopped or lost a peer, and the same command
+# continues it), or if a signal other than that of Ctrl-C kills it. Any other status is returned. Before the next run the
+# script waits RETRY_FIRST_SECONDS (5). The pause doubles after each further run that ended within RETRY_QUICK_SECONDS (60),
+# up to RETRY_MOST_SECONDS (300), and a longer run resets it. After RETRY_QUICK_FAILURES (8) quick runs in a row the script
+# gives up with the last status. There is no jitter, so that all processes of a job return at the same time.
 #
-# TERM, INT, HUP, USR1 and USR2 are handed on to the command, which then is not started again.
+# TERM, INT, HUP, USR1 and USR2 are passed to the command, which then isn't started again.
 
 set -euo pipefail
-set -m # the command has a process group of its own: Ctrl-C comes here only, and is handed on once
+set -m # the command has its own process group: Ctrl-C reaches only this script, which passes it on once
 
 again_status=75
 first=${RETRY_FIRST_SECONDS:-5} most=${RETRY_MOST_SECONDS:-300}
@@ -40,7 +40,7 @@ for signal in TERM INT HUP USR1 USR2; do
   trap "hand_on $signal" "$signal"
 done
 
-# A signal that came in before the child had a name was handed on to nobody: it gets it now.
+# A signal that arrived before the child was known is passed on now.
 start() {
   "$@" &
   child=$!
@@ -49,7 +49,7 @@ start() {
   fi
 }
 
-# A signal that comes in while it waits ends `wait`, not the child: wait until the child itself is gone.
+# A signal ends `wait`, but not the child, so wait again until the child has ended.
 status_of_child() {
   while kill -0 "$child" 2>/dev/null; do
     wait "$child" || true
@@ -58,7 +58,7 @@ status_of_child() {
   wait "$child" || status=$?
 }
 
-# 129 to 192 is death by a signal, but 130 is Ctrl-C: a person wants it to end. 255 is ssh's own.
+# 129 to 192 is death by a signal. 130 is Ctrl-C, by which a user ends the command. 255 is an error of ssh.
 worth_another() {
   ((status == again_status || (status > 128 && status <= 192 && status != 130)))
 }

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omnijax.config import Config
     from omnijax.errors import OmnijaxError
-    from omnijax.evaluate import load_run
+    from omnijax.evaluate import load
     from omnijax.experiment import load_experiment, override
+    from omnijax.modalities import Modality
     from omnijax.model.transformer import Transformer
     from omnijax.report import write_report
     from omnijax.sample.generate import Generator
     from omnijax.sample.sampler import Sampler
+    from omnijax.source import Source
     from omnijax.vocab.assemble import assemble
     from omnijax.vocab.decode import decode
     from omnijax.vocab.documents import Documents, Segment
@@ -33,9 +35,11 @@ __all__ = [
     "Documents",
     "Generator",
     "Grammar",
+    "Modality",
     "OmnijaxError",
     "Sampler",
     "Segment",
+    "Source",
     "Space",
     "Transformer",
     "Vocabulary",
@@ -43,8 +47,8 @@ __all__ = [
     "decode",
     "encode",
     "item_bits",
+    "load",
     "load_experiment",
-    "load_run",
     "override",
     "token_bits",
     "write_report",
@@ -55,6 +59,8 @@ _HOME = {
     "Documents": "vocab.documents",
     "Generator": "sample.generate",
     "Grammar": "vocab.grammar",
+    "Modality": "modalities",
+    "Source": "source",
     "OmnijaxError": "errors",
     "Sampler": "sample.sampler",
     "Segment": "vocab.documents",
@@ -65,8 +71,8 @@ _HOME = {
     "decode": "vocab.decode",
     "encode": "vocab.encode",
     "item_bits": "vocab.likelihood",
+    "load": "evaluate",
     "load_experiment": "experiment",
-    "load_run": "evaluate",
     "override": "experiment",
     "token_bits": "vocab.likelihood",
     "write_report": "report",

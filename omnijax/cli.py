@@ -1,4 +1,4 @@
-"""The command line: `omnijax train | evaluate | sample | sweep | plan | prepare | vocab`."""
+"""The command line: `omnijax train | evaluate | sample | rank | sweep | plan | prepare | vocab`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnijax.errors import RESUMABLE, OmnijaxError, PeerLostError
+from omnijax.run.compiled import keep_compiled
 from omnijax.run.stopping import Stop
 
 if TYPE_CHECKING:
     import rich.console
 
 WRONG_INPUT = 2
+TRUST = "execute the experiment file of a run from elsewhere"
 DOESNT_FIT = 1
 """Exit status of a plan for a machine with too little memory."""
 
@@ -26,6 +28,7 @@ DOESNT_FIT = 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; bad input prints one line and gives exit status 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    keep_compiled()
     try:
         return _run(arguments)
     except OmnijaxError as error:
@@ -84,21 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_evaluate(commands)
 
-    sample = commands.add_parser(
-        "sample",
-        help="turn text, a picture or speech into another one",
-        description="For example: omnijax sample runs/demo --text seven --to image --out seven.png",
-    )
-    sample.add_argument("workdir", type=Path, metavar="RUN", help="a run directory")
-    source = sample.add_mutually_exclusive_group(required=True)
-    source.add_argument("--text", help="a word")
-    source.add_argument("--image", type=Path, metavar="FILE", help="a picture; made grey and 8×8, light on dark")
-    source.add_argument("--speech", type=Path, metavar="FILE.wav", help="a spoken word")
-    sample.add_argument("--to", required=True, choices=("text", "image", "speech"), help="what to make of it")
-    sample.add_argument("--out", type=Path, help="file for a picture (.png) or speech (.wav); text is printed")
-    sample.add_argument("--seed", type=int, default=0, help="draws the tokens")
-    sample.set_defaults(run=_sample)
-
+    _add_sample(commands)
     _add_sweep(commands)
 
     plan = commands.add_parser(
@@ -125,11 +114,11 @@ def _add_evaluate(commands: Any) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         help="measure runs on held-out data: their newest checkpoints, or all of them, also while they train",
-        description="Writes eval.json, samples.npz and report.html of a run's newest checkpoint. With --steps, --tasks "
-        "or --watch: any checkpoints, a table of them, and in each run directory a row for each in evaluations.jsonl "
-        "and a plot, evaluations.png. Nothing is measured twice. A checkpoint that is damaged or foreign is named, the "
-        "others are evaluated, and the exit status is 1. The mesh can be another than in training, as in "
-        "`--mesh.data 2 --mesh.fsdp 4`, behind the runs.",
+        description="Writes eval.json, examples.json and report.html of a run's newest checkpoint. With --steps, "
+        "--tasks or --watch: any checkpoints, a table of them, and in each run directory a row for each in "
+        "evaluations.jsonl and a plot, evaluations.png. Nothing is measured twice. A checkpoint that is damaged or "
+        "foreign is named, the others are evaluated, and the exit status is 1. The mesh can be another than in "
+        "training, as in `--mesh.data 2 --mesh.fsdp 4`, behind the runs.",
     )
     evaluate.add_argument("workdirs", type=Path, nargs="+", metavar="RUN", help="a run directory")
     evaluate.add_argument(
@@ -142,40 +131,71 @@ def _add_evaluate(commands: Any) -> None:
         "--watch", action="store_true", help="wait for checkpoints to come, until the last step of each run"
     )
     evaluate.add_argument("--again", action="store_true", help="measure what has been measured, too")
+    evaluate.add_argument("--trust", action="store_true", help=TRUST)
     evaluate.set_defaults(run=_evaluate, overrides=[])
+
+
+def _add_sample(commands: Any) -> None:
+    sample = commands.add_parser(
+        "sample",
+        help="generate one field from others",
+        description="For example: omnijax sample runs/demo --from text=seven --to image --out seven.png. A value is "
+        "typed, with @FILE to read it, where the field is typed, and a file otherwise. A folder of files, or a .jsonl "
+        "file, is a batch, whose output goes on where it was stopped.",
+    )
+    rank = commands.add_parser(
+        "rank",
+        help="order given answers by their exact likelihood",
+        description="Prints each answer with its share of the probability of all answers, and the bits of its exact "
+        "likelihood, the likeliest first. For example: omnijax rank runs/demo --from image=seven.png --to text --among "
+        "one seven nine",
+    )
+    for parser in (sample, rank):
+        parser.add_argument("workdir", type=Path, metavar="RUN", help="a run directory")
+        parser.add_argument(
+            "--from", dest="given", action="append", default=[], metavar="FIELD=VALUE", help="a field that is known"
+        )
+        parser.add_argument("--trust", action="store_true", help=TRUST)
+    sample.add_argument("--to", required=True, metavar="FIELD", help="the field to generate")
+    sample.add_argument("--out", type=Path, metavar="FILE", help="where it goes; a folder for a batch")
+    sample.add_argument("--count", type=int, default=1, metavar="N", help="samples of one input, written as a sheet")
+    sample.add_argument("--seed", type=int, default=0, help="draws the tokens")
+    sample.set_defaults(run=_sample)
+    rank.add_argument("--to", metavar="FIELD", help="the field of the answers")
+    rank.add_argument("--among", nargs="+", required=True, metavar="VALUE", help="the answers")
+    rank.set_defaults(run=_rank)
 
 
 def _add_sweep(commands: Any) -> None:
     sweep = commands.add_parser(
         "sweep",
         help="train and measure the arms of an ablation, at one budget",
-        description="Runs what isn't done yet of the arms that the sweep() of an experiment file gives, one process an "
-        "arm and seed, and writes results.csv, curves.csv, table.csv and report.html. The same command goes on after "
-        "whatever ended it; any number of workers, on any number of machines that see the directory, share the arms. "
-        "Knobs of every arm can be overridden as in `omnijax train`.",
+        description="Runs the arms that the sweep() of an experiment file defines, one process for each arm and seed, "
+        "and writes results.csv, curves.csv, table.csv and report.html. The same command resumes a stopped sweep. "
+        "Any number of workers, on any number of machines that see the directory, share the arms. Knobs of every arm "
+        "can be overridden as in `omnijax train`.",
     )
     sweep.add_argument("experiment", type=Path, help="a Python file with sweep()")
     sweep.add_argument("--out", type=Path, metavar="DIR", help="the directory of the sweep; sweeps/NAME by default")
-    sweep.add_argument("--only", metavar="PATTERN", help="arms whose names fit, as in --only 'base=*'")
-    sweep.add_argument("--seeds", type=int, metavar="N", help="so many; those that are there are kept")
+    sweep.add_argument("--only", metavar="PATTERN", help="only arms whose names match, as in --only 'base=*'")
+    sweep.add_argument("--seeds", type=int, metavar="N", help="number of seeds; results that exist are kept")
     sweep.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="arms at a time, here, each with its share of the cores; else 1, or one a core with --smoke",
+        help="arms that run here at the same time, each with its share of the cores; default 1, with --smoke up to 4",
     )
-    sweep.add_argument("--budget", metavar="KIND=AMOUNT", help="flops=2e13, items=4e5 or seconds=60; else its own")
+    sweep.add_argument("--budget", metavar="KIND=AMOUNT", help="flops=2e13, items=4e5 or seconds=60; default: its own")
     sweep.add_argument(
         "--dry-run",
         action="store_true",
-        help="print each arm's cost and command, and train nothing (with seconds: but a few steps)",
+        help="print the cost and the command of each arm, and train nothing (but a budget in seconds is measured)",
     )
-    sweep.add_argument("--smoke", action="store_true", help="small models on few data: whether all of it works")
-    sweep.add_argument("--memory-gb", type=float, metavar="GB", help="memory that there is; else this machine's")
-    sweep.add_argument("--arm", metavar="NAME", help="run this arm alone, in this process; needs --seed")
-    sweep.add_argument("--seed", type=int, metavar="K", help="of that arm")
-    for private in ("--measure", "--resolved"):  # between a sweep and its own processes
-        sweep.add_argument(private, help=argparse.SUPPRESS)
+    sweep.add_argument(
+        "--smoke", action="store_true", help="small models and a few steps, to see whether all of it works"
+    )
+    sweep.add_argument("--arm", metavar="NAME", help="run only this arm, in this process; needs --seed")
+    sweep.add_argument("--seed", type=int, metavar="K", help="the seed of --arm")
     sweep.set_defaults(run=_sweep, overrides=[])
 
 
@@ -216,8 +236,8 @@ def _train(options: argparse.Namespace) -> int:
             print(explain_knobs(config))
             return 0
         run = options.workdir or Path("runs") / options.experiment.stem
-        with distributed.job() as process:
-            outcome = train(config, run, options.line, stop)
+        with distributed.job(stop) as process:
+            outcome = train(config, run, options.line, stop, options.experiment)
     if process == 0 and outcome.stopped:
         print(f"stopped at step {outcome.step}; the same command goes on from there", file=sys.stderr)
     elif process == 0:
@@ -231,29 +251,39 @@ def _prepare(options: argparse.Namespace) -> int:
     from omnijax.experiment import load_experiment, override
 
     config = override(load_experiment(options.experiment), options.overrides)
-    prepare(config.data, None if options.beam is None else Beam(options.beam), config.batch.seed)
-    built = config.data.source == "spoken_digits"
-    print(f"{config.data.directory}: ready" if built else f"{config.data.source}: nothing to build")
+    prepare(config, None if options.beam is None else Beam(options.beam))
+    print(f"{config.data.directory}: ready" if config.data.directory else "this source stores nothing: ready")
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from omnijax.evaluate.command import Wanted, run_command
+    from omnijax.evaluate.command import run_command
+    from omnijax.run.directory import trust_stored
     from omnijax.run.distributed import refuse_several
 
     refuse_several("evaluate")
-    wanted = Wanted(options.steps, options.tasks, options.watch, options.again, options.overrides)
-    return run_command(options.workdirs, wanted, _console())
+    for run in options.workdirs if options.trust else ():
+        trust_stored(run)
+    return run_command(options, _console())
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from omnijax.evaluate.sample_command import sample_once
+    from omnijax.evaluate.sample_command import sample
     from omnijax.run.distributed import refuse_several
 
     refuse_several("sample")
-    source = next(name for name in ("text", "image", "speech") if getattr(options, name) is not None)
-    said = sample_once(options.workdir, source, getattr(options, source), options.to, options.out, options.seed)
-    print(said)
+    given, count, seed = options.given, options.count, options.seed
+    print(sample(options.workdir, given, options.to, options.out, count, seed, options.trust))
+    return 0
+
+
+def _rank(options: argparse.Namespace) -> int:
+    from omnijax.evaluate.sample_command import rank
+    from omnijax.run.distributed import refuse_several
+
+    refuse_several("rank")
+    for answer, found in rank(options.workdir, options.given, options.to, options.among, options.trust):
+        print(f"{found.probability:8.4f}  {found.bits:9.2f} bits  {answer}")
     return 0
 
 

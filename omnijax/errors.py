@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 RESUMABLE = 75
 """Exit status of a run that was stopped, or lost a peer: the same command goes on (EX_TEMPFAIL of sysexits.h)."""
 
@@ -19,6 +21,10 @@ class OmnijaxError(Exception):
     def __init__(self, field: str, value: object, rule: str, fix: str):
         self.field, self.value, self.rule, self.fix = field, value, rule, fix
         super().__init__(f"{field} = {value!r}: {rule}. Fix: {fix}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For `pickle`, on the way from another process."""
+        return type(self), (self.field, self.value, self.rule, self.fix)
 
 
 class ConfigError(OmnijaxError):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import importlib.util
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import tyro
 
 from omnijax.config import Config
+from omnijax.config.experiment_file import run_file
+from omnijax.config.serial import knobs_of
 from omnijax.errors import ConfigError
 from omnijax.model.sizes import resized
 
@@ -30,22 +30,6 @@ def load_experiment(path: Path) -> Config:
     if not isinstance(config, Config):
         raise ConfigError("experiment", str(path), "its get_config() must return a Config", "see experiments/digits.py")
     return config
-
-
-def run_file(path: Path) -> ModuleType:
-    """The module that an experiment file makes.
-
-    Raises:
-        ConfigError: there is no such file, or it is no Python file.
-    """
-    if not path.is_file():
-        raise ConfigError("experiment", str(path), "there is no such file", "give the path of an experiment file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError("experiment", str(path), "it must be a Python file", "give one that ends with .py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def override(config: Config, arguments: Sequence[str]) -> Config:
@@ -108,11 +92,12 @@ def _parse(config: Config, arguments: Sequence[str]) -> Config:
 def _knobs(part: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names of the plain values of a configuration; parts of tuples of dataclasses by number."""
     if dataclasses.is_dataclass(part):
-        names = [field.name for field in dataclasses.fields(part)]
         # An assignment is one value, some of them a table: the experiment file makes it, the command line can't.
-        children = [(name, getattr(part, name)) for name in names if name != "assignment"]
+        children = [(name, getattr(part, name)) for name in knobs_of(part) if name != "assignments"]
     elif isinstance(part, tuple) and part and dataclasses.is_dataclass(part[0]):
         children = [(str(number), child) for number, child in enumerate(part)]
+    elif isinstance(part, Mapping):
+        children = list(part.items())
     else:
         yield path, part
         return

@@ -6,42 +6,89 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Bool, Int
 
-from omnijax.config import BatchConfig, Config, Task
+from omnijax.config import BatchConfig, Config, Task, Writing
+from omnijax.data.columns import Column, Segments
 from omnijax.data.corpus import Corpus
-from omnijax.vocab.vocabulary import END, Space, Vocabulary
+from omnijax.modalities import GENERAL, Codes, Items, Modality
+from omnijax.source import Record, Source
+from omnijax.vocab.vocabulary import END, Vocabulary
 
-SPEECH_CODES = 32
+LETTERS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Letters(Modality):
+    """A text of eight letters, each a general token; a signal is int[letters]."""
+
+    name: str = "text"
+    most: int = 7
+
+    general: ClassVar[int] = LETTERS
+    lossless: ClassVar[bool] = True
+
+    @property
+    def limits(self) -> tuple[tuple[int, int], ...]:
+        """At least one letter."""
+        return ((1, self.most),)
+
+    def encode(self, signals: Sequence[Int[np.ndarray, " letters"]]) -> Items:
+        """The letters."""
+        return Items.joined([Items.one(GENERAL, np.asarray(signal)[:, None]) for signal in signals])
+
+    def decode(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> Int[np.ndarray, " letters"]:
+        """The letters."""
+        return items.digits[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomRecords(Source):
+    """Random text, pictures of three digits in base 5, and speech of two: 27 primary tokens in all."""
+
+    count: int = 40
+    """Records of each split."""
+    most: int = 7
+    """Items of a field, at most."""
+
+    @property
+    def fields(self) -> Mapping[str, Modality]:
+        """Three fields of modalities with the same names."""
+        return {
+            "text": Letters(most=self.most),
+            "image": Codes("image", radices=(100,), most=self.most),
+            "speech": Codes("speech", radices=(20,), most=self.most),
+        }
+
+    def records(self, split: str) -> Sequence[Record]:
+        """Random codes, from 1 to `most` in each field."""
+        random = np.random.default_rng((self.seed, self.splits.index(split)))
+        sizes = {"text": LETTERS, "image": 100, "speech": 20}
+
+        def signal(name: str, size: int) -> Int[np.ndarray, "..."]:
+            codes = random.integers(0, size, random.integers(1, self.most + 1))
+            return codes if name == "text" else codes[:, None]
+
+        return [{name: signal(name, size) for name, size in sizes.items()} for _ in range(self.count)]
 
 
 def shrink(config: Config, directory: Path) -> Config:
     """An experiment's configuration, the same in kind and small in size: it trains for seconds.
 
-    Documents are those of the experiment, of a data set of 97 training records that is built in about four seconds, or
-    of as many keys.
     Axes of a mesh may have 1, 2 or (all but `tensor`) 4 or 8 devices.
 
     Args:
         config: of a shipped experiment.
         directory: where the small data set is, or is to be built; any number of tests can share it.
     """
-    speech = dataclasses.replace(config.data.speech, codes=SPEECH_CODES, griffin_lim_iterations=2)
-    lookup = dataclasses.replace(config.data.lookup, keys=min(97, config.data.lookup.keys), copies=1)
-    spaces = tuple(
-        dataclasses.replace(space, size=SPEECH_CODES) if space.name == "speech" else space
-        for space in config.vocabulary.spaces
-    )
     return dataclasses.replace(
         config,
-        vocabulary=dataclasses.replace(config.vocabulary, spaces=spaces),
-        data=dataclasses.replace(
-            config.data, directory=str(directory), utterances=1, heldout_images=1700, speech=speech, lookup=lookup
-        ),
+        data=config.data.small(str(directory)),
         batch=dataclasses.replace(config.batch, size=8, prefetch=2),
         model=dataclasses.replace(
             config.model, depth=2, width=32, heads=4, kv_heads=2, head_size=8, mlp_width=64, unroll=1
@@ -53,29 +100,29 @@ def shrink(config: Config, directory: Path) -> Config:
 
 
 def small_vocabulary() -> Vocabulary:
-    """A vocabulary of 27 primary tokens: a space of three digits, one of two, and text of 8 general tokens."""
-    return Vocabulary(
-        general=8,
-        positions=8,
-        digits=5,
-        base=5,
-        spaces=(Space("image", 100), Space("speech", 20)),
-        control=("text", "image", "speech", "eos"),
-        position="before",
-        width="fixed",
-    )
+    """The vocabulary of `small_config`: 27 primary tokens, a space of three digits, one of two, 8 general tokens."""
+    return _with_random_records(BatchConfig(mixed_tasks())).vocabulary
 
 
 def small_config(config: Config, directory: Path) -> Config:
-    """`shrink`, and for the documents of `random_corpus(small_vocabulary(), …)` of up to 7 items a segment."""
-    batch = BatchConfig(mixed_tasks(), size=8, sequence_length=73)
+    """`shrink`, and for documents of random records of up to 7 items a segment."""
     small = shrink(config, directory)
-    evaluated = dataclasses.replace(small.eval, completions=())
-    return dataclasses.replace(small, vocabulary=small_vocabulary(), batch=batch, eval=evaluated)
+    batch = BatchConfig(mixed_tasks(), size=8, sequence_length=73)
+    known = tuple(target for target in small.eval.targets if target.name in ("text", "image", "speech"))
+    evaluated = dataclasses.replace(small.eval, completions=(), targets=known, routes=small.eval.routes)
+    return dataclasses.replace(_with_random_records(batch), **_rest(small), eval=evaluated)
+
+
+def _with_random_records(batch: BatchConfig) -> Config:
+    return Config(RandomRecords(), batch, writing=Writing(base=5, t_pad=False))
+
+
+def _rest(config: Config) -> dict[str, Any]:
+    return {"model": config.model, "optim": config.optim, "train": config.train, "mesh": config.mesh}
 
 
 def mixed_tasks() -> tuple[Task, ...]:
-    """Tasks over text, image and speech, with weights of every sort, one of them twice in an epoch."""
+    """Tasks over text, image and speech with different weights. One task repeats each record in an epoch."""
     return (
         Task(("image", "text"), weights=(1.0, 5.0)),
         Task(("text", "speech"), weights=(0.0, 1.0), repeats=2),
@@ -84,21 +131,30 @@ def mixed_tasks() -> tuple[Task, ...]:
 
 
 def random_corpus(vocabulary: Vocabulary, records: int, most_items: int, seed: int = 0) -> Corpus:
-    """Records of random fragments: for each marker of the vocabulary a modality, 1 to `most_items` items long."""
+    """Records of random items: for each marker of the vocabulary a field, 1 to `most_items` items long."""
     random = np.random.default_rng(seed)
     sizes = {name: vocabulary.general for name in vocabulary.control if name != END}
     sizes |= {space.name: space.size for space in vocabulary.spaces if space.name in sizes}
-    return Corpus(
-        vocabulary,
-        {
-            name: [random.integers(0, size, random.integers(1, most_items + 1)) for _ in range(records)]
-            for name, size in sizes.items()
-        },
-    )
+    columns = {}
+    for name, size in sizes.items():
+        rows = [random.integers(0, size, random.integers(1, most_items + 1)) for _ in range(records)]
+        columns[name] = column_of(vocabulary, name, rows)
+    return Corpus(vocabulary, columns)
+
+
+def column_of(vocabulary: Vocabulary, name: str, rows: Sequence[Int[np.ndarray, "..."]]) -> Column:
+    """Ids of every record as the column of one field: one segment for each record, opened by the token of this name."""
+    counts, count = np.array([len(row) for row in rows], np.int64), len(rows)
+    spaces = [space.name for space in vocabulary.spaces]
+    space = spaces.index(name) if name in spaces else GENERAL
+    marker = np.full(count, vocabulary.control.index(name))
+    of_items = np.full(counts.sum(), space, np.int16)
+    part = Segments(np.arange(count), np.zeros(count, np.int64), marker, counts, of_items, np.concatenate(rows))
+    return Column([part], count)
 
 
 def check_golden(path: Path, found: Any, refresh_when: str, relative_tolerance: float = 0.0) -> None:
-    """Holds a value against the one that a golden file has; writes the file when `UPDATE_GOLDENS=1` is set.
+    """Compares a value with a golden file; writes the file if `UPDATE_GOLDENS=1` is set.
 
     Args:
         path: of a JSON file.

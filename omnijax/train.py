@@ -12,8 +12,10 @@ import jax
 import numpy as np
 
 from omnijax.config import Config
-from omnijax.data.corpus import Corpus, read_corpus
-from omnijax.data.pipeline import Batch, Batches, read_ahead
+from omnijax.data.batch import Batch
+from omnijax.data.corpus import Corpus, read_corpus, views_of
+from omnijax.data.fitting import fitted
+from omnijax.data.pipeline import Batches, read_ahead
 from omnijax.data.prepare import prepare
 from omnijax.errors import NonFiniteLossError
 from omnijax.model.build import model_of
@@ -23,6 +25,7 @@ from omnijax.run.directory import CONFIG, check, claim
 from omnijax.run.start import check_start, start_state
 from omnijax.run.stopping import Stop
 from omnijax.run.writers import Writer
+from omnijax.source import TRAIN
 from omnijax.step.sharding import make_mesh, put_batch, rows_here
 from omnijax.step.state import Metrics, State, abstract_state, make_step
 from omnijax.vocab.kinds import kind_names
@@ -45,7 +48,14 @@ class Outcome(NamedTuple):
     stopped: bool
 
 
-def train(config: Config, run: Path, command: str = "", stop: Stop | None = None) -> Outcome:
+def train(
+    config: Config,
+    run: Path,
+    command: str = "",
+    stop: Stop | None = None,
+    experiment: Path | None = None,
+    corpus: Corpus | None = None,
+) -> Outcome:
     """Trains, or goes on training, in a run directory.
 
     The same configuration, seed, versions and kind of device give the same parameters, bit for bit, however often the
@@ -55,7 +65,9 @@ def train(config: Config, run: Path, command: str = "", stop: Stop | None = None
         config: everything that shapes the run.
         run: its directory; made when it isn't there.
         command: what the user typed, for the record.
+        experiment: the file that the configuration came from, for the classes and data that only it can make.
         stop: the signals that ask to stop; SIGTERM and SIGUSR1 while this runs, by default.
+        corpus: the training split, if it has been read already.
 
     Raises:
         ConfigError: a configuration that can't work.
@@ -64,7 +76,7 @@ def train(config: Config, run: Path, command: str = "", stop: Stop | None = None
         DataError: the data set is damaged.
         NonFiniteLossError: the loss was no number; the last checkpoint is from before.
     """
-    with stop or Stop() as stop:
+    with stop or Stop(distributed.peers()) as stop:
         # ------------------------------------------------------------------ devices, model, the step
         mesh = make_mesh(config.mesh)
         model = model_of(config)
@@ -75,9 +87,11 @@ def train(config: Config, run: Path, command: str = "", stop: Stop | None = None
         check(run, config)
         if not (run / CONFIG).exists():
             check_start(config, mesh)
-        batches = Batches(load_corpus(config), config.batch, rows_here(mesh, config.batch.size))
+        corpus = corpus or load_corpus(config)
+        batches = Batches(corpus, config.batch, rows_here(mesh, config.batch.size))
         batches.check(config.train.steps)
-        claim(run, config, abstract.params, command)  # only now: what can't be trained leaves nothing behind
+        # Only now: what can't be trained leaves nothing behind.
+        claim(run, config, abstract.params, command, fitted(config.data), experiment)
 
         with Checkpoints(run, config.train.keep_checkpoints) as checkpoints:
             # -------------------------------------------------------------- where to start
@@ -112,9 +126,9 @@ def train(config: Config, run: Path, command: str = "", stop: Stop | None = None
 
 
 def load_corpus(config: Config) -> Corpus:
-    """The training split in fragments; builds the data set first where it is missing, once for all processes."""
-    distributed.first("data set", lambda: prepare(config.data), DATA_SECONDS)
-    return read_corpus(config.vocabulary, config.data, "train", config.batch.seed)
+    """The training split in items; builds the data set first where it is missing, once for all processes."""
+    distributed.first("data set", lambda: prepare(config), DATA_SECONDS)
+    return read_corpus(config, TRAIN, views_of(config.batch.tasks))
 
 
 def ahead_on_device(mesh: jax.sharding.Mesh, batches: Batches, start: int, config: Config) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ from omnijax.vocab import documents as library
 from omnijax.vocab.decode import Error, Kind
 from omnijax.vocab.ids import Numbers
 from omnijax.vocab.radix import Base
-from omnijax.vocab.vocabulary import Space, Vocabulary
+from omnijax.vocab.vocabulary import Marker, Space, Vocabulary
 
 PAD = 0
 GENERAL = -1
@@ -83,6 +83,20 @@ def _vocabularies() -> dict[str, Vocabulary]:
         position="before",
         width="fixed",
     )
+    # Markers with other names than their spaces, and segments that hold general tokens and fragments of one space.
+    for layout, position, width in (("grouped", "after", "minimal"), ("grouped", "none", "fixed"), WAYS[8]):
+        found[f"marked {layout} {position} {width}"] = Vocabulary(
+            general=2,
+            positions=5,
+            digits=4,
+            base=3,
+            spaces=(Space("image", 11), Space("piece", 4)),
+            control=("photo", "caption", "painting", "mixed", "piece", "eos"),
+            markers=(Marker("photo", "image"), Marker("painting", "image", True), Marker("caption", "piece", True)),
+            layout=layout,
+            position=position,
+            width=width,
+        )
     return found | _vocabularies_of_options()
 
 
@@ -165,10 +179,28 @@ def check_digit_of(v: Vocabulary, digits: list[int]) -> int:
 
 def space_of_marker(v: Vocabulary, marker: int) -> int | None:
     """The space that a segment is of; None where it is untyped."""
+    if marker == UNMARKED:
+        return None
+    name = v.control[marker]
+    for one in v.markers:
+        if one.name == name:
+            name = one.space
     for index, space in enumerate(v.spaces):
-        if marker != UNMARKED and v.control[marker] == space.name:
+        if name == space.name:
             return index
     return None
+
+
+def holds_general(v: Vocabulary, marker: int) -> bool:
+    """Whether a segment may hold general tokens."""
+    if space_of_marker(v, marker) is None:
+        return True
+    return any(one.name == v.control[marker] and one.general for one in v.markers)
+
+
+def is_grouped(v: Vocabulary, marker: int) -> bool:
+    """Whether a segment is written with its general tokens first, then `aos`, then its fragments."""
+    return v.layout == "grouped" and not (space_of_marker(v, marker) is not None and holds_general(v, marker))
 
 
 def fragment_size(v: Vocabulary, typed: int | None) -> int:
@@ -211,10 +243,11 @@ def integers_of(numbers: Numbers) -> list[int]:
     return [sum(value << 32 * limb for limb, value in enumerate(row)) for row in numbers.tolist()]
 
 
-def encode_item(v: Vocabulary, typed: int | None, item: Item, position: int) -> list[int]:
+def encode_item(v: Vocabulary, marker: int, item: Item, position: int) -> list[int]:
     space, number = item
+    typed = space_of_marker(v, marker)
     if space == GENERAL:
-        if typed is not None:
+        if not holds_general(v, marker):
             raise ValueError("a general token in a typed segment")
         return [1 + number]
     if typed not in (None, space):
@@ -240,14 +273,13 @@ def encode_segment(v: Vocabulary, segment: Segment, order: list[int] | None = No
     marker, items = segment
     aos = 1 + v.general + v.positions + v.digits
     opening = [] if marker == UNMARKED else [aos + 1 + marker]
-    typed = space_of_marker(v, marker)
     order = list(range(len(items))) if order is None else order
     is_general = [items[number][0] == GENERAL for number in order]
     generals_of_order = [number for number, first in zip(order, is_general) if first]
     if generals_of_order != sorted(generals_of_order) or (v.position == "none" and order != sorted(order)):
         raise ValueError("nothing says where these stood")
-    written = [encode_item(v, typed, items[number], number + 1) for number in order]
-    if v.layout == "inline":
+    written = [encode_item(v, marker, items[number], number + 1) for number in order]
+    if not is_grouped(v, marker):
         return opening + sum(written, [])
     if v.position == "none" and is_general != sorted(is_general, reverse=True):
         raise ValueError("nothing says where the general token stood")
@@ -304,16 +336,16 @@ def read(v: Vocabulary, tokens: list[int]) -> list[Row]:
     while len(rows) < len(tokens):
         here = len(rows)
         token = tokens[here]
-        typed = space_of_marker(v, marker)
+        typed, grouped = space_of_marker(v, marker), is_grouped(v, marker)
         wrong_place = Row(Kind.ERROR, Error.WRONG_PLACE, -1, 0, segment, 0)
         if token == PAD:
             rows.append(Row(Kind.PAD, 0, -1, 0, segment, 0))
         elif 1 <= token < first_position:
             items += 1
-            misplaced = typed is not None or (v.layout == "grouped" and aos_seen)
+            misplaced = not holds_general(v, marker) or (grouped and aos_seen)
             rows.append(wrong_place if misplaced else Row(Kind.GENERAL, 0, token - 1, 0, segment, 1))
         elif token == aos:
-            rows.append(wrong_place if v.layout == "inline" or aos_seen else Row(Kind.AOS, 0, -1, 0, segment, 0))
+            rows.append(wrong_place if not grouped or aos_seen else Row(Kind.AOS, 0, -1, 0, segment, 0))
             aos_seen = True
         elif aos < token <= aos + len(v.control):
             close_segment()
@@ -326,7 +358,7 @@ def read(v: Vocabulary, tokens: list[int]) -> list[Row]:
         else:
             items += 1
             word = _next_word(v, tokens, here, typed)
-            if v.layout == "grouped" and not aos_seen:
+            if grouped and not aos_seen:
                 word = word._replace(error=Error.WRONG_PLACE)
             words.append(word)
             rows.extend([Row(Kind.PART, 0, -1, 0, segment, 0)] * (word.end - here + 1))
@@ -499,6 +531,25 @@ def legal_next(v: Vocabulary, documents: list[list[int]]) -> dict[tuple[int, ...
     return follows
 
 
+def slow_kinds(vocabulary: Vocabulary, tokens: list[int]) -> list[str]:
+    """The kind of each token, by what it is and how many digits stand right before it."""
+    kinds, place = [], 0
+    for token in tokens:
+        digit = vocabulary.digit_start <= token < vocabulary.aos
+        if digit:
+            kinds.append(f"digit_{place}")
+        elif token == 0:
+            kinds.append("pad")
+        elif token < vocabulary.position_start:
+            kinds.append("general")
+        elif token < vocabulary.digit_start:
+            kinds.append("position")
+        else:
+            kinds.append("aos" if token == vocabulary.aos else "control")
+        place = place + 1 if digit else 0
+    return kinds
+
+
 class Bits(NamedTuple):
     """Bits of the item that ends at a token; of its digits by place, the most significant first."""
 
@@ -554,7 +605,7 @@ def random_document(v: Vocabulary, source: random.Random, most_tokens: int) -> D
             break
         document.append((marker, []))
         typed = space_of_marker(v, marker)
-        spaces = [GENERAL] if typed is None and v.general else []
+        spaces = [GENERAL] if holds_general(v, marker) and v.general else []
         spaces += range(len(v.spaces)) if typed is None else [typed]
         for _ in range(source.randint(0, 6)):
             space = source.choice(spaces)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from typing import Any
 
 from omnijax import testing
 from omnijax.config import Config, Task
+from omnijax.errors import DataError
 from omnijax.experiment import load_experiment
 from omnijax.sweep.arms import arms_of, bases, chain, flat
 from omnijax.sweep.budget import Budget
@@ -48,3 +50,15 @@ def write(file: pathlib.Path, directory: str, changes: str = "") -> None:
         f"    config = small_config({directory!r})\n"
         f"    return sweep_of(config, {changes})\n"
     )
+
+
+def leave(*_: Any) -> None:
+    """Ends a process at once, as a kill does."""
+    os._exit(3)
+
+
+def measured_by(parts: dict[str, Any], experiment: pathlib.Path, cores: set[int]) -> float:
+    """The number of the only core, in place of a measurement."""
+    if not cores:
+        raise DataError("cores", cores, "there must be one", "give it cores")
+    return float(*cores)

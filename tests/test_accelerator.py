@@ -1,4 +1,4 @@
-"""The scripts that measure a device and a mesh: they run in their CPU form, and what one part finds isn't lost."""
+"""The scripts that measure a device and a mesh: they run at tiny sizes on CPU, and figures of a part aren't lost."""
 
 import argparse
 import importlib
@@ -23,12 +23,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 REPRODUCE, BENCH = ROOT / "experiments" / "reproduce", ROOT / "experiments" / "bench"
 FIGURE = {"name", "value", "unit", "spread", "demand", "held"}
 NAMES = ("accelerator", "attention", "base_sampler", "base_step", "digits_demo", "scaling")
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
-    """Scripts as modules that are forgotten afterwards."""
+    """The scripts as modules, which are removed afterwards."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(BENCH)
     monkeypatch.syspath_prepend(REPRODUCE)
@@ -39,7 +38,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
 
 
 def check(found: list[dict[str, Any]], demand: str) -> None:
-    """Figures are whole; speed is measured, and not asked of toy sizes."""
+    """Checks that figures are complete. Toy sizes have no demand on speed."""
     assert all(set(figure) == FIGURE for figure in found)
     (asked,) = [figure for figure in found if figure["name"] == demand]
     assert asked["demand"]
@@ -77,7 +76,7 @@ def test_each_part_has_its_figures(parts: dict[str, ModuleType], name: str, dema
 def test_attention_is_held_against_the_reference(parts: dict[str, ModuleType]) -> None:
     found = {figure.name: figure.held for figure in parts["attention"].figures(True, time.time() + 600)}
     assert found == {
-        "blocks: error on packed rows": True,
+        "blocks: error on packed sequences": True,
         "control: error if it saw other documents": True,
         "blocks: losses against the reference": True,
     }

@@ -1,4 +1,4 @@
-"""Outside anchors: codecs give back what they got, counted bits are those of a slow count, classifiers know digits."""
+"""Anchors: codecs are lossless, counted bits are those of a slow count, classifiers know the classes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import PIL.Image
 import pytest
 import soundfile
 
-from omnijax import anchors as package
-from omnijax.anchors import (
+import experiments.anchors as package
+from experiments.anchors import (
     Anchor,
     anchors,
     classifiers,
@@ -30,12 +30,15 @@ from omnijax.anchors import (
     words,
     write_anchors,
 )
-from omnijax.anchors import measure as parts
-from omnijax.anchors.histograms import Classes, Histogram
-from omnijax.config import DataConfig
+from experiments.anchors import measure as parts
+from experiments.anchors.histograms import Classes, Histogram
+from experiments.anchors.per_unit import of_signals
+from experiments.anchors.records import Records, load_records
+from omnijax import load_experiment
 from omnijax.data.prepare import prepare
-from omnijax.data.records import Records, load_records
+from omnijax.data.sources.spoken_digits import SpokenDigits
 from omnijax.errors import DataError, PlatformError
+from omnijax.source import TRAIN, VALIDATION, Record
 
 LEVELS = 17
 FEW = 24
@@ -47,30 +50,28 @@ def first(records: Records, count: int) -> Records:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
-    speech = dataclasses.replace(DataConfig().speech, codes=32)
-    directory = str(tmp_path_factory.mktemp("data") / "spoken_digits")
-    small = DataConfig(directory=directory, utterances=1, heldout_images=1700, speech=speech)
-    prepare(small)
+def source(tmp_path_factory: pytest.TempPathFactory) -> SpokenDigits:
+    small = SpokenDigits().small(str(tmp_path_factory.mktemp("data") / "spoken_digits"))
+    prepare(dataclasses.replace(load_experiment(SCRIPT.parents[1] / "digits.py"), data=small))
     return small
 
 
 @pytest.fixture(scope="module")
-def splits(config: DataConfig) -> tuple[Records, Records]:
-    return load_records(config, "train"), load_records(config, "heldout")
+def splits(source: SpokenDigits) -> tuple[Records, Records]:
+    return load_records(source, TRAIN), load_records(source, VALIDATION)
 
 
 @pytest.fixture(scope="module")
-def measured(config: DataConfig, splits: tuple[Records, Records]) -> list[Anchor]:
+def measured(source: SpokenDigits, splits: tuple[Records, Records]) -> list[Anchor]:
     train, heldout = splits
     with pytest.MonkeyPatch.context() as patch:
-        few = {"train": train, "heldout": first(heldout, FEW)}
-        patch.setattr(parts, "load_records", lambda config, split: few[split])
-        return anchors(config)
+        few = {TRAIN: train, VALIDATION: first(heldout, FEW)}
+        patch.setattr(parts, "load_records", lambda source, split: few[split])
+        return anchors(source)
 
 
 def random_pictures(count: int) -> np.ndarray:
-    """Pictures with every level, some of them blank, as smooth as pictures are."""
+    """Smooth pictures with all levels; some are blank."""
     rng = np.random.default_rng(count)
     found = np.cumsum(rng.integers(-4, 5, (count, 8, 8)), axis=2) % LEVELS
     found[:: max(1, count // 3)] = 0
@@ -116,7 +117,7 @@ def test_flac_gives_samples_back(samples: int) -> None:
         np.testing.assert_array_equal(decoded, waveform(samples))
         assert rate == 11025
         np.testing.assert_array_equal(codec.decode(data), waveform(samples))
-        # The first frame begins with its mark: fourteen bits of it are the same in every FLAC file.
+        # The first frame starts with a sync code: 14 bits that are the same in every FLAC file.
         head = sounds.head_bytes(data)
         assert data[head] == 0xFF
         assert data[head + 1] & 0xFC == 0xF8
@@ -151,7 +152,7 @@ def test_a_codec_that_loses_something_is_refused() -> None:
     broken = codecs.Codec("broken", "badly", lambda data: data[:-1], lambda data: data)
     with pytest.raises(PlatformError, match="broken, badly"):
         codecs.best_of([broken], [b"abc"])
-    # Zeros at the end are lost on whoever compares bytes as text.
+    # A comparison of bytes as text would ignore zeros at the end.
     blunt = codecs.Codec("blunt", "", lambda data: data.rstrip(b"\0"), lambda data: data)
     with pytest.raises(PlatformError, match="blunt"):
         codecs.best_of([blunt], [b"ab\0"])
@@ -181,7 +182,7 @@ def test_what_is_known_costs_nothing_more() -> None:
 
 
 def test_a_trained_dictionary_helps_short_signals_and_is_none_without_enough() -> None:
-    # Strings of few words, none of which repeats one within itself.
+    # Strings of a few words; no string repeats a word.
     names = [bytes(np.random.default_rng(k).integers(0, 256, 12, dtype=np.uint8)) for k in range(40)]
     rng = np.random.default_rng(1)
     signals = [b"".join(names[k] for k in rng.permutation(40)[:6]) for _ in range(600)]
@@ -234,7 +235,7 @@ def test_the_chances_of_all_pictures_sum_to_one(weights: tuple[float, float]) ->
     alone = Histogram.fit(train, 3, 0.5, weights)
     assert np.exp2(-alone.bits(every)).sum() == pytest.approx(1, abs=1e-12)
     np.testing.assert_allclose(alone.place.sum(axis=-1), 1, rtol=1e-12)
-    # A class that training never saw is one, too.
+    # A class that is not in the training data is counted too.
     model = Classes.fit(train, labels, 3, 0.5, weights, classes=4)
     assert np.exp2(-model.marginal(every)).sum() == pytest.approx(1, abs=1e-12)
     assert model.prior.sum() == pytest.approx(1, abs=1e-12)
@@ -312,7 +313,7 @@ def test_the_figures_are_what_they_say(measured: list[Anchor], splits: tuple[Rec
 
 
 @pytest.mark.slow
-def test_classifiers_know_digits(measured: list[Anchor]) -> None:
+def test_classifiers_know_classes(measured: list[Anchor]) -> None:
     for one in measured:
         if one.measure == "accuracy":
             least = 0.8 if one.modality == "image->text" else 0.6  # from 97 records, one utterance of each
@@ -320,27 +321,35 @@ def test_classifiers_know_digits(measured: list[Anchor]) -> None:
             assert 0 < one.standard_error < 0.08
 
 
+class Shuffled(SpokenDigits):
+    """The data set with the labels of its training split in another order."""
+
+    def records(self, split: str) -> list[Record]:
+        rows = list(super().records(split))
+        order = np.random.default_rng(0).permutation(len(rows))
+        return [{**row, "label": rows[other]["label"]} for row, other in zip(rows, order, strict=True)]
+
+
 @pytest.mark.slow
 def test_classifiers_are_at_chance_when_labels_mean_nothing(
-    config: DataConfig, splits: tuple[Records, Records]
+    source: SpokenDigits, splits: tuple[Records, Records]
 ) -> None:
-    train, heldout = splits[0], first(splits[1], 300)
-    shuffled = dataclasses.replace(train, labels=np.random.default_rng(0).permutation(train.labels))
-    for one in classifiers.anchors(shuffled, np.arange(len(train)), heldout, config):
+    knobs = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+    shuffled, heldout = Shuffled(**knobs), first(splits[1], 300)
+    train = load_records(shuffled, TRAIN)
+    for one in classifiers.anchors(train, np.arange(len(train)), heldout, shuffled):
         assert one.value < 0.3, one
 
 
-def test_features_of_speech_are_of_one_size_and_loudness(config: DataConfig) -> None:
+def test_features_of_speech_are_of_one_size_and_loudness() -> None:
     waves = [waveform(samples) // 4 for samples in (300, 5000, 9001)]
-    found = classifiers.features([*waves, waves[1] // 2], config)
+    found = classifiers.features([*waves, waves[1] // 2], 11025)
     assert found.shape == (4, 40 * 2 * classifiers.CHUNKS)
     assert np.isfinite(found).all()
     assert np.abs(found[3] - found[1]).mean() < 0.1 * np.abs(found[2] - found[1]).mean() + 0.1
 
 
 def test_errors_are_those_of_a_mean_and_of_a_ratio() -> None:
-    from omnijax.anchors.anchor import of_signals
-
     each = np.array([100.0, 120.0, 140.0, 90.0])
     one = of_signals("a", "image", "bits per pixel", each, np.full(4, 64), "")
     assert one.value == pytest.approx(each.mean() / 64)
@@ -374,7 +383,7 @@ def test_the_script_prints_and_writes_the_table(
     ]
     out = tmp_path / "new" / "anchors.csv"
     asked = []
-    monkeypatch.setattr(package, "anchors", lambda config, on_part: asked.append(config.directory) or found)
+    monkeypatch.setattr(package, "anchors", lambda source, on_part: asked.append(source.directory) or found)
     monkeypatch.setattr("sys.argv", ["anchors.py", "--data.directory", "somewhere", "--out", str(out)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     assert asked == ["somewhere"]
@@ -397,22 +406,24 @@ import sys
 sys.modules["brotli"] = None
 import omnijax.sweep.page
 assert not {"soundfile", "sklearn"} & sys.modules.keys()
-from omnijax.anchors import anchors
-from omnijax.config import DataConfig
+from experiments.anchors import anchors
+from omnijax.data.sources.spoken_digits import SpokenDigits
 from omnijax.errors import PlatformError
 try:
-    anchors(DataConfig())
+    anchors(SpokenDigits())
 except PlatformError as error:
     print(error)
 """
 
 
 def test_a_missing_library_is_named_and_tables_are_read_without_it() -> None:
-    found = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True, timeout=120)
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT], cwd=SCRIPT.parents[2], capture_output=True, text=True, check=True, timeout=120
+    )
     assert "import = 'brotli'" in found.stdout
     assert "omnijax[demo,ablations]" in found.stdout
 
 
 def test_a_missing_data_set_is_named(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DataError, match="omnijax prepare"):
-        anchors(DataConfig(directory=str(tmp_path / "none")))
+        anchors(SpokenDigits(directory=str(tmp_path / "none")))

@@ -18,8 +18,6 @@ from omnijax.vocab.grammar import Grammar
 from omnijax.vocab.ids import GeneralIds, PrimaryIds, SecondaryIds
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 SPACES = (Space("t_pad", 1), Space("image", 50), Space("speech", 7))
 WALKS, WALK_TOKENS, DOCUMENTS = 200, 60, 150
 

@@ -12,8 +12,6 @@ from omnijax.model import attend as module
 from omnijax.model import fused
 from omnijax.model.attend import BLOCK, attend, blocks, reference, resolve
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 class Case(NamedTuple):
     """Shapes, and the place of the first query."""

@@ -1,4 +1,4 @@
-"""The data set and its fragments from Apache Beam's workers: the same records, any number of them.
+"""The data set and its items from Apache Beam's workers: the same records, any number of them.
 
 Beam is an extra of its own, since its pins hold other packages back: CONTRIBUTING.md has the command.
 """
@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 
 from omnijax import cli, errors
-from omnijax.config import DataConfig
-from omnijax.data import corpus, records
+from omnijax.config import Config
+from omnijax.data import store
 from omnijax.data.beam import Beam
+from omnijax.data.corpus import read_corpus, views_of
+from omnijax.data.manifest import MANIFEST
 from omnijax.data.prepare import prepare
 from omnijax.experiment import load_experiment
+from omnijax.source import read
+from omnijax.vocab.documents import Documents
 
 pytest.importorskip("apache_beam", reason="needs the [beam] extra: pip install 'omnijax[beam]'")
 pytestmark = [
@@ -28,7 +32,7 @@ pytestmark = [
 
 EXPERIMENT = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 CONFIG = load_experiment(EXPERIMENT)
-SMALL = dataclasses.replace(CONFIG.data, utterances=1, heldout_images=1700, seed=3)
+KNOBS = {"utterances": 1, "validation_images": 1700, "test_images": 0, "test_voices": 0, "seed": 3}
 SEED = 5
 PROCESSES = ["direct_running_mode=multi_processing"]
 
@@ -42,66 +46,70 @@ class InShards(Beam):
         return config
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> DataConfig:
-    config = dataclasses.replace(SMALL, directory=str(tmp_path_factory.mktemp("plain") / "digits"))
-    prepare(config)
-    return config
-
-
-def build(directory: pathlib.Path, beam: Beam) -> DataConfig:
-    config = dataclasses.replace(SMALL, directory=str(directory / "digits"))
-    prepare(config, beam, SEED)
-    return config
+def config_of(directory: pathlib.Path) -> Config:
+    source = dataclasses.replace(CONFIG.data, directory=str(directory), **KNOBS)
+    return dataclasses.replace(CONFIG, data=source, batch=dataclasses.replace(CONFIG.batch, seed=SEED))
 
 
 @pytest.fixture(scope="module")
-def one_worker(tmp_path_factory) -> DataConfig:
+def plain(tmp_path_factory) -> Config:
+    return build(tmp_path_factory.mktemp("plain"), None)
+
+
+def build(directory: pathlib.Path, beam: Beam | None) -> Config:
+    config = config_of(directory / "digits")
+    prepare(config, beam)
+    return config
+
+
+@pytest.fixture(scope="module")
+def one_worker(tmp_path_factory) -> Config:
     return build(tmp_path_factory.mktemp("one"), Beam())
 
 
-def files(config: DataConfig) -> dict[str, dict[str, int | str]]:
-    return json.loads(pathlib.Path(config.directory, records.MANIFEST).read_text())["files"]
+def files(config: Config) -> dict[str, dict[str, int | str]]:
+    return json.loads(pathlib.Path(config.data.directory, MANIFEST).read_text())["files"]
 
 
-def test_one_worker_writes_the_same_bytes(plain: DataConfig, one_worker: DataConfig) -> None:
+def test_one_worker_writes_the_same_bytes(plain: Config, one_worker: Config) -> None:
     written = files(one_worker)
     assert {name: written[name] for name in files(plain)} == files(plain)
-    assert {name.split("/")[0] for name in set(written) - set(files(plain))} == {"fragments"}
+    assert {name.split("/")[0] for name in set(written) - set(files(plain))} == {store.FOLDER}
 
 
-def test_three_workers_write_the_same_bytes(one_worker: DataConfig, tmp_path: pathlib.Path) -> None:
+def test_three_workers_write_the_same_bytes(one_worker: Config, tmp_path: pathlib.Path) -> None:
     # By the command; the workers are processes of their own.
     directory = tmp_path / "digits"
-    overrides = [f"--data.{name} {getattr(SMALL, name)}" for name in ("utterances", "heldout_images", "seed")]
+    overrides = [f"--data.{name} {value}" for name, value in KNOBS.items()]
     overrides += [f"--data.directory {directory}", f"--batch.seed {SEED}"]
     command = ["prepare", str(EXPERIMENT), "--beam", "direct_num_workers=3", *PROCESSES]
     assert cli.main(command + " ".join(overrides).split()) == 0
-    assert files(dataclasses.replace(SMALL, directory=str(directory))) == files(one_worker)
+    assert files(config_of(directory)) == files(one_worker)
     # A second call finds it; one for runs of another seed is told.
     assert cli.main(command + " ".join(overrides).split()) == 0
     assert cli.main([*command, *" ".join(overrides[:-1]).split(), "--batch.seed", "6"]) == cli.WRONG_INPUT
 
 
-def test_files_of_a_large_split_keep_the_order(plain: DataConfig, tmp_path: pathlib.Path) -> None:
+def test_files_of_a_large_split_keep_the_order(plain: Config, tmp_path: pathlib.Path) -> None:
     sharded = build(tmp_path, InShards())
     assert len([name for name in files(sharded) if "train.array_record" in name and "index" not in name]) == 10
-    for split in ("train", "heldout"):
-        one, other = records.load_records(plain, split), records.load_records(sharded, split)
-        for field in dataclasses.fields(records.Records):
-            for left, right in zip(getattr(one, field.name), getattr(other, field.name), strict=True):
-                np.testing.assert_array_equal(left, right)
-        made = corpus.read_corpus(CONFIG.vocabulary, plain, split, SEED)
-        read = corpus.read_corpus(CONFIG.vocabulary, sharded, split, SEED)
-        for name in corpus.VIEWS:
-            for left, right in zip(made.fragments[name], read.fragments[name], strict=True):
-                np.testing.assert_array_equal(left, right)
+    names = views_of(CONFIG.batch.tasks)
+    for split in plain.data.splits:
+        records, others = (config.data.records(split) for config in (plain, sharded))
+        places = range(len(records))
+        for one, other in zip(read(records, places), read(others, places), strict=True):
+            assert all(np.array_equal(one[name], other[name]) for name in one)
+        made, stored = (read_corpus(config, split, names) for config in (plain, sharded))
+        for name in names:
+            left, right = (corpus.columns[name].take(places) for corpus in (made, stored))
+            for field in dataclasses.fields(Documents):
+                np.testing.assert_array_equal(getattr(left, field.name), getattr(right, field.name))
 
 
-def test_a_data_set_without_fragments_is_left_alone(plain: DataConfig) -> None:
+def test_a_data_set_without_items_is_left_alone(plain: Config) -> None:
     before = files(plain)
-    with pytest.raises(errors.DataError, match="without stored fragments"):
-        prepare(plain, Beam(), SEED)
+    with pytest.raises(errors.DataError, match="without stored items"):
+        prepare(plain, Beam())
     assert files(plain) == before
 
 

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omnijax.config import Config, Target, Task
+from omnijax import testing
+from omnijax.config import BatchConfig, Config, EvalConfig, Task, Writing
 from omnijax.data.corpus import Corpus
 from omnijax.evaluate.likelihoods import bits_per_item
-from omnijax.experiment import load_experiment
-from omnijax.sweep.arms import arms_of, bases, chain, digit_orders, flat, positions, product
+from omnijax.modalities import Codes, Modality
+from omnijax.source import Source
+from omnijax.sweep.arms import arms_of, bases, chain, flat, knob, positions, product
 from omnijax.vocab.numbers import to_digits
-from omnijax.vocab.vocabulary import PAD, Space, Vocabulary
+from omnijax.vocab.vocabulary import PAD, Vocabulary
 
-DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 SIZE, RECORDS, ITEMS, WORD, LEAK = 600, 40, 5, 3, 0.3
 BASES = (2, 3, 16, 17, 256, (4, 300))
-pytestmark = [pytest.mark.usefixtures("quick_compiler"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
+
+
+@dataclasses.dataclass(frozen=True)
+class Spelled(testing.Letters):
+    """Words of three of twenty letters."""
+
+    general: ClassVar[int] = 20
+
+    @property
+    def limits(self) -> tuple[tuple[int, int], ...]:
+        return ((WORD, WORD),)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Words(Source):
+    """A word, and five items."""
+
+    @property
+    def fields(self) -> Mapping[str, Modality]:
+        return {"text": Spelled(), "image": Codes("image", radices=(SIZE,), least=ITEMS, most=ITEMS)}
 
 
 class ByHand:
@@ -66,19 +87,14 @@ class ByHand:
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    """Three bytes, then five items of a space of 600, which fills none of the radices but its own."""
-    config = load_experiment(DIGITS)
-    spaces = (Space("image", SIZE),)
-    vocabulary = dataclasses.replace(config.vocabulary, general=20, spaces=spaces, control=("text", "image", "eos"))
-    batch = dataclasses.replace(config.batch, tasks=(Task(("text", "image"), weights=(1.0, 1.0)),))
-    targets = (Target("text", WORD, WORD), Target("image", ITEMS, ITEMS))
-    evaluated = dataclasses.replace(config.eval, targets=targets, routes=(), batch_size=RECORDS)
-    return dataclasses.replace(config, vocabulary=vocabulary, batch=batch, eval=evaluated)
+    """Three letters, then five items of a space of 600, which fills none of the radices but its own."""
+    batch = BatchConfig(tasks=(Task(("text", "image"), weights=(1.0, 1.0)),))
+    return Config(Words(), batch, writing=Writing(base=17, t_pad=False), eval=EvalConfig(batch_size=RECORDS))
 
 
 @pytest.fixture(scope="module")
 def arms(config: Config) -> dict[str, Config]:
-    others = product(bases(17, (4, 300)), positions("none"), digit_orders("little"))
+    others = product(bases(17, (4, 300)), positions("none"), knob("writing.digit_order", "little", name="order"))
     return arms_of(config, chain(bases(*BASES), others, flat()))
 
 
@@ -100,7 +116,8 @@ def drawn() -> tuple[np.ndarray, np.ndarray, dict[str, list[np.ndarray]]]:
 def measured(config: Config, numbers: np.ndarray, drawn: Any) -> dict[str, dict[str, Any]]:
     _, words, records = drawn
     model: Any = ByHand(config.vocabulary, numbers, words)
-    corpus = Corpus(config.vocabulary, records)
+    columns = {name: testing.column_of(config.vocabulary, name, rows) for name, rows in records.items()}
+    corpus = Corpus(config.vocabulary, columns)
     return bits_per_item(config, model, {"none": jnp.zeros(1)}, corpus, RECORDS)
 
 

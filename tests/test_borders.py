@@ -10,7 +10,6 @@ import pytest
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab import (
-    Digits,
     Documents,
     GeneralIds,
     Grammar,
@@ -24,8 +23,8 @@ from omnijax.vocab import (
     decode,
     encode,
 )
-from omnijax.vocab.kinds import token_kinds
-from omnijax.vocab.numbers import bytes_of, digits_of, ids_of, limbs_of_bytes
+from omnijax.vocab.decode import Error
+from omnijax.vocab.numbers import bytes_of, limbs_of_bytes
 
 V = Vocabulary(
     positions=9,
@@ -60,16 +59,13 @@ WRONG: dict[str, Callable[[], object]] = {
     "an id without a dimension": lambda: Segment.of(V, "x", SecondaryIds("a", np.array(3))),
     "ids without limbs": lambda: Documents.of([[Segment(0, np.zeros(2, np.int32), np.zeros((2, 0), np.uint32))]]),
     "a list of tokens": lambda: decode(V, PrimaryIds([1, 2, 3])),
-    "float tokens": lambda: token_kinds(V, PrimaryIds(jnp.array([[1.5]]))),
+    "float tokens": lambda: decode(V, PrimaryIds(jnp.array([[1.5]]))),
     "a reading of one stream": lambda: assemble(V, decode(V, PrimaryIds(ROW))),
     "a reading of rows of rows": lambda: assemble(V, decode(V, PrimaryIds(ROW[None, None]))),
     "masks of one stream": lambda: Grammar(V).masks(PrimaryIds(ROW)),
     "accepts of rows of rows": lambda: Grammar(V).accepts(PrimaryIds(ROW[None, None])),
     "rules in a list": lambda: Grammar(V, [SegmentRule("x", 0, 3)]),  # type: ignore[arg-type]
     "a start that is a text": lambda: Grammar(V, start="x"),  # type: ignore[arg-type]
-    "float digits": lambda: ids_of("a", Digits(np.array([[1.7, 2.2]]), (9, 9))),
-    "too few digits": lambda: ids_of("a", Digits(np.array([[1]]), (9, 9))),
-    "int32 ids": lambda: digits_of(SecondaryIds("a", np.array([-1, 0], np.int32)), (256,) * 5),  # type: ignore[arg-type]
     "pixels that are no bytes": lambda: limbs_of_bytes(np.full((2, 12), 3, np.int64)),  # type: ignore[arg-type]
     "bytes in more dimensions": lambda: limbs_of_bytes(np.zeros((2, 2, 2, 3), np.uint8)),
 }
@@ -85,7 +81,7 @@ def test_bad_input_is_a_typed_error(call: Callable[[], object]) -> None:
 
 def test_tokens_beyond_32_bits_do_not_wrap_around() -> None:
     far = PrimaryIds(np.array([[2**32 + 1]], np.int64))
-    assert token_kinds(V, far).tolist() == token_kinds(V, PrimaryIds(np.array([[V.size]]))).tolist()
+    assert decode(V, far).error.tolist() == [[Error.NOT_A_TOKEN]]
 
 
 def test_bytes_come_back() -> None:

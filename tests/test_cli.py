@@ -15,10 +15,9 @@ from omnijax import testing
 from omnijax.cli import RESUMABLE, main
 from omnijax.config import Config, to_dict
 from omnijax.data.prepare import prepare
-from omnijax.data.records import WORDS, load_records
+from omnijax.data.sources.spoken_digits.settings import WORDS
+from omnijax.evaluate import load
 from omnijax.experiment import load_experiment
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 STEPS = 12
@@ -31,9 +30,9 @@ DIRECTIONS = [
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Config:
-    config = testing.shrink(load_experiment(DIGITS), tmp_path_factory.getbasetemp() / "spoken_digits")
-    prepare(config.data)
+def config(small_data) -> Config:
+    config = testing.shrink(load_experiment(DIGITS), small_data)
+    prepare(config)
     return config
 
 
@@ -76,13 +75,14 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
 @pytest.mark.parametrize(
     "command, words",
     [
-        ([], ["train", "evaluate", "sample", "prepare", "vocab"]),
+        ([], ["train", "evaluate", "sample", "rank", "sweep", "plan", "prepare", "vocab"]),
         (["train"], ["--workdir", "--knobs", "--model.depth 6", "same command"]),
         (
             ["evaluate"],
-            ["eval.json", "report.html", "RUN", "--steps", "--tasks", "--watch", "--again", "--mesh.data 2"],
+            ["eval.json", "report.html", "RUN", "--steps", "--tasks", "--watch", "--again", "--trust", "--mesh.data 2"],
         ),
-        (["sample"], ["--text", "--image", "--speech", "--to", "--out", "--seed", "seven"]),
+        (["sample"], ["--from text=seven", "--to", "--out", "--count", "--seed", "--trust", ".jsonl", "@FILE"]),
+        (["rank"], ["--from", "--to", "--among one seven nine", "--trust", "likelihood"]),
         (["prepare"], ["get_config()"]),
         (["vocab"], ["example", "cost"]),
         (["vocab", "cost"], ["--bases", "64,64,4096", "--json", "omnijax train"]),
@@ -98,7 +98,9 @@ def test_help_explains(command: list[str], words: list[str], capsys) -> None:
     assert [word for word in words if word not in said] == []
 
 
-@pytest.mark.parametrize("command", ["", "dance", "vocab example --fast", "sample runs/x --to text"])
+@pytest.mark.parametrize(
+    "command", ["", "dance", "vocab example --fast", "sample runs/x", "rank runs/x --from text=one"]
+)
 def test_what_is_no_command_ends_with_usage(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         main(command.split())
@@ -125,11 +127,12 @@ def test_knobs_are_listed_with_their_meaning_and_value(experiment: pathlib.Path,
         (["--batch.size", "7"], "batch.size = 7: must divide"),
         (["--mesh.tensor", "3"], "must multiply to the 8 devices"),
         (["--model.kv_heads", "3"], "must divide model.heads"),
-        (["--vocabulary.base", "99"], "VocabularyError: vocabulary.base = 99: a digit needs a token"),
-        (["--vocabulary.position", "none", "--vocabulary.width", "minimal"], "nothing says where an id ends"),
-        (["--vocabulary.positions", "9"], "there are 9 position tokens"),
-        (["--vocabulary.spaces.1.size", "1000"], "the modality 'image' has 83521 fragments"),
-        (["--batch.sequence_length", "50"], "a row has 50"),
+        (["--writing.digits", "5"], "VocabularyError: vocabulary.base = 17: a digit needs a token"),
+        (["--writing.position", "none", "--writing.width", "minimal"], "nothing says where an id ends"),
+        (["--writing.positions", "9"], "there are 9 position tokens"),
+        (["--data.image.levels", "70000"], "ConfigError: data.image.levels = 70000: must be in 2 … 65536"),
+        (["--batch.sequence_length", "50"], "set batch.sequence_length to 90 or more"),
+        (["--eval.split", "test"], "the splits are train, validation"),
         (["--data.seed", "5"], "DataError: data.seed = 5"),
         (["--data.speech.mels", "20"], "was built with 40"),
     ],
@@ -171,8 +174,11 @@ def test_a_run_is_named_for_its_experiment_and_says_how_it_ended(
 ) -> None:
     asked = []
 
-    def pretend(config: Config, run: pathlib.Path, command: str, stop: object) -> omnijax.train.Outcome:
+    def pretend(
+        config: Config, run: pathlib.Path, command: str, stop: object, file: pathlib.Path
+    ) -> omnijax.train.Outcome:
         assert stop is not None  # signals are caught from the start
+        assert file == experiment
         asked.append((config.model.depth, run, command))
         return omnijax.train.Outcome(None, 5, stopped)
 
@@ -209,8 +215,10 @@ def test_missing_and_truncated_data_are_refused(
     resolved["data"]["directory"] = str(directory)
     (moved / "config.json").write_text(json.dumps(resolved))
     assert rule in refused(["evaluate", moved], capsys)
-    assert rule in refused(["sample", moved, "--text", "one", "--to", "image", "--out", tmp_path / "one.png"], capsys)
     assert not (moved / "eval.json").exists()
+    # What the modalities learned is stored with the run, so that it can be sampled without its data.
+    shutil.rmtree(directory)
+    assert main(["sample", str(moved), "--from", "text=one", "--to", "speech", "--out", str(tmp_path / "one.wav")]) == 0
 
 
 def test_a_platform_without_the_synthesiser_is_refused(experiment: pathlib.Path, tmp_path, capsys, monkeypatch) -> None:
@@ -240,32 +248,34 @@ def evaluated(run: pathlib.Path) -> dict:
 
 def test_evaluation_measures_every_direction(config: Config, evaluated: dict) -> None:
     count = config.eval.examples
-    assert (evaluated["step"], evaluated["examples"], evaluated["chance"]) == (STEPS, count, 0.1)
-    for name in ("directions", "standard_errors", "routes", "confusion", "decodable_by_direction"):
-        assert sorted(evaluated[name]) == sorted(DIRECTIONS), name
-    assert sorted(evaluated["shuffled_control_by_direction"]) == sorted(DIRECTIONS)
-    for name, accuracy in evaluated["directions"].items():
-        table = np.array(evaluated["confusion"][name])
+    assert (evaluated["step"], evaluated["split"], evaluated["examples"]) == (STEPS, "validation", count)
+    assert (evaluated["label"], evaluated["classes"]) == ("digit", [str(digit) for digit in range(10)])
+    assert sorted(evaluated["directions"]) == sorted(DIRECTIONS)
+    for name, found in evaluated["directions"].items():
+        table, accuracy = np.array(found["confusion"]), found["accuracy"]
         assert table.shape == (10, 11)
-        assert table.sum() == count
+        assert table.sum() == found["examples"] == count
         assert np.trace(table) / count == pytest.approx(accuracy)
-        assert evaluated["standard_errors"][name] == pytest.approx((accuracy * (1 - accuracy) / count) ** 0.5)
-        assert evaluated["routes"][name].split("->")[0] == name.split("->")[0]
-        assert evaluated["routes"][name].split("->")[-1] == name.split("->")[1]
-    assert set(evaluated["judges"]) == {"image", "speech", "speech_codec"}
-    assert evaluated["judges"]["image"] > 0.5
+        assert found["standard_error"] == pytest.approx((accuracy * (1 - accuracy) / count) ** 0.5)
+        assert (found["through"][0], found["through"][-1]) == tuple(name.split("->"))
+        assert found["chance"] == 0.1
+        assert 0 <= found["shuffled"] <= 0.5
+        assert ("judge_coded" in found) == name.endswith("->speech")  # nothing else loses anything
+    assert evaluated["directions"]["text->image"]["judge"] > 0.5
+    assert evaluated["directions"]["image->text"]["judge"] == 1.0
+    assert "level_distance" in evaluated["directions"]["text->image"]["metrics"]
     assert set(evaluated["sampling"]) == {"text", "image", "speech"}
+    assert evaluated["completions"] == {}
     assert evaluated["device"].startswith("8 × cpu")
-    assert 0 <= evaluated["shuffled_control"] <= 0.5
     assert evaluated["seconds"] > 0
 
 
 def test_whatever_is_sampled_under_the_grammar_is_decodable(evaluated: dict) -> None:
     """The run has seen a few steps: it is the grammar that makes it so."""
     assert evaluated["decodable"] == 1.0
-    assert {entry["grammar"] for entry in evaluated["decodable_by_direction"].values()} == {1.0}
+    assert {found["decodable"] for found in evaluated["directions"].values()} == {1.0}
     assert evaluated["decodable_without_grammar"] < 0.5
-    free = [entry["free"] for entry in evaluated["decodable_by_direction"].values()]
+    free = [found["decodable_without_grammar"] for found in evaluated["directions"].values()]
     assert np.mean(free) == pytest.approx(evaluated["decodable_without_grammar"])
 
 
@@ -274,7 +284,7 @@ def test_evaluation_gives_exact_bits(evaluated: dict) -> None:
     assert {"text", "image", "speech"} <= set(bits)
     for name, entry in bits.items():
         errors = entry["errors"]
-        assert all(np.isfinite(value).all() for part, value in entry.items() if part != "errors"), name
+        assert all(np.isfinite(value).all() for part, value in entry.items() if part not in ("errors", "units")), name
         assert errors
         assert all(0 <= share <= 1 for share in errors.values()), name
         assert 0 < entry["renormalised"] <= entry["raw"], name
@@ -282,25 +292,26 @@ def test_evaluation_gives_exact_bits(evaluated: dict) -> None:
         assert entry["raw"] == pytest.approx(entry["digits"] + entry["position"], rel=1e-4), name
         assert sum(entry["by_place"]) == pytest.approx(entry["digits"], rel=1e-4) or name.startswith("text"), name
     assert bits["image"]["uniform"] == pytest.approx(4 * np.log2(17))
-    assert evaluated["bits_per_pixel"] == pytest.approx(bits["image"]["renormalised"] / 4)
+    assert bits["image"]["units"] == {"pixel": pytest.approx(bits["image"]["renormalised"] / 4)}
+    assert bits["speech"]["units"] == {}  # its codes lose something
+    assert evaluated["anchors"]["image"]["unit"] == "pixel"
+    assert set(evaluated["anchors"]) == {"image", "text"}
 
 
 def test_evaluation_keeps_examples_and_writes_the_report(config: Config, run: pathlib.Path, evaluated: dict) -> None:
-    examples = np.load(run / "samples.npz")
-    for name in DIRECTIONS:
-        source, target = name.split("->")
-        for kind, part, length in ((target, "signal", "length"), (source, "source", "source_length")):
-            signals = examples[f"{name}/{part}"]
-            assert len(signals) == len(examples[f"{name}/label"]) == len(examples[f"{name}/judged"])
-            assert len(signals) == config.eval.show
-            if kind == "image":
-                assert signals.shape[1:] == (8, 8)
-            elif kind == "speech":
-                assert (examples[f"{name}/{length}"] <= signals.shape[1]).all()
-    for name in ("real/image", "real/image_label", "real/speech", "real/speech_length", "real/speech_label"):
-        assert len(examples[name]) == config.eval.show
-    assert len(examples["real/speech_codec"]) == len(examples["real/speech_codec_length"]) == config.eval.show
-    assert int(examples["sample_rate_hz"]) == config.data.sample_rate_hz
+    examples = json.loads((run / "examples.json").read_text())
+    assert sorted(examples["directions"]) == sorted(DIRECTIONS)
+    for name, shown in examples["directions"].items():
+        assert len(shown) == config.eval.show
+        for one in shown:
+            assert set(one) == {"record", "class", "given", "made", "real", "judged"}
+            assert -1 <= one["judged"] < 10
+            pieces = zip(name.split("->"), (one["given"], one["real"]), strict=True)
+            assert all({"text": "<span", "image": "<img", "speech": "audio"}[field] in piece for field, piece in pieces)
+    assert set(examples["real"]) == {"text", "image", "speech"}
+    for field, shown in examples["real"].items():
+        assert len(shown) == config.eval.show
+        assert all((one["coded"] is None) == (field != "speech") for one in shown)
     report = (run / "report.html").read_text()
     assert report.lower().startswith("<!doctype html>")
     assert all(direction.replace("->", " → ") in report for direction in DIRECTIONS)
@@ -308,7 +319,8 @@ def test_evaluation_keeps_examples_and_writes_the_report(config: Config, run: pa
 
 
 def test_a_directory_that_is_no_run_is_refused(run: pathlib.Path, tmp_path, capsys) -> None:
-    for command in (["evaluate"], ["sample", "--text", "one", "--to", "image", "--out", tmp_path / "one.png"]):
+    sample = ["sample", "--from", "text=one", "--to", "image", "--out", tmp_path / "one.png"]
+    for command in (["evaluate"], ["rank", "--among", "one"], sample):
         assert "it has no config.json" in refused([command[0], tmp_path, *command[1:]], capsys)
     shutil.copy(run / "config.json", tmp_path)
     assert "it has no checkpoint yet" in refused(["evaluate", tmp_path], capsys)
@@ -320,7 +332,6 @@ def test_a_directory_that_is_no_run_is_refused(run: pathlib.Path, tmp_path, caps
 def test_costs_are_printed_and_given_as_json(experiment: pathlib.Path, capsys) -> None:
     assert main(["vocab", "cost", str(experiment)]) == 0
     said = capsys.readouterr().out
-    assert "Pareto front" in said
     assert "Cheapest in training FLOPs: base " in said
     assert main(["vocab", "cost", str(experiment), "--json", "--bases", "21", "9,99,9999", "--batch.size", "16"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -336,7 +347,7 @@ def test_costs_are_printed_and_given_as_json(experiment: pathlib.Path, capsys) -
         (["none.py"], "experiment = 'none.py': there is no such file"),
         ([DIGITS, "--bases", "2", "many"], "ConfigError: --bases = 'many': a base is a whole number"),
         ([DIGITS, "--model.dept", "2"], "ConfigError: override = '--model.dept': there is no such knob"),
-        ([DIGITS, "--vocabulary.positions", "2"], "the last position that can be written is 1"),
+        ([DIGITS, "--writing.positions", "2"], "the last position that can be written is 1"),
     ],
 )
 def test_costs_of_nothing_are_refused(arguments: list, capsys, said: str) -> None:
@@ -348,11 +359,11 @@ def test_costs_of_nothing_are_refused(arguments: list, capsys, said: str) -> Non
 
 @pytest.fixture(scope="module")
 def signals(config: Config, tmp_path_factory) -> dict[str, str]:
-    """A word, a picture and a sound of the held-out split, as a user has them."""
-    heldout = load_records(config.data, "heldout")
+    """A word, a picture and a sound of the validation split, as a user has them."""
+    record = config.data.records("validation")[0]
     folder = tmp_path_factory.mktemp("signals")
-    Image.fromarray(np.kron(heldout.images[0] * 15, np.ones((16, 16), np.uint8))).save(folder / "digit.png")
-    scipy.io.wavfile.write(folder / "digit.wav", config.data.sample_rate_hz, heldout.speech[0])
+    Image.fromarray(np.kron(record["image"] * 15, np.ones((16, 16), np.uint8))).save(folder / "digit.png")
+    scipy.io.wavfile.write(folder / "digit.wav", config.data.speech.sample_rate_hz, record["speech"])
     return {"text": "seven", "image": str(folder / "digit.png"), "speech": str(folder / "digit.wav")}
 
 
@@ -362,13 +373,12 @@ def test_sampling_goes_in_every_direction(
 ) -> None:
     source, target = direction.split("->")
     out = {"text": None, "image": tmp_path / "new" / "out.png", "speech": tmp_path / "new" / "out.wav"}[target]
-    command = ["sample", str(run), f"--{source}", signals[source], "--to", target]
+    command = ["sample", str(run), "--from", f"{source}={signals[source]}", "--to", target]
     capsys.readouterr()
     assert main([*command, *(["--out", str(out)] if out else [])]) == 0
     said = capsys.readouterr().out.strip()
     if target == "text":
-        text = next(one for one in config.eval.targets if one.name == "text")
-        assert 1 <= len(said) <= text.max_items
+        assert 1 <= len(said) <= config.data.text.most
         return
     assert said.endswith(str(out))
     if target == "image":
@@ -377,14 +387,15 @@ def test_sampling_goes_in_every_direction(
         assert (picture.reshape(8, 16, 8, 16) == picture[::16, ::16][:, None, :, None]).all()
     else:
         rate, wave = scipy.io.wavfile.read(out)
-        assert (rate, wave.dtype, wave.ndim) == (config.data.sample_rate_hz, np.int16, 1)
+        assert (rate, wave.dtype, wave.ndim) == (config.data.speech.sample_rate_hz, np.int16, 1)
         assert wave.size > 100
 
 
 def test_the_seed_decides_what_is_drawn(run: pathlib.Path, tmp_path) -> None:
     def drawn(seed: str, name: str) -> bytes:
         out = tmp_path / name
-        assert main(["sample", str(run), "--text", WORDS[3], "--to", "image", "--out", str(out), "--seed", seed]) == 0
+        word = f"text={WORDS[3]}"
+        assert main(["sample", str(run), "--from", word, "--to", "image", "--out", str(out), "--seed", seed]) == 0
         return out.read_bytes()
 
     assert drawn("0", "a.png") == drawn("0", "b.png") != drawn("1", "c.png")
@@ -393,13 +404,21 @@ def test_the_seed_decides_what_is_drawn(run: pathlib.Path, tmp_path) -> None:
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["--text", "one", "--to", "text"], "ConfigError: --to = 'text': must be another modality"),
-        (["--text", "one", "--to", "image"], "ConfigError: --out = None: image needs a file that ends with .png"),
-        (["--text", "one", "--to", "speech", "--out", "a.mp3"], "needs a file that ends with .wav"),
-        (["--image", "none.png", "--to", "text"], "DataError: --image = 'none.png': there is no such file"),
-        (["--speech", "none.wav", "--to", "text"], "DataError: --speech = 'none.wav': there is no such file"),
-        (["--image", __file__, "--to", "text"], "it can't be read"),
-        (["--speech", __file__, "--to", "text"], "it can't be read"),
+        (["--from", "text=one", "--to", "text"], "ConfigError: --to = 'text': the run goes "),
+        (["--from", "text=one", "--to", "smell"], "--to = 'smell': the run can generate text, image, speech"),
+        (["--from", "smell=one", "--to", "text"], "--from = 'smell': the fields of the run are text, image, speech"),
+        (["--from", "one", "--to", "image"], "--from = 'one': must be FIELD=VALUE, each field once"),
+        (["--from", "text=a", "--from", "text=b", "--to", "image"], "must be FIELD=VALUE, each field once"),
+        (["--from", "text=one", "--to", "image"], "--out = None: image needs a file that ends with .png"),
+        (["--from", "text=one", "--to", "speech", "--out", "a.mp3"], "--out = 'a.mp3': must end with .wav"),
+        (["--from", "text=one", "--to", "image", "--count", "0"], "--count = 0: must be at least 1"),
+        (["--from", "image=none.png", "--to", "text"], "--from image = 'none.png': there is no such file"),
+        (["--from", "speech=none.wav", "--to", "text"], "--from speech = 'none.wav': there is no such file"),
+        (["--from", "text=@none.txt", "--to", "image", "--out", "a.png"], "--from text = 'none.txt': there is no"),
+        (["--from", f"image={__file__}", "--to", "text"], "it can't be read"),
+        (["--from", f"speech={__file__}", "--to", "text"], "it can't be read"),
+        (["--from", "text=none.jsonl", "--to", "image", "--out", "a"], "'none.jsonl': there is no such file"),
+        (["--from", "text=a much longer word", "--to", "image", "--out", "a.png"], "the modality 'text' allows 3 … 5"),
     ],
 )
 def test_a_sample_of_nothing_or_to_nowhere_is_refused(
@@ -408,3 +427,33 @@ def test_a_sample_of_nothing_or_to_nowhere_is_refused(
     monkeypatch.chdir(tmp_path)
     assert said in refused(["sample", run, *arguments], capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_are_ranked(run: pathlib.Path, signals: dict, capsys) -> None:
+    capsys.readouterr()
+    among = ["one", "seven", "nine"]
+    assert main(["rank", str(run), "--from", f"image={signals['image']}", "--to", "text", "--among", *among]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert sorted(line[-1] for line in lines) == sorted(among)
+    assert [line[2] for line in lines] == ["bits"] * 3
+    shares, bits = ([float(line[column]) for line in lines] for column in (0, 1))
+    assert sum(shares) == pytest.approx(1, abs=1e-3)
+    assert bits == sorted(bits)
+    trained = load(run)
+    with open(signals["image"], "rb") as stream:
+        found = trained.rank({"image": trained.modalities["image"].read(stream)}, among)
+    assert [one.answer for one in found] == [line[-1] for line in lines]
+    assert [one.bits for one in found] == pytest.approx(bits, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--from", "text=one", "--to", "smell", "--among", "one"], "the fields of the run are text, image, speech"),
+        (["--from", "text=one", "--to", "text", "--among", "one"], "ConfigError: --to = 'text': the tasks are "),
+        (["--from", "text=one", "--to", "image", "--among", "none.png"], "'none.png': there is no such file"),
+        (["--from", "text", "--among", "one"], "must be FIELD=VALUE"),
+    ],
+)
+def test_a_rank_of_nothing_is_refused(run: pathlib.Path, capsys, arguments: list[str], said: str) -> None:
+    assert said in refused(["rank", run, *arguments], capsys)

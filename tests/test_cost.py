@@ -7,7 +7,7 @@ import io
 import itertools
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,9 +17,10 @@ import pytest
 import rich.console
 from jaxtyping import Array
 
-from omnijax.config import Config, ModelConfig, Target, Task
+from omnijax.config import Config, ModelConfig, Task, Writing
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.experiment import load_experiment
+from omnijax.modalities import Codes, Modality, Picture, Text
 from omnijax.model.flops import TRAINING, row_flops, token_flops
 from omnijax.model.groups import Grouping
 from omnijax.model.items import ItemTransformer
@@ -27,7 +28,16 @@ from omnijax.model.shards import ALONE
 from omnijax.model.transformer import Transformer
 from omnijax.plan.cost import Cost, Costs, compare_bases, parse_base, to_dict
 from omnijax.plan.cost_table import print_costs
-from omnijax.vocab.cost import Count, document_tokens, item_digits, item_tokens, rebased, segment_tokens
+from omnijax.source import Source
+from omnijax.vocab.cost import (
+    Count,
+    document_tokens,
+    item_digits,
+    item_tokens,
+    position_tokens,
+    rebased,
+    segment_tokens,
+)
 from omnijax.vocab.documents import Documents, Segment
 from omnijax.vocab.encode import encode
 from omnijax.vocab.ids import GeneralIds, SecondaryIds
@@ -35,6 +45,7 @@ from omnijax.vocab.radix import Base, width_of
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
+pytestmark = pytest.mark.usefixtures("optimised")
 BASES: tuple[Base, ...] = (2, 5, 9, 100, (4, 5, 9))
 VOCABULARY = Vocabulary(
     general=8,
@@ -115,6 +126,20 @@ def test_fragments_without_a_marker_are_counted_on_the_number_line(base: Base, w
         tokens = encode(vocabulary, Documents.of(every)).document_tokens - 2  # aos, eos
         predicted = item_tokens(vocabulary, space.name)
         assert predicted == Count(tokens.min(), pytest.approx(tokens.mean()), tokens.max()), space
+
+
+@pytest.mark.parametrize("most", [2, 3, 16, 256])
+def test_position_tokens_are_the_fewest_that_reach(most: int) -> None:
+    """Against all numbers of places and tokens, by trial."""
+    for items in [*range(70), 255, 256, 1023, 65535, 65536, 2**40]:
+        positions, places = position_tokens(items, most)
+        assert 2 <= positions <= most
+        assert positions**places - 1 >= items
+        assert places == 1 or most ** (places - 1) - 1 < items
+        assert positions == 2 or (positions - 1) ** places - 1 < items
+    for wrong in ({"items": -1}, {"items": 3, "most": 1}):
+        with pytest.raises(VocabularyError):
+            position_tokens(**wrong)
 
 
 def test_a_general_token_is_one_token() -> None:
@@ -236,32 +261,31 @@ def test_row_flops_are_those_of_a_model_that_steps_once_an_item() -> None:
 # ---------------------------------------------------------------------- an experiment
 
 
+@dataclasses.dataclass(frozen=True)
+class Shown(Source):
+    """The fields of the demo, whatever becomes of those."""
+
+    @property
+    def fields(self) -> Mapping[str, Modality]:
+        picture, sound = Picture("image", height=8, width=8, levels=17), Codes("speech", (289,), least=1, most=30)
+        return {"text": Text(least=3, most=5), "image": picture, "speech": sound}
+
+
 @pytest.fixture(scope="module")
 def config() -> Config:
     """Like the shipped demo, and not changed by what is found out about that one."""
     shipped = load_experiment(DIGITS)
-    spaces = (Space("t_pad", 1), Space("image", 17**4), Space("speech", 289))
-    vocabulary = Vocabulary(
-        positions=32,
-        digits=17,
-        base=17,
-        spaces=spaces,
-        control=("text", "image", "speech", "eos"),
-        position="before",
-        width="fixed",
-    )
     tasks = (
         Task(("image/moved", "text"), weights=(1.0, 20.0), repeats=2),
         Task(("speech", "text"), weights=(1.0, 20.0)),
         Task(("text", "speech"), weights=(0.1, 1.0)),
     )
-    targets = (Target("text", 3, 5), Target("image", 16, 16), Target("speech", 1, 30))
     return dataclasses.replace(
         shipped,
-        vocabulary=vocabulary,
+        data=Shown(),
+        writing=Writing(base=17, positions=32),
         batch=dataclasses.replace(shipped.batch, tasks=tasks, size=24, sequence_length=96),
         model=ModelConfig(depth=4, width=128, heads=4, kv_heads=2, head_size=32, mlp_width=320, unroll=4),
-        eval=dataclasses.replace(shipped.eval, targets=targets, completions=()),
     )
 
 
@@ -278,7 +302,7 @@ def cost(costs: Costs, base: Base) -> Cost:
 
 def test_a_cost_is_what_one_reckons_by_hand(config: Config, costs: Costs) -> None:
     own = cost(costs, 17)
-    assert own.digits == {"t_pad": Count(5, 5, 5), "image": Count(4, 4, 4), "speech": Count(2, 2, 2)}
+    assert own.digits == {"image": Count(4, 4, 4), "speech": Count(2, 2, 2)}
     assert own.steps["image"] == Count(5, 5, 5)
     assert own.segments == {"image": Count(82, 82, 82), "text": Count(5, 6, 7), "speech": Count(5, 48.5, 92)}
     assert own.documents["image->text"] == Count(88, 89, 90)
@@ -312,75 +336,43 @@ def test_micro_batches_share_the_memory(config: Config, costs: Costs) -> None:
     assert 2 * cost(compare_bases(halves), 17).logits_bytes == cost(costs, 17).logits_bytes
 
 
-def test_front_and_cheapest_are_those_of_all_pairs(costs: Costs) -> None:
-    def columns(base: Base) -> list[float]:
-        own = cost(costs, base)
-        return [
-            own.steps["image"].mean,
-            own.steps["speech"].mean,
-            own.training_flops,
-            own.softmax_rows,
-            own.logits_bytes,
-        ]
-
-    def worse(base: Base) -> bool:
-        """Another is as good everywhere and better somewhere."""
-        return any(
-            all(np.array(columns(other)) <= columns(base)) and any(np.array(columns(other)) < columns(base))
-            for other in possible
-        )
-
+def test_the_cheapest_base_has_the_fewest_training_flops(costs: Costs) -> None:
     possible = [candidate.base for candidate in costs.candidates if not candidate.refused]
-    assert costs.front == tuple(base for base in possible if not worse(base)) == (17, 64, 289)
     assert costs.cheapest == min(possible, key=lambda base: cost(costs, base).training_flops) == 289
-    assert costs.dominating == ()
-
-
-def test_what_dominates_the_chosen_base_is_said(config: Config) -> None:
-    worse = dataclasses.replace(config, vocabulary=rebased(config.vocabulary, 512))
-    costs = compare_bases(worse)
-    assert costs.dominating == (289,)
-    assert "Base 289 dominates base 512: 583 instead of 806 softmax rows, 0.97 of the training FLOPs" in printed(
-        costs, worse, 200
-    )
 
 
 def test_bases_that_can_not_be_are_listed_with_the_reason(config: Config, costs: Costs) -> None:
     assert costs.of((17, 17)).cost is None
     assert "its digits write 289 ids" in costs.of((17, 17)).refused
-    assert costs.of(16).refused == ("a typical document doesn't fit in a row of 96: set batch.sequence_length to 130")
+    assert costs.of(16).refused == (
+        "a typical document doesn't fit in a sequence of 96: set batch.sequence_length to 130"
+    )
     assert cost(costs, 16).sequence_length == cost(costs, 16).longest == 130
     longer = dataclasses.replace(config, batch=dataclasses.replace(config.batch, sequence_length=130))
     assert compare_bases(longer).of(16).refused == ""
     text = printed(costs, config, 200)
     assert "base 2 (310), 3 (220), 4 (190), 8 (130), 9 (130), 10 (130), 16 (130)." in text
     assert "Not possible: base 17,17. vocabulary.base = (17, 17): its digits write 289 ids" in text
-    assert "a document won't fit in a row of 96: base 17 (100), 32 (100)" in text
+    assert "a document won't fit in a sequence of 96: base 17 (100), 32 (100)" in text
 
 
 def test_an_own_base_that_does_not_fit_is_no_crash(config: Config) -> None:
     narrow = dataclasses.replace(config, batch=dataclasses.replace(config.batch, sequence_length=20))
     costs = compare_bases(narrow)
-    assert (costs.cheapest, costs.front, costs.dominating) == (None, (), ())
+    assert costs.cheapest is None
     assert "No base is possible." in printed(costs, narrow, 80)
 
 
 def test_an_experiment_of_mixed_radix_is_among_its_candidates(config: Config) -> None:
-    mixed = dataclasses.replace(config, vocabulary=rebased(config.vocabulary, (5, 17, 17, 17, 17)))
+    mixed = dataclasses.replace(config, writing=dataclasses.replace(config.writing, base=(5, 17, 17, 17, 17)))
     costs = compare_bases(mixed)
     assert costs.candidates[-1].base == costs.chosen == (5, 17, 17, 17, 17)
     own = cost(costs, costs.chosen)
     assert own == dataclasses.replace(cost(compare_bases(config), 17), digits=own.digits, steps=own.steps)
-    assert 17 not in costs.dominating
 
 
-def test_an_experiment_that_says_too_little_is_refused(config: Config) -> None:
-    routes = tuple(route for route in config.eval.routes if "speech" not in route.through)
-    targets = config.eval.targets[:2]
-    silent = dataclasses.replace(config, eval=dataclasses.replace(config.eval, routes=routes, targets=targets))
-    with pytest.raises(ConfigError, match="one for 'speech' must say how many items"):
-        compare_bases(silent)
-    few = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, positions=16))
+def test_an_experiment_with_too_few_positions_is_refused(config: Config) -> None:
+    few = dataclasses.replace(config, writing=dataclasses.replace(config.writing, positions=16))
     with pytest.raises(VocabularyError, match="the last position that can be written is 15"):
         compare_bases(few)
 
@@ -412,8 +404,8 @@ def test_the_table_can_be_read(config: Config, costs: Costs, width: int) -> None
     assert "…" not in text
     rows = [line.split() for line in lines]
     assert ["17", "5", "(4)", "3", "(2)", "82", "6", "48.5", "89", "55.5", "55.5"] in rows
-    assert ["17", "311", "320", "2.78", "MiB", "8.26", "M", "4.96", "M", "358", "M", "1.00", "*", "chosen"] in rows
-    assert ["289"] in [row[:1] for row in rows if row[-2:] == ["*", "cheapest"]]
+    assert ["17", "311", "320", "2.78", "MiB", "8.26", "M", "4.96", "M", "358", "M", "1.00", "chosen"] in rows
+    assert ["289"] in [row[:1] for row in rows if row[-1:] == ["cheapest"]]
     assert sum(row[-2:] == ["too", "long"] for row in rows) == 7
 
 
@@ -424,4 +416,4 @@ def test_as_json_nothing_is_missing(config: Config, costs: Costs) -> None:
     assert own["cost"]["documents"]["image->text"] == {"least": 88, "mean": 89, "most": 90}
     assert found["items"]["speech"] == {"least": 1, "mean": 15.5, "most": 30}
     assert set(own["cost"]) == {field.name for field in dataclasses.fields(Cost)}
-    assert (found["chosen"], found["cheapest"], found["front"], found["dominating"]) == (17, 289, [17, 64, 289], [])
+    assert (found["chosen"], found["cheapest"]) == (17, 289)

@@ -105,7 +105,7 @@ def test_a_process_finds_its_place(environment: dict[str, str], place: Place | N
         (EXPLICIT | {"OMNIJAX_COORDINATOR": "node1"}, "host:port of process 0"),
         ({"OMNIJAX_DISTRIBUTED": "on"}, "must be auto or off"),
         ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8"}, "SLURM_STEP_NODELIST, SLURM_PROCID, SLURM_LOCALID.*with srun"),
-        ({n: v for n, v in SLURM.items() if n != "SLURM_STEP_NODELIST"}, "not one of them .SLURM_STEP_NODELIST"),
+        ({n: v for n, v in SLURM.items() if n != "SLURM_STEP_NODELIST"}, "is no task .SLURM_STEP_NODELIST"),
     ],
 )
 def test_half_an_environment_is_refused(environment: dict[str, str], said: str) -> None:
@@ -163,7 +163,7 @@ def test_an_abort_by_jax_is_no_other_end_than_that_by_the_watch(monkeypatch) -> 
     assert distributed._why_aborted(Place(2), 1) is lost
 
 
-@pytest.mark.parametrize("command", [["evaluate", "run"], ["sample", "run", "--text", "one", "--to", "image"]])
+@pytest.mark.parametrize("command", [["evaluate", "run"], ["sample", "run", "--from", "text=one", "--to", "image"]])
 def test_what_one_process_does_is_refused_to_several(monkeypatch, capsys, command: list[str]) -> None:
     for name, value in EXPLICIT.items():
         monkeypatch.setenv(name, value)
@@ -211,9 +211,9 @@ def owned(owner: dict[jax.Device, int], process: int) -> Callable[..., dict]:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Config:
-    config = testing.shrink(load_experiment(DIGITS), tmp_path_factory.getbasetemp() / "spoken_digits")
-    prepare(config.data)
+def config(small_data) -> Config:
+    config = testing.shrink(load_experiment(DIGITS), small_data)
+    prepare(config)
     batch = dataclasses.replace(config.batch, size=ROWS, sequence_length=LENGTH)
     return dataclasses.replace(config, batch=batch, train=dataclasses.replace(config.train, checkpoint_every=6))
 
@@ -315,8 +315,7 @@ def test_one_of_two_processes_is_killed_and_three_go_on_where_they_were(
 @pytest.mark.slow
 def test_when_process_0_dies_the_other_ends_at_once_and_says_so(experiment: pathlib.Path, tmp_path) -> None:
     run = tmp_path / "run"
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
-    with job(tmp_path, 2, 1, ["train", str(experiment), "--workdir", str(run)], **quick) as two:
+    with job(tmp_path, 2, 1, ["train", str(experiment), "--workdir", str(run)]) as two:
         two.wait_until(lambda: len(lines(run)) >= 3)
         os.kill(two.processes[0].pid, signal.SIGKILL)
         assert two.wait(60) == [-signal.SIGKILL, RESUMABLE], two.said()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -19,11 +20,13 @@ import numpy as np
 import pytest
 import rich.console
 from jobs import MAIN
+from loaded import load_run, measure
 
 import omnijax.evaluate.tasks
 from omnijax import testing
 from omnijax.cli import main
 from omnijax.config import Config, MeshConfig
+from omnijax.data import manifest
 from omnijax.data.prepare import prepare
 from omnijax.errors import RESUMABLE, CheckpointError, ConfigError, DataError
 from omnijax.evaluate import (
@@ -31,21 +34,23 @@ from omnijax.evaluate import (
     ROWS,
     Trained,
     check_tasks,
+    evaluate,
     evaluate_many,
-    heldout_of,
-    load_run,
     mean_bits,
-    measure,
     read_rows,
+    split,
+    split_of,
 )
 from omnijax.evaluate.directions import measure_directions
 from omnijax.evaluate.history import append_row, head_of, history, known
+from omnijax.evaluate.judging import Finding
 from omnijax.evaluate.loading import OpenRun
 from omnijax.evaluate.many import Session, parse_steps
-from omnijax.evaluate.plot import PICTURE, steps_figure
+from omnijax.evaluate.plot import PLOT, steps_figure
 from omnijax.evaluate.table import print_steps
 from omnijax.evaluate.watch import watch
 from omnijax.experiment import load_experiment
+from omnijax.modalities import Picture, Speech, Text
 from omnijax.model.build import model_of
 from omnijax.report.theme import LIGHT
 from omnijax.run.checkpoint import FOLDER, Checkpoints
@@ -55,16 +60,14 @@ from omnijax.step.sharding import make_mesh
 from omnijax.step.state import init_state
 from omnijax.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 SAVED = [4, 8, 12]
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Config:
-    small = testing.shrink(load_experiment(DIGITS), tmp_path_factory.getbasetemp() / "spoken_digits")
-    prepare(small.data)
+def config(small_data) -> Config:
+    small = testing.shrink(load_experiment(DIGITS), small_data)
+    prepare(small)
     tasks, routes = (tuple(x for n, x in enumerate(xs) if n in (0, 2)) for xs in (small.batch.tasks, small.eval.routes))
     return dataclasses.replace(
         small,
@@ -94,9 +97,9 @@ def counted(monkeypatch) -> list[tuple[int, str]]:
     done: list[tuple[int, str]] = []
 
     def counting(name, task):
-        def counted(trained, heldout):
+        def counted(trained, split):
             done.append((trained.step, name))
-            return task(trained, heldout)
+            return task(trained, split)
 
         return counted
 
@@ -135,12 +138,14 @@ def test_all_checkpoints_are_measured_and_each_only_once(config: Config, run: pa
     for row in rows:
         assert row["vocabulary"] == config.vocabulary.fingerprint
         assert row["config"] == config_digest(config)
-        assert (row["split"], row["examples"], row["seed"], row["tasks"]) == ("heldout", 12, 0, ["bits"])
+        assert (row["split"], row["examples"], row["seed"], row["tasks"]) == ("validation", 12, 0, ["bits"])
         assert row["versions"]["jax"] == jax.__version__
         assert row["device"].startswith("8 × cpu")
         assert row["seconds"] > 0
         assert {"image", "text|image", "text", "image|text"} == set(row["bits_per_item"])
-        assert row["bits_per_pixel"] == pytest.approx(row["bits_per_item"]["image"]["renormalised"] / 4)
+        image = row["bits_per_item"]["image"]
+        assert image["units"]["pixel"] == pytest.approx(image["renormalised"] / 4)
+        assert "zlib" in row["anchors"]["image"]
 
     assert evaluate_many([run], "all", ["bits"]).measured == 0
     assert evaluate_many([run, run], (8,), ["bits"]).rows[run][8] == outcome.rows[run][8]
@@ -202,7 +207,7 @@ def test_what_is_damaged_or_foreign_is_named_and_the_rest_evaluated(
     config: Config, run: pathlib.Path, tmp_path, capsys
 ) -> None:
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, mlp_width=96))
-    other = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, positions=64))
+    other = dataclasses.replace(config, writing=dataclasses.replace(config.writing, positions=64))
     save_foreign(run, 20, wider)
     save_foreign(run, 21, other)
     spoil(run / FOLDER / "8")
@@ -220,13 +225,13 @@ def test_what_is_damaged_or_foreign_is_named_and_the_rest_evaluated(
     assert all(reason.startswith("CheckpointError: ") for reason in reasons.values())
     assert "it has no config.json" in reasons["nothing"]
     assert "its config.json can't be read" in reasons["unreadable"]
-    assert "it is damaged: params/ends/head isn't what was saved" in reasons["8"]
+    assert "it is damaged: the checksum of params/ends/head" in reasons["8"]
     assert "its description can't be read" in reasons["12"]
     assert "mlp/down must be float32[2, 64, 32]" in reasons["20"]
     assert "another vocabulary" in reasons["21"]
     assert said.err.splitlines()[-1].startswith("omnijax: 1 evaluated, 6 not")
     assert [row["step"] for row in read_rows(run)] == [4]
-    assert (run / PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert (run / PLOT).read_bytes().startswith(b"\x89PNG")
 
 
 def test_of_a_damaged_last_checkpoint_the_one_before_is_the_last(run: pathlib.Path, counted: list) -> None:
@@ -255,7 +260,7 @@ def test_a_checkpoint_that_the_training_process_deletes_is_no_damaged_one(run: p
         assert opened.steps() == SAVED
         shutil.rmtree(run / FOLDER / "4")
         assert session.measure(opened, 4) is None
-    assert session.outcome.refused == {}
+    assert session.refused == {}
     assert f"{run / FOLDER / '4'} is gone" in capsys.readouterr().err
 
 
@@ -320,7 +325,6 @@ def test_eight_devices_measure_the_bits_that_one_does(trained: pathlib.Path, bit
     assert loaded.step == SAVED[-1]
     assert tuple(loaded.generator.params["layers"]["mlp"]["up"].sharding.mesh.shape.values()) == mesh
     found = measure(loaded, ["bits"])
-    assert found["bits_per_pixel"] == pytest.approx(bits_alone["bits_per_pixel"], rel=1e-5)
     assert found["bits_per_item"].keys() == bits_alone["bits_per_item"].keys()
     for form, entry in bits_alone["bits_per_item"].items():
         other = found["bits_per_item"][form]
@@ -328,16 +332,15 @@ def test_eight_devices_measure_the_bits_that_one_does(trained: pathlib.Path, bit
             assert other[part] == pytest.approx(entry[part], rel=1e-5, abs=1e-7), (form, part)
         for part in ("items", "exact", "errors", "uniform"):
             assert other[part] == entry[part], (form, part)
+        assert other["units"] == pytest.approx(entry["units"], rel=1e-5)
 
 
 def test_eight_devices_draw_what_one_does(trained: pathlib.Path, alone: Trained) -> None:
     eight = load_run(trained, mesh=make_mesh(MeshConfig(data=2, fsdp=4)))
-    found, expected = (measure_directions(one, heldout_of(one.config)) for one in (eight, alone))
+    found, expected = (measure_directions(one, split_of(one.config)) for one in (eight, alone))
     assert found.figures == expected.figures
-    assert list(found.made) == ["image->text", "text->image"]
-    for name, direction in expected.made.items():
-        pairs = zip(found.made[name].signals, direction.signals, strict=True)
-        assert all(np.array_equal(one, other) for one, other in pairs), name
+    assert list(found.shown["directions"]) == ["image->text", "text->image"]
+    assert found.shown == expected.shown
 
 
 def test_parameters_are_told_from_others_on_any_mesh(trained: pathlib.Path) -> None:
@@ -351,10 +354,10 @@ def test_parameters_are_told_from_others_on_any_mesh(trained: pathlib.Path) -> N
 def test_the_command_line_gives_the_mesh(run: pathlib.Path, monkeypatch) -> None:
     shapes = []
 
-    def spy(trained, heldout):
+    def spy(trained, split):
         mesh = trained.generator.params["ends"]["head"].sharding.mesh
         shapes.append(tuple(mesh.shape.values()))
-        return omnijax.evaluate.tasks.Found({})
+        return Finding({})
 
     monkeypatch.setitem(omnijax.evaluate.tasks.TASKS, "completions", spy)
     command = ["evaluate", str(run), "--steps", "4", "--tasks", "completions", "--mesh.data", "2", "--mesh.fsdp", "-1"]
@@ -384,22 +387,50 @@ def test_the_whole_evaluation_of_several_runs(run: pathlib.Path, trained, tmp_pa
     assert len(counted) == 6
 
 
+def test_one_evaluation_hashes_each_file_and_encodes_each_signal_once(
+    config: Config, run: pathlib.Path, monkeypatch
+) -> None:
+    """Whatever the number of tasks and routes; the next evaluation in the process does neither."""
+    hashed: list[str] = []
+    encoded: collections.Counter[str] = collections.Counter()
+    sha256 = manifest._sha256
+    monkeypatch.setattr(manifest, "_sha256", lambda path: (hashed.append(path.name), sha256(path))[1])
+    for kind in (Picture, Speech, Text):
+
+        def counting(self, signals, encode=kind.encode):
+            encoded[self.name] += len(signals)
+            return encode(self, signals)
+
+        monkeypatch.setattr(kind, "encode", counting)
+    manifest._verify_files.cache_clear()
+    split._KEPT.clear()
+    evaluate(run)
+    files = manifest.read_manifest(config.data)["files"]
+    assert sorted(hashed) == sorted(pathlib.PurePath(name).name for name in files)
+    records = len(config.data.records("validation"))
+    assert encoded == {"image": records, "text": records}
+    evaluate(run, again=True)
+    evaluate_many([run], "all", ["bits"])
+    assert len(hashed) == len(files)
+    assert encoded == {"image": records, "text": records}
+
+
 # ---------------------------------------------------------------------- the file, the table, the plot
 
 
 def test_a_line_that_a_kill_cut_off_is_none(config: Config, tmp_path) -> None:
     head = head_of(config, 4, "abc")
-    append_row(tmp_path, head, {"bits": {"bits_per_pixel": 1.0}}, 1.0)
+    append_row(tmp_path, head, {"bits": {"anchors": {"image": 1.0}}}, 1.0)
     with (tmp_path / ROWS).open("a") as file:
         file.write('{"step": 4, "checkp')
-    append_row(tmp_path, head, {"completions": {"completions": {}}, "bits": {"bits_per_pixel": 2.0}}, 1.0)
+    append_row(tmp_path, head, {"completions": {"completions": {}}, "bits": {"anchors": {"image": 2.0}}}, 1.0)
     with (tmp_path / ROWS).open("a") as file:
         file.write('[1]\n{"step": 9}\n')
     rows = read_rows(tmp_path)
     assert [row["tasks"] for row in rows] == [["bits"], ["completions", "bits"]]
     merged = known(rows, head)
     assert merged is not None
-    assert (merged["tasks"], merged["bits_per_pixel"]) == (["bits", "completions"], 2.0)
+    assert (merged["tasks"], merged["anchors"]) == (["bits", "completions"], {"image": 2.0})
     assert known(rows, head | {"checkpoint": "def"}) is None
     assert [row["step"] for row in history(tmp_path, config)] == [4]
 
@@ -409,7 +440,11 @@ def rows_of(bits: dict[int, float]) -> dict[int, dict]:
         return {"renormalised": value, "leak": 0.25, "exact": 0.5}
 
     return {
-        step: {"step": step, "bits_per_item": {"image": entry(value), "text|image": entry(value + 2)}}
+        step: {
+            "step": step,
+            "split": "validation",
+            "bits_per_item": {"image": entry(value), "text|image": entry(value + 2)},
+        }
         for step, value in bits.items()
     }
 
@@ -417,20 +452,23 @@ def rows_of(bits: dict[int, float]) -> dict[int, dict]:
 def test_the_table_marks_the_best_of_each_run() -> None:
     console = rich.console.Console(width=110, record=True)
     rows = {pathlib.Path("a"): rows_of({1: 5.0, 2: 3.0, 3: 4.0}), pathlib.Path("b"): rows_of({7: 9.0})}
-    rows[pathlib.Path("b")][8] = {"step": 8, "directions": {"image->text": 0.25, "text->image": 0.75}}
+    rows[pathlib.Path("b")][8] = {
+        "step": 8,
+        "directions": {"image->text": {"accuracy": 0.25}, "text->image": {"accuracy": 0.75}},
+    }
     print_steps(rows, console)
     lines = [[part.strip() for part in line.split("│")[1:-1]] for line in console.export_text().splitlines()]
     assert [line for line in lines if line] == [
-        ["a", "1", "6.000", "0.250", "0.500", "—", "—", "—"],
-        ["a", "2 *", "4.000", "0.250", "0.500", "—", "—", "—"],
-        ["a", "3", "5.000", "0.250", "0.500", "—", "—", "—"],
-        ["b", "7 *", "10.000", "0.250", "0.500", "—", "—", "—"],
-        ["b", "8", "—", "—", "—", "—", "0.500", "—"],
+        ["a", "1", "6.000", "0.250", "0.500", "—", "—"],
+        ["a", "2 *", "4.000", "0.250", "0.500", "—", "—"],
+        ["a", "3", "5.000", "0.250", "0.500", "—", "—"],
+        ["b", "7 *", "10.000", "0.250", "0.500", "—", "—"],
+        ["b", "8", "—", "—", "—", "0.500", "—"],
     ]
 
 
 def test_the_plot_shows_every_form_over_the_steps() -> None:
-    rows = [row | {"directions": {"text->image": 0.5}} for row in rows_of({1: 5.0, 2: 3.0}).values()]
+    rows = [row | {"directions": {"text->image": {"accuracy": 0.5}}} for row in rows_of({1: 5.0, 2: 3.0}).values()]
     bits, shares = steps_figure(rows, LIGHT).axes
     lines = {tuple(map(tuple, line.get_xydata())) for line in bits.lines}
     assert lines == {((1, 6), (2, 4)), ((1, 5), (2, 3)), ((1, 7), (2, 5))}
@@ -476,7 +514,7 @@ def test_watching_goes_on_where_it_was_and_past_what_is_damaged(run: pathlib.Pat
 
 
 def test_between_two_tasks_it_can_be_stopped(run: pathlib.Path, counted: list) -> None:
-    session = Session(("bits", "completions"), stopped=lambda: len(counted) > 2)
+    session = Session(("bits", "completions"), stop=lambda: len(counted) > 2)
     assert evaluate_many([run], "all", session=session).stopped
     assert counted == [(4, "bits"), (4, "completions"), (8, "bits")]
     assert [row["tasks"] for row in read_rows(run)] == [["bits", "completions"], ["bits"]]

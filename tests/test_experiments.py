@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import re
+import sys
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from omnijax import testing
 from omnijax.config import Config, from_dict, to_dict
+from omnijax.config.experiment_file import EXPERIMENT_PREFIX
 from omnijax.errors import ConfigError
 from omnijax.experiment import explain_knobs, load_experiment, override
 from omnijax.model.transformer import Transformer
@@ -46,9 +48,9 @@ def test_the_docstring_is_a_run_card(path: pathlib.Path) -> None:
 def test_the_configuration_is_that_of_the_golden(path: pathlib.Path) -> None:
     config = load_experiment(path)
     golden = GOLDENS / path.relative_to(ROOM).with_suffix(".json")
-    when = "the experiment, or a default of omnijax/config.py, was meant to change, and the CHANGELOG says so"
-    testing.check_golden(golden, to_dict(config), when)
-    assert from_dict(to_dict(config)) == config
+    when = "the experiment, or a default of omnijax/config/, was meant to change, and the CHANGELOG says so"
+    testing.check_golden(golden, {"vocabulary": to_dict(config.vocabulary), **to_dict(config)}, when)
+    assert from_dict(to_dict(config), lambda: sys.modules[EXPERIMENT_PREFIX + path.stem]) == config
 
 
 def test_no_golden_is_left_over() -> None:
@@ -78,20 +80,22 @@ def test_every_knob_can_be_set_from_the_command_line(path: pathlib.Path) -> None
         "--model.depth",
         "--optim.learning_rate",
         "--mesh.fsdp",
-        "--data.speech.codes",
+        "--data.seed",
+        "--writing.width",
         "--batch.tasks.0.repeats",
     ):
         assert knob in said
+    sampled = ["--eval.targets.0.sample.grammar", "False"] if config.eval.targets else []
     changed = override(
         config,
         [
             *("--model.depth", str(config.model.depth + 1), "--model.unroll=1", "--optim.learning_rate", "0.5"),
-            *("--model.remat", "full", "--batch.tasks.0.repeats", "3", "--eval.targets.0.sample.grammar", "False"),
+            *("--model.remat", "full", "--batch.tasks.0.repeats", "3", *sampled),
         ],
     )
     assert (changed.model.depth, changed.optim.learning_rate) == (config.model.depth + 1, 0.5)
     assert (changed.model.remat, changed.batch.tasks[0].repeats) == ("full", 3)
-    assert changed.eval.targets[0].sample.grammar is False
+    assert [target.sample.grammar for target in changed.eval.targets[:1]] == [False] * len(changed.eval.targets[:1])
     assert changed.batch.tasks[1:] == config.batch.tasks[1:]
     assert override(config, []) is config
     assert override(config, ["--train.steps", str(config.train.steps)]) == config
@@ -99,6 +103,12 @@ def test_every_knob_can_be_set_from_the_command_line(path: pathlib.Path) -> None
 
 def digits() -> Config:
     return load_experiment(ROOM / "digits.py")
+
+
+def test_knobs_of_modalities_and_of_targets_can_be_set() -> None:
+    changed = override(digits(), ["--data.speech.codes", "32", "--eval.targets.0.sample.grammar", "False"])
+    assert changed.vocabulary.spaces[-1].size == changed.data.speech.codes == 32
+    assert changed.eval.targets[0].sample.grammar is False
 
 
 @pytest.mark.parametrize(

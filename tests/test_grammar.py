@@ -21,9 +21,7 @@ from omnijax.errors import VocabularyError
 from omnijax.vocab.grammar import Grammar, SegmentRule
 from omnijax.vocab.grammar_digits import digit_tables
 from omnijax.vocab.ids import PrimaryIds
-from omnijax.vocab.vocabulary import PAD, Space, Vocabulary
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+from omnijax.vocab.vocabulary import PAD, Marker, Space, Vocabulary
 
 ROWS, TOKENS = 64, 40
 
@@ -174,6 +172,18 @@ def all_documents(v: Vocabulary, most_tokens: int, order: str) -> Iterator[list[
 
 
 @ways_and_orders
+def test_segments_of_general_tokens_and_one_space(way: Any, order: Any) -> None:
+    """A marker with general tokens: no `aos`, items in order, fragments in the digits of their own space."""
+    control, markers = ("word", "caption", "eos"), (Marker("word", "b"), Marker("caption", "b", general=True))
+    v = tiny(way, spaces=(Space("a", 9), Space("b", 3)), control=control, markers=markers)
+    rules = (SegmentRule("word", 1, 1, then=("caption",)), SegmentRule("caption", 1, 3, then=("eos",)))
+    word = all_writings(v, 0, range(1, 2), order=order)
+    caption = all_writings(v, 1, range(1, 4), order=order)
+    follows = reference.legal_next(v, [[*one, *other, v.token("eos")] for one in word for other in caption])
+    assert differences(Grammar(v, rules, ("word",), order), follows) == []
+
+
+@ways_and_orders
 def test_without_rules(way: Any, order: Any) -> None:
     """What can follow three tokens can be completed with two more, `eos` not counted."""
     v = tiny(way, spaces=(Space("a", 2),))
@@ -293,6 +303,8 @@ def streams_of(documents: list[list[int]], tokens: int = TOKENS) -> PrimaryIds:
 
 
 WALKED = [
+    ("marked grouped after minimal", "any"),
+    ("marked grouped none fixed", "raster"),
     ("plain grouped after minimal", "any"),
     ("typed grouped none fixed", "raster"),
     ("mixed radix, little, two position places", "any"),
@@ -340,6 +352,8 @@ def mutated(v: Vocabulary, document: list[int], source: random.Random) -> list[i
 
 
 ACCEPTED = [
+    "marked grouped after minimal",
+    "marked inline before fixed",
     "typed grouped after minimal",
     "typed inline before minimal",
     "mixed radix, little, two position places",

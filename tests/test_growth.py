@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import omnijax.train
 from omnijax import testing
-from omnijax.config import BatchConfig, Config, MeshConfig, Task
-from omnijax.data.corpus import Corpus
+from omnijax.config import BatchConfig, Config, MeshConfig, Task, Writing
+from omnijax.config.writing import vocabulary_of
+from omnijax.data.corpus import read_corpus
 from omnijax.data.pipeline import Batches
 from omnijax.errors import CheckpointError, VocabularyError
 from omnijax.experiment import load_experiment
+from omnijax.modalities import Codes, Modality, Part, Picture, Text
 from omnijax.model.transformer import ROWS_MULTIPLE, Transformer
 from omnijax.run.start import start_state
 from omnijax.run.writers import METRICS
+from omnijax.source import TRAIN, Record, Source
 from omnijax.step.sharding import make_mesh
 from omnijax.train import train
 from omnijax.vocab.assemble import assemble
@@ -33,12 +35,11 @@ from omnijax.vocab.decode import decode
 from omnijax.vocab.documents import GENERAL, UNMARKED, Documents, Segment
 from omnijax.vocab.encode import encode
 from omnijax.vocab.growth import check_growth
-from omnijax.vocab.ids import PrimaryIds
-from omnijax.vocab.vocabulary import END, Space, Vocabulary
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+from omnijax.vocab.ids import GeneralIds, PrimaryIds, SecondaryIds
+from omnijax.vocab.vocabulary import END, Marker, Space, Vocabulary
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
+pytestmark = pytest.mark.usefixtures("steps_kept")
 OLD = Vocabulary(
     general=3,
     positions=8,
@@ -72,9 +73,8 @@ def documents(v: Vocabulary, seed: int, count: int) -> list[list[Segment]]:
                 break
             typed = 0 if marker == UNMARKED else int(v.contexts.of_control[marker])
             items = int(random.integers(1, 4))
-            spaces = (
-                np.sort(random.integers(GENERAL, len(v.spaces), items)) if typed == 0 else np.full(items, typed - 1)
-            )
+            own = int(v.contexts.spaces[typed])
+            spaces = np.sort(random.integers(GENERAL, len(v.spaces), items)) if own < 0 else np.full(items, own)
             segments.append(Segment(marker, spaces.astype(np.int32), random.integers(0, sizes[spaces])))
         found.append(segments)
     return found
@@ -94,7 +94,7 @@ def single_fragments(v: Vocabulary) -> list[list[Segment]]:
     openers = [UNMARKED, *(index for index, name in enumerate(v.control) if name != END)]
     for marker in openers:
         typed = 0 if marker == UNMARKED else int(v.contexts.of_control[marker])
-        for index in range(len(v.spaces)) if typed == 0 else [typed - 1]:
+        for index in range(len(v.spaces)) if typed == 0 else [int(v.contexts.spaces[typed])]:
             ids = range(v.spaces[index].size)
             found += [[Segment(marker, np.array([index], np.int32), np.array([id_]))] for id_ in ids]
     return found
@@ -106,6 +106,10 @@ ACCEPTED = {
     "a space without a marker": grown(spaces=(*OLD.spaces, Space("touch", 50))),
     "a space with a marker": grown(spaces=(*OLD.spaces, Space("touch", 50)), control=(*OLD.control, "touch")),
     "a marker": grown(control=(*OLD.control, "video")),
+    "a marker of an old space": grown(
+        control=(*OLD.control, "painting", "caption"),
+        markers=(Marker("painting", "image"), Marker("caption", "speech", general=True)),
+    ),
     "both, and beyond 2^31": grown(
         spaces=(OLD.spaces[0], Space("speech", 8), Space("touch", 2**80)), control=(*OLD.control, "touch")
     ),
@@ -183,6 +187,12 @@ REFUSED = {
     "a space before the last": (OLD, grown(spaces=(Space("image", 21), OLD.spaces[1])), "spaces.image.size"),
     "a smaller space": (OLD, enlarged(OLD, size=6), "spaces.speech.size"),
     "a name that opens segments": (OLD, grown(spaces=(*OLD.spaces, Space("text", 9))), "spaces"),
+    "a marker that opens another space": (
+        grown(control=("a",), markers=(Marker("a", "image"),)),
+        grown(control=("a",), markers=(Marker("a", "speech"),)),
+        "markers",
+    ),
+    "a marker that lets general tokens in": (OLD, grown(markers=(Marker("image", "image", general=True),)), "markers"),
     "one digit more": (
         grown(width="fixed", control=("speech",)),
         enlarged(grown(width="fixed", control=("speech",)), size=26),
@@ -309,46 +319,79 @@ def test_growth_is_accepted_where_and_only_where_nothing_changes(way: dict[str, 
 
 # ---------------------------------------------------------------------------------------------------- a trained model
 
-TRAINED = Vocabulary(
-    general=45,  # 64 tokens: the next one takes the embedding beyond the rows that it is padded to
-    positions=8,
-    digits=5,
-    base=5,
-    spaces=(Space("image", 100), Space("speech", 20, capacity=200)),
-    control=("text", "image", "speech", "eos"),
-    position="before",
-    width="fixed",
-)
-TOUCH = dataclasses.replace(TRAINED, spaces=(*TRAINED.spaces, Space("touch", 60)), control=(*TRAINED.control, "touch"))
+
+@dataclasses.dataclass(frozen=True)
+class Alphabet(testing.Letters):
+    """45 general tokens make 64 tokens in all: the next one takes the embedding beyond the rows it is padded to."""
+
+    general: ClassVar[int] = 45
+
+
+@dataclasses.dataclass(frozen=True)
+class Roomy(Codes):
+    """Codes in a space that can grow."""
+
+    capacity: int = 0
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (dataclasses.replace(super().parts[0], capacity=self.capacity),)
+
+
+SENSES = (Alphabet(), Codes("image", (100,), most=7), Roomy("speech", (20,), most=7, capacity=200))
+
+
+@dataclasses.dataclass(frozen=True)
+class Senses(Source):
+    """Random records: a field for each modality, and fields that share the modality of another one."""
+
+    modalities: tuple[Modality, ...] = SENSES
+    echoes: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> Mapping[str, Modality]:
+        own = {modality.name: modality for modality in self.modalities}
+        return own | dict.fromkeys(self.echoes, own["speech"])
+
+    def records(self, split: str) -> list[Record]:
+        random = np.random.default_rng((self.seed, self.splits.index(split)))
+
+        def signal(modality: Modality) -> np.ndarray:
+            sizes = [part.fragments for part in modality.parts] or [modality.general]
+            items = random.integers(0, sizes[0], random.integers(1, 8))
+            return items[:, None] if modality.parts else items
+
+        return [{name: signal(modality) for name, modality in self.fields.items()} for _ in range(200)]
+
+
 TASKS = (Task(("image", "text"), weights=(1.0, 1.0)), Task(("text", "speech"), weights=(1.0, 1.0)))
+MORE_TASKS = (
+    *TASKS,
+    Task(("touch", "image"), weights=(1.0, 1.0), repeats=2),
+    Task(("echo", "text"), weights=(1.0, 1.0)),
+)
+TOUCHED = Senses(modalities=(*SENSES, Codes("touch", (60,), most=7)), echoes=("echo",))
 
 
-def with_vocabulary(config: Config, v: Vocabulary, tasks: tuple[Task, ...], **changes: Any) -> Config:
-    small = testing.small_config(config, pathlib.Path("unused"))
-    loop = dataclasses.replace(small.train, steps=30, **changes)
-    batch, model = BatchConfig(tasks, size=8, sequence_length=72), dataclasses.replace(small.model, depth=1)
-    return dataclasses.replace(small, vocabulary=v, batch=batch, train=loop, model=model)
+def with_senses(config: Config, data: Senses, tasks: tuple[Task, ...], **changes: Any) -> Config:
+    small = testing.shrink(config, pathlib.Path("unused"))
+    return Config(
+        data,
+        BatchConfig(tasks, size=8, sequence_length=72),
+        dataclasses.replace(small.model, depth=1),
+        Writing(base=5, positions=8, t_pad=False),
+        small.optim,
+        dataclasses.replace(small.train, steps=30, **changes),
+    )
 
 
 @pytest.fixture(scope="module")
 def old_config() -> Config:
-    return with_vocabulary(load_experiment(DIGITS), TRAINED, TASKS)
+    return with_senses(load_experiment(DIGITS), Senses(), TASKS)
 
 
 @pytest.fixture(scope="module")
-def patched() -> Iterator[None]:
-    """Random documents in place of the data set."""
-
-    def corpus(config: Config) -> Corpus:
-        return testing.random_corpus(config.vocabulary, 200, 7)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(omnijax.train, "load_corpus", corpus)
-        yield
-
-
-@pytest.fixture(scope="module")
-def old_run(old_config: Config, patched: None, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def old_run(old_config: Config, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     run = tmp_path_factory.mktemp("old") / "run"
     train(old_config, run)
     return run
@@ -362,8 +405,30 @@ def old_params(old_config: Config, old_run: pathlib.Path) -> Any:
 
 @pytest.fixture(scope="module")
 def new_config(old_config: Config, old_run: pathlib.Path) -> Config:
-    tasks = (*TASKS, Task(("touch", "image"), weights=(1.0, 1.0), repeats=2))
-    return with_vocabulary(old_config, TOUCH, tasks, start_from=str(old_run))
+    return with_senses(old_config, TOUCHED, MORE_TASKS, start_from=str(old_run))
+
+
+def test_a_field_and_a_modality_appended_to_a_source_move_no_token(old_config: Config, new_config: Config) -> None:
+    old, new = old_config.vocabulary, new_config.vocabulary
+    check_growth(old, new)
+    assert new.symbols()[: old.size] == old.symbols()
+    assert {"touch", "echo"} <= set(new.control) - set(old.control)
+    everything = [*single_fragments(old), *documents(old, 0, 50)]
+    assert written(old, everything) == written(new, everything) is not None
+    fields = tuple(old_config.data.fields)
+    read = [read_corpus(config, TRAIN, fields) for config in (old_config, new_config)]
+    assert set(read[1].columns) == set(fields)
+
+
+def test_parts_of_a_modality_stay_where_they_are_when_a_field_is_appended() -> None:
+    """A picture of any size has a header, a part with a marker of its own."""
+    pictures, sound = Picture("photo", patch=1, levels=4, variable=True), Codes("sound", (50,))
+    few = {"caption": Text(), "photo": pictures}
+    writing = Writing(base=256, positions=64)
+    for more in ({"second": pictures}, {"sound": sound}, {"second": pictures, "sound": sound}):
+        old, new = vocabulary_of(writing, few), vocabulary_of(writing, few | more)
+        assert new.symbols()[: old.size] == old.symbols()
+        check_growth(old, new)
 
 
 def begun(config: Config, mesh: MeshConfig | None = None) -> Any:
@@ -371,10 +436,10 @@ def begun(config: Config, mesh: MeshConfig | None = None) -> Any:
     return start_state(config, model, make_mesh(mesh or config.mesh))
 
 
-def test_every_old_parameter_is_there_bit_for_bit(old_params: Any, new_config: Config) -> None:
+def test_every_old_parameter_is_there_bit_for_bit(old_config: Config, old_params: Any, new_config: Config) -> None:
     state = begun(new_config)
-    params, old, new = jax.device_get(state.params), TRAINED.size, TOUCH.size
-    assert (old, new) == (ROWS_MULTIPLE, ROWS_MULTIPLE + 1)
+    params, old, new = jax.device_get(state.params), old_config.vocabulary.size, new_config.vocabulary.size
+    assert (old, new) == (ROWS_MULTIPLE, ROWS_MULTIPLE + 2)
     assert params["ends"]["embed"].shape[0] == 2 * ROWS_MULTIPLE
     np.testing.assert_array_equal(params["ends"]["embed"][:old], old_params["ends"]["embed"][:old])
     np.testing.assert_array_equal(params["ends"]["head"][:, :old], old_params["ends"]["head"][:, :old])
@@ -402,15 +467,16 @@ def test_what_the_model_says_of_old_tokens_is_what_it_said(
     old_config: Config, old_params: Any, new_config: Config
 ) -> None:
     state = begun(new_config)
-    batch = Batches(testing.random_corpus(TRAINED, 50, 7, seed=3), old_config.batch)[0]
+    old, new = old_config.vocabulary, new_config.vocabulary
+    batch = Batches(testing.random_corpus(old, 50, 7, seed=3), old_config.batch)[0]
 
     def logits(v: Vocabulary, params: Any) -> np.ndarray:
         model = Transformer(old_config.model, v.size)
         return np.asarray(jax.jit(model)(params, batch["tokens"], batch["positions"], batch["documents"]))
 
-    before, after = logits(TRAINED, old_params), logits(TOUCH, jax.device_get(state.params))
-    assert after.shape[-1] == before.shape[-1] + 1
-    np.testing.assert_allclose(after[..., : TRAINED.size], before, rtol=0, atol=1e-6)
+    before, after = logits(old, old_params), logits(new, jax.device_get(state.params))
+    assert after.shape[-1] == before.shape[-1] + 2
+    np.testing.assert_allclose(after[..., : old.size], before, rtol=0, atol=1e-6)
     assert np.abs(before).max() > 1
 
 
@@ -426,13 +492,13 @@ def losses(run: pathlib.Path) -> list[float]:
 
 
 def test_it_goes_on_training_with_the_new_space(
-    old_run: pathlib.Path, new_config: Config, patched: None, tmp_path: pathlib.Path
+    old_run: pathlib.Path, new_config: Config, tmp_path: pathlib.Path
 ) -> None:
     before = sorted((path, path.stat().st_mtime_ns) for path in old_run.rglob("*"))
     outcome = train(new_config, tmp_path / "new")
     assert outcome.step == 30
     found = losses(tmp_path / "new")
-    assert found[0] < 0.8 * np.log(TOUCH.size)  # it knows what it was taught before
+    assert found[0] < 0.8 * np.log(new_config.vocabulary.size)  # it knows what it was taught before
     assert np.mean(found[-5:]) < 0.9 * np.mean(found[:3])
     assert sorted((path, path.stat().st_mtime_ns) for path in old_run.rglob("*")) == before
     again = train(new_config, tmp_path / "new")  # from its own checkpoint, not from the other run
@@ -441,19 +507,21 @@ def test_it_goes_on_training_with_the_new_space(
 
 
 @pytest.mark.parametrize(
-    "vocabulary, rule",
+    "data, rule",
     [
-        (dataclasses.replace(TRAINED, spaces=(*TRAINED.spaces, Space("touch", 600))), "4 digits, and would be with 5"),
-        (dataclasses.replace(TRAINED, control=("touch", *TRAINED.control)), "token 60 is text, and would be touch"),
-        (dataclasses.replace(TRAINED, general=46), "p_0 would be token 47"),
+        (
+            Senses(modalities=(*SENSES[:2], Roomy("speech", (20,), most=7, capacity=10**6))),
+            "fragments of speech are written with",
+        ),
+        (Senses(modalities=(SENSES[0], Codes("touch", (60,)), *SENSES[1:])), "is image, and would be touch"),
+        (Senses(modalities=(testing.Letters(), *SENSES[1:])), "p_0 would be token 9"),
     ],
+    ids=["more digits", "a field in between", "fewer general tokens"],
 )
 def test_a_wrong_growth_leaves_nothing_behind(
-    new_config: Config, patched: None, tmp_path: pathlib.Path, vocabulary: Vocabulary, rule: str
+    new_config: Config, tmp_path: pathlib.Path, data: Senses, rule: str
 ) -> None:
-    wrong = dataclasses.replace(
-        new_config, vocabulary=vocabulary, batch=dataclasses.replace(new_config.batch, tasks=TASKS)
-    )
+    wrong = dataclasses.replace(new_config, data=data, batch=dataclasses.replace(new_config.batch, tasks=TASKS))
     with pytest.raises(CheckpointError, match=rule) as caught:
         train(wrong, tmp_path / "run")
     assert caught.value.field == "train.start_from"
@@ -461,7 +529,7 @@ def test_a_wrong_growth_leaves_nothing_behind(
 
 
 def test_a_run_that_can_not_be_begun_from_is_refused(
-    new_config: Config, old_run: pathlib.Path, patched: None, tmp_path: pathlib.Path
+    new_config: Config, old_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     def refused(config: Config) -> str:
         with pytest.raises(CheckpointError) as caught:
@@ -478,3 +546,29 @@ def test_a_run_that_can_not_be_begun_from_is_refused(
     assert "no checkpoint yet" in refused(start_from(tmp_path / "empty"))
     wider = dataclasses.replace(new_config, model=dataclasses.replace(new_config.model, width=48))
     assert "use the model of the run" in refused(wider)
+
+
+def test_growth_without_the_number_line() -> None:
+    """Where untyped segments hold no fragments, any space can grow, and a new one can have more digits."""
+    small = Vocabulary(
+        positions=9,
+        digits=256,
+        base=256,
+        spaces=(Space("piece", 300), Space("code", 200)),
+        control=("bytes", "caption", "code", "eos"),
+        markers=(Marker("caption", "piece", general=True),),
+        width="fixed",
+    )
+    spaces = (Space("piece", 2**16), small.spaces[1], Space("patch", 2**96))
+    control, markers = (*small.control, "photo"), (*small.markers, Marker("photo", "patch"))
+    large = dataclasses.replace(small, spaces=spaces, control=control, markers=markers)
+    with pytest.raises(VocabularyError):
+        check_growth(small, large)
+    check_growth(small, large, number_line=False)
+    text = Segment.of(small, "bytes", GeneralIds(np.arange(5)))
+    caption = Segment.of(small, "caption", GeneralIds(np.arange(2)), SecondaryIds("piece", np.arange(297, 300)))
+    code = Segment.of(small, "code", SecondaryIds("code", np.array([199])))
+    assert written(small, [[text, caption, code]]) == written(large, [[text, caption, code]])
+    wider = dataclasses.replace(large, spaces=(Space("piece", 2**16 + 1), *spaces[1:]))
+    with pytest.raises(VocabularyError, match=r"spaces\.piece"):
+        check_growth(small, wider, number_line=False)

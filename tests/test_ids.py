@@ -18,8 +18,7 @@ from omnijax.vocab.decode import decode
 from omnijax.vocab.documents import GENERAL, UNMARKED, Documents, Segment
 from omnijax.vocab.encode import encode
 from omnijax.vocab.grammar import Grammar
-from omnijax.vocab.ids import Digits, GeneralIds, PrimaryIds, SecondaryIds, expect
-from omnijax.vocab.kinds import token_kinds
+from omnijax.vocab.ids import GeneralIds, PrimaryIds, SecondaryIds, expect
 from omnijax.vocab.likelihood import item_bits, token_bits
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
@@ -32,12 +31,10 @@ KINDS: dict[str, Any] = {
     "primary": PrimaryIds(jnp.asarray(IDS)),
     "secondary": SecondaryIds("image", IDS[0]),
     "general": GeneralIds(IDS[0]),
-    "digits": Digits(IDS, (8, 8, 8)),
 }
 LOGITS = jnp.zeros((1, 3, VOCABULARY.size))
 BORDERS: list[tuple[str, tuple[str, ...], Callable[[Any], object]]] = [
     ("decode", ("primary",), lambda ids: decode(VOCABULARY, ids)),
-    ("token_kinds", ("primary",), lambda ids: token_kinds(VOCABULARY, ids)),
     ("Grammar.masks", ("primary",), lambda ids: Grammar(VOCABULARY).masks(ids)),
     ("Grammar.accepts", ("primary",), lambda ids: Grammar(VOCABULARY).accepts(ids)),
     ("item_bits", ("primary",), lambda ids: item_bits(VOCABULARY, ids, jnp.ones((1, 3)))),
@@ -71,18 +68,16 @@ def test_a_segment_says_what_its_ids_are() -> None:
     with pytest.raises(VocabularyError, match="the control tokens are text, image, eos"):
         Segment.of(VOCABULARY, "video", SecondaryIds("image", np.array([3])))
     # Fragments of one space under the marker of another are found where it is known what stands there.
-    with pytest.raises(VocabularyError, match="of that space alone"):
+    with pytest.raises(VocabularyError, match="holds fragments of one space"):
         encode(VOCABULARY, Documents.of([[Segment.of(VOCABULARY, "image", SecondaryIds("speech", np.array([3])))]]))
 
 
-def test_tokens_and_digits_are_pytrees() -> None:
-    """They go through `jit`, and keep what they are; shapes and radices are part of the structure."""
+def test_tokens_are_a_pytree() -> None:
+    """They go through `jit`, and keep what they are."""
     tokens = jax.jit(lambda ids: PrimaryIds(ids.array + 1))(KINDS["primary"])
     assert isinstance(tokens, PrimaryIds)
     assert tokens.shape == (1, 3)
     assert tokens.array.tolist() == [[2, 3, 4]]
-    digits = jax.jit(lambda digits: digits)(KINDS["digits"])
-    assert (digits.radices, digits.array.tolist()) == ((8, 8, 8), [[1, 2, 3]])
 
 
 def test_expect_names_the_field() -> None:
@@ -98,28 +93,21 @@ from omnijax.vocab.documents import Documents, Segment
 from omnijax.vocab.encode import encode
 from omnijax.vocab.decode import decode
 from omnijax.vocab.grammar import Grammar
-from omnijax.vocab.ids import Digits, GeneralIds, PrimaryIds, SecondaryIds
-from omnijax.vocab.numbers import digits_of, ids_of
+from omnijax.vocab.ids import GeneralIds, PrimaryIds, SecondaryIds
 from omnijax.vocab.vocabulary import Vocabulary
 
 
-def fine(v: Vocabulary, tokens: PrimaryIds, ids: SecondaryIds, digits: Digits, text: GeneralIds) -> None:
+def fine(v: Vocabulary, tokens: PrimaryIds, ids: SecondaryIds, text: GeneralIds) -> None:
     decode(v, tokens)
     decode(v, encode(v, Documents.of([[Segment.of(v, "image", ids), Segment.of(v, None, text)]])).tokens)
-    digits_of(ids_of("image", digits), (8, 8))
 
 
-def mixed_up(v: Vocabulary, tokens: PrimaryIds, ids: SecondaryIds, digits: Digits, text: GeneralIds) -> None:
+def mixed_up(v: Vocabulary, tokens: PrimaryIds, ids: SecondaryIds, text: GeneralIds) -> None:
     decode(v, ids)  # wrong
-    decode(v, digits)  # wrong
     decode(v, text)  # wrong
     decode(v, np.zeros((1, 3), np.int32))  # wrong
     Segment.of(v, "image", tokens)  # wrong
-    Segment.of(v, "image", digits)  # wrong
     Segment.of(v, "image", np.zeros(3, np.int64))  # wrong
-    digits_of(tokens, (8, 8))  # wrong
-    digits_of(text, (8, 8))  # wrong
-    ids_of("image", ids)  # wrong
     encode(v, tokens)  # wrong
     found: SecondaryIds = encode(v, Documents.of([])).tokens  # wrong
 """

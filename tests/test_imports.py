@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -31,17 +32,34 @@ FOREIGN = (
     "tyro",
 )
 
-# Foreign packages are as good as not installed, so that nothing can be left to chance (an import in a function).
-ALONE = f"""
+EXTRAS = (
+    "PIL",
+    "apache_beam",
+    "brotli",
+    "espeakng_loader",
+    "matplotlib",
+    "skimage",
+    "sklearn",
+    "soundfile",
+)
+"""What `pip install .` doesn't install."""
+
+
+def without(packages: tuple[str, ...]) -> str:
+    """These are as good as not installed, so that nothing can be left to chance (an import in a function)."""
+    return f"""
 import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {FOREIGN!r}:
+        if name.split(".")[0] in {packages!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Absent())
 """
+
+
+ALONE = without(FOREIGN)
 
 EVERY_MODULE = """
 import importlib, pkgutil
@@ -96,6 +114,47 @@ def test_a_foreign_import_would_be_found() -> None:
 def test_importing_the_package_costs_nothing() -> None:
     found = imported_by("import omnijax, omnijax.cli")
     assert not found & {"jax", "numpy", *FOREIGN}
+
+
+LOOKUP = pathlib.Path(__file__).parents[1] / "experiments" / "lookup.py"
+SMALL = {
+    "data.keys": 16,
+    "data.copies": 4,
+    "batch.size": 8,
+    "model.depth": 1,
+    "model.unroll": 1,
+    "model.width": 32,
+    "model.mlp_width": 64,
+    "train.steps": 2,
+    "eval.examples": 8,
+    "eval.batch_size": 8,
+}
+COMMANDS = {
+    "train": ["train", str(LOOKUP), "--workdir", "run", *(f"--{name}={value}" for name, value in SMALL.items())],
+    "evaluate": ["evaluate", "run"],
+    "bits": ["evaluate", "run", "--tasks", "bits", "--again"],
+    "sample": ["sample", "run", "--from", "text=k3", "--to", "item"],
+    "rank": ["rank", "run", "--from", "text=k3", "--to", "item", "--among", "1 2 3 4", "5 6 7 8"],
+}
+
+
+def test_a_core_install_trains_evaluates_samples_and_ranks(tmp_path: pathlib.Path) -> None:
+    """Each command in a process of its own, as a user has it, with every extra hidden.
+
+    SciPy is hidden, too: JAX brings it, but a command that doesn't need it doesn't wait for its import.
+    """
+    program = without((*EXTRAS, "scipy")) + "from omnijax.cli import main\nsys.exit(main())"
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    said = {}
+    for name, arguments in COMMANDS.items():
+        command = [sys.executable, "-c", program, *arguments]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"{name}: {result.stdout}\n{result.stderr}"
+        said[name] = result.stdout
+    for name, start in (("evaluate", "report: none"), ("bits", "run: evaluations.jsonl, no plot")):
+        assert f"{start}: import = 'matplotlib': the figures of a report need it" in said[name]
+        assert "Fix: pip install 'omnijax[demo]'" in said[name]
+    assert "bits_per_item" in json.loads((tmp_path / "run" / "eval.json").read_text())
 
 
 def test_public_names_are_there_and_the_same_everywhere() -> None:

@@ -10,9 +10,12 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling import drawing, prompts_of
 
 from omnijax import testing
-from omnijax.config import Config, MeshConfig, SampleConfig, Target
+from omnijax.config import Config, MeshConfig, SampleConfig, Task, Writing
+from omnijax.config.writing import vocabulary_of
+from omnijax.data.columns import end_to_end
 from omnijax.data.corpus import Corpus
 from omnijax.data.pipeline import Batches
 from omnijax.errors import ConfigError
@@ -22,41 +25,38 @@ from omnijax.model.build import grouping_of, model_of
 from omnijax.model.groups import Grouping
 from omnijax.model.items import ItemTransformer
 from omnijax.model.shards import ALONE
-from omnijax.sample.decode_loop import Steps
-from omnijax.sample.generate import prompt
+from omnijax.sample.decode_loop import Programs
 from omnijax.sample.sampler import Sampler
 from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import init_state, make_step
 from omnijax.vocab.decode import Kind, decode
-from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
 from omnijax.vocab.ids import PrimaryIds
-from omnijax.vocab.vocabulary import Vocabulary
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 HEADS = ("depth", "parallel")
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
+WRITING = Writing(base=5, t_pad=False)
 SMALL = testing.small_vocabulary()
 WAYS = {
-    "before": SMALL,
-    "after": dataclasses.replace(SMALL, position="after"),
-    "none": dataclasses.replace(SMALL, position="none"),
-    "inline": dataclasses.replace(SMALL, layout="inline"),
-    "little": dataclasses.replace(SMALL, digit_order="little"),
-    "check digit": dataclasses.replace(SMALL, check_digit=True),
-    "two places": dataclasses.replace(SMALL, position_places=2),
-    "mixed": dataclasses.replace(SMALL, base=(2, 5, 4, 5), digits=5),
-    "one digit": dataclasses.replace(SMALL, base=100, digits=100, position="none"),
+    "before": WRITING,
+    "after": dataclasses.replace(WRITING, position="after"),
+    "none": dataclasses.replace(WRITING, position="none"),
+    "inline": dataclasses.replace(WRITING, layout="inline"),
+    "little": dataclasses.replace(WRITING, digit_order="little"),
+    "check digit": dataclasses.replace(WRITING, check_digit=True),
+    "two places": dataclasses.replace(WRITING, positions=8, position_places=2),
+    "mixed": dataclasses.replace(WRITING, base=(2, 5, 4, 5)),
+    "one digit": dataclasses.replace(WRITING, base=100, position="none"),
 }
 
 
-def small(head: str, vocabulary: Vocabulary = SMALL, **batch: int) -> Config:
+def small(head: str, writing: Writing = WRITING, **batch: int) -> Config:
     config = testing.small_config(load_experiment(DIGITS), pathlib.Path("nowhere"))
     batch = {"sequence_items": 30, "sequence_length": 161} | batch
     return dataclasses.replace(
         config,
-        vocabulary=vocabulary,
+        writing=writing,
         batch=dataclasses.replace(config.batch, **batch),
         model=dataclasses.replace(config.model, head=head),
     )
@@ -84,12 +84,13 @@ def trained(request, corpus: Corpus) -> tuple[Config, ItemTransformer, dict]:
 # ------------------------------------------------------------------ which tokens make an item
 
 
-@pytest.mark.parametrize("vocabulary", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("writing", WAYS.values(), ids=WAYS)
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_items_end_where_the_decoder_says(vocabulary: Vocabulary, seed: int) -> None:
+def test_items_end_where_the_decoder_says(writing: Writing, seed: int) -> None:
+    vocabulary = vocabulary_of(writing, testing.RandomRecords().fields)
     corpus = testing.random_corpus(vocabulary, 3, most_items=7, seed=seed)
-    documents = Documents.of(corpus.document(i, ("image", "text", "speech")[: 1 + i]) for i in range(3))
+    documents = end_to_end([corpus.documents([i], ("image", "text", "speech")[: 1 + i]) for i in range(3)])
     tokens = encode(vocabulary, documents).tokens.array
     row = np.pad(tokens, (0, 400 - tokens.size))[None, :]  # of one length, so that the decoder is compiled once
     kinds = decode(vocabulary, PrimaryIds(jnp.asarray(row))).kind
@@ -127,7 +128,7 @@ def test_rows_of_items_hold_the_tokens_of_the_rows(corpus: Corpus) -> None:
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"vocabulary": dataclasses.replace(SMALL, width="minimal", position="after")}, "vocabulary.width"),
+        ({"writing": dataclasses.replace(WRITING, width="minimal", position="after")}, "writing.width"),
         ({"batch": {"sequence_items": 0}}, "batch.sequence_items"),
         ({"mesh": MeshConfig(context=2)}, "mesh.context"),
     ],
@@ -158,7 +159,7 @@ def test_rows_say_the_same_as_their_documents_alone(trained, corpus: Corpus) -> 
 
 def test_a_token_sees_what_stands_before_it_and_nothing_behind(trained, corpus: Corpus) -> None:
     config, model, params = trained
-    tokens = encode(SMALL, Documents.of([corpus.document(0, ("image", "text"))])).tokens.array
+    tokens = encode(SMALL, corpus.documents([0], ("image", "text"))).tokens.array
     at = np.arange(tokens.size)
     ends = np.asarray(grouping_of(SMALL).ends(tokens[None]))[0]
     item = np.cumsum(ends) - ends
@@ -187,8 +188,7 @@ def test_a_token_sees_what_stands_before_it_and_nothing_behind(trained, corpus: 
 
 def test_reading_token_by_token_says_the_same_as_whole_rows(trained, corpus: Corpus) -> None:
     _, model, params = trained
-    documents = [corpus.document(i, ("image", "text")) for i in range(4)]
-    rows = [row.array for row in encode(SMALL, Documents.of(documents)).split()]
+    rows = [row.array for row in encode(SMALL, corpus.documents(range(4), ("image", "text"))).split()]
     most = max(row.size for row in rows)
     tokens = np.stack([np.pad(row, (0, most - row.size)) for row in rows])
     positions = np.broadcast_to(np.arange(most), tokens.shape)
@@ -197,15 +197,15 @@ def test_reading_token_by_token_says_the_same_as_whole_rows(trained, corpus: Cor
     ends = np.asarray(grouping_of(SMALL).ends(tokens))
     begun = np.array([np.flatnonzero(row)[5 + number] + 1 for number, row in enumerate(ends)], np.int32)
     unstacked = model.unstacked(params)
-    logits, memory = jax.jit(model.begin)(unstacked, model.empty_cache(4, 64), jnp.asarray(tokens), begun)
+    logits, memory = jax.jit(model.begin)(unstacked, model.empty_memory(4, 64), jnp.asarray(tokens), begun)
     read, found = begun.copy(), [{int(at) - 1: row} for at, row in zip(begun, logits, strict=True)]
     step = jax.jit(model.read)
     steps_of_backbone = 0
     while (waiting := read < [row.size for row in rows]).any():
         now = tokens[np.arange(4), np.minimum(read, most - 1)]
-        before = int(memory.steps.sum())
-        logits, memory, did = step(unstacked, memory, jnp.asarray(now), jnp.asarray(waiting))
-        steps_of_backbone += int(memory.steps.sum()) > before
+        before = int(memory.items.sum())
+        logits, memory, did = step(unstacked, memory, logits, jnp.asarray(now)[:, None], jnp.asarray(waiting, np.int32))
+        steps_of_backbone += int(memory.items.sum()) > before
         for row in np.flatnonzero(did):
             found[row][int(read[row])] = logits[row]
         read += np.asarray(did)
@@ -220,16 +220,16 @@ def test_reading_token_by_token_says_the_same_as_whole_rows(trained, corpus: Cor
 )
 def test_samples_are_what_a_slow_loop_writes(head: str, way: str) -> None:
     """Greedy, under the grammar: each token from a whole forward pass."""
-    vocabulary = WAYS[way]
-    config = small(head, vocabulary)
+    config = small(head, WAYS[way])
+    vocabulary = config.vocabulary
     corpus = testing.random_corpus(vocabulary, 10, most_items=5)
     model = model_of(config)
     params = jax.tree.map(lambda leaf: 3 * leaf, model.init(jax.random.key(2)))
-    target = Target("image", 2, 4, SampleConfig(temperature=0.0))
+    target = drawing("image", 2, 4, SampleConfig(temperature=0.0))
     sampler = Sampler.of(model, vocabulary, target)
-    prompts, lengths = prompt(vocabulary, "text", corpus.fragments["text"], "image")
+    prompts, lengths = prompts_of(vocabulary, corpus.documents(range(10), ("text",)), "image")
     drawn = sampler(params, prompts, lengths, jax.random.key(0), rows=4).tokens
-    grammar, forward = sampler.pen.grammar, jax.jit(model.__call__)
+    grammar, forward = sampler.writer.grammar, jax.jit(model.__call__)
     read, mask = jax.jit(grammar.read), jax.jit(grammar.mask)
     for row in range(4):
         tokens, room = prompts[row, : lengths[row]].tolist(), prompts.shape[1] + drawn.shape[1]
@@ -247,17 +247,17 @@ def test_samples_are_what_a_slow_loop_writes(head: str, way: str) -> None:
 
 
 def test_behind_rejected_fragments_the_model_has_read_what_is_written(corpus: Corpus) -> None:
-    vocabulary = WAYS["check digit"]
-    model = model_of(small("depth", vocabulary))
+    config = small("depth", WAYS["check digit"])
+    vocabulary, model = config.vocabulary, model_of(config)
     params = jax.tree.map(lambda leaf: 2 * leaf, model.init(jax.random.key(3)))
-    prompts, lengths = prompt(vocabulary, "text", corpus.fragments["text"][:8], "image")
-    sampler = Sampler.of(model, vocabulary, Target("image", 3, 3, SampleConfig(retries=4)))
-    steps = Steps(model, sampler.config, sampler.pen, sampler.ahead, None)
+    prompts, lengths = prompts_of(vocabulary, corpus.documents(range(8), ("text",)), "image")
+    sampler = Sampler.of(model, vocabulary, drawing("image", 3, 3, SampleConfig(retries=4)))
+    programs = Programs(model, sampler.config, sampler.writer, sampler.most_forced, None)
     unstacked = model.unstacked(params)
-    loop = steps.begin(unstacked, prompts, lengths, jax.random.key(0), np.arange(8), 64)
+    loop = programs.begin(unstacked, prompts, lengths, jax.random.key(0), np.arange(8), 64)
     forward, rejected = jax.jit(model.__call__), 0
     for _ in range(8):
-        loop, seen = steps.chunk(unstacked, loop, np.int32(3), np.int32(9))
+        loop, seen = programs.chunk(unstacked, loop, np.int32(3), np.int32(9))
         rejected = int(seen.rejected.sum())
         tokens, read = np.zeros((8, 64), np.int32), np.asarray(lengths + loop.read)
         for row in range(8):
@@ -306,13 +306,13 @@ def test_a_depth_head_learns_what_goes_with_what_and_parallel_heads_cannot() -> 
     bits = {}
     for head in HEADS:
         config = small(head, WAYS["none"])
-        tasks = (dataclasses.replace(config.batch.tasks[0], segments=("image",), weights=(1.0,)),)
+        tasks = (Task(("image",), weights=(1.0,)),)
         config = dataclasses.replace(
             config,
             batch=dataclasses.replace(config.batch, tasks=tasks, sequence_items=36, sequence_length=97),
-            eval=dataclasses.replace(config.eval, targets=(Target("image", 1, 6),), routes=(), batch_size=50),
+            eval=dataclasses.replace(config.eval, targets=(), routes=(), batch_size=50),
         )
-        corpus = Corpus(WAYS["none"], {"image": records})
+        corpus = Corpus(config.vocabulary, {"image": testing.column_of(config.vocabulary, "image", records)})
         model, batches = model_of(config), Batches(corpus, config.batch)
         params = model.init(jax.random.key(0))
         optimizer = optax.adam(1e-2)

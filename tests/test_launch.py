@@ -1,6 +1,6 @@
-"""The scripts of launch/: what they would run, and that they name what is missing. What they do is in test_restart.py.
+"""The scripts of launch/: their commands, and messages for missing settings. test_restart.py runs them for real.
 
-What goes to gcloud, kubectl, xpk and srun is held against goldens and fakes; on a cluster none of it has been run here.
+Commands for gcloud, kubectl, xpk and srun are compared with goldens and given to fakes. None was run on a cluster here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POD = {"TPU_ACCELERATOR": "tpu-v5-lite-podslice", "TOPOLOGY": "16x16", "CLAIM": 
 SWEEP = {"EXPERIMENT": "experiments/ablations/base_size.py", "OUT": "/mnt/share/sweeps/base", "OMNIJAX": "omnijax"}
 LOCAL = {"EXPERIMENT": "experiments/digits.py", "OMNIJAX": "omnijax"}
 OVERRIDES = ["--size", "base", "--data.directory", "a b's"]
-# name of the golden: script, environment, arguments. What a script needs is what its first case has, but OPTIONAL.
+# Name of the golden: script, environment, arguments. A script needs the names of its first case, except OPTIONAL ones.
 CASES: dict[str, tuple[str, dict[str, str], list[str]]] = {
     "local": ("launch/local.sh", {**LOCAL, "ACCELERATOR": "cpu"}, OVERRIDES),
     "local_gpu_once": ("launch/local.sh", {**LOCAL, "ACCELERATOR": "gpu", "RETRY": "0", "WORKDIR": "/runs/a"}, []),
@@ -61,7 +61,7 @@ FIRST = {script: name for name, (script, _, _) in reversed(CASES.items())}
 
 
 def test_every_script_has_a_case() -> None:
-    # launch/retry.sh takes a command, and has tests of its own below.
+    # launch/retry.sh takes a command. test_restart.py tests it.
     assert {script for script, _, _ in CASES.values()} | {"launch/retry.sh", *SOURCED} == set(SCRIPTS)
 
 
@@ -97,7 +97,7 @@ def test_dry_run_prints_the_commands(name: str) -> None:
 def test_what_is_printed_can_be_pasted(name: str) -> None:
     script, environment, arguments = CASES[name]
     printed = run(script, {**environment, "DRY_RUN": "1"}, *arguments).stdout
-    # Every program becomes one that shows its arguments: what the shell reads must be what was meant.
+    # Every program is replaced by one that prints its arguments, as the shell reads them.
     shows = "".join(
         f'{program}() {{ printf "<%s>" "$@"; echo; }}\n'
         for program in ("env", "gcloud", "git", "kubectl", "xpk", "srun", "omnijax", "launch/retry.sh")

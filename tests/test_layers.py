@@ -5,8 +5,6 @@ import pytest
 
 from omnijax.model.layers import PRODUCT, linear
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 @pytest.mark.parametrize("inside, outside", [(6, (8,)), (8, (6,)), (8, (8,)), (6, (2, 5)), (10, (2, 3))])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -19,8 +19,6 @@ from omnijax.vocab.ids import PrimaryIds
 from omnijax.vocab.likelihood import token_bits
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 TOKENS = 40
 item_bits = jax.jit(likelihood.item_bits, static_argnums=0)
 

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import pathlib
+from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,26 +12,43 @@ import numpy as np
 import pytest
 
 from omnijax import testing
-from omnijax.config import Config, Target, Task
+from omnijax.config import Config, Task
+from omnijax.data.columns import end_to_end
 from omnijax.data.corpus import Corpus
 from omnijax.errors import DataError
 from omnijax.evaluate.likelihoods import bits_per_item, forms_of, writing_order
 from omnijax.experiment import load_experiment
+from omnijax.modalities import Codes, Modality
 from omnijax.model.transformer import Params, Transformer
 from omnijax.sample.document_grammar import grammar_of
-from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
 from omnijax.vocab.ids import PrimaryIds
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 TASKS = (
     Task(("image", "text"), weights=(1.0, 5.0), random_order=(0.5, 0.0)),
     Task(("text", "speech"), weights=(0.5, 1.0)),
 )
-TARGETS = (Target("text", 1, 7), Target("image", 1, 7), Target("speech", 1, 7))
 RECORDS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Moving(Codes):
+    """Codes that have a view."""
+
+    views: ClassVar[tuple[str, ...]] = ("moved",)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shorter(testing.RandomRecords):
+    """Random records whose speech may not be as long, and whose pictures have a view."""
+
+    speech: int = 7
+
+    @property
+    def fields(self) -> Mapping[str, Modality]:
+        speech, image = Codes("speech", radices=(20,), most=self.speech), Moving("image", radices=(100,), most=7)
+        return {**super().fields, "speech": speech, "image": image}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +57,7 @@ def config(tmp_path_factory) -> Config:
     return dataclasses.replace(
         config,
         batch=dataclasses.replace(config.batch, tasks=TASKS),
-        eval=dataclasses.replace(config.eval, targets=TARGETS, routes=(), batch_size=3),
+        eval=dataclasses.replace(config.eval, targets=(), routes=(), batch_size=3),
     )
 
 
@@ -70,7 +89,7 @@ def test_forms_are_those_of_the_tasks_in_every_order_that_they_have(config: Conf
     always = dataclasses.replace(TASKS[0], random_order=(1.0, 0.0))
     moved = Task(("image/moved", "text"), weights=(1.0, 1.0))
     for tasks, expected in (((always,), [(True, False)]), ((moved, TASKS[0]), [(False, False), (True, False)])):
-        changed = dataclasses.replace(config, batch=dataclasses.replace(config.batch, tasks=tasks))
+        changed = dataclasses.replace(config, data=Shorter(), batch=dataclasses.replace(config.batch, tasks=tasks))
         assert [form.shuffled for form in forms_of(changed)] == expected
 
 
@@ -97,11 +116,11 @@ def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(
         return model(params, tokens_bt, positions_bt, jnp.zeros_like(tokens_bt))
 
     for form in forms_of(config):
-        documents = Documents.of(corpus.document(record, form.segments) for record in range(RECORDS))
-        rows = encode(v, documents, writing_order(documents, form, config.eval.seed)).split()
-        sums = [dict.fromkeys((*kinds, "items"), 0.0) for _ in form.segments]
-        wrong, count = ([dict.fromkeys(kinds, 0) for _ in form.segments] for _ in range(2))
-        exact: list[list[bool]] = [[] for _ in form.segments]
+        documents = corpus.documents(range(RECORDS), form.fields)
+        rows = encode(v, documents, writing_order(config, documents, form)).split()
+        sums = [dict.fromkeys((*kinds, "items"), 0.0) for _ in form.fields]
+        wrong, count = ([dict.fromkeys(kinds, 0) for _ in form.fields] for _ in range(2))
+        exact: list[list[bool]] = [[] for _ in form.fields]
         masks = jax.jit(grammar_of(config, form.order).masks)
         for row in rows:
             tokens = np.asarray(row.array)
@@ -127,7 +146,7 @@ def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(
                 if kind in ("general", "position"):
                     exact[segment].append(True)
                 exact[segment][-1] &= int(np.argmax(np.where(legal[at], logits[at - 1], -np.inf))) == token
-        for number in range(len(form.segments)):
+        for number in range(len(form.fields)):
             entry, total = found[form.name(number)], sums[number]
             items = total.pop("items")
             assert entry["items"] == pytest.approx(items / RECORDS)
@@ -146,8 +165,8 @@ def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(
 
 def test_in_random_order_only_shuffled_segments_are(config: Config, corpus: Corpus) -> None:
     _, form, _ = forms_of(config)
-    documents = Documents.of(corpus.document(record, form.segments) for record in range(RECORDS))
-    order = writing_order(documents, form, seed=0)
+    documents = corpus.documents(range(RECORDS), form.fields)
+    order = writing_order(config, documents, form)
     assert order is not None
     ends = np.cumsum(documents.segment_items)
     changed = []
@@ -156,8 +175,9 @@ def test_in_random_order_only_shuffled_segments_are(config: Config, corpus: Corp
         changed.append(order[start:end].tolist() != list(range(start, end)))
         assert not (number % 2 and changed[-1])
     assert any(changed)
-    assert (writing_order(documents, form, seed=0) == order).all()
-    assert (writing_order(documents, form, seed=1) != order).any()
+    other = dataclasses.replace(config, eval=dataclasses.replace(config.eval, seed=1))
+    assert (writing_order(config, documents, form) == order).all()
+    assert (writing_order(other, documents, form) != order).any()
 
 
 # ---------------------------------------------------------------------- the grammar of a configuration
@@ -169,7 +189,7 @@ def test_the_grammar_accepts_the_documents_of_the_tasks_and_no_others(config: Co
     accepts = jax.jit(lambda tokens: grammar.accepts(PrimaryIds(tokens)))
     names = ("text", "image", "speech")
     forms = [form for length in (1, 2, 3) for form in itertools.permutations(names, length)]
-    encoded = encode(config.vocabulary, Documents.of(corpus.document(0, form) for form in forms)).split()
+    encoded = encode(config.vocabulary, end_to_end([corpus.documents([0], form) for form in forms])).split()
     rows = np.zeros((len(forms), max(row.array.size for row in encoded)), np.int32)
     for row, tokens in zip(rows, encoded, strict=True):
         row[: tokens.array.size] = tokens.array
@@ -181,17 +201,14 @@ def test_the_grammar_accepts_the_documents_of_the_tasks_and_no_others(config: Co
 def test_a_record_that_the_grammar_does_not_accept_is_named(
     config: Config, model: Transformer, params: Params, corpus: Corpus
 ) -> None:
-    lengths = [len(ids) for ids in corpus.fragments["speech"][:RECORDS]]
+    lengths = corpus.columns["speech"].items.tolist()
     most = sorted(lengths)[-2]
     record = next(number for number, length in enumerate(lengths) if length > most)
-    targets = (*TARGETS[:2], Target("speech", 1, most))
-    strict = dataclasses.replace(
-        config,
-        eval=dataclasses.replace(config.eval, targets=targets),
-        batch=dataclasses.replace(config.batch, tasks=TASKS[1:]),
-    )
+    batch = dataclasses.replace(config.batch, tasks=TASKS[1:])
+    strict = dataclasses.replace(config, data=Shorter(speech=most), batch=batch)
+    assert strict.vocabulary == config.vocabulary
     with pytest.raises(DataError) as caught:
         bits_per_item(strict, model, params, corpus, RECORDS)
     assert caught.value.field == f"record {record} as text → speech"
     assert f"{lengths[record]} items of speech" in str(caught.value)
-    assert "max_items" in caught.value.fix
+    assert "limits of the modalities" in caught.value.fix

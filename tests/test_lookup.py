@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import itertools
 import math
 import pathlib
@@ -12,47 +13,51 @@ import pytest
 
 from omnijax import testing
 from omnijax.cli import main
-from omnijax.config import Config, DataConfig, LookupConfig, Target, from_dict, to_dict
+from omnijax.config import BatchConfig, Config, Task, Writing, from_dict, to_dict
 from omnijax.data.beam import Beam
 from omnijax.data.corpus import Corpus, read_corpus
 from omnijax.data.prepare import prepare
-from omnijax.data.records import load_records, shaping
 from omnijax.data.sources import lookup
-from omnijax.data.table import Table
-from omnijax.errors import ConfigError, DataError
+from omnijax.data.sources.lookup import Lookup
+from omnijax.errors import ConfigError
 from omnijax.evaluate.likelihoods import bits_per_item
 from omnijax.experiment import load_experiment, override
-from omnijax.model.transformer import Transformer
+from omnijax.model.build import model_of
+from omnijax.source import read
 from omnijax.train import load_corpus, train
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.assignment import Random
 from omnijax.vocab.decode import decode
-from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
 from omnijax.vocab.ids import PrimaryIds
-from omnijax.vocab.numbers import to_digits, to_ints
-from omnijax.vocab.vocabulary import Space, Vocabulary
+from omnijax.vocab.numbers import from_ints, to_digits, to_ints
 
 LOOKUP = pathlib.Path(__file__).parents[1] / "experiments" / "lookup.py"
 BOTH = ("text", "item")
-RANDOM = LookupConfig(keys=50, space=1000, items=3, choices=4, copies=5)
-COMPOSED = LookupConfig(keys=200, space=420, items=2, rule="composed", attributes=(5, 7, 12), heldout=0.2)
+RANDOM = Lookup(keys=50, space=1000, items=3, choices=4, copies=5)
+COMPOSED = Lookup(keys=200, space=420, items=2, rule="composed", attributes=(5, 7, 12), heldout=0.2)
 HUGE = dataclasses.replace(RANDOM, space=2**64)
 
 
-def vocabulary_of(config: LookupConfig, base: int = 10, **parts: object) -> Vocabulary:
-    small = Vocabulary(
-        positions=8, digits=base, base=base, spaces=(Space("item", config.space),), control=(*BOTH, "eos")
-    )
-    return dataclasses.replace(small, **parts)
+def config_of(source: Lookup, base: int = 10, **writing: object) -> Config:
+    how = Writing(base=base, width="minimal", position="after", t_pad=False)
+    tasks = (Task(BOTH, weights=(0.0, 1.0)),)
+    return Config(source, BatchConfig(tasks), writing=dataclasses.replace(how, **writing))
 
 
-def corpus_of(config: LookupConfig, split: str = "train", seed: int = 0) -> Corpus:
-    return read_corpus(vocabulary_of(config), DataConfig(source="lookup", lookup=config), split, seed)
+@functools.lru_cache(maxsize=64)
+def corpus_of(source: Lookup, split: str = "train") -> Corpus:
+    return read_corpus(config_of(source), split, BOTH)
 
 
+@functools.lru_cache(maxsize=64)
 def listed(corpus: Corpus, name: str) -> list[tuple[int, ...]]:
-    return [tuple(to_ints(ids)) for ids in corpus.fragments[name]]
+    """Ids of each record."""
+    column = corpus.columns[name]
+    documents = column.take(np.arange(len(column)))
+    assert (documents.segment_items == documents.segment_items[0]).all()
+    ids = to_ints(documents.ids)
+    return list(zip(*(ids[place :: documents.segment_items[0]] for place in range(documents.segment_items[0]))))
 
 
 @pytest.mark.parametrize(
@@ -60,9 +65,9 @@ def listed(corpus: Corpus, name: str) -> list[tuple[int, ...]]:
     [RANDOM, dataclasses.replace(RANDOM, choices=1), COMPOSED, HUGE],
     ids=["random", "one", "composed", "huge"],
 )
-def test_the_same_knobs_make_the_same_records_and_another_seed_others(config: LookupConfig) -> None:
-    for split in ("train", "heldout"):
-        first, again = corpus_of(config, split), corpus_of(config, split, seed=7)
+def test_the_same_knobs_make_the_same_records_and_another_seed_others(config: Lookup) -> None:
+    for split in ("train", "validation"):
+        first, again = corpus_of(config, split), read_corpus(config_of(config), split, BOTH)
         other = corpus_of(dataclasses.replace(config, seed=1), split)
         assert all(listed(first, name) == listed(again, name) for name in BOTH)
         assert listed(first, "item") != listed(other, "item")
@@ -72,12 +77,12 @@ def test_the_same_knobs_make_the_same_records_and_another_seed_others(config: Lo
 
 def test_held_out_choices_are_drawn_anew() -> None:
     config, drawn = dataclasses.replace(RANDOM, keys=90, copies=1), {}
-    for split in ("train", "heldout"):
+    for split in ("train", "validation"):
         corpus = corpus_of(config, split)
         numbers = np.array([int(bytes(key)) for key in listed(corpus, "text")])
         ids = np.array(listed(corpus, "item"))[..., None]
         drawn[split] = numbers, np.argmax(lookup.alternatives(config, numbers) == ids, axis=-1)
-    (_, train), (keys, heldout) = drawn["train"], drawn["heldout"]
+    (_, train), (keys, heldout) = drawn["train"], drawn["validation"]
     # By chance a fourth is the same, of the same key as of records of the same number.
     assert 0.15 < np.mean(train[keys] == heldout) < 0.35
     assert 0.15 < np.mean(train == heldout) < 0.35
@@ -85,17 +90,17 @@ def test_held_out_choices_are_drawn_anew() -> None:
 
 @pytest.mark.parametrize("space", [2, 256, 257, 2**31, 2**32, 2**32 + 1, 2**63, 2**63 + 1, 2**64])
 def test_fragments_are_spread_over_their_whole_space(space: int) -> None:
-    config = LookupConfig(keys=300, space=space, items=2, choices=2)
+    config = Lookup(keys=300, space=space, items=2, choices=2)
     corpus = corpus_of(config)
     ids = np.array(listed(corpus, "item"), object)
     assert 0 <= ids.min() < space / 50 + 1
     assert space - space / 50 - 1 < ids.max() < space
-    some = corpus.fragments["item"][3]
+    some = corpus.columns["item"].take([3]).ids
     assert (some.dtype, some.shape) == ((np.int64, (2,)) if space <= 2**63 else (np.uint32, (2, 2)))
 
 
 @pytest.mark.parametrize("config", [RANDOM, HUGE, dataclasses.replace(COMPOSED, choices=4, copies=20)])
-def test_each_fragment_is_evenly_one_of_the_choices_of_its_key_and_place(config: LookupConfig) -> None:
+def test_each_fragment_is_evenly_one_of_the_choices_of_its_key_and_place(config: Lookup) -> None:
     corpus = corpus_of(dataclasses.replace(config, copies=100))
     found: dict[object, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     for key, ids in zip(listed(corpus, "text"), listed(corpus, "item"), strict=True):
@@ -109,7 +114,7 @@ def test_each_fragment_is_evenly_one_of_the_choices_of_its_key_and_place(config:
     table = lookup.alternatives(config, np.arange(held, config.keys)).reshape(-1, config.choices)
     assert [set(counts) for counts in found.values()] == [set(row) for row in table.tolist()]
     assert (table[:: config.items] != table[1 :: config.items]).any(axis=1).all()
-    heldout = corpus_of(config, "heldout")
+    heldout = corpus_of(config, "validation")
     if config.rule == "random":
         for key, ids in zip(listed(heldout, "text"), listed(heldout, "item"), strict=True):
             assert all(number in found[key, place] for place, number in enumerate(ids))
@@ -125,7 +130,7 @@ def test_small_spaces_leave_no_choice_out() -> None:
 
 
 def test_keys_are_written_in_decimals_or_as_a_token_for_each_attribute() -> None:
-    train, heldout = corpus_of(RANDOM), corpus_of(RANDOM, "heldout")
+    train, heldout = corpus_of(RANDOM), corpus_of(RANDOM, "validation")
     assert [bytes(key).decode() for key in listed(train, "text")] == [f"{n:02d}" for n in range(50) for _ in range(5)]
     names = [bytes(key).decode() for key in listed(heldout, "text")]
     assert sorted(names) == [f"{n:02d}" for n in range(50)] != names
@@ -138,7 +143,7 @@ def test_keys_are_written_in_decimals_or_as_a_token_for_each_attribute() -> None
 
 def test_all_combinations_of_attributes_are_keys_where_there_are_as_many() -> None:
     config = dataclasses.replace(COMPOSED, keys=420)
-    keys = listed(corpus_of(config), "text") + listed(corpus_of(config, "heldout"), "text")
+    keys = listed(corpus_of(config), "text") + listed(corpus_of(config, "validation"), "text")
     assert sorted(keys) == list(itertools.product(range(5), range(7), range(12)))
     many = dataclasses.replace(COMPOSED, space=2**64, attributes=(256,) * 8)
     keys = listed(corpus_of(many), "text")
@@ -146,7 +151,7 @@ def test_all_combinations_of_attributes_are_keys_where_there_are_as_many() -> No
     assert (np.ptp(keys, axis=0) > 200).all()
 
 
-def digit_maps(config: LookupConfig, split: str, assignment: object | None = None) -> list[tuple[tuple[int, ...], int]]:
+def digit_maps(config: Lookup, split: str, assignment: object | None = None) -> list[tuple[tuple[int, ...], int]]:
     """Of a split, every (item, place, attribute there) and the digit there, one by one."""
     corpus, found = corpus_of(config, split), []
     for key, ids in zip(listed(corpus, "text"), listed(corpus, "item"), strict=True):
@@ -164,10 +169,10 @@ def digit_maps(config: LookupConfig, split: str, assignment: object | None = Non
     [COMPOSED, dataclasses.replace(COMPOSED, keys=3000, space=2**64, attributes=(16,) * 16)],
     ids=["small", "huge"],
 )
-def test_composed_fragments_of_new_keys_follow_from_those_of_old_ones(config: LookupConfig) -> None:
+def test_composed_fragments_of_new_keys_follow_from_those_of_old_ones(config: Lookup) -> None:
     learned = dict(digit_maps(config, "train"))
     assert all(learned[where] == digit for where, digit in digit_maps(config, "train"))
-    assert all(learned[where] == digit for where, digit in digit_maps(config, "heldout"))
+    assert all(learned[where] == digit for where, digit in digit_maps(config, "validation"))
     assert len(set(learned.values())) == max(config.attributes)
     for item, place in itertools.product(range(config.items), range(len(config.attributes))):
         digits = [digit for (i, p, _), digit in learned.items() if (i, p) == (item, place)]
@@ -176,28 +181,27 @@ def test_composed_fragments_of_new_keys_follow_from_those_of_old_ones(config: Lo
 
 def test_shuffled_ids_of_composed_fragments_follow_from_nothing() -> None:
     learned = dict(digit_maps(COMPOSED, "train", Random()))
-    right = [learned[where] == digit for where, digit in digit_maps(COMPOSED, "heldout", Random())]
+    right = [learned[where] == digit for where, digit in digit_maps(COMPOSED, "validation", Random())]
     assert np.mean(right) < 0.25  # a guess is right in (1/5 + 1/7 + 1/12) / 3 of the cases
 
 
 def test_held_out_keys_of_composed_fragments_are_new_ones() -> None:
-    train, heldout = (set(listed(corpus_of(COMPOSED, split), "text")) for split in ("train", "heldout"))
+    train, heldout = (set(listed(corpus_of(COMPOSED, split), "text")) for split in ("train", "validation"))
     assert not train & heldout
     assert (len(train), len(heldout)) == (160, 40)
     assert len(corpus_of(dataclasses.replace(COMPOSED, copies=3))) == 480
-    assert len(corpus_of(dataclasses.replace(COMPOSED, copies=3), "heldout")) == 40
+    assert len(corpus_of(dataclasses.replace(COMPOSED, copies=3), "validation")) == 40
 
 
 @pytest.mark.parametrize("assignment", [None, Random(key=3)])
 @pytest.mark.parametrize("config", [RANDOM, HUGE, dataclasses.replace(COMPOSED, choices=3)])
-def test_the_optimum_of_digits_is_that_of_a_plain_sum(config: LookupConfig, assignment: object) -> None:
-    space = Space("item", config.space, **({} if assignment is None else {"assignment": assignment}))
-    vocabulary = vocabulary_of(config, spaces=(space,))
+def test_the_optimum_of_digits_is_that_of_a_plain_sum(config: Lookup, assignment: object) -> None:
+    vocabulary = config_of(config, assignments=(("item", assignment),) if assignment else ()).vocabulary
+    (space,) = vocabulary.spaces
     keys = np.arange(40) if config.rule == "composed" else np.arange(config.keys)
     entropies = []
     for choices in lookup.alternatives(config, keys).reshape(-1, config.choices).tolist():
-        numbers = Table(np.array(choices, np.uint64 if config.space > 2**63 else np.int64)[:, None])
-        ids = np.concatenate([numbers[record] for record in range(len(choices))])
+        ids = from_ints(choices, 2) if config.space > 2**63 else np.array(choices, np.int64)
         written = space.assignment.forward(ids, config.space, (10,) * 20)
         places = zip(*(f"{number:020d}" for number in to_ints(written)), strict=True)
         counts = [list(collections.Counter(place).values()) for place in places]
@@ -210,69 +214,60 @@ def test_the_optimum_of_digits_is_that_of_a_plain_sum(config: LookupConfig, assi
 def test_the_optimum_is_that_of_the_choices_and_of_one_digit_too() -> None:
     assert lookup.optimum(RANDOM) == 2
     assert lookup.optimum(COMPOSED) == 0
-    assert lookup.optimum_of_digits(RANDOM, vocabulary_of(RANDOM, base=1000)) == pytest.approx(2)
-    assert lookup.optimum_of_digits(COMPOSED, vocabulary_of(COMPOSED)) == 0
+    assert lookup.optimum_of_digits(RANDOM, config_of(RANDOM, base=1000).vocabulary) == pytest.approx(2)
+    assert lookup.optimum_of_digits(COMPOSED, config_of(COMPOSED).vocabulary) == 0
 
 
-@pytest.mark.parametrize("config", [RANDOM, COMPOSED, HUGE], ids=["random", "composed", "huge"])
-@pytest.mark.parametrize("names", [BOTH, ("item",), ("item", "text", "item")])
-def test_documents_made_at_once_are_those_made_one_by_one(config: LookupConfig, names: tuple[str, ...]) -> None:
-    corpus, records = corpus_of(config), [7, 3, 3, 149]
-    found = corpus.documents(records, names)
-    expected = Documents.of(corpus.document(record, names) for record in records)
-    for field in dataclasses.fields(Documents):
-        left, right = getattr(found, field.name), getattr(expected, field.name)
-        assert (left.dtype, left.shape) == (right.dtype, right.shape), field.name
-        assert np.array_equal(left, right), field.name
-    lists = Corpus(corpus.vocabulary, {name: list(corpus.fragments[name]) for name in BOTH})
-    assert lists.documents(records, names).to_list() == found.to_list()
-    assert corpus.documents([], names).document_segments.size == 0
-    with pytest.raises(ConfigError, match="must be one of item, text"):
-        corpus.documents(records, ("text", "image"))
+@pytest.mark.parametrize("source", [RANDOM, COMPOSED, HUGE], ids=["random", "composed", "huge"])
+def test_records_read_at_once_are_those_read_one_by_one(source: Lookup) -> None:
+    records = source.records("train")
+    at_once = read(records, [7, 3, 3, 149])
+    for place, found in zip([7, 3, 3, 149], at_once, strict=True):
+        assert found["text"] == records[place]["text"]
+        np.testing.assert_array_equal(found["item"], records[place]["item"])
+    alone = read_corpus(config_of(source), "train", ("item",)).documents([7, 3, 3, 149], ("item",))
+    np.testing.assert_array_equal(alone.ids, corpus_of(source).documents([7, 3, 3, 149], ("item",)).ids)
 
 
-def test_a_part_of_a_table_is_one() -> None:
-    table = Table(np.arange(12, dtype=np.uint8).reshape(6, 2), np.repeat(np.arange(6), 2))
-    assert (len(table), len(table[3:8]), len(table[3:8][2:])) == (12, 5, 3)
-    assert [row.tolist() for row in table[3:8]] == [[2, 3], [4, 5], [4, 5], [6, 7], [6, 7]]
-    assert Table(np.arange(12).reshape(6, 2))[4:][1].tolist() == [10, 11]
+def test_a_million_records_are_encoded_in_flat_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stays in memory is a few bytes for an item, and no object for a record."""
+    source = Lookup(keys=2**12, space=2**14, items=4, choices=2, copies=16)
+    corpus = read_corpus(config_of(source), "train", BOTH)
+    arrays = [array for column in corpus.columns.values() for array in vars(column).values()]
+    assert all(isinstance(array, np.ndarray) and array.dtype != object for array in arrays)
+    items = sum(int(column.items.sum()) for column in corpus.columns.values())
+    assert sum(array.nbytes for array in arrays) < 16 * items
 
 
 @pytest.mark.parametrize("space", [2**31 + 5, 2**32, 2**64])
 def test_documents_of_large_spaces_can_be_read_back(space: int) -> None:
-    config = dataclasses.replace(RANDOM, space=space)
-    vocabulary = vocabulary_of(config, base=256, width="fixed", position="none")
-    documents = corpus_of(config).documents(range(6), BOTH)
+    source = dataclasses.replace(RANDOM, space=space)
+    vocabulary = config_of(source, base=256, width="fixed", position="none", positions=1).vocabulary
+    documents = corpus_of(source).documents(range(6), BOTH)
     rows = np.stack([row.array for row in encode(vocabulary, documents).split()])
-    read = assemble(vocabulary, decode(vocabulary, PrimaryIds(jnp.asarray(rows))))
-    assert [document[:2] for (document,) in read] == documents.to_list()
+    read_back = assemble(vocabulary, decode(vocabulary, PrimaryIds(jnp.asarray(rows))))
+    assert [document[:2] for (document,) in read_back] == documents.to_list()
     assert vocabulary.limbs == (2 if space > 2**32 else 1)
 
 
-@pytest.mark.usefixtures("quick_compiler")
-def test_a_run_needs_no_files_and_its_held_out_bits_can_be_measured(tmp_path, monkeypatch) -> None:
+def test_a_run_needs_no_files_and_its_validation_bits_can_be_measured(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     small = testing.shrink(load_experiment(LOOKUP), tmp_path / "nowhere")
-    data = dataclasses.replace(small.data, lookup=dataclasses.replace(HUGE, items=4))
     config = dataclasses.replace(
         small,
-        data=data,
-        vocabulary=vocabulary_of(HUGE, base=256, width="fixed", position="none"),
+        data=dataclasses.replace(HUGE, items=4),
         train=dataclasses.replace(small.train, steps=6, checkpoint_every=6),
-        eval=dataclasses.replace(small.eval, targets=(Target("text", 2, 2), Target("item", 4, 4)), batch_size=10),
     )
     assert from_dict(to_dict(config)) == config
-    prepare(config.data)
+    prepare(config)
     outcome = train(config, tmp_path / "run")
     assert outcome.step == 6
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert len(load_corpus(config)) == 250
-    heldout = read_corpus(config.vocabulary, config.data, "heldout", config.batch.seed)
-    model = Transformer(config.model, config.vocabulary.size)
-    bits = bits_per_item(config, model, outcome.state.params, heldout, 20)
+    bits = bits_per_item(config, model_of(config), outcome.state.params, read_corpus(config, "validation", BOTH), 20)
     assert list(bits) == ["item|text"], "keys have no weight"
     assert bits["item|text"]["items"] == 4
-    assert lookup.optimum(config.data.lookup) < bits["item|text"]["renormalised"] < 100
+    assert lookup.optimum(config.data) < bits["item|text"]["renormalised"] < 100
 
 
 @pytest.mark.parametrize(
@@ -307,48 +302,22 @@ def test_knobs_that_make_no_data_are_refused_by_their_name(changes: dict, field:
     config = load_experiment(LOOKUP)
     wrong = dataclasses.replace(dataclasses.replace(RANDOM, choices=1), **changes)
     with pytest.raises(ConfigError) as caught:
-        dataclasses.replace(config, data=dataclasses.replace(config.data, lookup=wrong))
-    assert (caught.value.field, caught.value.value) == (f"data.lookup.{field}", getattr(wrong, field))
+        dataclasses.replace(config, data=wrong)
+    assert (caught.value.field, caught.value.value) == (f"data.{field}", getattr(wrong, field))
 
 
-@pytest.mark.parametrize(
-    "parts, said",
-    [
-        ({"control": ("item", "eos")}, "needs 'text'"),
-        ({"control": ("text", "eos")}, "needs 'item'"),
-        ({"general": 57}, "use 58 or more"),
-        ({"spaces": (Space("item", 999),)}, "data.lookup.space is 1000"),
-        ({"spaces": (Space("image", 1000),)}, "data.lookup.space is 1000"),
-    ],
-)
-def test_a_vocabulary_that_does_not_hold_the_records_is_refused(parts: dict, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        read_corpus(vocabulary_of(RANDOM, **parts), DataConfig(source="lookup", lookup=RANDOM), "train", 0)
-
-
-def test_fewer_general_tokens_do_where_attributes_are_few() -> None:
-    config = DataConfig(source="lookup", lookup=COMPOSED)
-    assert len(read_corpus(vocabulary_of(COMPOSED, general=12), config, "train", 0)) == 160
-    with pytest.raises(ConfigError, match="use 12 or more"):
-        read_corpus(vocabulary_of(COMPOSED, general=11), config, "train", 0)
-
-
-def test_what_only_spoken_digits_have_is_refused_and_they_do_not_depend_on_other_data() -> None:
-    config = DataConfig(source="lookup", lookup=RANDOM)
-    with pytest.raises(DataError, match="only spoken digits"):
-        load_records(config, "heldout")
+def test_there_is_nothing_for_beam_to_build() -> None:
     with pytest.raises(ConfigError, match="nothing to build"):
-        prepare(config, Beam.__new__(Beam))  # which needs no Apache Beam here
-    assert shaping(config) == shaping(DataConfig())
+        prepare(config_of(RANDOM), Beam.__new__(Beam))  # which needs no Apache Beam here
 
 
 def test_knobs_can_be_set_from_the_command_line() -> None:
-    arguments = ["--data.lookup.rule", "composed", "--data.lookup.attributes", "64", "64", "64"]
+    arguments = ["--data.rule", "composed", "--data.attributes", "64", "64", "64"]
     config: Config = override(load_experiment(LOOKUP), arguments)
-    assert config.data.lookup.attributes == (64, 64, 64)
-    assert to_digits(np.array([63]), config.data.lookup.attributes).tolist() == [[0, 0, 63]]
+    assert config.data.attributes == (64, 64, 64)
+    assert to_digits(np.array([63]), config.data.attributes).tolist() == [[0, 0, 63]]
 
 
 def test_there_is_nothing_to_prepare(capsys) -> None:
     assert main(["prepare", str(LOOKUP)]) == 0
-    assert capsys.readouterr().out == "lookup: nothing to build\n"
+    assert "stores nothing" in capsys.readouterr().out

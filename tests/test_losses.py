@@ -6,20 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import reference
 
 from omnijax import testing
 from omnijax.config import Config, MeshConfig, OptimConfig
 from omnijax.data.pipeline import Batch, Batches
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
-from omnijax.step.losses import LossParts, next_token_loss, target_kinds
+from omnijax.step.losses import LossParts, next_token_loss
 from omnijax.step.optim import decays, optimizer, schedule
 from omnijax.step.sharding import make_mesh, path_of
 from omnijax.step.state import gradients_of
 from omnijax.vocab.kinds import kind_names
-from omnijax.vocab.vocabulary import Vocabulary
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 
@@ -45,28 +43,8 @@ def loss_of(config: Config, batch: Batch, logits_btv: np.ndarray, rows: slice = 
 
 
 def loss_parts(config: Config, batch: Batch, logits_btv: jax.Array, rows: slice = slice(None)) -> LossParts:
-    tokens, targets, weights = (jnp.asarray(batch[name][rows]) for name in ("tokens", "targets", "weights"))
-    kinds = target_kinds(config.vocabulary, tokens, targets)
+    targets, weights, kinds = (jnp.asarray(batch[name][rows]) for name in ("targets", "weights", "kinds"))
     return next_token_loss(logits_btv[rows], targets, weights, kinds, len(kind_names(config.vocabulary)))
-
-
-def slow_kinds(vocabulary: Vocabulary, tokens: list[int]) -> list[str]:
-    """The kind of each token, by what it is and how many digits stand right before it."""
-    kinds, place = [], 0
-    for token in tokens:
-        digit = vocabulary.digit_start <= token < vocabulary.aos
-        if digit:
-            kinds.append(f"digit_{place}")
-        elif token == 0:
-            kinds.append("pad")
-        elif token < vocabulary.position_start:
-            kinds.append("general")
-        elif token < vocabulary.digit_start:
-            kinds.append("position")
-        else:
-            kinds.append("aos" if token == vocabulary.aos else "control")
-        place = place + 1 if digit else 0
-    return kinds
 
 
 def test_the_loss_and_its_parts_are_those_of_the_plain_formulas(config: Config, batch: Batch, logits_btv) -> None:
@@ -76,7 +54,7 @@ def test_the_loss_and_its_parts_are_those_of_the_plain_formulas(config: Config, 
     nats_of, count_of = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
     for row in range(len(logits_btv)):
         tokens = [*batch["tokens"][row].tolist(), int(batch["targets"][row, -1])]
-        for t, kind in enumerate(slow_kinds(config.vocabulary, tokens)[1:]):
+        for t, kind in enumerate(reference.slow_kinds(config.vocabulary, tokens)[1:]):
             logits_v = logits_btv[row, t].astype(np.float64)
             target, share = batch["targets"][row, t], batch["weights"][row, t]
             nats = np.log(np.exp(logits_v).sum()) - logits_v[target]
@@ -127,15 +105,12 @@ def test_half_precision_logits_are_summed_in_full_precision(config: Config, batc
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_accumulated_gradients_are_those_of_the_whole_batch(config: Config, batch: Batch, count: int) -> None:
+def test_accumulated_gradients_are_those_of_the_whole_batch(config: Config, batch: Batch) -> None:
     """Micro-batches weigh differently, so that a mean of their means would be wrong."""
     model = Transformer(config.model, config.vocabulary.size)
     random = np.random.default_rng(1)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: random.normal(scale=0.3, size=leaf.shape).astype(leaf.dtype), shapes)
-    assert len(set(batch["weights"].reshape(-1, count, batch["weights"].shape[1]).sum(axis=(0, 2)))) == count
-
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
 
     def gradients(accumulate: int) -> tuple:
@@ -144,7 +119,10 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(config: Config, batc
             params, batch, jax.random.key(0)
         )
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients(count), gradients(1))
+    whole = gradients(1)
+    for count in (2, 4):
+        assert len(set(batch["weights"].reshape(-1, count, batch["weights"].shape[1]).sum(axis=(0, 2)))) == count
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients(count), whole)
 
 
 # ---------------------------------------------------------------------- the optimiser

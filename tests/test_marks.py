@@ -11,8 +11,6 @@ import pytest
 
 from omnijax.vocab import marks
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 ROWS = 2
 
 
@@ -35,7 +33,6 @@ def scans(on: marks.Words, off: marks.Words, counted: marks.Words) -> dict[str, 
         "hold": marks.unpack(marks.hold(on, off)),
         "count": marks.count(on),
         "last": marks.last(on),
-        "following": marks.following(on),
         "count_at_last": marks.count_at_last(counted, on),
         "count_at_next": marks.count_at_next(counted, on),
         "number": marks.number([on, off]),
@@ -49,7 +46,7 @@ def loops(on: list[bool], off: list[bool], counted: list[bool]) -> dict[str, lis
     tokens = len(on)
     found = {f"later {by}": [i >= by and on[i - by] for i in range(tokens)] for by in (0, 1, 31, 32, 70)}
     found |= {f"earlier {by}": [i + by >= tokens or on[i + by] for i in range(tokens)] for by in (0, 1, 31)}
-    found |= {name: [] for name in ("hold", "count", "last", "following", "count_at_last", "count_at_next")}
+    found |= {name: [] for name in ("hold", "count", "last", "count_at_last", "count_at_next")}
     held, last, at_last = False, -1, 0
     sums = list(itertools.accumulate(map(int, counted)))
     for i in range(tokens):
@@ -57,8 +54,8 @@ def loops(on: list[bool], off: list[bool], counted: list[bool]) -> dict[str, lis
         if on[i]:
             last, at_last = i, sums[i]
         following = next((j for j in range(i + 1, tokens) if on[j]), tokens)
-        values = (held, sum(on[: i + 1]), last, following, at_last, sums[min(following, tokens - 1)])
-        for name, value in zip(("hold", "count", "last", "following", "count_at_last", "count_at_next"), values):
+        values = (held, sum(on[: i + 1]), last, at_last, sums[min(following, tokens - 1)])
+        for name, value in zip(("hold", "count", "last", "count_at_last", "count_at_next"), values):
             found[name].append(value)
     number = [a + 2 * b for a, b in zip(on, off)]
     return found | {"unpack": on, "settle": on, "number": number, "token_index": list(range(tokens))}

@@ -22,11 +22,8 @@ from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import State, Step, init_state, make_step
 from omnijax.vocab.documents import Documents, Segment
 from omnijax.vocab.encode import encode
-from omnijax.vocab.ids import PrimaryIds
 from omnijax.vocab.radix import radices_of, width_of
 from omnijax.vocab.vocabulary import Space, Vocabulary
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 SHARE = 0.3
@@ -47,8 +44,8 @@ def with_noise(config: Config, share: float) -> Config:
 
 
 def noisy(config: Config, batch: Batch, step: int, share: float = SHARE, seed: int = 0) -> np.ndarray:
-    tokens, last = jnp.asarray(batch["tokens"]), jnp.asarray(batch["targets"][:, -1:])
-    return np.asarray(with_digit_noise(config.vocabulary, tokens, last, share, seed, jnp.asarray(step)))
+    tokens, kinds = jnp.asarray(batch["tokens"]), jnp.asarray(batch["kinds"])
+    return np.asarray(with_digit_noise(config.vocabulary, tokens, kinds, share, seed, jnp.asarray(step)))
 
 
 def is_digit(vocabulary: Vocabulary, tokens: np.ndarray) -> np.ndarray:
@@ -121,9 +118,10 @@ def test_each_digit_is_drawn_below_the_radix_that_it_is_written_in(way: tuple) -
                 radices = radices_of(vocabulary.base, int(width))
                 expected += [*(radices if way[3] == "big" else radices[::-1]), *[vocabulary.check_base] * way[4]]
         documents.append(segments)
-    packed = encode(vocabulary, Documents.of(documents)).tokens.array
-    tokens = np.pad(packed, (0, 500 - packed.size))[None]  # one row
-    found = np.asarray(digit_radices(vocabulary, PrimaryIds(jnp.asarray(tokens))))
+    encoded = encode(vocabulary, Documents.of(documents))
+    room = (0, 500 - encoded.kinds.size)
+    tokens, kinds = np.pad(encoded.tokens.array, room)[None], np.pad(encoded.kinds, room)[None]  # one sequence
+    found = np.asarray(digit_radices(vocabulary, jnp.asarray(kinds)))
     digits = is_digit(vocabulary, tokens)
     assert found[digits].tolist() == expected
     assert not found[~digits].any()

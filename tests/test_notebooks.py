@@ -1,4 +1,4 @@
-"""The notebooks of experiments/colab/: pairs in step, nothing stored of a run, and each of them runs."""
+"""The notebooks of experiments/colab/: both files of a pair agree, no outputs are stored, and each notebook runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOM = pathlib.Path(__file__).parents[1] / "experiments" / "colab"
 NAMES = ("quickstart", "vocabulary", "radix", "evaluate")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_SECONDS = 1200
-"""After so long a cell hangs; none takes a tenth of it."""
+"""A cell that takes longer hangs. No cell takes a tenth of it."""
 
 each = pytest.mark.parametrize("name", NAMES)
 
@@ -88,7 +88,7 @@ def test_both_notebooks_that_share_a_run_configure_it_alike() -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> list[list[str]]:
-    """Where the set-up finds no omnijax: the commands that it would run."""
+    """The commands that the set-up runs if it finds no omnijax."""
     made: list[list[str]] = []
 
     def run(command: list[str], **_: Any) -> types.SimpleNamespace:
@@ -133,7 +133,7 @@ def test_the_set_up_asks_for_a_repository(calls: list[list[str]]) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A directory to run notebooks in: the data set, and the run that two of them look at, are made there once."""
+    """The directory of the notebooks. The data set, and the run that two notebooks share, are made there once."""
     return tmp_path_factory.mktemp("notebooks")
 
 

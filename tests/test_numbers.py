@@ -1,20 +1,16 @@
-"""Numbers of any size, on the host and on the device, against Python integers."""
+"""Numbers of any size, against Python integers."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omnijax.errors import VocabularyError
-from omnijax.vocab import device_numbers, numbers, radix
-from omnijax.vocab.ids import Digits, PrimaryIds, SecondaryIds
+from omnijax.vocab import numbers, radix
 
 BASES = (2, 3, 9, 10, 16, 17, 64, 256, 512, 1000, 4096)
 MIXED = ((4, 16, 64, 64), (3, 7, 5, 2, 10, 11, 13), (64, 4096))
@@ -69,10 +65,6 @@ def test_arithmetic_is_that_of_python(drawn: tuple[Any, list[int]], amount: int,
             np.testing.assert_array_equal(numbers.to_int64(numbers.to_limbs(form, 2)), form)
             small = amount % (2**63 - most + 1)
             assert numbers.to_ints(numbers.add(form, small)) == [value + small for value in values]
-        assert numbers.widths(form, radices, len(radices)).tolist() == [radix.width_of(v, radices) for v in values]
-        if len(set(radices)) == 1:
-            base = radices[0]
-            assert numbers.widths(form, base, len(radices)).tolist() == [radix.width_of(v, base) for v in values]
 
 
 def test_negative_numbers_are_below_nothing() -> None:
@@ -97,27 +89,9 @@ def test_coordinates_are_numbers_in_radix_levels() -> None:
     """A patch of 16 pixels of 5 levels, a codebook product of 12 channels of 8."""
     for pixels, levels in ((16, 5), (12, 8), (64, 17)):
         patch = np.random.default_rng(0).integers(0, levels, (9, pixels))
-        ids = numbers.ids_of("image", Digits(patch, (levels,) * pixels))
-        values = [radix.from_digits(row, (levels,) * pixels) for row in patch.tolist()]
-        assert (ids.space, numbers.to_ints(ids.numbers)) == ("image", values)
-        np.testing.assert_array_equal(numbers.digits_of(ids, (levels,) * pixels).array, patch)
-
-
-def test_what_is_no_number_is_refused() -> None:
-    ids = SecondaryIds("image", np.array([99, 100]))
-    assert numbers.digits_of(ids, (10, 10, 10)).array.tolist() == [[0, 9, 9], [1, 0, 0]]
-    with pytest.raises(VocabularyError, match="below 100"):
-        numbers.digits_of(ids, (10, 10))
-    for digits in ([[1, 10]], [[-1, 0]]):
-        with pytest.raises(VocabularyError, match="below their radices"):
-            numbers.ids_of("image", Digits(np.array(digits), (10, 10)))
-    for wrong in (np.array([1]), PrimaryIds(np.array([1])), Digits(np.array([[1]]), (2,))):
-        with pytest.raises(VocabularyError, match="SecondaryIds"):
-            numbers.digits_of(wrong, (10,))  # type: ignore[arg-type]
-    with pytest.raises(VocabularyError, match="Digits"):
-        numbers.ids_of("image", ids)  # type: ignore[arg-type]
-    with pytest.raises(VocabularyError, match="Digits"):
-        device_numbers.limbs_of_digits(jnp.zeros((1, 2), jnp.int32))  # type: ignore[arg-type]
+        ids = numbers.from_digits(patch, (levels,) * pixels)
+        assert numbers.to_ints(ids) == [radix.from_digits(row, (levels,) * pixels) for row in patch.tolist()]
+        np.testing.assert_array_equal(numbers.to_digits(ids, (levels,) * pixels), patch)
 
 
 def test_blocks_are_no_seams() -> None:
@@ -131,7 +105,7 @@ def test_blocks_are_no_seams() -> None:
 
 @pytest.mark.parametrize("base", [*BASES, *MIXED], ids=str)
 def test_every_number_of_a_space(base: int | tuple[int, ...]) -> None:
-    """All ids below 2^18 (or all that a shorter mixed radix writes): NumPy in both forms, and the device."""
+    """All ids below 2^18 (or all that a shorter mixed radix writes): in both forms."""
     size = 2**18 if isinstance(base, int) else min(2**18, math.prod(base))
     radices = radix.radices_of(base, radix.width_of(size - 1, base))
     ids = np.arange(size)
@@ -143,40 +117,3 @@ def test_every_number_of_a_space(base: int | tuple[int, ...]) -> None:
     np.testing.assert_array_equal(digits, np.stack(expected[::-1], axis=1))
     np.testing.assert_array_equal(digits, numbers.to_digits(numbers.to_limbs(ids, 1), radices))
     np.testing.assert_array_equal(numbers.from_digits(digits, radices), ids)
-    limbs = jax.jit(device_numbers.limbs_of_digits)(Digits(jnp.asarray(digits), radices))
-    np.testing.assert_array_equal(np.stack(limbs, axis=1), numbers.to_limbs(ids, 1))
-    again = jax.jit(device_numbers.digits_of_limbs, static_argnums=1)(limbs, radices)
-    assert again.radices == radices
-    np.testing.assert_array_equal(again.array, digits)
-
-
-WIDE = [
-    (2,) * 256,
-    (10,) * 77,
-    (64,) * 16,
-    (2**16,) * 16,
-    (1000,) * 11,
-    (2**16 - 1,) * 3,
-    (40000, 3) * 9,
-    (2**16, 5, 7),
-]
-
-
-@pytest.mark.parametrize("radices", WIDE, ids=lambda radices: f"{len(radices)} of {radices[0]}")
-def test_wide_numbers_on_the_device(radices: tuple[int, ...]) -> None:
-    """Any leading dimensions, 32-bit arithmetic: the first and last numbers, those around limbs, and random ones."""
-    most = math.prod(radices)
-    source = np.random.default_rng(0)
-    edges = [2**bits + step for bits in range(0, most.bit_length() - 1, 16) for step in (-1, 0, 1)]
-    values = [0, most - 1, most // 2, *(edge for edge in edges if 0 <= edge < most)]
-    values += [radix.from_digits([int(source.integers(r)) for r in radices], radices) for _ in range(40)]
-    values = values[: len(values) // 2 * 2]
-    digits = np.array([radix.to_digits(value, radices) for value in values])
-    shaped = Digits(jnp.asarray(digits.reshape(2, -1, len(radices))), radices)
-    limbs = jax.jit(device_numbers.limbs_of_digits)(shaped)
-    assert {limb.dtype for limb in limbs} == {np.dtype(np.uint32)}
-    assert len(limbs) == numbers.limbs_for(most)
-    found = np.stack([np.asarray(limb).reshape(-1) for limb in limbs], axis=1)
-    np.testing.assert_array_equal(found, numbers.from_ints(values, len(limbs)))
-    again = jax.jit(device_numbers.digits_of_limbs, static_argnums=1)(limbs, radices)
-    np.testing.assert_array_equal(again.array, shaped.array)

@@ -99,7 +99,7 @@ def test_metadata() -> None:
     setup = read_setup()
     assert (setup["name"], setup["license"], setup["python_requires"]) == ("omnijax", "Apache-2.0", ">=3.11")
     assert setup["version"] == omnijax.__version__
-    assert {"demo", "ablations", "test", "tpu", "cuda"} <= set(setup["extras_require"])
+    assert {"demo", "ablations", "docs", "test", "tpu", "cuda"} <= set(setup["extras_require"])
     assert setup["entry_points"]["console_scripts"] == ["omnijax = omnijax.cli:main"]
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
 
@@ -131,7 +131,8 @@ def test_every_room_is_a_package_and_its_files_are_shipped() -> None:
 def test_make_has_its_targets() -> None:
     listed = run_make("help")
     assert listed.returncode == 0, listed.stderr
-    assert {"demo", "test", "lint", "format", "clean", "help"} <= set(re.findall(r"make (\w+)", listed.stdout))
+    targets = {"demo", "test", "prove", "docs", "lint", "format", "clean", "help"}
+    assert targets <= set(re.findall(r"make (\w+)", listed.stdout))
 
 
 def test_make_says_what_is_wrong_with_an_interpreter() -> None:

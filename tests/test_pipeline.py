@@ -5,21 +5,21 @@ import pathlib
 
 import numpy as np
 import pytest
+import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnijax import testing
-from omnijax.config import BatchConfig, Config, DataConfig, Task
+from omnijax.config import BatchConfig, Completion, Config, Task
 from omnijax.data import packing
-from omnijax.data.corpus import Corpus, check_sizes, segment
-from omnijax.data.packing import fill_rate, pack
+from omnijax.data.corpus import Corpus
+from omnijax.data.packing import pack
 from omnijax.data.pipeline import Batch, Batches, read_ahead
 from omnijax.errors import ConfigError, DataError
 from omnijax.experiment import load_experiment
-from omnijax.modalities import PatchImage, Text
-from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
-from omnijax.vocab.vocabulary import PAD, Space
+from omnijax.vocab.kinds import kind_names
+from omnijax.vocab.vocabulary import PAD
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 RECORDS, ROW_LENGTH = 12, 72
@@ -57,9 +57,9 @@ def encoded(corpus: Corpus, record: int, task: Task) -> tuple[tuple[int, ...], l
     """A record as a task shows it, segment by segment: tokens, and what each weighs."""
     tokens: list[int] = []
     weights: list[float] = []
-    for name, weight in zip(task.segments, task.weights, strict=True):
-        part = segment(corpus.vocabulary, name, corpus.fragments[name][record])
-        more = encode(corpus.vocabulary, Documents.of([[part]])).tokens.array.tolist()[:-1]  # alone, without its eos
+    for name, weight in zip(task.fields, task.weights, strict=True):
+        alone = corpus.documents([record], [name])
+        more = encode(corpus.vocabulary, alone).tokens.array.tolist()[:-1]  # without its eos
         tokens += more
         weights += [weight] * len(more)
     return (*tokens, corpus.vocabulary.end), [*weights, task.weights[-1]]
@@ -75,25 +75,21 @@ def test_packing_never_drops_cuts_or_repeats_a_document(
     lengths: list[int], sequence_length: int, open_rows: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "OPEN_ROWS", open_rows)
+        patch.setattr(packing, "OPEN_SEQUENCES", open_rows)
         rows = pack(np.array(lengths, np.int64), sequence_length)
     assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
     assert all(row and sum(lengths[document] for document in row) <= sequence_length for row in rows)
     assert all(row == sorted(row) for row in rows)
 
 
-def test_packing_fills_rows_and_says_how_well() -> None:
-    lengths = np.array([6, 5, 4, 5, 3, 7])
-    rows = pack(lengths, 10)
-    assert rows == [[0, 2], [1, 3], [4, 5]]
-    assert fill_rate(lengths, rows, 10) == 1.0
-    assert fill_rate(lengths, [[i] for i in range(6)], 10) == 0.5
+def test_packing_fills_sequences() -> None:
+    assert pack(np.array([6, 5, 4, 5, 3, 7]), 10) == [[0, 2], [1, 3], [4, 5]]
     many = np.random.default_rng(0).integers(10, 90, 5000)
-    assert fill_rate(many, pack(many, 256), 256) > 0.97
+    assert many.sum() / (len(pack(many, 256)) * 256) > 0.97
 
 
 def test_a_document_longer_than_a_row_is_an_error_before_any_batch(corpus: Corpus) -> None:
-    with pytest.raises(DataError, match="21 tokens.* a row has 20"):
+    with pytest.raises(DataError, match="21 tokens.* a sequence has 20"):
         pack(np.array([3, 21]), 20)
     with pytest.raises(DataError, match=r"batch\.sequence_length"):
         Batches(corpus, dataclasses.replace(CONFIG, sequence_length=40))
@@ -146,11 +142,11 @@ def test_targets_weights_positions_and_items_are_those_of_the_documents(corpus: 
     forms = {}
     for record, task in itertools.product(range(RECORDS), FORMS):
         tokens, weights = encoded(corpus, record, task)
-        forms[tokens] = (weights, sum(len(corpus.fragments[name][record]) for name in task.segments))
+        forms[tokens] = (weights, sum(corpus.columns[name].items[record] for name in task.fields))
     for step in range(3):
         batch = batches[step]
         assert {key: array.dtype for key, array in batch.items()} == {
-            key: np.dtype("f4" if key == "weights" else "i4") for key in batch
+            key: np.dtype({"weights": "f4", "kinds": "u1"}.get(key, "i4")) for key in batch
         }
         for row, documents in enumerate(documents_of(batch)):
             flat = [
@@ -158,6 +154,9 @@ def test_targets_weights_positions_and_items_are_those_of_the_documents(corpus: 
             ]
             assert len(flat) <= ROW_LENGTH
             weights = list(itertools.chain(*(forms[tokens][0] for tokens in documents)))
+            kinds = reference.slow_kinds(corpus.vocabulary, [token for token, _, _ in flat])
+            kinds += ["pad"] * (ROW_LENGTH - len(flat))
+            assert [kind_names(corpus.vocabulary)[kind] for kind in batch["kinds"][row]] == kinds[1:]
             numbers: dict[int, int] = {}
             for column in range(ROW_LENGTH - 1):
                 here = flat[column] if column < len(flat) else (PAD, 0, None)
@@ -186,7 +185,7 @@ def test_rows_packed_by_items_hold_the_same_documents_in_every_vocabulary(corpus
         for row, (_, documents) in enumerate(one.documents(step)):
             tasks = [BY_ITEMS.tasks[task] for task, _ in documents]
             sizes = [
-                sum(len(corpus.fragments[name][record]) + 2 for name in task.segments) + 1
+                sum(corpus.columns[name].items[record] + 2 for name in task.fields) + 1
                 for task, (_, record) in zip(tasks, documents, strict=True)
             ]
             assert sum(sizes) <= BY_ITEMS.sequence_items
@@ -196,7 +195,7 @@ def test_rows_packed_by_items_hold_the_same_documents_in_every_vocabulary(corpus
 
 def test_rows_packed_by_items_are_held_against_the_tokens_of_a_row(corpus: Corpus) -> None:
     batches = Batches(corpus, BY_ITEMS)
-    longest = batches.longest_row(12)
+    longest = batches.longest_sequence(12)
     assert longest == max((batches[step]["documents"] >= 0).sum(axis=1).max() + 0 for step in range(12))
     Batches(corpus, dataclasses.replace(BY_ITEMS, sequence_length=longest)).check(12)
     with pytest.raises(DataError, match=f"batch.sequence_length = {longest - 1}.*set it to {longest} or more"):
@@ -249,7 +248,7 @@ def test_random_orders_change_the_order_of_fragments_and_nothing_else(
     for step in range(6):
         one, other = documents_of(permuted[step]), documents_of(batches[step])
         assert [[sorted_fragments(corpus, tokens)[0] for tokens in row] for row in one] == other
-        for key in ("weights", "positions", "documents", "items"):
+        for key in ("weights", "kinds", "positions", "documents", "items"):
             np.testing.assert_array_equal(permuted[step][key], batches[step][key])
 
 
@@ -257,8 +256,9 @@ def test_the_share_of_random_orders_is_that_of_the_task() -> None:
     """Over many documents of 7 items, of which one in 7! is in order by chance."""
     vocabulary = testing.small_vocabulary()
     random = np.random.default_rng(0)
-    pictures = [random.integers(0, 100, 7) for _ in range(1000)]
-    corpus = Corpus(vocabulary, {"image": pictures, "speech": [ids % 20 for ids in pictures]})
+    rows = [random.integers(0, 20, 7) for _ in range(1000)]
+    columns = {name: testing.column_of(vocabulary, name, rows) for name in ("image", "speech")}
+    corpus = Corpus(vocabulary, columns)
     task = Task(("image", "speech"), weights=(1.0, 1.0), random_order=(0.25, 0.6))
     batch = Batches(corpus, BatchConfig((task,), size=1000, sequence_length=60))[0]
     orders = [sorted_fragments(corpus, tokens)[1] for row in documents_of(batch) for tokens in row]
@@ -306,27 +306,27 @@ def test_random_orders_are_those_of_one_process_on_any_number(
 
 
 @pytest.mark.parametrize(
-    "position, segments, shares, rule",
+    "position, fields, shares, rule",
     [
         ("before", ("image", "text"), (0.5,), "one share"),
         ("before", ("image", "text"), (0.5, 0.0, 0.0), "one share"),
         ("before", ("image", "text"), (1.5, 0.0), "one share"),
         ("before", ("image", "text"), (-0.1, 0.0), "one share"),
-        ("before", ("image/moved", "text"), (0.5, 0.5), "'text' has no space"),
+        ("before", ("image/moved", "text"), (0.5, 0.5), "'text' is written in general tokens"),
         ("after", ("image/moved", "text"), (0.5, 0.0), "position is 'after'"),
         ("none", ("image/moved", "text"), (0.5, 0.0), "position is 'none'"),
     ],
 )
-def test_random_orders_that_can_not_be_are_refused(position, segments, shares, rule: str) -> None:
+def test_random_orders_that_can_not_be_are_refused(position, fields, shares, rule: str) -> None:
     config = load_experiment(DIGITS)
-    vocabulary = dataclasses.replace(config.vocabulary, position=position)
-    evaluated = dataclasses.replace(config.eval, completions=())
+    writing = dataclasses.replace(config.writing, position=position)
+    evaluated = dataclasses.replace(config.eval, completions=(), targets=(), routes=())
 
     def with_task(task: Task) -> Config:
         batch = dataclasses.replace(config.batch, tasks=(task,))
-        return dataclasses.replace(config, vocabulary=vocabulary, batch=batch, eval=evaluated)
+        return dataclasses.replace(config, writing=writing, batch=batch, eval=evaluated)
 
-    task = Task(segments, weights=(1.0, 1.0))
+    task = Task(fields, weights=(1.0, 1.0))
     with_task(task)
     with pytest.raises(ConfigError, match=rule) as caught:
         with_task(dataclasses.replace(task, random_order=shares))
@@ -335,7 +335,7 @@ def test_random_orders_that_can_not_be_are_refused(position, segments, shares, r
 
 def test_completions_need_pictures_that_were_learned_in_random_order() -> None:
     config = load_experiment(DIGITS)
-    evaluated = dataclasses.replace(config.eval, completions=("left",))
+    evaluated = dataclasses.replace(config.eval, completions=(Completion("image", "left"),))
     raster = [dataclasses.replace(task, random_order=()) for task in config.batch.tasks]
     behind = Task(("text", "image"), weights=(1.0, 1.0), random_order=(0.0, 0.5))
     first = Task(("image/moved",), weights=(1.0,), random_order=(0.5,))
@@ -346,23 +346,9 @@ def test_completions_need_pictures_that_were_learned_in_random_order() -> None:
     dataclasses.replace(config, eval=evaluated, batch=dataclasses.replace(config.batch, tasks=(*raster, first)))
 
 
-def test_modalities_and_vocabulary_must_agree_about_sizes() -> None:
-    vocabulary = testing.small_vocabulary()
-    modalities = {"text": Text(), "image": PatchImage()}
-    with pytest.raises(ConfigError, match=r"vocabulary\.general = 8: the modality 'text' has 256 fragments"):
-        check_sizes(vocabulary, modalities)
-    vocabulary = dataclasses.replace(vocabulary, general=256)
-    with pytest.raises(ConfigError, match="size of space 'image' = 100: the modality 'image' has 83521"):
-        check_sizes(vocabulary, modalities)
-    spaces = (Space("image", 17**4), Space("speech", 20))
-    check_sizes(dataclasses.replace(vocabulary, spaces=spaces), modalities)
-    with pytest.raises(ConfigError) as caught:
-        check_sizes(dataclasses.replace(vocabulary, control=("image", "speech", "eos")), modalities)
-    assert caught.value.field == "vocabulary.control"
-
-
 def test_the_small_data_set_fits_the_vocabulary_of_the_small_experiment(tmp_path) -> None:
-    """What `omnijax.testing` changes, it changes on both sides."""
-    config = testing.shrink(load_experiment(DIGITS), tmp_path)
-    spaces = {space.name: space.size for space in config.vocabulary.spaces}
-    assert spaces["speech"] == config.data.speech.codes < DataConfig().speech.codes
+    """What `omnijax.testing` changes, the vocabulary follows."""
+    config = load_experiment(DIGITS)
+    small = testing.shrink(config, tmp_path)
+    spaces = {space.name: space.size for space in small.vocabulary.spaces}
+    assert spaces["speech"] == small.data.speech.codes < config.data.speech.codes

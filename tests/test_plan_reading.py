@@ -26,6 +26,7 @@ needs_libtpu = pytest.mark.skipif(
 )
 TOPOLOGIES = ["cpu:8", pytest.param("v5e:2x4", marks=needs_libtpu)]
 ROUNDS, WIDTH = 5, 256
+pytestmark = pytest.mark.usefixtures("optimised")
 
 
 def mesh_of(topology: str, shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[Mesh, Network]:

@@ -15,14 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
-from jobs import job
+from jobs import MAIN, job
+from loaded import load_run
 
 import omnijax.train
 from omnijax import testing
 from omnijax.config import Config, MeshConfig, to_dict
-from omnijax.data.corpus import Corpus
 from omnijax.errors import RESUMABLE, CheckpointError
-from omnijax.evaluate import load_run
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
 from omnijax.run.checkpoint import DAMAGED, FOLDER, Checkpoints
@@ -36,16 +35,7 @@ from omnijax.train import train
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 CLOCK = ("tokens_per_second", "items_per_second", "seconds")
 STEPS, SAVED = 12, 5
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def corpus() -> Corpus:
-    """A corpus that needs no data set, for every run of this module."""
-    corpus = testing.random_corpus(testing.small_vocabulary(), records=40, most_items=7)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(omnijax.train, "load_corpus", lambda config: corpus)
-        yield corpus
+pytestmark = pytest.mark.usefixtures("steps_kept")
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +218,6 @@ def test_a_signal_saves_the_step_that_is_done_and_the_sums_of_the_log(
     assert same_bits(restored(tmp_path, config, STEPS), restored(undisturbed, config, STEPS))
 
 
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
 EARLY = """
 import os, signal, sys
 import omnijax.train
@@ -252,11 +241,6 @@ def twice(writer, step):
 
 omnijax.train.Writer.advance = twice
 """
-CORPUS = """
-from omnijax import testing
-corpus = testing.random_corpus(testing.small_vocabulary(), records=40, most_items=7)
-omnijax.train.load_corpus = lambda config: corpus
-"""
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +257,7 @@ def experiment(config: Config, tmp_path_factory) -> pathlib.Path:
     "patch, said, left",
     [
         (IN_DATA, "SIGUSR1 before the first step: nothing is lost", []),
-        (CORPUS + TWICE, "a second SIGTERM: the run goes on from its last whole checkpoint", ["checkpoints"]),
+        (TWICE, "a second SIGTERM: the run goes on from its last whole checkpoint", ["checkpoints"]),
     ],
     ids=["before the first step", "twice"],
 )
@@ -281,9 +265,7 @@ def test_a_signal_that_there_is_nothing_to_save_for_ends_at_once(
     experiment: pathlib.Path, tmp_path, patch: str, said: str, left: list[str]
 ) -> None:
     run = tmp_path / "run"
-    with job(
-        tmp_path, 1, 1, ["train", str(experiment), "--workdir", str(run)], EARLY.format(patch=patch), **QUICK
-    ) as one:
+    with job(tmp_path, 1, 1, ["train", str(experiment), "--workdir", str(run)], EARLY.format(patch=patch)) as one:
         assert one.wait(120) == [RESUMABLE], one.said()
         assert f"omnijax: {said}" in one.said()
     assert [path.name for path in run.glob(FOLDER)] == left
@@ -294,7 +276,7 @@ def test_a_signal_that_there_is_nothing_to_save_for_ends_at_once(
 def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(experiment: pathlib.Path, tmp_path) -> None:
     run = tmp_path / "run"
     command = ["train", str(experiment), "--workdir", str(run), "--train.steps", "5000", "--train.log-every", "1"]
-    with job(tmp_path, 2, 1, command, EARLY.format(patch=CORPUS), **QUICK) as two:
+    with job(tmp_path, 2, 1, command, MAIN) as two:
         two.wait_until(lambda: (run / METRICS).exists() and len((run / METRICS).read_text().splitlines()) > 3)
         two.processes[1].send_signal(signal.SIGUSR1)
         assert two.wait(60) == [RESUMABLE, RESUMABLE], two.said()

@@ -1,4 +1,4 @@
-"""The cards of experiments/reproduce/: every number in a table follows from a raw result that stands beside it."""
+"""The cards of experiments/reproduce/: every number in a table follows from the raw results in the same folder."""
 
 import csv
 import math
@@ -36,7 +36,7 @@ def test_there_are_cards_and_results() -> None:
 def test_tables_are_those_of_the_results(card: pathlib.Path, cards: ModuleType) -> None:
     text = card.read_text(encoding="utf-8")
     assert cards.filled(text) == text, (
-        "results changed: run `python experiments/reproduce/cards.py`, and read the prose"
+        "results changed: run `python experiments/reproduce/cards.py`, and check the text"
     )
     assert not re.search(r"\bnan\b", text)
 
@@ -85,7 +85,7 @@ def test_curves_end_at_the_results(sweep: pathlib.Path, cards: ModuleType) -> No
 
 
 @each_sweep
-def test_arms_can_be_held_against_any_other(sweep: pathlib.Path, cards: ModuleType) -> None:
+def test_arms_can_be_compared_with_any_other(sweep: pathlib.Path, cards: ModuleType) -> None:
     lines = [line for line in cards.lines_of(sweep / "table.csv") if line["seeds"] != "0"]
     form = lines[0]["form"]
     arms = [line["arm"] for line in lines if line["form"] == form]
@@ -102,7 +102,7 @@ def compared(*arguments: pathlib.Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_arms_that_are_run_again_are_held_against_the_results(cards: ModuleType, tmp_path: pathlib.Path) -> None:
+def test_arms_that_are_run_again_are_compared_with_the_results(cards: ModuleType, tmp_path: pathlib.Path) -> None:
     there = SWEEPS[0]
     again = tmp_path / there.name
     again.mkdir()

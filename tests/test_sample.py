@@ -3,39 +3,43 @@ import functools
 import importlib.util
 import itertools
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sampling import TEXT, Bounded, drawing, ids_of, prompts_of, random_params, read_drawn
 
 from omnijax import testing
-from omnijax.config import Config, SampleConfig, Target
-from omnijax.data.corpus import Corpus, segment
-from omnijax.errors import ConfigError, VocabularyError
+from omnijax.config import Config, SampleConfig
+from omnijax.errors import ConfigError, DataError, VocabularyError
 from omnijax.experiment import load_experiment
+from omnijax.modalities import GENERAL, Items
+from omnijax.model.decoder import Decoder
 from omnijax.model.transformer import Params, Transformer
-from omnijax.sample.generate import Generator, known_parts, prompt, read_generated
+from omnijax.sample.generate import Generated, Generator, documents_of
 from omnijax.sample.pick_token import pick
-from omnijax.sample.sampler import PROMPT, Sampler, most_tokens
-from omnijax.vocab.documents import Documents
+from omnijax.sample.sampler import PROMPT, Sampler, SegmentTarget, most_tokens
+from omnijax.vocab.assemble import assemble
+from omnijax.vocab.decode import decode
+from omnijax.vocab.documents import Documents, Segment
 from omnijax.vocab.encode import encode
+from omnijax.vocab.ids import GeneralIds, PrimaryIds, SecondaryIds
 from omnijax.vocab.radix import check_digit, to_digits
-from omnijax.vocab.vocabulary import PAD, Space, Vocabulary
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+from omnijax.vocab.vocabulary import PAD, Marker, Space, Vocabulary
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 DIGITS = EXPERIMENTS / "digits.py"
 GREEDY = SampleConfig(temperature=0.0)
-TARGETS = (Target("text", 2, 4), Target("image", 5, 5), Target("speech", 1, 6))
+BOUNDS = {"text": (1, 4), "image": (5, 5), "speech": (1, 6)}
 ROWS = 6
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    config = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
-    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, targets=TARGETS, batch_size=4))
+    small = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
+    return dataclasses.replace(small, data=Bounded(), eval=dataclasses.replace(small.eval, targets=(), batch_size=4))
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +49,7 @@ def model(config: Config) -> Transformer:
 
 @pytest.fixture(scope="module")
 def params(model: Transformer) -> Params:
-    """Random, and so large that what is drawn depends on all that stands before it."""
-    random = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: random.normal(scale=2, size=leaf.shape).astype(leaf.dtype), shapes)
+    return random_params(model)
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +58,23 @@ def generator(config: Config, model: Transformer, params: Params) -> Generator:
 
 
 @pytest.fixture(scope="module")
-def corpus(config: Config) -> Corpus:
-    return testing.random_corpus(config.vocabulary, ROWS, most_items=7)
+def given(config: Config) -> dict[str, list[Items]]:
+    """Items of some records, by field."""
+    records = config.data.records("test")[:ROWS]
+    return {
+        name: modality.encode([record[name] for record in records]).split()
+        for name, modality in config.data.fields.items()
+    }
 
 
-def target(name: str, sample: SampleConfig = GREEDY) -> Target:
-    """A target of the configuration, sampled in another way."""
-    return dataclasses.replace(next(one for one in TARGETS if one.name == name), sample=sample)
+def target(name: str, sample: SampleConfig = GREEDY, order: Any = "raster") -> SegmentTarget:
+    """The segment of a field of the configuration."""
+    return drawing(name, *BOUNDS[name], sample, order)
+
+
+def prompts_behind(config: Config, given: dict[str, list[Items]], source: str, name: str) -> Any:
+    """Documents of one field, with the marker of another behind them."""
+    return prompts_of(config.vocabulary, documents_of(config, {source: given[source]}), name)
 
 
 # ---------------------------------------------------------------------- one token
@@ -132,7 +143,7 @@ def test_impossible_ways_of_sampling_are_refused(config: Config, model: Transfor
 @pytest.mark.parametrize("change", [{"temperature": 0.0}, {"grammar": False}])
 def test_drawing_again_needs_chance_and_a_grammar(change: dict) -> None:
     with pytest.raises(ConfigError, match=r"sample\.retries"):
-        Sampler.of(Fake(CHECKED.size), CHECKED, Target("code", 1, 1, SampleConfig(retries=1, **change)))
+        Sampler.of(Fake(CHECKED.size), CHECKED, drawing("code", 1, 1, SampleConfig(retries=1, **change)))
 
 
 # ---------------------------------------------------------------------- whole segments
@@ -144,17 +155,17 @@ quick_pick = jax.jit(pick, static_argnums=0)
 @functools.cache
 def automaton(sampler: Sampler):
     """The grammar of a sampler, one row."""
-    grammar = sampler.pen.grammar
+    grammar = sampler.writer.grammar
     return grammar.start_state(1), jax.jit(grammar.mask), jax.jit(grammar.advance)
 
 
 def slow_sample(sampler: Sampler, logits_behind, prompt_t: np.ndarray, key: jax.Array) -> list[int]:
     """One document, token by token: logits of all that stands before each, no cache, no token that isn't drawn."""
     state, mask, advance = automaton(sampler)
-    tokens, end = list(prompt_t), sampler.pen.grammar.vocabulary.end
+    tokens, end = list(prompt_t), sampler.writer.grammar.vocabulary.end
     for token in tokens:
         state = advance(state, np.array([token]))
-    for number in range(sampler.pen.most):
+    for number in range(sampler.writer.most_tokens):
         legal = mask(state) if sampler.config.grammar else None
         logits = jnp.asarray(logits_behind(tokens))[None]
         token = int(quick_pick(sampler.config, logits, legal, jax.random.fold_in(key, number)[None])[0])
@@ -176,17 +187,17 @@ def check_row(drawn_t: np.ndarray, expected: list[int]) -> None:
 
 @pytest.mark.parametrize("name", ["text", "image", "speech"])
 def test_sampling_takes_the_tokens_of_the_whole_forward_pass(
-    config: Config, generator: Generator, corpus: Corpus, name: str
+    config: Config, generator: Generator, given: dict, name: str
 ) -> None:
     """In a batch of prompts of different lengths, with a cache and forced tokens, against one document at a time."""
     forward = jax.jit(generator.model.__call__)
-    source = "speech" if name == "image" else "image"
-    prompts, lengths = prompt(config.vocabulary, source, corpus.fragments[source], name)
+    source = TEXT if name == "speech" else "speech"
+    prompts, lengths = prompts_behind(config, given, source, name)
     assert len(set(lengths)) > 2
     sampler = Sampler.of(
         generator.model, config.vocabulary, target(name, GREEDY if name == "speech" else SampleConfig())
     )
-    room = prompts.shape[1] + sampler.pen.most
+    room = prompts.shape[1] + sampler.writer.most_tokens
     drawn = np.asarray(sampler(generator.params, prompts, lengths, jax.random.key(0)).tokens)
 
     def logits_behind(tokens: list[int]) -> jax.Array:
@@ -204,7 +215,7 @@ PASSES: list[int] = []
 
 
 @dataclasses.dataclass(frozen=True)
-class Fake:
+class Fake(Decoder):
     """A model whose logits follow from all tokens before, and whose cache is these tokens. Notes its passes' widths."""
 
     tokens: int
@@ -251,7 +262,8 @@ WAYS = (
 
 def some_prompts(vocabulary: Vocabulary, name: str, rows: int = 12) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(3)
-    return prompt(vocabulary, "text", [random.integers(0, 6, random.integers(1, 5)) for _ in range(rows)], name)
+    words = [GeneralIds(random.integers(0, 6, random.integers(1, 5))) for _ in range(rows)]
+    return prompts_of(vocabulary, Documents.of([Segment.of(vocabulary, TEXT, word)] for word in words), name)
 
 
 @pytest.mark.parametrize("way, name", [*((way, "image") for way in WAYS), (WAYS[1], "sound")], ids=str)
@@ -259,7 +271,7 @@ def test_forced_tokens_without_a_pass_change_no_other_token(way: dict, name: str
     """Whatever step each row is at: against documents sampled alone, with every token drawn."""
     v = vocabulary_of(**way)
     model, order = Fake(v.size), "any" if v.position == "before" and v.layout == "inline" else "raster"
-    wanted = Target(name, 1, 4, SampleConfig(), order)
+    wanted = drawing(name, 1, 4, SampleConfig(), order)
     sampler, params = Sampler.of(model, v, wanted), model.init(0)
     prompts, lengths = some_prompts(v, name)
     PASSES.clear()
@@ -275,26 +287,26 @@ def test_forced_tokens_without_a_pass_change_no_other_token(way: dict, name: str
     jax.effects_barrier()
     assert set(PASSES[1:]) == {1}
     assert len(PASSES) == (drawn != PAD).sum(axis=1).max()
-    assert set(skipping[1:]) <= {1, 1 + sampler.ahead}
+    assert set(skipping[1:]) <= {1, 1 + sampler.most_forced}
     assert len(skipping) < len(PASSES)
 
 
 def test_what_is_forced_throughout_takes_one_pass() -> None:
     """A picture of one fragment that there is, at positions in order: the whole segment is known before it is drawn."""
     v = dataclasses.replace(vocabulary_of(), spaces=(Space("image", 1), Space("sound", 5)))
-    sampler = Sampler.of(Fake(v.size), v, Target("image", 3, 3))
+    sampler = Sampler.of(Fake(v.size), v, drawing("image", 3, 3))
     PASSES.clear()
     drawn = np.asarray(sampler(Fake(v.size).init(0), *some_prompts(v, "image"), jax.random.key(0)).tokens)
     jax.effects_barrier()
     symbols = [v.symbols()[token] for token in drawn[5]]
     assert symbols == ["v_0", "p_1", "v_0", "p_2", "v_0", "p_3", "eos"]
     assert (drawn == drawn[0]).all()
-    assert PASSES.copy() == [PROMPT + sampler.ahead]
+    assert PASSES.copy() == [PROMPT + sampler.most_forced]
 
 
 def test_pictures_of_the_demo_are_drawn_in_as_many_passes_as_they_have_digits(config: Config) -> None:
     v = config.vocabulary
-    sampler = Sampler.of(Fake(v.size), v, Target("image", 5, 5))
+    sampler = Sampler.of(Fake(v.size), v, drawing("image", 5, 5))
     prompts = np.full((4, 1), v.token("image"), np.int32)
     PASSES.clear()
     drawn = np.asarray(sampler(Fake(v.size).init(0), prompts, np.ones(4, np.int32), jax.random.key(0)).tokens)
@@ -307,7 +319,7 @@ def test_pictures_of_the_demo_are_drawn_in_as_many_passes_as_they_have_digits(co
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class Table(Decoder):
     """A model whose logits follow from how many tokens stand before."""
 
     tokens: int
@@ -358,15 +370,15 @@ def test_drawing_again_where_the_check_digit_is_wrong_raises_the_share_of_right_
     expected = [sum(again**k for k in range(retries)) * accepted[i] + again**retries * p_id[i] for i in range(23)]
     assert sum(expected) == pytest.approx(1)
 
-    sampler = Sampler.of(Table(v.size), v, Target("code", 1, 1, SampleConfig(retries=retries)), skip)
+    sampler = Sampler.of(Table(v.size), v, drawing("code", 1, 1, SampleConfig(retries=retries)), skip)
     prompts = np.full((rows, 1), v.token("code"), np.int32)
     drawn, rejected = sampler(jnp.asarray(logits), prompts, np.ones(rows, np.int32), jax.random.key(2))
-    found = read_generated(v, Target("code", 1, 1), np.asarray(drawn), np.asarray(rejected))
+    found = read_drawn(v, drawing("code", 1, 1), np.asarray(drawn))
     assert found.decodable.all()
-    share = np.bincount(np.concatenate(found.fragments), minlength=23) / rows
+    share = np.bincount(np.concatenate(found.ids), minlength=23) / rows
     np.testing.assert_allclose(share, expected, atol=4 * 0.5 / np.sqrt(rows))
-    assert found.rejected.mean() == pytest.approx(sum(again**k for k in range(1, retries + 1)), abs=0.08)
-    assert found.rejected.max() == retries
+    assert np.mean(rejected) == pytest.approx(sum(again**k for k in range(1, retries + 1)), abs=0.08)
+    assert np.max(rejected) == retries
     assert expected[meant] == pytest.approx({0: 0.36, 1: 0.54, 3: 0.70}[retries], abs=0.02)
 
 
@@ -377,10 +389,10 @@ def test_digits_that_are_forced_are_counted_again_after_a_rejection(position: st
     v = dataclasses.replace(CHECKED, spaces=spaces, position=position)
     rows, logits = 1000, jnp.zeros((12, v.size))
     for skip in (True, False):
-        sampler = Sampler.of(Table(v.size), v, Target("code", 2, 2, SampleConfig(retries=9)), skip)
+        sampler = Sampler.of(Table(v.size), v, drawing("code", 2, 2, SampleConfig(retries=9)), skip)
         prompts = np.full((rows, 1), v.token("code"), np.int32)
         drawn, rejected = sampler(logits, prompts, np.ones(rows, np.int32), jax.random.key(5))
-        assert read_generated(v, Target("code", 2, 2), np.asarray(drawn)).decodable.all()
+        assert read_drawn(v, drawing("code", 2, 2), np.asarray(drawn)).decodable.all()
         mean = sum(0.8**k for k in range(1, 10))  # four of five check digits are wrong
         assert float(rejected.mean()) / 2 == pytest.approx(mean, abs=0.35)
 
@@ -388,7 +400,7 @@ def test_digits_that_are_forced_are_counted_again_after_a_rejection(position: st
 def test_rejections_send_rows_back_to_where_the_fragment_began() -> None:
     """Logits follow from all tokens before: what comes out is as likely as what a slow sampler takes."""
     v = vocabulary_of(position="before", width="fixed", check_digit=True)
-    wanted = Target("image", 1, 3, SampleConfig(retries=2))
+    wanted = drawing("image", 1, 3, SampleConfig(retries=2))
     model = Fake(v.size)
     params = model.init(4, 0.8)
     skipping, plain = (Sampler.of(model, v, wanted, skip) for skip in (True, False))
@@ -396,7 +408,7 @@ def test_rejections_send_rows_back_to_where_the_fragment_began() -> None:
     drawn, rejected = map(np.asarray, skipping(params, prompts, lengths, jax.random.key(0)))
     for one, other in zip(plain(params, prompts, lengths, jax.random.key(0)), (drawn, rejected), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert read_generated(v, wanted, drawn).decodable.all()
+    assert read_drawn(v, wanted, drawn).decodable.all()
     assert 1 < rejected.max() <= 3 * 2
     for row, key in enumerate(row_keys(jax.random.key(0), 40)):
         assert slow_retries(skipping, params, prompts[row, : lengths[row]], key) == (
@@ -407,13 +419,13 @@ def test_rejections_send_rows_back_to_where_the_fragment_began() -> None:
 
 def slow_retries(sampler: Sampler, params: jax.Array, prompt_t: np.ndarray, key: jax.Array) -> tuple[list[int], int]:
     """One document under rejection, fragment by fragment, position before and fixed width."""
-    (state, mask, advance), v, model = automaton(sampler), sampler.pen.grammar.vocabulary, sampler.model
-    tokens, rejected, width = list(prompt_t), 0, sampler.pen.width
+    (state, mask, advance), v, model = automaton(sampler), sampler.writer.grammar.vocabulary, sampler.model
+    tokens, rejected, width = list(prompt_t), 0, sampler.writer.digits
     for token in tokens:
         state = advance(state, np.array([token]))
 
     def drawn(tokens: list[int], legal: np.ndarray, attempts: int) -> int:
-        number = len(tokens) - len(prompt_t) + sampler.pen.most * attempts
+        number = len(tokens) - len(prompt_t) + sampler.writer.most_tokens * attempts
         keys = jax.random.fold_in(key, number)[None]
         return int(quick_pick(sampler.config, model.logits_behind(params, tokens)[None], legal, keys)[0])
 
@@ -444,7 +456,7 @@ def test_rejected_fragments_leave_the_number_of_items_alone() -> None:
     v, rows = CHECKED, 2000
     logits = np.zeros((20, v.size))
     logits[:, v.end] = np.log(1 / 2)
-    sampler = Sampler.of(Table(v.size), v, Target("code", 0, 3, SampleConfig(retries=9)))
+    sampler = Sampler.of(Table(v.size), v, drawing("code", 0, 3, SampleConfig(retries=9)))
     prompts = np.full((rows, 1), v.token("code"), np.int32)
     drawn, rejected = sampler(jnp.asarray(logits), prompts, np.ones(rows, np.int32), jax.random.key(0))
     items = (np.asarray(drawn) != PAD).sum(axis=1) // 4
@@ -456,10 +468,10 @@ def test_rejected_fragments_leave_the_number_of_items_alone() -> None:
 # ---------------------------------------------------------------------- the rest of the loop
 
 
-def test_a_finished_row_says_nothing_more(config: Config, generator: Generator, corpus: Corpus) -> None:
+def test_a_finished_row_says_nothing_more(config: Config, generator: Generator, given: dict) -> None:
     """Without the grammar, and with every token as likely as any other: what ends a row is `eos` alone."""
     level = jax.tree.map(jnp.zeros_like, generator.params)
-    prompts, lengths = prompt(config.vocabulary, "text", corpus.fragments["text"], "image")
+    prompts, lengths = prompts_behind(config, given, "text", "image")
     sampler = Sampler.of(generator.model, config.vocabulary, target("image", SampleConfig(grammar=False)))
     drawn = np.concatenate([sampler(level, prompts, lengths, jax.random.key(seed)).tokens for seed in range(4)])
     ended = [(row, int(np.argmax(row == config.vocabulary.end))) for row in drawn if config.vocabulary.end in row]
@@ -470,7 +482,7 @@ def test_a_finished_row_says_nothing_more(config: Config, generator: Generator, 
 
 @pytest.mark.parametrize("name", ["text", "image", "speech"])
 def test_the_grammar_makes_everything_decodable_whatever_the_parameters(
-    config: Config, model: Transformer, corpus: Corpus, name: str
+    config: Config, model: Transformer, given: dict, name: str
 ) -> None:
     source = "text" if name == "image" else "image"
     free = dataclasses.replace(SampleConfig(), grammar=False)
@@ -480,29 +492,29 @@ def test_the_grammar_makes_everything_decodable_whatever_the_parameters(
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), shapes)  # noqa: B023
         generator = Generator(config, model, params)
-        found = generator.generate(source, corpus.fragments[source], name, jax.random.key(seed))
+        found = generator.generate({source: given[source]}, name, jax.random.key(seed))
         assert found.decodable.all()
-        wanted = target(name)
-        size = {space.name: space.size for space in config.vocabulary.spaces} | {"text": config.vocabulary.general}
-        for ids in found.fragments:
-            assert wanted.min_items <= len(ids) <= wanted.max_items
-            assert ((ids >= 0) & (ids < size[name])).all()
-        loose = generator.generate(source, corpus.fragments[source], name, jax.random.key(seed), free)
+        least, most = BOUNDS[name]
+        size = {space.name: space.size for space in config.vocabulary.spaces} | {TEXT: config.vocabulary.general}
+        for items in found.items:
+            assert least <= len(ids_of(items)) <= most
+            assert (ids_of(items) < size[name]).all()
+        loose = generator.generate({source: given[source]}, name, jax.random.key(seed), free)
         undecodable += np.sum(~loose.decodable)
     assert undecodable > 12
 
 
 def test_rows_do_not_influence_one_another_and_follow_the_key(
-    config: Config, generator: Generator, corpus: Corpus
+    config: Config, generator: Generator, given: dict
 ) -> None:
-    prompts, lengths = prompt(config.vocabulary, "text", corpus.fragments["text"], "speech")
+    prompts, lengths = prompts_behind(config, given, "text", "speech")
     sampler = Sampler.of(generator.model, config.vocabulary, target("speech", SampleConfig()))
-    drawn = np.asarray(sampler(generator.params, prompts, lengths, jax.random.key(0)).tokens)
+    drawn = np.asarray(sampler(generator.params, prompts, lengths, jax.random.key(2)).tokens)
     order = [0, 2, 3, 4, 5, 1]
-    again = np.asarray(sampler(generator.params, prompts[order], lengths[order], jax.random.key(0)).tokens)
+    again = np.asarray(sampler(generator.params, prompts[order], lengths[order], jax.random.key(2)).tokens)
     np.testing.assert_array_equal(drawn[0], again[0])
     assert not np.array_equal(drawn[1:], again[1:])
-    np.testing.assert_array_equal(sampler(generator.params, prompts, lengths, jax.random.key(0)).tokens, drawn)
+    np.testing.assert_array_equal(sampler(generator.params, prompts, lengths, jax.random.key(2)).tokens, drawn)
     assert not np.array_equal(sampler(generator.params, prompts, lengths, jax.random.key(1)).tokens, drawn)
     for row in drawn:
         (ends,) = np.flatnonzero(row == config.vocabulary.end)
@@ -511,8 +523,9 @@ def test_rows_do_not_influence_one_another_and_follow_the_key(
     assert len({int(np.argmax(row == config.vocabulary.end)) for row in drawn}) > 1
 
 
-def fuzz_sample():
+def fuzz_sample(monkeypatch: pytest.MonkeyPatch):
     """The program `experiments/bench/fuzz_sample.py`, as a module."""
+    monkeypatch.syspath_prepend(EXPERIMENTS / "bench")
     spec = importlib.util.spec_from_file_location("fuzz_sample", EXPERIMENTS / "bench" / "fuzz_sample.py")
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
@@ -521,9 +534,11 @@ def fuzz_sample():
     return module
 
 
-def test_samples_of_every_layout_pass_the_checker_and_are_written_again_the_same() -> None:
+def test_samples_of_every_layout_pass_the_checker_and_are_written_again_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A few of the ways of the fuzzer; run it by itself for all of them, and for more samples."""
-    fuzz = fuzz_sample()
+    fuzz = fuzz_sample(monkeypatch)
     ways = list(fuzz.ways())
     assert len(ways) == 40
     for option in ("layout", "position", "width", "digit_order", "check_digit", "position_places", "base", "end"):
@@ -539,154 +554,200 @@ def test_samples_of_every_layout_pass_the_checker_and_are_written_again_the_same
 # ---------------------------------------------------------------------- generating
 
 
-def test_a_prompt_is_the_document_without_its_end_and_the_marker(config: Config, corpus: Corpus) -> None:
-    vocabulary = config.vocabulary
-    prompts, lengths = prompt(vocabulary, "image", corpus.fragments["image"], "text")
-    for row, length, ids in zip(prompts, lengths, corpus.fragments["image"], strict=True):
-        whole = encode(vocabulary, Documents.of([[segment(vocabulary, "image", ids)]])).tokens.array
-        assert row[:length].tolist() == [*whole[:-1], vocabulary.token("text")]
-        assert (row[length:] == PAD).all()
+def test_a_given_field_is_its_document_without_the_end(config: Config, generator: Generator, given: dict) -> None:
+    v = config.vocabulary
+    rows = generator._prompts({"image": given["image"], TEXT: given[TEXT]})
+    for row, image, text in zip(rows, given["image"], given[TEXT], strict=True):
+        segments = [Segment.of(v, "image", SecondaryIds("image", ids_of(image)))]
+        segments.append(Segment.of(v, TEXT, GeneralIds(ids_of(text))))
+        whole = encode(v, Documents.of([segments])).tokens.array
+        np.testing.assert_array_equal(row, whole[:-1])
 
 
-def test_a_last_partial_batch_gives_its_own_rows(config: Config, generator: Generator, corpus: Corpus) -> None:
+def test_a_last_partial_batch_gives_its_own_rows(config: Config, generator: Generator, given: dict) -> None:
     """Six documents, four at a time: the greedy results are those of six at a time."""
-    fragments = corpus.fragments["text"]
-    found = generator.generate("text", fragments, "image", jax.random.key(0), GREEDY)
+    found = generator.generate({TEXT: given[TEXT]}, "image", jax.random.key(0), GREEDY)
     sampler = Sampler.of(generator.model, config.vocabulary, target("image"))
-    drawn = sampler(generator.params, *prompt(config.vocabulary, "text", fragments, "image"), jax.random.key(0))
-    expected = read_generated(config.vocabulary, target("image"), np.asarray(drawn.tokens))
-    assert len(found.fragments) == ROWS
-    assert len({tuple(ids) for ids in expected.fragments}) == ROWS
-    for one, other in zip(found.fragments, expected.fragments, strict=True):
-        np.testing.assert_array_equal(one, other)
+    drawn = sampler(generator.params, *prompts_behind(config, given, TEXT, "image"), jax.random.key(0))
+    expected = read_drawn(config.vocabulary, target("image"), drawn.tokens)
+    assert len(found.items) == ROWS
+    assert len({tuple(ids) for ids in expected.ids}) == ROWS
+    for items, ids in zip(found.items, expected.ids, strict=True):
+        np.testing.assert_array_equal(ids_of(items), ids)
 
 
-def test_a_route_goes_through_each_of_its_modalities(generator: Generator, corpus: Corpus) -> None:
+def test_a_route_goes_through_each_of_its_fields(generator: Generator, given: dict) -> None:
     key = jax.random.key(5)
-    found = generator.along(("image", "text", "speech"), corpus.fragments["image"], key)
-    words = generator.generate("image", corpus.fragments["image"], "text", jax.random.fold_in(key, 0))
-    expected = generator.generate("text", words.fragments, "speech", jax.random.fold_in(key, 1))
-    for one, other in zip(found.fragments, expected.fragments, strict=True):
-        np.testing.assert_array_equal(one, other)
+    found = generator.along(("image", TEXT, "speech"), given["image"], key)
+    words = generator.generate({"image": given["image"]}, TEXT, jax.random.fold_in(key, 0))
+    expected = generator.generate({TEXT: words.items}, "speech", jax.random.fold_in(key, 1))
+    for one, other in zip(found.items, expected.items, strict=True):
+        np.testing.assert_array_equal(one.digits, other.digits)
     assert found.decodable.all()
 
 
-def test_what_was_written_is_read_again_and_damage_is_noticed(config: Config, corpus: Corpus) -> None:
-    vocabulary, wanted = config.vocabulary, Target("speech", 1, 7)
-    encoded = encode(
-        vocabulary, Documents.of([segment(vocabulary, "speech", ids)] for ids in corpus.fragments["speech"])
-    )
+def test_what_was_written_is_read_again_and_damage_is_noticed(config: Config, given: dict) -> None:
+    vocabulary, meant = config.vocabulary, target("speech")
+    encoded = encode(vocabulary, documents_of(config, {"speech": given["speech"]}))
     drawn = np.full((ROWS, 40), PAD, np.int32)
     for row, tokens in zip(drawn, encoded.split(), strict=True):
         row[: tokens.array.size - 1] = tokens.array[1:]
-    found = read_generated(vocabulary, wanted, drawn)
+    found = read_drawn(vocabulary, meant, drawn)
     assert found.decodable.all()
-    for ids, expected in zip(found.fragments, corpus.fragments["speech"], strict=True):
-        np.testing.assert_array_equal(ids, expected)
+    for ids, expected in zip(found.ids, given["speech"], strict=True):
+        np.testing.assert_array_equal(ids, ids_of(expected))
 
     ends = np.argmax(drawn == vocabulary.end, axis=1)
     rows = np.arange(ROWS)
     for place, token in (
         (ends, PAD),  # not closed
-        (ends, vocabulary.token("text")),  # another segment
+        (ends, vocabulary.token(TEXT)),  # another segment
         (ends - 1, vocabulary.aos),  # a digit that is none
         (ends - 1, vocabulary.size + 3),  # no token at all
         (0 * ends, 1),  # a general token where fragments belong
     ):
         damaged = drawn.copy()
         damaged[rows, place] = token
-        assert not read_generated(vocabulary, wanted, damaged).decodable.any(), token
-    assert not read_generated(vocabulary, Target("speech", 8, 9), drawn).decodable.any()
-    assert not read_generated(vocabulary, Target("speech", 0, 0), drawn).decodable.any()
+        assert not read_drawn(vocabulary, meant, damaged).decodable.any(), token
+    assert not read_drawn(vocabulary, drawing("speech", 8, 9), drawn).decodable.any()
+    assert not read_drawn(vocabulary, drawing("speech", 0, 0), drawn).decodable.any()
 
 
-def test_known_fragments_stay_and_the_rest_is_filled_in(config: Config, corpus: Corpus) -> None:
+def some_pictures(random: np.random.Generator) -> tuple[list[Items], list[np.ndarray]]:
+    """A picture for each row; of the n-th, n patches are known."""
+    items = [Items.one(0, random.integers(0, 100, (5, 1))) for _ in range(ROWS)]
+    known = [np.isin(np.arange(5), random.permutation(5)[:row]) for row in range(ROWS)]
+    return items, known
+
+
+def test_known_fragments_stay_and_the_rest_is_filled_in(config: Config, given: dict) -> None:
     """In an order that the model chooses, also behind another segment."""
-    v = config.vocabulary
-    model = Fake(v.size)
+    model = Fake(config.vocabulary.size)
     generator = Generator(config, model, model.init(0))
-    random = np.random.default_rng(0)
-    known = []
-    for row in range(ROWS):
-        places = 1 + random.permutation(5)[:row]
-        known.append((places, random.integers(0, 100, row)))
-    alone = generator.complete("image", known, jax.random.key(0))
-    behind = generator.complete("image", known, jax.random.key(0), before=("text", corpus.fragments["text"]))
+    items, known = some_pictures(np.random.default_rng(0))
+    alone = generator.complete("image", items, known, jax.random.key(0))
+    behind = generator.complete("image", items, known, jax.random.key(0), given={TEXT: given[TEXT]})
     for found in (alone, behind):
         assert found.decodable.all()
         assert not found.rejected.any()
-        for ids, (places, given) in zip(found.fragments, known, strict=True):
-            assert ids.shape == (5,)
-            np.testing.assert_array_equal(ids[places - 1], given)
-    assert any((one != other).any() for one, other in zip(alone.fragments, behind.fragments, strict=True))
-    np.testing.assert_array_equal(alone.fragments[5], behind.fragments[5])  # all of it was known
-    others = [(places, 99 - given) for places, given in known]
-    changed = generator.complete("image", others, jax.random.key(0)).fragments
-    np.testing.assert_array_equal(changed[0], alone.fragments[0])
+        for made, whole, mask in zip(found.items, items, known, strict=True):
+            assert made.digits.shape == (5, 1)
+            np.testing.assert_array_equal(made.digits[mask], whole.digits[mask])
+    pairs = zip(alone.items, behind.items, strict=True)
+    assert any((one.digits != other.digits).any() for one, other in pairs)
+    np.testing.assert_array_equal(alone.items[5].digits, behind.items[5].digits)  # all of it was known
+    # What isn't known isn't looked at.
+    masks = (mask[:, None] for mask in known)
+    others = [Items.one(0, np.where(mask, one.digits, 7)) for one, mask in zip(items, masks, strict=True)]
+    changed = generator.complete("image", others, known, jax.random.key(0))
+    for one, other in zip(alone.items, changed.items, strict=True):
+        np.testing.assert_array_equal(one.digits, other.digits)
 
 
-@pytest.mark.parametrize("way", [{"width": "minimal"}, {"width": "fixed", "check_digit": True, "position_places": 2}])
-def test_a_part_that_is_known_is_the_beginning_of_the_segment_in_that_order(way: dict) -> None:
-    v = vocabulary_of(position="before", layout="grouped", **way)
-    places, ids = np.array([4, 1, 3]), np.array([28, 0, 5])
-    (part,) = known_parts(v, Target("image", 1, 5), [(places, ids)])
-    whole = np.array([0, 7, 5, 28])
-    order = np.array([3, 0, 2, 1])
-    tokens = encode(v, Documents.of([[segment(v, "image", whole)]]), order).tokens.array
-    rest = {"minimal": 1 + 2, "fixed": 2 + 4 + 1}[v.width]  # of fragment 7, which is `21` in radix 3
-    assert part.tolist() == tokens[: -1 - rest].tolist()
-    (everything,) = known_parts(v, Target("image", 1, 5), [(order + 1, whole[order])])
-    assert everything.tolist() == tokens[:-1].tolist()
-    (nothing,) = known_parts(v, Target("image", 1, 5), [(places[:0], ids[:0])])
-    assert nothing.tolist() == [v.token("image"), v.aos]
+@pytest.mark.parametrize("way", [{}, {"check_digit": True, "positions": 3, "position_places": 2}], ids=str)
+def test_what_is_known_is_the_beginning_of_the_segment_in_that_order(
+    config: Config, given: dict, way: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind another field, too: what the sampler gets is the document, cut behind the last known fragment."""
+    changed = dataclasses.replace(config, writing=dataclasses.replace(config.writing, **way))
+    v, model = changed.vocabulary, Fake(changed.vocabulary.size)
+    items, known = some_pictures(np.random.default_rng(1))
+    asked: list[np.ndarray] = []
+
+    def draw(self: Generator, segment: Any, target: Any, opened: Any, starts: Any, key: Any) -> Any:
+        assert target.order == "any"
+        assert all(row[start] == v.token("image") for row, start in zip(opened, starts, strict=True))
+        asked.extend(opened)
+        return Generated(items, np.ones(ROWS, bool), np.zeros(ROWS, np.int32)), []
+
+    monkeypatch.setattr(Generator, "_draw", draw)
+    generator = Generator(changed, model, model.init(0))
+    for before in ({}, {TEXT: given[TEXT]}):
+        asked.clear()
+        generator.complete("image", items, known, jax.random.key(0), before)
+        for row, (one, mask) in enumerate(zip(items, known, strict=True)):
+            order = np.argsort(~mask, kind="stable")
+            documents = documents_of(changed, {name: [parts[row]] for name, parts in before.items()} | {"image": [one]})
+            first = documents.spaces.size - 5
+            tokens = encode(v, documents, np.append(np.arange(first), first + order)).tokens.array
+            each = 3 + v.check_digit + v.position_places  # three digits in base 5
+            assert asked[row].tolist() == tokens[: tokens.size - 1 - each * (5 - mask.sum())].tolist()
 
 
 def test_what_can_not_be_completed_is_refused(config: Config, generator: Generator) -> None:
     key = jax.random.key(0)
-    for places in ([0, 1], [1, 1], [5, 6], [1, 2, 3]):
-        with pytest.raises(VocabularyError, match=r"some of the positions 1 … 5"):
-            generator.complete("image", [(np.array(places), np.array([1, 2]))], key)
-    with pytest.raises(VocabularyError):
-        generator.complete("image", [(np.array([1, 2]), np.array([1, 100]))], key)
-    after = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, position="after"))
-    with pytest.raises(ConfigError) as caught:
-        dataclasses.replace(generator, config=after).complete("image", [], key)
-    assert caught.value.field == "vocabulary.position"
-    shortest = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, width="minimal"))
-    with pytest.raises(ConfigError, match="could get another digit"):
-        dataclasses.replace(generator, config=shortest).complete("image", [], key)
-    with pytest.raises(VocabularyError, match="text"):
-        generator.complete("text", [], key)
-    assert generator.complete("image", [], key).fragments == []
-    assert generator.generate("text", [], "image", key).fragments == []
-    assert generator.along(("text", "image"), [], key).fragments == []
-    with pytest.raises(VocabularyError, match="whole numbers"):
-        generator.complete("image", [(np.array([1.0]), np.array([2]))], key)
+    short = [Items.one(0, np.ones((4, 1), np.uint32))]
+    with pytest.raises(DataError, match="allows 5 … 5 items"):
+        generator.complete("image", short, [np.ones(4, bool)], key)
+    for knob, value, rule in (
+        ("position", "after", "only where its position comes first"),
+        ("width", "minimal", "could get another digit"),
+    ):
+        changed = dataclasses.replace(config, writing=dataclasses.replace(config.writing, **{knob: value}))
+        with pytest.raises(ConfigError, match=rule) as caught:
+            dataclasses.replace(generator, config=changed).complete("image", [], [], key)
+        assert caught.value.field == f"writing.{knob}"
+    with pytest.raises(ConfigError, match="general tokens have no positions") as caught:
+        generator.complete(TEXT, [], [], key)
+    assert caught.value.value == TEXT
+    assert generator.complete("image", [], [], key).items == []
+    assert generator.generate({TEXT: []}, "image", key).items == []
+    assert generator.along((TEXT, "image"), [], key).items == []
 
 
 def test_fragments_in_any_order_come_at_all_positions(config: Config) -> None:
     v = config.vocabulary
-    model, wanted = Fake(v.size), dataclasses.replace(target("image", SampleConfig()), order="any")
-    sampler = Sampler.of(model, v, wanted)
+    model, meant = Fake(v.size), target("image", SampleConfig(), "any")
+    sampler = Sampler.of(model, v, meant)
     prompts = np.full((40, 1), v.token("image"), np.int32)
     drawn = np.asarray(sampler(model.init(1), prompts, np.ones(40, np.int32), jax.random.key(0)).tokens)
-    assert read_generated(v, wanted, drawn).decodable.all()
+    assert read_drawn(v, meant, drawn).decodable.all()
     positions = drawn[:, 1:-1].reshape(40, 5, 4)[:, :, 0] - v.position_start
     assert (np.sort(positions, axis=1) == np.arange(1, 6)).all()
     assert len(np.unique(positions, axis=0)) > 20
 
 
-def test_only_targets_of_the_configuration_are_generated(config: Config, generator: Generator) -> None:
+@pytest.mark.parametrize("layout", ["grouped", "inline"])
+def test_segments_may_mix_general_tokens_and_fragments(layout: Any) -> None:
+    """Text whose items are bytes or pieces. Such a segment has no `aos`, and each fragment may be drawn again."""
+    v = Vocabulary(
+        general=8,
+        positions=8,
+        digits=8,
+        base=8,
+        spaces=(Space("piece", 300), Space("image", 64)),
+        control=("caption", "image", "eos"),
+        markers=(Marker("caption", "piece", general=True),),
+        layout=layout,
+        position="before",
+        width="fixed",
+        check_digit=True,
+    )
+    model, meant = Fake(v.size), SegmentTarget("caption", 2, 4, "any", SampleConfig(retries=2))
+    assert most_tokens(v, meant) == 4 * 5 + 1
+    prompts = np.full((60, 1), v.token("caption"), np.int32)
+    drawn = Sampler.of(model, v, meant)(model.init(1), prompts, np.ones(60, np.int32), jax.random.key(0))
+    rows = np.concatenate([prompts, np.asarray(drawn.tokens)], axis=1)
+    read = [documents[0] for documents in assemble(v, decode(v, PrimaryIds(jnp.asarray(rows))))]
+    assert [encode(v, Documents.of([one])).tokens.array.tolist() for one in read] == [
+        row[: list(row).index(v.end) + 1].tolist() for row in rows
+    ]
+    kinds = np.array([np.bincount(segment.spaces + 1, minlength=2) for (segment,) in read])
+    assert (kinds > 0).all(axis=1).any()
+    assert set(kinds.sum(axis=1).tolist()) == {2, 3, 4}
+    assert np.asarray(drawn.rejected).sum() > 0
+
+
+def test_only_fields_that_are_trained_are_generated(config: Config, generator: Generator) -> None:
     with pytest.raises(ConfigError, match="the run can generate text, image, speech"):
-        generator.target("smell")
-    with pytest.raises(VocabularyError, match="the position tokens reach 7"):
-        Sampler.of(generator.model, config.vocabulary, Target("image", 8, 8))
+        generator.generate({}, "smell", jax.random.key(0))
+    with pytest.raises(VocabularyError, match=f"the position tokens reach {config.vocabulary.positions - 1}"):
+        Sampler.of(generator.model, config.vocabulary, drawing("image", 99, 99))
 
 
-@pytest.mark.parametrize("name, items, most", [("text", 4, 4 + 2), ("image", 5, 5 * 4 + 2), ("speech", 6, 6 * 3 + 2)])
+@pytest.mark.parametrize("name, items, most", [(TEXT, 4, 4 + 2), ("image", 5, 5 * 4 + 2), ("speech", 6, 6 * 3 + 2)])
 def test_a_sampler_has_room_for_the_longest_segment(config: Config, name: str, items: int, most: int) -> None:
     """Digits and a position token for each item, `aos` and `eos`."""
     assert most_tokens(config.vocabulary, target(name)) == most
-    ids = np.zeros(items, np.int64)
-    tokens = encode(config.vocabulary, Documents.of([[segment(config.vocabulary, name, ids)]])).tokens.array
-    assert tokens.size - 1 == most
+    whole = Items.one(GENERAL if name == TEXT else 0, np.zeros((items, 1), np.uint32))
+    assert encode(config.vocabulary, documents_of(config, {name: [whole]})).tokens.array.size - 1 == most

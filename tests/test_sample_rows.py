@@ -6,29 +6,27 @@ import re
 import jax
 import numpy as np
 import pytest
+from sampling import drawing, random_params, read_drawn
 
-from omnijax.config import MeshConfig, ModelConfig, SampleConfig, Target
+from omnijax.config import MeshConfig, ModelConfig, SampleConfig
+from omnijax.errors import ConfigError
 from omnijax.model.transformer import Params, Transformer
+from omnijax.sample.decode_loop import Programs
 from omnijax.sample.sampler import Drawn, Sampler
 from omnijax.step.sharding import make_mesh, parameter_shardings
 from omnijax.testing import small_vocabulary
-from omnijax.vocab.vocabulary import PAD
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+from omnijax.vocab.vocabulary import PAD, Vocabulary
 
 V = small_vocabulary()
 MODEL = Transformer(ModelConfig(depth=2, width=32, heads=4, kv_heads=2, head_size=8, mlp_width=64), V.size)
-SAMPLER = Sampler.of(MODEL, V, Target("image", 1, 5, SampleConfig(top_p=0.95)))
+SAMPLER = Sampler.of(MODEL, V, drawing("image", 1, 5, SampleConfig(top_p=0.95)))
 KEY = jax.random.key(3)
 DOCUMENTS = 10
 
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    """So large that what is drawn depends on all that stands before it."""
-    random = np.random.default_rng(0)
-    shapes = jax.eval_shape(MODEL.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: random.normal(scale=2, size=leaf.shape).astype(leaf.dtype), shapes)
+    return random_params(MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +67,41 @@ def test_rows_that_are_done_are_filled_again_and_tokens_follow_from_the_document
     assert (others.tokens[:9] != drawn.tokens[:9]).any(axis=1).all()
 
 
+def items_of(drawn: Drawn, vocabulary: Vocabulary = V) -> list[int]:
+    """Number of fragments of each document."""
+    return [len(ids) for ids in read_drawn(vocabulary, drawing("image", 0, 5), drawn.tokens).ids]
+
+
+def test_documents_of_one_call_have_bounds_of_their_own(params: Params, prompts: tuple, drawn: Drawn) -> None:
+    """Exact lengths, in rows that are filled again; -1 stands for the target's bound, and one program serves all."""
+    exact = np.array([3, 1, 5, 2, 4, 0, 2, 5, 1, 3])
+    found = SAMPLER(params, *prompts, KEY, rows=4, least_n=exact, most_n=exact)
+    assert items_of(found) == exact.tolist()
+    assert read_drawn(V, drawing("image", 0, 5), found.tokens).decodable.all()
+    compiled = [program._cache_size() for program in (Programs.begin, Programs.chunk)]
+    other = np.array([5, 5, 1, 1, 3, 3, 2, 2, 4, 4])
+    assert items_of(SAMPLER(params, *prompts, KEY, rows=4, least_n=other, most_n=other)) == other.tolist()
+    free = np.full(DOCUMENTS, -1)
+    same(SAMPLER(params, *prompts, KEY, rows=4, least_n=free, most_n=free), drawn)
+    assert [program._cache_size() for program in (Programs.begin, Programs.chunk)] == compiled
+    assert min(items_of(drawn)) < 4 <= min(items_of(SAMPLER(params, *prompts, KEY, rows=4, least_n=free + 5)))
+
+
+@pytest.mark.parametrize("least, most", [(3, 2), (0, 6), (6, -1)])
+def test_bounds_that_no_segment_can_keep_are_refused(params: Params, prompts: tuple, least: int, most: int) -> None:
+    bounds = [np.full(DOCUMENTS, bound) for bound in (least, most)]
+    with pytest.raises(ConfigError, match="of document 0"):
+        SAMPLER(params, *prompts, KEY, least_n=bounds[0], most_n=bounds[1])
+    free = Sampler.of(MODEL, V, drawing("image", 1, 5, SampleConfig(grammar=False)))
+    with pytest.raises(ConfigError, match=r"sample\.grammar"):
+        free(params, *prompts, KEY, least_n=np.full(DOCUMENTS, 2))
+
+
 def test_a_cache_that_grows_changes_nothing(
     params: Params, prompts: tuple[np.ndarray, np.ndarray], drawn: Drawn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms = []
-    steps = type(SAMPLER._steps(None))
+    steps = type(SAMPLER._programs(None))
     grown = steps.grown
     monkeypatch.setattr(steps, "grown", lambda self, loop, room: (rooms.append(room), grown(self, loop, room))[1])
     same(dataclasses.replace(SAMPLER, block=12)(params, *prompts, KEY), drawn)
@@ -95,5 +123,5 @@ def test_a_mesh_draws_the_tokens_of_one_device(
     assert len(crossing) > 10
     widest = 2 * 8 * max(MODEL.config.mlp_width, V.size)  # two tokens of eight rows
     assert max(np.prod([int(size) for size in shape.split(",") if size]) for shape in crossing) <= widest
-    cache = f"[{8 // sizes[0] // sizes[1]},{2 // sizes[3]},{32 + SAMPLER.pen.most},8]"
+    cache = f"[{8 // sizes[0] // sizes[1]},{2 // sizes[3]},{32 + SAMPLER.writer.most_tokens},8]"
     assert f"f32{cache}" in program

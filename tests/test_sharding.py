@@ -22,8 +22,6 @@ from omnijax.step import sharding
 from omnijax.step.sharding import make_mesh, parameter_spec, path_of, put_batch, rings, rings_of
 from omnijax.step.state import Metrics, State, abstract_state, init_state, make_step
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 GOLDENS = pathlib.Path(__file__).parent / "golden"
 MESHES = {

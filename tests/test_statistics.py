@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from omnijax.errors import ConfigError
-from omnijax.sweep.statistics import Interval, interval, overlap, paired, verdict
+from omnijax.sweep.statistics import Interval, interval, paired, verdict
 
 
-@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
 @pytest.mark.parametrize("count", [2, 3, 10])
-def test_an_interval_is_that_of_scipy(count: int, confidence: float) -> None:
+def test_an_interval_is_that_of_scipy(count: int) -> None:
     values = np.random.default_rng(count).normal(3.0, 0.5, count)
-    found = interval(values.tolist(), confidence)
-    wanted = scipy.stats.t.interval(confidence, count - 1, values.mean(), scipy.stats.sem(values))
+    found = interval(values.tolist())
+    wanted = scipy.stats.t.interval(0.95, count - 1, values.mean(), scipy.stats.sem(values))
     np.testing.assert_allclose((found.low, found.high), wanted, rtol=1e-12)
     np.testing.assert_allclose(found.half, (wanted[1] - wanted[0]) / 2, rtol=1e-9)
     assert (found.mean, found.count) == (values.mean(), count)
@@ -49,8 +47,9 @@ def test_a_paired_interval_is_that_of_scipy_and_takes_common_seeds() -> None:
     np.testing.assert_allclose((found.low, found.high), tuple(wanted), rtol=1e-9)
     assert found.count == 6
     assert verdict(found) == "higher"
-    # What seeds bring by themselves would hide it.
-    assert overlap(interval(arm), interval(baseline))
+    # The effect of the seeds would hide it: the intervals of the arms themselves overlap.
+    assert interval(arm).low < interval(baseline).high
+    assert interval(baseline).low < interval(arm).high
 
 
 def test_paired_differences_hold_the_truth_as_often_as_they_say() -> None:
@@ -84,17 +83,3 @@ def test_few_seeds_are_called_few() -> None:
 def test_equal_values_are_alike_and_any_steady_difference_is_one() -> None:
     assert verdict(paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0})) == "not distinguishable"
     assert verdict(paired({0: 1.0, 1: 2.0}, {0: 1.5, 1: 2.5})) == "lower"
-
-
-def test_overlap() -> None:
-    one, other = Interval(1, 0, 2, 3), Interval(3, 2.5, 3.5, 3)
-    assert not overlap(one, other)
-    assert not overlap(other, one)
-    assert overlap(one, Interval(2, 1.9, 2.1, 3))
-    assert overlap(one, Interval(9, math.nan, math.nan, 1))
-
-
-@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])
-def test_a_confidence_that_is_no_share_is_refused(confidence: float) -> None:
-    with pytest.raises(ConfigError, match="between 0 and 1"):
-        interval([1.0, 2.0], confidence)

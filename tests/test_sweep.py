@@ -8,45 +8,35 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
-from sweeps import DIGITS, ITEMS, small_config, sweep_of, write
+from sweeps import DIGITS, ITEMS, leave, measured_by, small_config, sweep_of, write
 
-from omnijax import testing
 from omnijax.cli import main
-from omnijax.config import Config
+from omnijax.config import Config, Task
+from omnijax.data.pipeline import Batches
 from omnijax.data.prepare import prepare
-from omnijax.errors import CheckpointError, ConfigError, DataError, OmnijaxError, VocabularyError
+from omnijax.errors import CheckpointError, ConfigError, DataError, OmnijaxError, PlatformError, VocabularyError
+from omnijax.experiment import override
 from omnijax.model.flops import TRAINING
 from omnijax.plan.cost import step_flops
-from omnijax.sweep import budget as budgets
-from omnijax.sweep import resolve as resolving
-from omnijax.sweep.arms import (
-    arms_of,
-    assignments,
-    bases,
-    chain,
-    digit_noise,
-    flat,
-    heads,
-    knob,
-    layouts,
-    positions,
-    product,
-    widths,
-    zipped,
-)
+from omnijax.sweep import jobs as job_module
+from omnijax.sweep import speed
+from omnijax.sweep.arms import arms_of, assignments, bases, chain, flat, heads, knob, positions, product
 from omnijax.sweep.budget import Budget, parse_budget
+from omnijax.sweep.directory import check_out
 from omnijax.sweep.fairness import Ledger
-from omnijax.sweep.resolve import Job, Room, check_memory, measurable, resolve
-from omnijax.sweep.sweep import load_sweep
-from omnijax.sweep.wanted import adapted, check_out, chosen, fingerprint
+from omnijax.sweep.jobs import Job, make_jobs
+from omnijax.sweep.smoke import shrunk_sweep
+from omnijax.sweep.sweep import Sweep, load_sweep
+from omnijax.train import load_corpus
 from omnijax.vocab.assignment import Random, Tree
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Config:
-    config = small_config(str(tmp_path_factory.getbasetemp() / "spoken_digits"))
-    prepare(config.data)
+def config(small_data) -> Config:
+    config = small_config(str(small_data))
+    prepare(config)
     return config
 
 
@@ -56,18 +46,23 @@ def refused(kind: type[OmnijaxError], function: Callable[..., Any], *arguments: 
     return caught.value
 
 
-ROOM = Room(1e12, 1)
+def overridden(sweep: Sweep, *arguments: str) -> Sweep:
+    return sweep.changed(lambda config: override(config, arguments))
 
 
-def never(name: str) -> float:
-    raise AssertionError(f"{name} was measured")
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Seconds per step that arms are found to take; no other arm may be measured."""
+    speeds: dict[str, float] = {}
+    monkeypatch.setattr(job_module, "measured_seconds", lambda name, *_: speeds[name])
+    return speeds
 
 
 # ------------------------------------------------------------------ arms
 
 
 def test_choices_combine(config: Config) -> None:
-    made = arms_of(config, product(bases(17, (64, 1310)), widths("minimal", "fixed")))
+    made = arms_of(config, product(bases(17, (64, 1310)), knob("writing.width", "minimal", "fixed", name="width")))
     assert list(made) == [
         "base=17,width=minimal",
         "base=17,width=fixed",
@@ -76,11 +71,11 @@ def test_choices_combine(config: Config) -> None:
     ]
     mixed = made["base=64x1310,width=minimal"].vocabulary
     assert (mixed.base, mixed.digits, mixed.width) == ((64, 1310), 1310, "minimal")
-    made = arms_of(config, zipped(knob("model.depth", 1, 2), knob("batch.tasks.0.repeats", 3, 1, name="repeats")))
-    assert list(made) == ["model.depth=1,repeats=3", "model.depth=2,repeats=1"]
-    assert [(one.model.depth, one.batch.tasks[0].repeats) for one in made.values()] == [(1, 3), (2, 1)]
-    made = arms_of(config, chain(layouts("inline"), digit_noise(0.05), heads("depth"), positions("none")))
-    assert list(made) == ["layout=inline", "noise=0.05", "head=depth", "position=none"]
+    made = arms_of(config, product(knob("model.depth", 1), knob("batch.tasks.0.repeats", 3, name="repeats")))
+    assert [(one.model.depth, one.batch.tasks[0].repeats) for one in made.values()] == [(1, 3)]
+    made = arms_of(config, chain(knob("train.digit_noise", 0.05, name="noise"), heads("depth"), positions("none")))
+    assert list(made) == ["noise=0.05", "head=depth", "position=none"]
+    assert made["noise=0.05"].train.digit_noise == 0.05
     assert made["position=none"].vocabulary.size == config.vocabulary.size - config.vocabulary.positions
     assert made["head=depth"].model.head == "depth"
 
@@ -93,13 +88,14 @@ def test_flat_is_one_token_an_item(config: Config) -> None:
 
 
 def test_an_assignment_may_depend_on_the_base(config: Config) -> None:
-    pixels = [[number] for number in range(testing.SPEECH_CODES)]
-    kinds = {"random": Random(key=1), "tree": lambda one: Tree.of(pixels, one.vocabulary.base)}
+    speech, image = (config.vocabulary.space_index(name) for name in ("speech", "image"))
+    features = [[number] for number in range(config.vocabulary.spaces[speech].size)]
+    kinds = {"random": Random(key=1), "tree": lambda one: Tree.of(features, one.vocabulary.base)}
     made = arms_of(config, product(bases(17, 289), assignments("speech", kinds)))
     assert list(made) == ["base=17,ids=random", "base=17,ids=tree", "base=289,ids=random", "base=289,ids=tree"]
-    trees = [one.vocabulary.spaces[2].assignment for name, one in made.items() if "tree" in name]
+    trees = [one.vocabulary.spaces[speech].assignment for name, one in made.items() if "tree" in name]
     assert [tree.radices for tree in trees if isinstance(tree, Tree)] == [(17, 17), (289,)]
-    assert made["base=17,ids=random"].vocabulary.spaces[1] == config.vocabulary.spaces[1]
+    assert made["base=17,ids=random"].vocabulary.spaces[image] == config.vocabulary.spaces[image]
     assert refused(VocabularyError, arms_of, config, assignments("smell", kinds)).field.startswith("arms.ids=random.")
 
 
@@ -116,12 +112,11 @@ def test_two_arms_of_one_name_are_refused(make: Callable[[], Any]) -> None:
 
 
 def test_what_an_arm_cannot_be_is_said_with_its_name(config: Config) -> None:
-    minimal = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, width="minimal"))
+    minimal = dataclasses.replace(config, writing=dataclasses.replace(config.writing, width="minimal"))
     error = refused(VocabularyError, arms_of, minimal, positions("before", "none"))
     assert error.field == "arms.position=none.vocabulary.position"
     assert "where an id ends" in error.rule
     assert refused(ConfigError, arms_of, config, knob("model.wings", 2)).field == "arms.model.wings=2.knob"
-    assert "5, 6" not in str(refused(ConfigError, zipped, bases(2, 3), bases(4)))
 
 
 # ------------------------------------------------------------------ what a sweep can't be
@@ -130,7 +125,7 @@ def test_what_an_arm_cannot_be_is_said_with_its_name(config: Config) -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
-        ({"arms": {}}, "sweep.arms", "something to compare"),
+        ({"arms": {}}, "sweep.arms", "at least one arm"),
         ({"baseline": "base=18"}, "sweep.baseline", "did you mean 'base=17'"),
         ({"seeds": 0}, "sweep.seeds", "at least 1"),
         ({"points": 0}, "sweep.points", "at least 1"),
@@ -169,30 +164,33 @@ def test_a_file_without_a_sweep_is_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_overrides_go_to_every_arm_and_what_they_break_is_named(config: Config) -> None:
-    changed = adapted(sweep_of(config), ["--model.depth", "1"], smoke=False)
+    changed = overridden(sweep_of(config), "--model.depth", "1")
     assert {one.model.depth for one in changed.arms.values()} == {1}
     assert changed.budget == Budget("items", ITEMS)
-    error = refused(ConfigError, adapted, sweep_of(config), ["--model.wings", "2"], False)
+    error = refused(ConfigError, overridden, sweep_of(config), "--model.wings", "2")
     assert (error.field, error.value) == ("arms.base=17.override", "--model.wings")
-    error = refused(OmnijaxError, adapted, sweep_of(config), ["--vocabulary.width", "minimal"], False)
+    error = refused(OmnijaxError, overridden, sweep_of(config), "--writing.width", "minimal")
     assert error.field.startswith("arms.flat.")
     assert "where an id ends" in error.rule
 
 
 def test_smoke_is_small_in_everything_but_the_arms(config: Config) -> None:
-    whole = dataclasses.replace(config, model=dataclasses.replace(config.model, width=512), data=config.data)
-    small = adapted(sweep_of(whole, seeds=3, points=8, budget=Budget("items", 1e9)), [], smoke=True)
+    whole = dataclasses.replace(config, model=dataclasses.replace(config.model, width=512, depth=9, mlp_width=2048))
+    small = shrunk_sweep(sweep_of(whole, seeds=3, points=8, budget=Budget("items", 1e9)))
     assert list(small.arms) == ["base=17", "base=289", "flat"]
-    assert {one.model.width for one in small.arms.values()} == {32}
-    assert small.arms["flat"].data.directory == f"{config.data.directory}-smoke"
+    for name, one in small.arms.items():
+        assert (one.model.width, one.model.depth, one.model.mlp_width) == (32, 2, 64)
+        assert (one.model.heads, one.batch.tasks) == (whole.model.heads, whole.batch.tasks)
+        assert one.data == config.data.small(f"{config.data.directory}-smoke")
+        assert one.vocabulary == sweep_of(whole).arms[name].vocabulary
     assert (small.seeds, small.points) == (2, 2)
     assert small.budget.amount < 1e4
 
 
 def test_only_arms_whose_names_fit(config: Config) -> None:
-    assert chosen(sweep_of(config), "base=*") == ["base=17", "base=289"]
-    assert chosen(sweep_of(config), None) == ["base=17", "base=289", "flat"]
-    assert "flat" in refused(ConfigError, chosen, sweep_of(config), "bass*").rule
+    assert sweep_of(config).matching("base=*") == ["base=17", "base=289"]
+    assert sweep_of(config).matching(None) == ["base=17", "base=289", "flat"]
+    assert "flat" in refused(ConfigError, sweep_of(config).matching, "bass*").rule
 
 
 # ------------------------------------------------------------------ jobs
@@ -201,7 +199,7 @@ def test_only_arms_whose_names_fit(config: Config) -> None:
 @pytest.fixture(scope="module")
 def jobs(config: Config, tmp_path_factory) -> list[Job]:
     out = tmp_path_factory.mktemp("resolved")
-    return resolve(sweep_of(config), ["base=289", "flat"], [0, 1], out, never, ROOM)
+    return make_jobs(sweep_of(config), ["base=289", "flat"], [0, 1], out)
 
 
 def test_jobs_have_the_same_documents_in_every_step(jobs: list[Job]) -> None:
@@ -225,7 +223,7 @@ def test_a_job_follows_from_its_budget_and_seed(config: Config, jobs: list[Job])
         assert len(job.curve) == 3
         assert all(seen.step % train.checkpoint_every == 0 for seen in job.curve[:-1])
         assert train.keep_checkpoints >= len(job.curve)
-        assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
+        assert Job.from_dict(json.loads(json.dumps(job.to_dict())), DIGITS) == job
     assert jobs[1].tokens_per_item == {"image": 1.0, "text": 1.0}
     assert jobs[0].tokens_per_item == {"image": 3.0, "text": 1.0}
     assert jobs[1].cost["training_flops_per_item"] > 2 * jobs[0].cost["training_flops_per_item"]
@@ -237,52 +235,78 @@ def test_a_job_follows_from_its_budget_and_seed(config: Config, jobs: list[Job])
 
 def test_what_was_resolved_is_kept_and_seeds_are_added(config: Config, tmp_path: pathlib.Path) -> None:
     sweep = sweep_of(config)
-    first = resolve(sweep, ["base=289"], [0], tmp_path / "out", never, ROOM)
+    first = make_jobs(sweep, ["base=289"], [0], tmp_path / "out")
     assert set(json.loads((tmp_path / "out/sweep.json").read_text())["jobs"]) == {"base=17/seed0", "base=289/seed0"}
-    again = resolve(sweep, list(sweep.arms), [0, 1], tmp_path / "out", never, ROOM)
+    again = make_jobs(sweep, list(sweep.arms), [0, 1], tmp_path / "out")
     assert again[1] == first[0]
     saved = json.loads((tmp_path / "out/sweep.json").read_text())
-    assert (saved["seeds"], saved["baseline"], saved["fingerprint"]) == ([0, 1], "base=17", fingerprint(sweep))
+    assert (saved["seeds"], saved["baseline"]) == ([0, 1], "base=17")
     assert list(saved["arms"]) == ["base=17", "base=289", "flat"]
-    resolve(sweep, ["flat"], [0], tmp_path / "other", never, ROOM, write=False)
+    make_jobs(sweep, ["flat"], [0], tmp_path / "other", write=False)
     assert not (tmp_path / "other").exists()
 
 
 def test_equal_flops_are_fewer_steps_of_what_costs_more(config: Config, tmp_path: pathlib.Path) -> None:
     sweep = sweep_of(config, budget=Budget("flops", 3e11))
-    found = {job.arm: job for job in resolve(sweep, sweep.arms, [0], tmp_path, never, ROOM)}
+    found = {job.arm: job for job in make_jobs(sweep, sweep.arms, [0], tmp_path)}
     for job in found.values():
         assert job.step_flops * job.end.step <= 3e11 < job.step_flops * (job.end.step + 1)
         assert job.step_flops == step_flops(job.config)
-        resolving._read(job.config, [])[1].batches.check(job.end.step)
+        Batches(load_corpus(job.config), job.config.batch).check(job.end.step)
     assert found["flat"].end.step < found["base=17"].end.step
     assert found["flat"].data == found["base=17"].data
 
 
-def test_equal_seconds_are_steps_at_the_measured_speed(config: Config, tmp_path: pathlib.Path) -> None:
-    speeds = {"base=17": 0.5, "base=289": 0.25, "flat": 100.0}
+def test_equal_seconds_are_steps_at_the_measured_speed(config: Config, tmp_path: pathlib.Path, measured) -> None:
     sweep = sweep_of(config, budget=Budget("seconds", 10))
-    steps = [job.end.step for job in resolve(sweep, sweep.arms, [0, 1], tmp_path, lambda name: speeds[name], ROOM)]
+    measured |= {"base=17": 0.5, "base=289": 0.25, "flat": 100.0}
+    steps = [job.end.step for job in make_jobs(sweep, sweep.arms, [0, 1], tmp_path)]
     assert steps == [20, 40, 1] * 2
+    measured.clear()
+    again = make_jobs(sweep, sweep.arms, [2], tmp_path)
+    assert [job.end.step for job in again] == [20, 40, 1], "each arm is measured once"
+    error = refused(ConfigError, make_jobs, sweep, sweep.arms, [3], tmp_path, 2)
+    assert (error.field, error.value) == ("--workers", 2)
+    saved = json.loads((tmp_path / "sweep.json").read_text())
+    saved["measured_with"]["cores"] = 999
+    (tmp_path / "sweep.json").write_text(json.dumps(saved))
+    assert "999" in refused(ConfigError, make_jobs, sweep, sweep.arms, [3], tmp_path).fix
 
 
-@pytest.mark.usefixtures("quick_compiler")
-def test_the_speed_of_a_step_is_measured(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budgets, "WARM", 1)
-    monkeypatch.setattr(budgets, "TIMED", 2)
-    assert 0 < budgets.seconds_a_step(*measurable(sweep_of(config), "base=289")) < 60
+def test_the_speed_of_a_step_is_measured(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "WARM", 1)
+    monkeypatch.setattr(speed, "TIMED", 2)
+    assert 0 < speed.seconds_per_step(jobs[0].config) < 60
 
 
-def test_the_ledger_counts_what_the_batches_hold(config: Config) -> None:
-    measured, batches = measurable(sweep_of(config), "base=17")
-    ledger = Ledger(batches._corpus, measured.batch)
+def test_speed_is_measured_by_as_many_processes_as_workers(jobs: list[Job], monkeypatch) -> None:
+    monkeypatch.setattr(speed, "share_of_cores", lambda worker, workers: {workers - worker})
+    monkeypatch.setattr(speed, "_measured", measured_by)
+    assert speed.measured_seconds("base=289", jobs[0].config, 2, DIGITS) == 2
+    monkeypatch.setattr(speed, "share_of_cores", lambda worker, workers: set())
+    assert refused(DataError, speed.measured_seconds, "base=289", jobs[0].config, 1, DIGITS).fix == "give it cores"
+
+
+def test_a_process_that_is_gone_measures_nothing(jobs: list[Job], monkeypatch) -> None:
+    monkeypatch.setattr(speed, "_measured", leave)
+    refused(PlatformError, speed.measured_seconds, "base=289", jobs[0].config, 1, DIGITS)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_the_ledger_counts_what_the_batches_hold(jobs: list[Job], repeats: int) -> None:
+    batch = jobs[0].config.batch
+    tasks = (dataclasses.replace(batch.tasks[0], repeats=repeats), Task(("text",), weights=(1.0,)))
+    batch = dataclasses.replace(batch, tasks=tasks, sequence_length=300)
+    corpus = load_corpus(jobs[0].config)
+    ledger, batches = Ledger(corpus, batch), Batches(corpus, batch)
     made = [batches[step] for step in range(3)]
-    assert ledger.seen(3).items == sum(int(batch["items"].sum()) for batch in made)
+    assert ledger.after(3).items == sum(int(batch["items"].sum()) for batch in made)
+    assert ledger.after(3).documents == sum(int(np.sum(np.max(batch["documents"], axis=1) + 1)) for batch in made)
     tokens = sum(int((batch["documents"] >= 0).sum()) for batch in made)
-    assert tokens <= ledger.seen(3).tokens <= tokens + 3 * measured.batch.size
-    assert ledger.seen(0)[1:] == (0, 0, 0)
-    assert ledger.steps_for(ledger.seen(2).items) == 2
-    assert ledger.steps_for(ledger.seen(2).items + 1) == 3
+    assert tokens <= ledger.after(3).tokens <= tokens + 3 * batch.size
+    assert ledger.after(0)[1:] == (0, 0, 0)
+    assert ledger.steps_for(ledger.after(2).items) == 2
+    assert ledger.steps_for(ledger.after(2).items + 1) == 3
 
 
 # ------------------------------------------------------------------ what is refused before anything runs
@@ -293,13 +317,13 @@ def test_the_ledger_counts_what_the_batches_hold(config: Config) -> None:
     [
         (knob("batch.tasks.0.repeats", 2), "sweep.order"),
         (knob("batch.sequence_items", 80), "sweep.order"),
-        (knob("batch.tasks.0.segments", ("text", "speech")), "sweep.fragments"),
+        (knob("batch.tasks.0.fields", ("text", "speech")), "sweep.fragments"),
     ],
 )
 def test_arms_with_other_documents_are_refused(config: Config, tmp_path, change: Any, part: str) -> None:
     (other,) = arms_of(config, change).values()
     sweep = sweep_of(config, arms={"base=17": config, "other": other})
-    error = refused(DataError, resolve, sweep, sweep.arms, [0], tmp_path / "out", never, ROOM)
+    error = refused(DataError, make_jobs, sweep, sweep.arms, [0], tmp_path / "out")
     assert error.field == part
     assert "'base=17' and 'other'" in error.rule
     assert not (tmp_path / "out").exists()
@@ -307,20 +331,17 @@ def test_arms_with_other_documents_are_refused(config: Config, tmp_path, change:
 
 def test_rows_packed_by_tokens_are_refused(config: Config, tmp_path) -> None:
     sweep = sweep_of(config, arms=arms_of(config, knob("batch.sequence_items", 0, name="a")), baseline="a=0")
-    assert (
-        refused(ConfigError, resolve, sweep, ["a=0"], [0], tmp_path, never, ROOM).field
-        == "arms.a=0.batch.sequence_items"
-    )
+    assert refused(ConfigError, make_jobs, sweep, ["a=0"], [0], tmp_path).field == "arms.a=0.batch.sequence_items"
 
 
 def test_a_directory_of_another_sweep_is_refused(config: Config, tmp_path: pathlib.Path) -> None:
     sweep = sweep_of(config)
-    resolve(sweep, ["flat"], [0], tmp_path, never, ROOM)
+    make_jobs(sweep, ["flat"], [0], tmp_path)
     assert check_out(dataclasses.replace(sweep, seeds=9, question="?"), tmp_path)
     for other, said in (
         (dataclasses.replace(sweep, budget=Budget("items", 99)), "budget.amount"),
         (dataclasses.replace(sweep, points=4), "points is 3 there and 4 here"),
-        (adapted(sweep, ["--model.depth", "1"], False), "arms.base=17.model.depth is 2 there and 1 here"),
+        (overridden(sweep, "--model.depth", "1"), "arms.base=17.model.depth is 2 there and 1 here"),
         (dataclasses.replace(sweep, arms={**sweep.arms, "new": config}), "arms.new"),
     ):
         assert said in refused(CheckpointError, check_out, other, tmp_path).rule
@@ -328,29 +349,14 @@ def test_a_directory_of_another_sweep_is_refused(config: Config, tmp_path: pathl
     (tmp_path / "strange" / "file").touch()
     assert "no sweep" in refused(CheckpointError, check_out, sweep, tmp_path / "strange").rule
     assert check_out(sweep, tmp_path / "new") == {}
+    (tmp_path / "killed").mkdir()
+    for name in (".lock", "sweep.tmp"):
+        (tmp_path / "killed" / name).touch()
+    assert check_out(sweep, tmp_path / "killed") == {}, "a process was killed before it wrote sweep.json"
     assert check_out(dataclasses.replace(sweep, baseline="flat"), tmp_path), "results don't depend on the baseline"
-    for damaged in ("{}", "[]", '{"fingerprint": '):
+    for damaged in ("{}", "[]", '{"jobs": '):
         (tmp_path / "sweep.json").write_text(damaged)
         assert refused(DataError, check_out, sweep, tmp_path).field.startswith("sweep.json")
-
-
-def test_too_little_memory_is_said_beforehand(jobs: list[Job]) -> None:
-    check_memory(jobs, Room(2e9, 1))
-    error = refused(ConfigError, check_memory, jobs, Room(0.1e9, 1))
-    assert error.field == "arms.flat"
-    assert "--memory-gb" in error.fix
-    largest = max(job.bytes for job in jobs)
-    check_memory(jobs, Room(1.5 * largest, 1))
-    assert refused(ConfigError, check_memory, jobs, Room(1.5 * largest, 2)).field == "--workers"
-    assert budgets.machine_bytes() > 1e8
-
-
-@pytest.mark.parametrize("kind", ["items", "flops", "seconds"])
-def test_too_little_memory_is_said_before_anything_is_measured_or_written(config: Config, tmp_path, kind) -> None:
-    sweep = sweep_of(config, budget=Budget(kind, 1e4))
-    error = refused(ConfigError, resolve, sweep, sweep.arms, [0], tmp_path / "out", never, Room(0.1e9, 1))
-    assert error.field == "arms.flat"
-    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_line_refuses_before_anything_runs(config: Config, tmp_path, capsys) -> None:
@@ -358,15 +364,13 @@ def test_the_command_line_refuses_before_anything_runs(config: Config, tmp_path,
     write(file, config.data.directory)
     for arguments, said in (
         (["--only", "bass"], "--only"),
-        (["--memory-gb", "0.05"], "arms.flat"),
         (["--model.wings", "2"], "arms.base=17.override"),
-        (["--vocabulary.width", "minimal"], "arms.flat."),
+        (["--writing.width", "minimal"], "arms.flat."),
         (["--arm", "flat"], "give both"),
         (["--arm", "flap", "--seed", "0"], "--arm"),
         (["--seeds", "0"], "--seeds"),
         (["--workers", "0"], "--workers"),
         (["--budget", "days=3"], "budget.kind"),
-        (["--arm", "flat", "--seed", "0", "--resolved", "0123"], "leave --resolved out"),
     ):
         assert main(["sweep", str(file), "--out", str(tmp_path / "out"), *arguments]) == 2, arguments
         assert said in capsys.readouterr().err

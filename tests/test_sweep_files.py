@@ -14,8 +14,8 @@ from omnijax.evaluate.likelihoods import forms_of
 from omnijax.model.build import model_of
 from omnijax.run.directory import config_digest
 from omnijax.sample.document_grammar import grammar_of
+from omnijax.sweep.smoke import shrunk_sweep
 from omnijax.sweep.sweep import Sweep, load_sweep
-from omnijax.sweep.wanted import adapted
 
 ROOM = pathlib.Path(__file__).parents[1] / "experiments"
 GOLDENS = pathlib.Path(__file__).parent / "golden" / "sweeps"
@@ -42,9 +42,9 @@ def test_arms_are_those_of_the_golden(path: pathlib.Path) -> None:
         "budget": [sweep.budget.kind, sweep.budget.amount],
         "baseline": sweep.baseline,
         "tasks": list(sweep.tasks),
-        "arms": {name: config_digest(config) for name, config in sweep.arms.items()},
+        "arms": {name: [config_digest(config), config.vocabulary.fingerprint] for name, config in sweep.arms.items()},
     }
-    when = "the sweep, or a default of omnijax/config.py, was meant to change; published figures then need a new run"
+    when = "the sweep, or a default of omnijax/config/, was meant to change; published figures then need a new run"
     testing.check_golden(GOLDENS / path.relative_to(ROOM).with_suffix(".json"), found, when)
 
 
@@ -56,7 +56,7 @@ def test_no_golden_is_left_over() -> None:
 
 @each
 def test_every_arm_has_a_model_and_a_grammar_in_full_and_in_small(path: pathlib.Path) -> None:
-    for sweep in (made(path), adapted(made(path), [], smoke=True)):
+    for sweep in (made(path), shrunk_sweep(made(path))):
         for name, config in sweep.arms.items():
             assert model_of(config).tokens == config.vocabulary.size, name
             assert config.batch.sequence_items > 0, name

@@ -1,4 +1,4 @@
-"""Tables and page of a sweep: from made-up results to figures, words and files that need nothing else."""
+"""Tables and report of a sweep, made from invented results."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omnijax.anchors.anchor import Anchor, write_anchors
 from omnijax.errors import DataError
-from omnijax.report.curves import spread
+from omnijax.report.curves import Line, spread
 from omnijax.report.theme import DARK, LIGHT
-from omnijax.sweep import figures, numbers, page, words
-from omnijax.sweep.inputs import read_results
+from omnijax.sweep import figures, numbers, page, sections
+from omnijax.sweep.anchors import Anchor, write_anchors
+from omnijax.sweep.comparison import crossing, rows_of
+from omnijax.sweep.csv_files import write_tables
+from omnijax.sweep.results import read_results
 from omnijax.sweep.statistics import Interval, interval
 from omnijax.sweep.sweep import load_sweep
-from omnijax.sweep.table import Reach, crossing, measured_ratio, predicted_ratio, reach, rows_of, write_tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 BASES = (2, 4, 9, 16, 64, 256, 512, 4096)
@@ -32,7 +33,7 @@ ARMS = (*(f"base={base}" for base in BASES), "flat")
 SIZE = 83_521
 DIGITS = 5e-7
 """Relative; the CSV files have seven digits."""
-LOSSLESS = {"image": 4, "text": 1}
+LOSSLESS = {"image": ("pixel", 4), "text": ("byte", 1)}
 FORMS = {"image": 16.0, "text": 4.0, "image|text": 16.0, "speech|text": 20.0, "text|speech": 4.0}
 
 
@@ -79,6 +80,9 @@ def made_up(arm: str, seed: int, budget: str = "items", forms: Collection[str] =
             "errors": errors,
             "exact": 0.9 if alone else 0.21 + 0.01 * rng.random(),
         }
+        if form in LOSSLESS:
+            unit, size = LOSSLESS[form]
+            bits[form]["units"] = {unit: value / size}
     speed = 20_000 / cost * (1 + 0.05 * rng.random())
     return {
         "arm": arm,
@@ -92,7 +96,6 @@ def made_up(arm: str, seed: int, budget: str = "items", forms: Collection[str] =
         "budget": {"kind": budget, "amount": 2e6},
         "data": {"fragments": "a" * 64, "heldout": "b" * 64, "order": f"{seed}" * 64},
         "bits": bits,
-        "bits_per_unit": {form: bits[form]["renormalised"] / part for form, part in LOSSLESS.items() if form in bits},
         "speed": {
             "items_per_second": speed,
             "tokens_per_second": speed * tokens,
@@ -105,13 +108,13 @@ def made_up(arm: str, seed: int, budget: str = "items", forms: Collection[str] =
             "peak_bytes": 90_000_000 + 1000 * base,
         },
         "curve": curve,
-        "directions": {
-            "directions": {"image->text": 0.93 + 0.01 * rng.random(), "text->image": 0.9},
-            "standard_errors": {"image->text": 0.01, "text->image": 0.01},
+        "accuracies": {
+            route: {"accuracy": accuracy, "standard_error": 0.01}
+            for route, accuracy in {"image->text": 0.93 + 0.01 * rng.random(), "text->image": 0.9}.items()
         },
         "device": "2 CPU cores",
         "versions": {"omnijax": "0.1", "jax": "0.10.2"},
-        "command": ["omnijax", "sweep", "experiments/ablations/base_size.py", "--arm", arm, "--seed", str(seed)],
+        "command": f"omnijax sweep experiments/ablations/base_size.py --arm {arm} --seed {seed}",
     }
 
 
@@ -209,15 +212,21 @@ def test_the_page_needs_nothing_else_and_says_what_was_asked(ended: pathlib.Path
     assert found.loaded
     assert all(one.startswith("data:image/png;base64,") for one in found.loaded)
     for said in (
-        *("same <items> as a flat softmax?", "2\N{NO-BREAK SPACE}M items seen in training", "27 of 27"),
-        *(*ARMS, "2 CPU cores", "image given text", "speech given text", "omnijax 0.1", "--arm base=2"),
-        *("Every arm saw as many items", "One learning rate for all, 0.003", "Nothing is missing", "Lossless"),
-        *("histogram of independent pixels", "PNG, each alone", "14.050", "support-vector machine", "97.8"),
+        *("same <items> as a flat softmax?", "2\N{NO-BREAK SPACE}M items", "27 of 27", "fewer bits", "more bits"),
+        *(*ARMS, "2 CPU cores", "image given text", "omnijax 0.1", "--arm base=2", "Equal in all arms, by SHA-256"),
+        *(
+            "histogram of independent pixels",
+            "PNG, each alone",
+            "14.050",
+            "whole files",
+            "support-vector machine",
+            "97.8",
+        ),
     ):
         assert said in found.text, said
     assert "FLAC" not in found.text, "the unit of no form"
     drawn = {path.name for path in (ended / "figures").glob("*.png")}
-    wanted = {f"{kind}_image.png" for kind in ("base", "arms", "seconds", "flops", "places", "unit")} | {"cost.png"}
+    wanted = {f"{kind}_image.png" for kind in ("base", "arms", "seconds", "flops", "unit")}
     assert wanted <= drawn
     assert {name.replace(".png", "_dark.png") for name in wanted} <= drawn
 
@@ -245,7 +254,7 @@ def test_results_csv_has_a_line_for_every_arm_seed_and_form(ended: pathlib.Path)
     assert float(line["digit_1_error"]) == pytest.approx(entry["errors"]["digit_1"], rel=DIGITS)
     assert float(line["digit_2_bits"]) == pytest.approx(entry["by_place"][2], rel=DIGITS)
     assert line["digit_3_bits"] == "", "base 256 has three places"
-    assert float(line["bits_per_unit"]) == pytest.approx(run["bits_per_unit"]["image"], rel=DIGITS)
+    assert float(line["bits_per_unit"]) == pytest.approx(entry["units"]["pixel"], rel=DIGITS)
     assert float(line["tokens_per_item"]) == float(line["steps_per_item"]) == run["speed"]["tokens_per_item"]["image"]
     assert float(line["peak_bytes"]) == run["cost"]["peak_bytes"]
     assert next(one for one in lines if one["form"] == "image|text")["bits_per_unit"] == ""
@@ -267,8 +276,9 @@ def test_directions_csv_has_what_was_generated(ended: pathlib.Path) -> None:
     lines = lines_of(ended / "directions.csv")
     assert len(lines) == 2 * len(ARMS) * 3
     line = next(one for one in lines if (one["arm"], one["seed"]) == ("flat", "2"))
-    wanted = made_up("flat", 2)["directions"]["directions"][line["direction"]]
-    assert float(line["accuracy"]) == pytest.approx(wanted, rel=DIGITS)
+    wanted = made_up("flat", 2)["accuracies"][line["direction"]]
+    assert float(line["accuracy"]) == pytest.approx(wanted["accuracy"], rel=DIGITS)
+    assert float(line["standard_error"]) == wanted["standard_error"]
 
 
 def test_a_head_that_emits_an_item_steps_once(ended: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -323,16 +333,16 @@ def test_where_a_curve_comes_down_to_a_target(points: list, target: float, wante
 
 
 def test_equal_bits_are_those_of_the_baseline_of_the_same_seed(ended: pathlib.Path) -> None:
-    results = read_results(ended)
-    own = reach(results, "base=16", "image", "seconds")
-    assert (own.reached, own.seeds) == (3, 3)
-    assert own.spent.mean == pytest.approx(made_up("base=16", 0)["seconds"])
-    better, worse = (reach(results, arm, "image", "flops") for arm in ("base=64", "flat"))
-    assert 0 < better.spent.mean < made_up("base=64", 0)["flops"]
-    assert (worse.reached, worse.seeds) == (0, 3)
-    assert words.reached(worse, "s") == "not reached"
-    assert words.reached(Reach(interval([90.0]), 1, 3), "s") == "90\N{NO-BREAK SPACE}s, 1 of 3 seeds"
-    assert words.reached(Reach(interval([]), 0, 0), "s") == "–"
+    rows = {row.arm: row for row in rows_of(read_results(ended), "image")}
+    own = rows["base=16"]
+    assert (own.reached("seconds").count, len(own.reach["seconds"])) == (3, 3)
+    assert own.reached("seconds").mean == pytest.approx(made_up("base=16", 0)["seconds"])
+    assert 0 < rows["base=64"].reached("flops").mean < made_up("base=64", 0)["flops"]
+    assert rows["flat"].reach["flops"] == [None] * 3
+    assert sections.reached(rows["flat"], "seconds") == "not reached"
+    one = own._replace(reach={"seconds": [None, 90.0, None], "flops": []})
+    assert sections.reached(one, "seconds") == "90\N{NO-BREAK SPACE}s, 1 of 3 seeds"
+    assert sections.reached(one, "flops") == "–"
 
 
 def test_missing_arms_are_shown_as_missing(tmp_path: pathlib.Path) -> None:
@@ -346,13 +356,10 @@ def test_missing_arms_are_shown_as_missing(tmp_path: pathlib.Path) -> None:
     write_tables(out)
     page.write_report(out)
     text = read_page(out).text
-    assert "Missing: 3 of 9 runs were begun and have no result" in text
-    assert "flat (seed 0, 1 and 2)" in text
-    assert "Missing: 1 of 9 runs were not begun: base=2 (seed 1)." in text
-    assert "Nothing is missing" not in text
+    assert "5 of 9" in text
+    assert "base=2 (seed 1); flat (seed 0, seed 1, seed 2)" in text
     assert text.count("no result") >= 2
-    assert "over 2 to 3 seeds" in text
-    assert "There are no outside anchors here" in text
+    assert "There are no anchors" in text
     assert {line["verdict"] for line in lines_of(out / "table.csv") if line["arm"] == "flat"} == {"not comparable"}
     assert all(line["bits_mean"] == "" for line in lines_of(out / "table.csv") if line["arm"] == "flat")
 
@@ -366,27 +373,20 @@ def test_a_sweep_without_its_baseline_or_without_any_result_has_a_page(tmp_path:
     write_tables(tmp_path)
     page.write_report(tmp_path)
     text = read_page(tmp_path).text
-    if gone == "baseline":
-        assert "The baseline, base=16, has no result" in text
-        assert "lowest mean" in text
-    else:
-        assert "0 of 4" in text
-        assert "Missing: 4 of 4 runs were begun" in text
+    assert ("2 of 4" if gone == "baseline" else "0 of 4") in text
+    assert "base=16 (seed 0, seed 1)" in text
+    assert ("not comparable" in text) == (gone == "baseline")
 
 
-def test_one_seed_and_two_seeds_are_told_as_such(tmp_path: pathlib.Path) -> None:
+def test_one_seed_has_no_interval(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, ("base=2", "base=16", "base=64"), seeds=1)
-    results = read_results(tmp_path)
-    rows = rows_of(results, "image")
-    told = " ".join([*words.findings(results, rows), *words.limits(results, ["image"])])
-    assert "There is one seed: differences are what two single runs happened to have" in told
-    assert "One seed only, which can be chance: base=2 (+0." in told
-    assert "Fewer bits than" not in told
-    assert "not distinguishable" not in told.lower()
-    assert numbers.told(rows[0].bits) == f"{rows[0].bits.mean:.3f}"
-    write_sweep(tmp_path, ("base=2", "base=16", "base=64"), seeds=2)
-    results = read_results(tmp_path)
-    assert "Two seeds give intervals 12.7 standard errors wide" in " ".join(words.limits(results, ["image"]))
+    row = rows_of(read_results(tmp_path), "image")[0]
+    assert numbers.told(row.bits) == f"{row.bits.mean:.3f}"
+    page.write_report(tmp_path)
+    text = read_page(tmp_path).text
+    assert "one seed" in text
+    assert "fewer bits" not in text
+    assert "more bits" not in text
 
 
 def test_overlapping_intervals_are_called_not_distinguishable(tmp_path: pathlib.Path) -> None:
@@ -396,48 +396,33 @@ def test_overlapping_intervals_are_called_not_distinguishable(tmp_path: pathlib.
         for entry in result["bits"].values():
             entry["renormalised"] += shift
         put(tmp_path, result)
-    results = read_results(tmp_path)
-    rows = rows_of(results, "image")
+    rows = rows_of(read_results(tmp_path), "image")
     assert [row.verdict for row in rows] == ["not distinguishable", "not distinguishable", "lower"]
-    told = list(words.findings(results, rows))
-    assert any(one.startswith("Not distinguishable from base=16, seed for seed: base=17") for one in told)
-    assert any(one.startswith("Fewer bits than base=16, seed for seed: base=64 (\N{MINUS SIGN}0.1") for one in told)
 
 
-def test_other_data_other_devices_and_other_rates_are_named(tmp_path: pathlib.Path) -> None:
-    write_sweep(tmp_path, ("base=2", "base=16"), budget="flops")
-    results = read_results(tmp_path)
-    assert any("Every arm spent as many FLOPs" in one for one in words.limits(results, results.forms))
-    other = made_up("base=2", 1, "flops")
+@pytest.mark.parametrize("budget", ["items", "flops", "seconds"])
+def test_other_data_and_other_devices_are_named(tmp_path: pathlib.Path, budget: str) -> None:
+    write_sweep(tmp_path, ("base=2", "base=16"), budget=budget, forms=["image"])
+    other = made_up("base=2", 1, budget, ["image"])
     put(tmp_path, other | {"data": other["data"] | {"order": "c" * 64}, "device": "NVIDIA H200"})
-    sweep = json.loads((tmp_path / "sweep.json").read_text())
-    sweep["arms"]["base=2"] = {"optim": {"learning_rate": 1e-3}}
-    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
-    told = " ".join(words.limits(read_results(tmp_path), []))
-    assert "Not comparable: arms of seed 1 differ in their order" in told
-    assert "same for every arm, by SHA-256" not in told
-    put(tmp_path, other | {"device": "NVIDIA H200"})
-    told = " ".join(words.limits(read_results(tmp_path), []))
-    assert "different devices, 2 CPU cores and NVIDIA H200" in told
-    assert "Learning rates differ between arms: 0.001 and 0.003" in told
+    page.write_report(tmp_path)
+    text = read_page(tmp_path).text
+    assert "NOT COMPARABLE: arms differ in the documents of each step, seed 1." in text
+    assert "Equal in all arms" not in text
+    assert "2 CPU cores, NVIDIA H200" in text
+    assert "aren't comparable" in text
+    assert f"equally many {'training FLOPs' if budget == 'flops' else budget}" in text
 
 
-def test_equal_seconds_are_told_as_they_came_out(tmp_path: pathlib.Path) -> None:
-    write_sweep(tmp_path, ("base=2", "base=16"), budget="seconds")
-    put(tmp_path, made_up("base=16", 2, "seconds") | {"seconds": 61.0})
-    put(tmp_path, made_up("base=2", 1, "seconds") | {"seconds": 3000.0})
-    told = " ".join(words.limits(read_results(tmp_path), []))
-    assert "In the event they trained for 61\N{NO-BREAK SPACE}s (base=16) to 50\N{NO-BREAK SPACE}min (base=2)" in told
-
-
-def test_cost_is_held_against_what_was_predicted(ended: pathlib.Path) -> None:
-    results = read_results(ended)
-    assert measured_ratio(results, "base=16") == {0: 1.0, 1: 1.0, 2: 1.0}
-    own, base = (made_up(arm, 2)["speed"]["items_per_second"] for arm in ("base=2", "base=16"))
-    assert measured_ratio(results, "base=2")[2] == base / own
-    own, base = (made_up(arm, 2)["cost"]["training_flops_per_item"] for arm in ("base=2", "base=16"))
-    assert predicted_ratio(results, "base=2")[2] == own / base > 1
-    assert any("Predicted cost counts FLOPs alone" in one for one in words.limits(results, []))
+def test_cost_stands_beside_what_was_predicted(ended: pathlib.Path) -> None:
+    rows = {row.arm: row for row in rows_of(read_results(ended), "image")}
+    assert rows["base=16"].means["measured_ratio"] == rows["base=16"].means["predicted_ratio"] == 1.0
+    pairs = [[made_up(arm, seed) for arm in ("base=2", "base=16")] for seed in range(3)]
+    speeds = [base["speed"]["items_per_second"] / own["speed"]["items_per_second"] for own, base in pairs]
+    flops = [base["cost"]["training_flops_per_item"] / own["cost"]["training_flops_per_item"] for own, base in pairs]
+    assert rows["base=2"].means["measured_ratio"] == pytest.approx(np.mean(speeds))
+    assert rows["base=2"].means["predicted_ratio"] == pytest.approx(1 / np.mean(flops))
+    assert rows["base=2"].means["predicted_ratio"] > 1
 
 
 def test_the_shown_forms_are_those_with_the_most_bits(ended: pathlib.Path) -> None:
@@ -472,7 +457,7 @@ def test_damage_is_named(tmp_path: pathlib.Path, name: str, content: str | None,
 
 
 def test_names_at_the_ends_of_lines_dont_lie_on_each_other() -> None:
-    many = [figures.Line(f"arm {k}", (np.array([1.0, 10.0]), np.array([3.0, 1.0 + 1e-4 * k])), []) for k in range(20)]
+    many = [Line(f"arm {k}", np.array([1.0, 10.0]), np.array([3.0, 1.0 + 1e-4 * k])) for k in range(20)]
     for theme in (LIGHT, DARK):
         figure = figures.curves_figure(many, "arm 3", "bits per item", "seconds", theme)
         figure.savefig(io.BytesIO(), format="png")
@@ -486,8 +471,7 @@ def test_names_at_the_ends_of_lines_dont_lie_on_each_other() -> None:
 
 
 def test_what_lies_far_out_doesnt_leave_the_figure() -> None:
-    marks = [figures.Mark("a", interval([1.0, 1.1]), [1.0, 1.1]), figures.Mark("b", interval([]), [])]
-    axes = figures.rows_figure(marks, "a", {"outside": 5.0}, "bits", LIGHT).axes[0]
+    axes = figures.rows_figure({"a": [1.0, 1.1], "b": []}, "a", {"outside": 5.0}, "bits", LIGHT).axes[0]
     low, high = axes.get_xlim()
     assert low < 1.0
     assert high > 5.0

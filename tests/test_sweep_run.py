@@ -18,28 +18,27 @@ from typing import Any
 import pytest
 import rich.console
 from jobs import MAIN
-from sweeps import small_config, sweep_of, write
+from sweeps import DIGITS, small_config, sweep_of, write
 
 from omnijax.cli import main
 from omnijax.data.prepare import prepare
-from omnijax.errors import CheckpointError, DataError
+from omnijax.errors import CheckpointError, ConfigError, DataError
 from omnijax.model.build import model_of
 from omnijax.run.checkpoint import Checkpoints
-from omnijax.run.directory import usable_cores
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import init_state
-from omnijax.sweep import runner
-from omnijax.sweep.arm import is_done, measure, run_job
-from omnijax.sweep.resolve import Job, Room, heldout_corpus, resolve
-from omnijax.sweep.runner import BUSY, in_hand, run_jobs
-from omnijax.sweep.sweep import load_sweep
-from omnijax.sweep.wanted import fingerprint
+from omnijax.sweep import arm, runner
+from omnijax.sweep.arm import BUSY, is_done, measure, run_job
+from omnijax.sweep.directory import locked
+from omnijax.sweep.jobs import Job, make_jobs
+from omnijax.sweep.runner import Runner
+from omnijax.sweep.speed import share_of_cores
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> str:
-    directory = str(tmp_path_factory.getbasetemp() / "spoken_digits")
-    prepare(small_config(directory).data)
+def data(small_data) -> str:
+    directory = str(small_data)
+    prepare(small_config(directory))
     return directory
 
 
@@ -49,18 +48,20 @@ def data(tmp_path_factory) -> str:
 @pytest.fixture
 def jobs(data: str, tmp_path) -> list[Job]:
     config = small_config(data)
-    room = Room(1e12, 1)
-    return resolve(sweep_of(config), ["base=17", "base=289"], [0, 1], tmp_path / "resolved", lambda name: 1.0, room)
+    return make_jobs(sweep_of(config), ["base=17", "base=289"], [0, 1], tmp_path / "resolved")
 
 
 def play(monkeypatch: pytest.MonkeyPatch, jobs: list[Job], out: pathlib.Path, script: str, workers: int = 2) -> Any:
     """Runs jobs whose processes do what a script says, with the name of the job and a file that makes it done."""
-    monkeypatch.setattr(runner, "MAIN", f"import pathlib, sys, time\nname, done = sys.argv[1:]\n{script}")
+    script = f"import pathlib, sys, time\nname, done = sys.argv[1:]\n{script}"
     monkeypatch.setattr(runner, "is_done", lambda out, job: (out / job.name.replace("/", "-")).exists())
-    monkeypatch.setattr(runner, "ASK_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(runner, "RETRY_SECONDS", 0.2)
     out.mkdir(exist_ok=True)
     console = rich.console.Console(quiet=True)
-    return run_jobs(jobs, out, lambda job: [job.name, str(out / job.name.replace("/", "-"))], workers, console)
+    process = [sys.executable, "-c", script]
+    made = Runner(out, lambda job: [*process, job.name, str(out / job.name.replace("/", "-"))], workers, console)
+    made.run(jobs)
+    return made
 
 
 def test_a_failing_arm_is_told_and_the_others_go_on(monkeypatch, jobs: list[Job], tmp_path) -> None:
@@ -107,7 +108,7 @@ def test_only_so_many_run_at_a_time(monkeypatch, jobs: list[Job], tmp_path) -> N
 )
 def test_workers_share_the_cores(monkeypatch, workers: int, shares: list[set[int]]) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 1, 3})
-    assert [runner.share_of_cores(worker, workers) for worker in range(workers)] == shares
+    assert [share_of_cores(worker, workers) for worker in range(workers)] == shares
 
 
 def test_a_job_is_bound_to_the_cores_of_its_worker(monkeypatch, jobs: list[Job], tmp_path) -> None:
@@ -138,13 +139,14 @@ def test_a_signal_is_handed_on_and_nothing_more_is_begun(number, monkeypatch, jo
     assert signal.getsignal(number) == before
 
 
-def test_a_job_is_in_one_hand(jobs: list[Job], tmp_path) -> None:
-    with in_hand(tmp_path, jobs[0]) as mine:
+def test_one_process_at_a_time_holds_a_lock(tmp_path) -> None:
+    one, other = tmp_path / "seed0.lock", tmp_path / "seed1.lock"
+    with locked(one, wait=False) as mine:
         assert mine
-        with in_hand(tmp_path, jobs[0]) as theirs, in_hand(tmp_path, jobs[1]) as other:
-            assert (theirs, other) == (False, True)
-        assert (tmp_path / "arms/base=17/seed0.lock").read_text().split()[0] == str(os.getpid())
-    with in_hand(tmp_path, jobs[0]) as again:
+        with locked(one, wait=False) as theirs, locked(other, wait=False) as free:
+            assert (theirs, free) == (False, True)
+        assert one.read_text().split()[0] == str(os.getpid())
+    with locked(one) as again:
         assert again
 
 
@@ -152,17 +154,26 @@ def test_an_arm_is_trained_on_what_was_resolved(jobs: list[Job], tmp_path) -> No
     for part, said in (("fragments", "the fragments of the training split"), ("heldout", "the held-out split")):
         other = dataclasses.replace(jobs[0], data=jobs[0].data | {part: "0" * 64})
         with pytest.raises(DataError, match=said):
-            run_job(other, tmp_path / "out", ("bits",), {}, "")
+            run_job(other, tmp_path / "out", ("bits",), DIGITS, "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_arm_that_is_too_large_is_refused_before_it_is_trained(monkeypatch, jobs: list[Job], tmp_path) -> None:
+    assert arm.memory_bytes() > 1e8
+    monkeypatch.setattr(arm, "memory_bytes", lambda: 1e5)
+    with pytest.raises(ConfigError, match="arms.base=17.memory.*fit into"):
+        run_job(jobs[0], tmp_path / "out", ("bits",), DIGITS, "")
     assert not (tmp_path / "out").exists()
 
 
 def test_what_was_measured_and_lost_its_result_is_to_be_trained_anew(jobs: list[Job], tmp_path) -> None:
     job = jobs[0]
+    (tmp_path / "config.json").write_text(json.dumps(job.to_dict()["config"]))
     model = model_of(job.config)
     with Checkpoints(tmp_path, 1) as checkpoints:
         checkpoints.save(job.end.step, init_state(job.config, model, make_mesh(job.config.mesh)), job.config)
-    with pytest.raises(CheckpointError, match="and so is the result.*trained anew"):
-        measure(job, tmp_path, heldout_corpus(job.config), ("bits",))
+    with pytest.raises(CheckpointError, match="the result is missing too.*train the arm again"):
+        measure(job, tmp_path, ("bits",))
 
 
 def test_a_result_of_another_configuration_is_no_result(jobs: list[Job], tmp_path) -> None:
@@ -175,26 +186,6 @@ def test_a_result_of_another_configuration_is_no_result(jobs: list[Job], tmp_pat
         is_done(tmp_path, jobs[0])
     (run / "config.json").write_text(json.dumps(jobs[0].to_dict()["config"]))
     assert is_done(tmp_path, jobs[0])
-
-
-@pytest.mark.parametrize(
-    "shares, said",
-    [({"workers": 1}, "--workers = 2: other arms of this sweep were measured with 1"), ({"cores": 999}, "with 999")],
-)
-def test_seconds_of_arms_that_shared_the_machine_otherwise_are_not_mixed(
-    shares: dict[str, int], said: str, data: str, tmp_path, capsys
-) -> None:
-    file, out = tmp_path / "small.py", tmp_path / "out"
-    write(file, data, "budget=Budget('seconds', 1)")
-    about = {"fingerprint": fingerprint(load_sweep(file)), "workers": 2, "cores": usable_cores(), "seconds_a_step": 0.1}
-    (out / "speeds").mkdir(parents=True)
-    (out / "speeds" / "base=289.json").write_text(json.dumps(about | shares))
-    assert main(["sweep", str(file), "--out", str(out), "--workers", "2", "--only", "base=17"]) == 2
-    assert said in capsys.readouterr().err
-    (out / "speeds" / "base=289.json").write_text("{}")
-    assert main(["sweep", str(file), "--out", str(out), "--workers", "2", "--only", "base=17"]) == 2
-    assert "delete it" in capsys.readouterr().err
-    assert not (out / "sweep.json").exists()
 
 
 # ------------------------------------------------------------------ whole sweeps
@@ -270,7 +261,7 @@ def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, t
     again = [Command(file, broken), Command(file, broken)]
     assert [one.end() for one in again] == [0, 0], [one.log.read_text() for one in again]
     # Each of the two arms once, but for the one that was killed; the other worker left it alone.
-    begun = {path.parent.name: path.read_text().count("begun, or") for path in broken.glob("arms/*/seed0.log")}
+    begun = {path.parent.name: path.read_text().count("started or resumed") for path in broken.glob("arms/*/seed0.log")}
     assert begun == {"base=17": 2, "base=289": 1}
 
     undisturbed = Command(file, whole)
@@ -285,10 +276,10 @@ def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, t
     assert result["cost"]["peak_bytes"] > 1e5
     assert [set(point) for point in result["curve"]] == [{"step", "items", "flops", "bits"}] * 3
     assert result["curve"][-1]["bits"]["image|text"] == result["bits"]["image|text"]["renormalised"]
+    assert result["bits"]["text"]["units"] == {"byte": pytest.approx(result["bits"]["text"]["renormalised"])}
     (kept,) = whole.glob("arms/base=17/seed0/checkpoints/[0-9]*")
     assert int(kept.name) == result["curve"][-1]["step"]
-    assert result["bits_per_unit"]["text"] == result["bits"]["text"]["renormalised"]
 
     # Nothing is left to be done, so that nothing is run.
     assert main(["sweep", str(file), "--out", str(whole)]) == 0
-    assert [path.read_text().count("begun, or") for path in whole.glob("arms/*/seed0.log")] == [1, 1]
+    assert [path.read_text().count("started or resumed") for path in whole.glob("arms/*/seed0.log")] == [1, 1]

@@ -32,13 +32,14 @@ from omnijax.vocab.kinds import kind_names
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "one_step.json"
+pytestmark = pytest.mark.usefixtures("optimised", "steps_kept")
 CLOCK = ("tokens_per_second", "items_per_second", "seconds")
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Config:
-    config = testing.shrink(load_experiment(DIGITS), tmp_path_factory.getbasetemp() / "spoken_digits")
-    prepare(config.data)
+def config(small_data) -> Config:
+    config = testing.shrink(load_experiment(DIGITS), small_data)
+    prepare(config)
     return config
 
 
@@ -279,7 +280,7 @@ def test_a_directory_with_something_else_is_refused(config: Config, tmp_path) ->
 @pytest.mark.parametrize(
     "part, change, rule",
     [
-        ("vocabulary", {"digit_order": "little"}, "another vocabulary .*digit_order differ"),
+        ("writing", {"digit_order": "little"}, "another vocabulary .*digit_order differ"),
         ("model", {"mlp_width": 128}, r"params/layers/mlp/down must be float32\[2, 128, 32\]"),
         ("model", {"depth": 1}, "params/layers/.* must be"),
     ],

@@ -13,7 +13,7 @@ import reference
 from omnijax.errors import VocabularyError
 from omnijax.vocab.encode import encode
 from omnijax.vocab.radix import radices_of, to_digits
-from omnijax.vocab.vocabulary import Space, Vocabulary
+from omnijax.vocab.vocabulary import Marker, Space, Vocabulary
 
 SPACES = (Space("image", 100), Space("speech", 20))
 
@@ -72,12 +72,37 @@ def refused(**changes: Any) -> VocabularyError:
         ("position_places", True),
         ("check_digit", 1),
         ("check_digit", "yes"),
+        ("markers", [Marker("image", "image", True)]),
+        ("markers", ("image",)),
+        ("markers", (Marker("image", "image", general=1),)),
     ],
 )
 def test_a_part_out_of_its_bounds_is_refused(field: str, value: Any) -> None:
     error = refused(**{field: value})
     assert error.field.startswith(f"vocabulary.{field}")
     assert error.value == value
+
+
+@pytest.mark.parametrize(
+    "markers, value",
+    [
+        ((Marker("photo", "image"),), "photo"),  # no control token
+        ((Marker("eos", "image"),), "eos"),
+        ((Marker("text", "smell"),), "smell"),
+        ((Marker("text", "image"), Marker("text", "speech")), "text"),
+        ((Marker("speech", "image"),), "speech"),  # the name of another space
+    ],
+)
+def test_a_marker_that_opens_nothing_or_misleads_is_refused(markers: tuple[Marker, ...], value: str) -> None:
+    error = refused(control=("text", "image", "speech", "eos"), markers=markers)
+    assert error.field == f"vocabulary.markers.{markers[0].name}"
+    assert error.value == value
+
+
+@pytest.mark.parametrize("marker", [{"name": "text"}, {"name": "text", "space": "image", "size": 3}, "text"])
+def test_markers_from_a_file_need_their_parts(marker: Any) -> None:
+    with pytest.raises(VocabularyError, match="a marker has name, space, general"):
+        Vocabulary.from_dict({**json.loads(build().to_json()), "markers": [marker]})
 
 
 def test_a_radix_that_16_bits_do_not_hold_is_refused() -> None:
@@ -222,12 +247,18 @@ def test_names_that_do_not_exist() -> None:
 @pytest.mark.parametrize("name", reference.VOCABULARIES)
 def test_contexts_are_those_of_the_reference(name: str) -> None:
     v = reference.VOCABULARIES[name]
-    types = [None, *range(len(v.spaces))]
+    general = [
+        index for index in range(len(v.spaces)) if any(m.general and m.space == v.spaces[index].name for m in v.markers)
+    ]
+    types = [None, *range(len(v.spaces)), *general]
     assert list(v.contexts.sizes) == [reference.fragment_size(v, typed) for typed in types]
     assert v.contexts.widths.tolist() == [reference.digit_places(v, typed) for typed in types]
     assert list(v.contexts.offsets) == [0 if typed is None else reference.offset(v, typed) for typed in types]
-    of_control = [reference.space_of_marker(v, marker) for marker in range(len(v.control))]
-    assert v.contexts.of_control.tolist() == [0 if typed is None else 1 + typed for typed in of_control]
+    assert v.contexts.spaces.tolist() == [-1 if typed is None else typed for typed in types]
+    for marker, context in enumerate(v.contexts.of_control):
+        assert types[context] == reference.space_of_marker(v, marker)
+        assert v.contexts.general[context] == reference.holds_general(v, marker)
+        assert v.contexts.grouped[context] == reference.is_grouped(v, marker)
 
 
 @pytest.mark.parametrize("name", reference.VOCABULARIES)
@@ -314,6 +345,7 @@ def test_the_fingerprint_stays() -> None:
         {"check_digit": True},
         {"base": (5, 5, 5)},
         {"general_names": tuple(map(str, range(256)))},
+        {"markers": (Marker("image", "image", general=True),)},
     ],
     ids=lambda changes: next(iter(changes)),
 )

@@ -12,10 +12,13 @@ import pytest
 import reference
 
 from omnijax import cli
+from omnijax.errors import VocabularyError
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.decode import Kind, decode
+from omnijax.vocab.documents import Documents, Segment
+from omnijax.vocab.encode import encode
 from omnijax.vocab.example import FRAGMENTS, INFORMATION, example_document, example_vocabulary, worked_example
-from omnijax.vocab.ids import PrimaryIds
+from omnijax.vocab.ids import GeneralIds, PrimaryIds, SecondaryIds
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "worked_example.json").read_text(encoding="utf-8"))
 TABLES = pytest.mark.parametrize("table", ["listed", "printed"])
@@ -39,6 +42,33 @@ def test_encoded(table: str) -> None:
     example = worked_example(printed=table == "printed")
     assert example["ids"] == GOLDEN[table]["encoded_ids"]
     assert example["symbols"] == GOLDEN["encoded_symbols"]
+
+
+@TABLES
+def test_written_with_segments_of_several_kinds(table: str) -> None:
+    """The example as a user writes it, part by part."""
+    vocabulary = example_vocabulary(printed=table == "printed")
+    parts = [
+        GeneralIds(np.arange(4)),  # A B C D
+        SecondaryIds("text", np.array([3])),  # BCD
+        SecondaryIds("image", np.array([0, 1])),
+        SecondaryIds("voice", np.array([0, 1])),
+    ]
+    segment = Segment.of(vocabulary, None, *parts)
+    assert [segment] == example_document()
+    assert encode(vocabulary, Documents.of([[segment]])).tokens.array.tolist() == GOLDEN[table]["encoded_ids"]
+
+
+def test_parts_of_either_form_of_ids_and_none_at_all() -> None:
+    vocabulary = example_vocabulary()
+    limbs = SecondaryIds("text", np.array([[3, 0]], np.uint32))
+    mixed = Segment.of(vocabulary, None, GeneralIds(np.array([1])), limbs)
+    assert mixed == Segment.of(vocabulary, None, GeneralIds(np.array([1])), SecondaryIds("text", np.array([3])))
+    assert Segment.of(vocabulary, None) == Segment.of(vocabulary, None, GeneralIds(np.zeros(0, np.int64)))
+    with pytest.raises(VocabularyError):
+        Segment.of(vocabulary, None, GeneralIds(np.array([1])), np.array([1]))  # type: ignore[arg-type]
+    with pytest.raises(VocabularyError):
+        Segment.of(vocabulary, None, SecondaryIds("smell", np.array([1])))
 
 
 @TABLES

@@ -1,16 +1,18 @@
-"""Heads: a flat softmax, digits, a depth head and parallel heads over a space of 2^18 fragments; others by `sweep_of`.
+"""Heads: a flat softmax, digits, a depth head and parallel heads over a space of 2^18 fragments.
 
-Question   Which way to predict one of 2^18 fragments reaches the same bits with the fewest FLOPs, in the least time?
+Question   Which head predicts one of 2^18 fragments at the same bits with the fewest FLOPs, and in the least time?
 Command    omnijax sweep experiments/ablations/heads.py --workers 2 --budget flops=4e11
            omnijax sweep experiments/ablations/heads.py --workers 2 --budget seconds=45
-           heads_8.py, heads_14.py and heads_32.py are the same over spaces of 2^8, 2^14 and 2^32
-Data       made from `data.lookup` alone: 64 keys, four fragments each, each one of two that belong to the key
+           heads_8.py, heads_14.py and heads_32.py do the same over spaces of 2^8, 2^14 and 2^32.
+Data       made from its knobs alone: 64 keys with four fragments each; each fragment is one of two that belong to
+           the key
 Hardware   2 CPU cores (x86-64)
 Time       12 minutes for three seeds at equal seconds, 10 at equal FLOPs
-Result     Bits an item after 45 seconds: digits 1.03 to 1.05, parallel heads 2.87, flat 15.6; after the same FLOPs a
-           depth head 1.08 in base 256, the backbone's digits 1.13, flat 17.7. The best there can be has 1 bit, since
-           the choice of two is open; of independent digits 2.75 (`omnijax.data.sources.lookup.optimum_of_digits`).
-           All of it: experiments/reproduce/heads.md
+Result     Bits per item after 45 seconds: digits 1.03 to 1.05, parallel heads 2.87, flat 15.6. After the same FLOPs:
+           depth head in base 256 1.08, digits by the backbone 1.13, flat 17.7. The optimum is 1 bit, because the choice
+           between the two is random; for independent digits it is 2.75 (`optimum_of_digits` in
+           omnijax/data/sources/lookup.py).
+           Card: experiments/reproduce/heads.md
 """
 
 import dataclasses
@@ -21,32 +23,27 @@ from omnijax.experiment import load_experiment
 from omnijax.sweep.arms import Choices, arms_of, bases, chain, flat, heads, product
 from omnijax.sweep.budget import Budget
 from omnijax.sweep.sweep import Sweep
-from omnijax.vocab.vocabulary import Space
 
 HERE = pathlib.Path(__file__).parent
 BASE_SIZE, LOOKUP = HERE / "base_size.py", HERE.parent / "lookup.py"
 KEYS, COPIES = 64, 128
 LARGEST_FLAT = 2**18
-"""Of a flat softmax that a small machine trains: its embedding and head have 50 million parameters at width 96."""
+"""The largest space for a flat softmax here: its embedding and head have 50 million parameters at width 96."""
 
 
 def config_of(space: int) -> Config:
-    """Keys and fragments of a space of this size; the model of base_size.py."""
+    """Keys and fragments of a space of this size, with the model of base_size.py."""
     config, small = load_experiment(LOOKUP), load_experiment(BASE_SIZE)
-    vocabulary = dataclasses.replace(config.vocabulary, spaces=(Space("item", space),))
-    lookup = dataclasses.replace(config.data.lookup, space=space, keys=KEYS, copies=COPIES)
+    data = dataclasses.replace(config.data, space=space, keys=KEYS, copies=COPIES)
     digits = len(str(KEYS - 1))
-    text, item = config.eval.targets
-    targets = (dataclasses.replace(text, min_items=digits, max_items=digits), item)
     return dataclasses.replace(
         config,
-        vocabulary=vocabulary,
-        data=dataclasses.replace(config.data, lookup=lookup),
-        # 16 documents a step, two in a row: 2 digits of a key, 4 fragments, 2 · 2 and one.
-        batch=dataclasses.replace(config.batch, size=8, sequence_items=2 * (digits + lookup.items + 5)),
+        data=data,
+        # 16 documents a step, two per sequence: 2 letters of a key, 4 fragments, 2 · 2 for the segments, and one more.
+        batch=dataclasses.replace(config.batch, size=8, sequence_items=2 * (digits + data.items + 5)),
         model=small.model,
         optim=small.optim,
-        eval=dataclasses.replace(config.eval, targets=targets, examples=512),
+        eval=dataclasses.replace(config.eval, examples=512),
     )
 
 
@@ -56,8 +53,8 @@ def get_config() -> Config:
 
 
 def sweep_of(space: int) -> Sweep:
-    """Digits in bases 16 and 256 with each head, and one token an item where that can be."""
-    # Parallel heads once, at the base that gives them several digits; one digit in base 256 would be flat itself.
+    """Digits in bases 16 and 256 with each head, and one token per item if the space is small enough."""
+    # Parallel heads need several digits, so they get one base only. One digit in base 256 would be a flat softmax.
     small = product(bases(16), heads(*(("token", "depth", "parallel") if space <= 256 else ("token", "depth"))))
     large = product(bases(256), heads("token", "depth", "parallel")) if space > 256 else {}
     alone: Choices = flat() if space <= LARGEST_FLAT else {}

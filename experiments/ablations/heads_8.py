@@ -1,32 +1,25 @@
 """Heads over a space of 2^8 fragments; see heads.py.
 
-Question   Which way to predict one of 2^8 fragments reaches the same bits with the fewest FLOPs, in the least time?
+Question   Which head predicts one of 2^8 fragments at the same bits with the fewest FLOPs, and in the least time?
 Command    omnijax sweep experiments/ablations/heads_8.py --workers 2 --budget flops=4e11
            omnijax sweep experiments/ablations/heads_8.py --workers 2 --budget seconds=30
 Data       as in heads.py
 Hardware   2 CPU cores (x86-64)
 Time       7 minutes for three seeds at equal seconds, 6 at equal FLOPs
-Result     Bits an item after 30 seconds: flat and digits 1.06 to 1.07, parallel heads 2.02.
-           All of it: experiments/reproduce/heads.md
+Result     Bits per item after 30 seconds: flat and digits 1.06 to 1.07, parallel heads 2.02.
+           Card: experiments/reproduce/heads.md
 """
 
 import pathlib
 
-from omnijax.config import Config
-from omnijax.experiment import run_file
-from omnijax.sweep.sweep import Sweep
+from omnijax.config.experiment_file import run_file
 
 HEADS = run_file(pathlib.Path(__file__).with_name("heads.py"))
-SPACE = 2**8
 
 
-def get_config() -> Config:
-    """A space of 2^8."""
-    config: Config = HEADS.config_of(SPACE)
-    return config
+def get_config():
+    return HEADS.config_of(2**8)
 
 
-def sweep() -> Sweep:
-    """Every head over it."""
-    sweep: Sweep = HEADS.sweep_of(SPACE)
-    return sweep
+def sweep():
+    return HEADS.sweep_of(2**8)

@@ -1,6 +1,6 @@
-"""Layout: whether it matters how the same items are written: in groups or inline, with leading zeros, from which end.
+"""Layout: whether layout, width or digit order matter when the same items are written.
 
-Question   Does layout, width or digit order change the bits of an item, and what do the shorter ways save?
+Question   Do layout, width or digit order change the bits of an item, and how many tokens do the shorter ways save?
 Command    omnijax sweep experiments/ablations/layout.py
 Data       that of experiments/ablations/base_size.py
 Hardware   2 CPU cores (x86-64)
@@ -10,26 +10,21 @@ Result     not measured yet
 
 import pathlib
 
-from omnijax.config import Config
-from omnijax.experiment import load_experiment
-from omnijax.sweep.arms import arms_of, digit_orders, layouts, product, widths
-from omnijax.sweep.budget import Budget
-from omnijax.sweep.sweep import Sweep
+from omnijax.config.experiment_file import run_file
+from omnijax.sweep.arms import knob, product
 
-BASE_SIZE = pathlib.Path(__file__).parent / "base_size.py"
+BASE_SIZE = run_file(pathlib.Path(__file__).with_name("base_size.py"))
+QUESTION = "Does layout, width or digit order change the bits of an item, and what do the shorter ways save?"
 
 
-def get_config() -> Config:
-    """Base 17: groups, fixed width, the most significant digit first."""
-    return load_experiment(BASE_SIZE)
+def get_config():
+    return BASE_SIZE.get_config()
 
 
-def sweep() -> Sweep:
-    """All eight ways."""
-    ways = product(layouts("grouped", "inline"), widths("fixed", "minimal"), digit_orders("big", "little"))
-    return Sweep(
-        arms=arms_of(get_config(), ways),
-        budget=Budget("items", 240_000),
-        question="Does layout, width or digit order change the bits of an item, and what do the shorter ways save?",
-        baseline="layout=grouped,width=fixed,order=big",
+def sweep():
+    ways = product(
+        knob("writing.layout", "grouped", "inline", name="layout"),
+        knob("writing.width", "fixed", "minimal", name="width"),
+        knob("writing.digit_order", "big", "little", name="order"),
     )
+    return BASE_SIZE.sweep_of(ways, QUESTION, "layout=grouped,width=fixed,order=big")

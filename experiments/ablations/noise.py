@@ -1,6 +1,6 @@
-"""Digit noise: whether a model that meets wrong digits in training minds its own wrong ones less.
+"""Digit noise: whether wrong digits in training make a model less sensitive to its own wrong digits.
 
-Question   Do wrong digits in what is read make generated pictures better, and what do they cost in bits?
+Question   Do wrong digits in the input make generated pictures better, and how many bits do they cost?
 Command    omnijax sweep experiments/ablations/noise.py
 Data       that of experiments/ablations/base_size.py
 Hardware   2 CPU cores (x86-64)
@@ -10,26 +10,17 @@ Result     not measured yet
 
 import pathlib
 
-from omnijax.config import Config
-from omnijax.experiment import load_experiment
-from omnijax.sweep.arms import arms_of, digit_noise
-from omnijax.sweep.budget import Budget
-from omnijax.sweep.sweep import Sweep
+from omnijax.config.experiment_file import run_file
+from omnijax.sweep.arms import knob
 
-BASE_SIZE = pathlib.Path(__file__).parent / "base_size.py"
+BASE_SIZE = run_file(pathlib.Path(__file__).with_name("base_size.py"))
+QUESTION = "Do wrong digits in what is read make generated pictures better, and what do they cost in bits?"
 
 
-def get_config() -> Config:
-    """Base 17, without noise."""
-    return load_experiment(BASE_SIZE)
+def get_config():
+    return BASE_SIZE.get_config()
 
 
-def sweep() -> Sweep:
-    """None to a fifth of the digits."""
-    return Sweep(
-        arms=arms_of(get_config(), digit_noise(0.0, 0.02, 0.05, 0.1, 0.2)),
-        budget=Budget("items", 240_000),
-        question="Do wrong digits in what is read make generated pictures better, and what do they cost in bits?",
-        baseline="noise=0.0",
-        tasks=("bits", "directions"),
-    )
+def sweep():
+    ways = knob("train.digit_noise", 0.0, 0.02, 0.05, 0.1, 0.2, name="noise")
+    return BASE_SIZE.sweep_of(ways, QUESTION, "noise=0.0", ("bits", "directions"))

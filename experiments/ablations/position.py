@@ -1,15 +1,16 @@
-"""Position: where a fragment's position stands, or whether it is written at all, in raster order and in any order.
+"""Position: whether position tokens come before the digits, after them, or not at all.
 
-Question   What do position tokens cost, and does it matter whether a model knows where it writes before it writes?
+Question   What do position tokens cost, and does it help a model to know where it writes before it writes?
 Command    omnijax sweep experiments/ablations/position.py --workers 2
 Data       that of experiments/ablations/base_size.py
 Hardware   2 CPU cores (x86-64)
-Time       25 minutes for three seeds, nearly all of them with one worker
-Result     Pictures, bits an item: before 8.68 ± 0.35, after 8.64 ± 0.18 (not to be told apart), none 9.18 ± 0.26 (more,
-           seed for seed); with half of the pictures in any order 9.09 ± 0.73 in raster order.
-           All of it: experiments/reproduce/position.md
-Noticed    In any order only positions that stand before say what comes next, so that there is one such arm; its bits of
-           pictures in random order are a form of their own, since the order is drawn and has to be told as well.
+Time       25 minutes for three seeds, most of it with one worker
+Result     Pictures, bits per item: before 8.68 ± 0.35, after 8.64 ± 0.18 (not distinguishable), none 9.18 ± 0.26 (more,
+           seed for seed). With half of the pictures in any order: 9.09 ± 0.73 in raster order.
+           Card: experiments/reproduce/position.md
+Noticed    In any order, only a position before the digits says which patch comes next, so there is only one such arm.
+           Its bits of pictures in random order are a form of their own, because the random order has to be encoded as
+           well.
 """
 
 import dataclasses
@@ -30,11 +31,11 @@ def get_config() -> Config:
 
 
 def any_order() -> Choices:
-    """Half of the pictures with their patches in random order, anew each time."""
+    """Half of the pictures have their patches in a random order, drawn anew each time."""
 
     def change(config: Config) -> Config:
         tasks = tuple(
-            dataclasses.replace(task, random_order=tuple(0.5 * (name == "image") for name in task.modalities))
+            dataclasses.replace(task, random_order=tuple(0.5 * (name == "image") for name in task.names))
             for task in config.batch.tasks
         )
         return dataclasses.replace(config, batch=dataclasses.replace(config.batch, tasks=tasks))
@@ -43,7 +44,7 @@ def any_order() -> Choices:
 
 
 def sweep() -> Sweep:
-    """Before, after, none; and before in any order."""
+    """Before, after, none, and before with any order."""
     return Sweep(
         arms=arms_of(get_config(), chain(positions("before", "after", "none"), any_order())),
         budget=Budget("items", 160_000),

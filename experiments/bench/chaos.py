@@ -2,19 +2,22 @@
 
     python experiments/bench/chaos.py --cycles 50
 
-A cycle starts `omnijax train` on a small experiment, waits for a moment drawn from the seed (while it starts, between
-steps, or while it writes a checkpoint), and ends it with SIGKILL, SIGTERM or SIGUSR1; in one cycle of ten it then also
-damages a file of the newest checkpoint. At the end the run is left alone until it is done, and held against one that
-was never disturbed: every step must stand in `metrics.jsonl` once, with the same figures, and the last state must be
-the same, bit for bit. Prints a JSON line for each cycle, then the result; exit status 0 when it holds.
+Each cycle starts `omnijax train` on a small experiment and waits for a moment that is drawn from the seed: while the
+process starts, between steps, or while it writes a checkpoint. Then it ends the process with SIGKILL, SIGTERM or
+SIGUSR1. In one cycle of ten it also damages a file of the newest checkpoint. After the last cycle the run continues
+undisturbed to its end and is compared with a run that was never disturbed: every step must be in `metrics.jsonl` once,
+with the same figures, and the last state must be the same bit for bit. The script prints a JSON line for each cycle and
+then the result. Its exit status is 0 if the runs agree. With `--directory` a killed script continues at the next call.
 
-Processes are forked from this one, which has imported everything and touched no device, so that a cycle takes the time
-of tracing and of some steps.
+Processes are forked from this one, which has imported everything and used no device. So a cycle only takes the time of
+tracing and of some steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
+import ctypes
 import dataclasses
 import json
 import os
@@ -43,8 +46,10 @@ from omnijax.step.state import abstract_state
 
 DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
 STEPS_PER_CYCLE, CHECKPOINT_EVERY = 14, 5
-FURTHEST = 24  # steps that a cycle may come beyond the last line: on average fewer than there are for it
+FURTHEST = 24  # most steps of a cycle beyond the last line of metrics; the mean is below STEPS_PER_CYCLE
 PATIENCE_SECONDS = 300
+CYCLES = "cycles.jsonl"
+PARENT_DEATH_SIGNAL = 1  # of prctl
 CLOCK = ("tokens_per_second", "items_per_second", "seconds")
 EXPERIMENT = """import json
 from omnijax.config import from_dict
@@ -56,12 +61,24 @@ def get_config():
 
 
 def small(directory: pathlib.Path, cycles: int) -> Config:
-    """The demo, small, with a checkpoint every few steps and a line of metrics every third one."""
+    """A small demo with a checkpoint every few steps and a line of metrics every third step."""
     config = testing.shrink(load_experiment(DIGITS), directory / "data")
     train = dataclasses.replace(
         config.train, steps=STEPS_PER_CYCLE * cycles, checkpoint_every=CHECKPOINT_EVERY, log_every=3
     )
     return dataclasses.replace(config, train=train)
+
+
+def whole_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a JSON lines file that were written to their end."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+
+def die_with_parent() -> None:
+    """Asks Linux to kill this process when its parent dies, so that a killed proof leaves no training run behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 class Run:
@@ -76,6 +93,7 @@ class Run:
         """Forks a process that trains; returns its id."""
         process = os.fork()
         if process == 0:
+            die_with_parent()
             log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
@@ -91,31 +109,29 @@ class Run:
         return process
 
     def steps(self) -> int:
-        """Steps up to the last line of the metrics."""
+        """The step of the last line of the metrics."""
         lines = self.lines()
         return lines[-1]["step"] if lines else 0
 
     def lines(self) -> list[dict[str, Any]]:
         """The whole lines of the metrics."""
-        path = self.directory / METRICS
-        whole = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in whole if line.endswith("}\n")]
+        return whole_lines(self.directory / METRICS)
 
     def checkpoints(self) -> list[int]:
-        """Steps of the checkpoints that were written to their end."""
+        """The steps of the complete checkpoints."""
         return sorted(int(path.name) for path in (self.directory / FOLDER).glob("*") if path.name.isdigit())
 
     def writing(self) -> bool:
-        """Whether a checkpoint is being written, or was when a process died."""
+        """Whether there is an incomplete checkpoint, from this process or from one that died."""
         return any(not path.name.isdigit() for path in (self.directory / FOLDER).glob("*"))
 
     def said(self) -> str:
-        """The end of what all processes printed."""
+        """The last output of all processes."""
         return self._log.read_text(errors="replace")[-3000:]
 
 
 def disturb(run: Run, random: np.random.Generator) -> dict[str, Any]:
-    """One cycle: starts the run, waits for a moment, and ends it. Returns what was done."""
+    """One cycle: starts the run, waits for a moment, and ends the process. Returns a record of it."""
     kind = str(random.choice(["start", "step", "write"], p=[0.15, 0.45, 0.4]))
     how = signal.Signals(int(random.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1], p=[0.6, 0.25, 0.15])))
     after = run.steps() + int(random.integers(1, FURTHEST))
@@ -133,7 +149,7 @@ def disturb(run: Run, random: np.random.Generator) -> dict[str, Any]:
         os.kill(process, how)
         ended, status = wait(process)
     code = os.waitstatus_to_exitcode(status)
-    # A run that was done before the signal, or that no signal could reach before Python listened to it.
+    # 0: the run was done before the signal. A signal's own status: Python hadn't installed its handler yet.
     if code not in (0, RESUMABLE, -how):
         raise SystemExit(f"exit status {code} after {how.name}\n{run.said()}")
     return {
@@ -148,7 +164,7 @@ def disturb(run: Run, random: np.random.Generator) -> dict[str, Any]:
 
 
 def wait(process: int) -> tuple[int, int]:
-    """Id and status of a process that must end soon."""
+    """Waits for a process that must end soon; returns its id and status."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         ended, status = os.waitpid(process, os.WNOHANG)
@@ -160,7 +176,7 @@ def wait(process: int) -> tuple[int, int]:
 
 
 def damage(run: Run, random: np.random.Generator) -> str | None:
-    """Flips a bit in, cuts or deletes a file of the newest checkpoint, where there is an older one; says which."""
+    """Damages a file of the newest checkpoint if there is an older one; returns what was done."""
     if len(run.checkpoints()) < 2:
         return None
     newest = run.directory / FOLDER / str(run.checkpoints()[-1])
@@ -176,7 +192,7 @@ def damage(run: Run, random: np.random.Generator) -> str | None:
 
 
 def finish(run: Run) -> None:
-    """Lets a run come to its end."""
+    """Lets a run reach its end."""
     process = run.start()
     while (done := os.waitpid(process, os.WNOHANG))[0] == 0:
         time.sleep(0.05)
@@ -185,7 +201,7 @@ def finish(run: Run) -> None:
 
 
 def differences(run: Run, undisturbed: Run, config: Config) -> list[str]:
-    """What is different in two runs that are done: steps, figures, bits of the state."""
+    """The differences of two finished runs: steps, figures, bits of the state."""
 
     def figures(of: Run) -> list[dict[str, Any]]:
         return [{name: value for name, value in line.items() if name not in CLOCK} for line in of.lines()]
@@ -207,41 +223,59 @@ def differences(run: Run, undisturbed: Run, config: Config) -> list[str]:
     return found + ([] if all(same) else ["the bits of the last state"])
 
 
-def chaos(cycles: int, seed: int, directory: pathlib.Path) -> dict[str, Any]:
-    """All cycles, and the comparison."""
+def chaos(cycles: int, until: int, seed: int, directory: pathlib.Path) -> dict[str, Any]:
+    """Runs the cycles that `cycles.jsonl` in the directory doesn't have yet, and compares the runs after the last one.
+
+    Args:
+        cycles: in all.
+        until: stops after this many.
+        seed: of the moments, the signals and the damages.
+        directory: of the runs, on which a later call goes on.
+    """
     jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    config, started = small(directory, cycles), time.monotonic()
-    experiment = directory / "small.py"
+    config, experiment = small(directory, cycles), directory / "small.py"
     experiment.write_text(EXPERIMENT.format(text=json.dumps(to_dict(config))))
     undisturbed, run = Run(experiment, directory / "undisturbed"), Run(experiment, directory / "disturbed")
-    finish(undisturbed)
-    random = np.random.default_rng(seed)
-    counts: dict[str, int] = {}
-    for cycle in range(cycles):
-        done = disturb(run, random)
+    if config.train.steps not in undisturbed.checkpoints():
+        finish(undisturbed)
+    log = directory / CYCLES
+    lines = whole_lines(log)
+    for cycle in range(len(lines), until):
+        random = np.random.default_rng([seed, cycle])
+        done = {"cycle": cycle, **disturb(run, random)}
         if random.random() < 0.1:
             done["damaged"] = damage(run, random)
-        print(json.dumps({"cycle": cycle, **done}), flush=True)
-        for name in (done["moment"], done["signal"], *(["half written"] if done["half_written"] else [])):
-            counts[name] = counts.get(name, 0) + 1
-    finish(run)
-    found = differences(run, undisturbed, config)
-    return {"cycles": cycles, "steps": config.train.steps, **counts, "different": found,
-            "minutes": round((time.monotonic() - started) / 60, 1)}  # fmt: skip
+        lines.append(done)
+        written = log.with_suffix(".part")
+        written.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        written.replace(log)
+        print(json.dumps(done), flush=True)
+    events = [name for line in lines for name in (line["moment"], line["signal"])]
+    events += ["half written" for line in lines if line["half_written"]]
+    result: dict[str, Any] = {"cycles": len(lines), "of": cycles, **collections.Counter(events), "different": []}
+    if until == cycles:
+        finish(run)
+        result |= {"steps": config.train.steps, "different": differences(run, undisturbed, config)}
+    return result
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--cycles", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0, help="draws the moments and the signals")
-    parser.add_argument("--directory", type=pathlib.Path, help="keeps the runs there; a temporary one by default")
-    return parser.parse_args(arguments)
+    parser.add_argument("--until", type=int, help="stop after this many cycles; all of them by default")
+    parser.add_argument("--seed", type=int, default=0, help="draws the moments, the signals and the damages")
+    parser.add_argument("--directory", type=pathlib.Path, help="keeps the runs, so that a later call goes on")
+    options = parser.parse_args(arguments)
+    options.until = min(options.until or options.cycles, options.cycles)
+    return options
 
 
 if __name__ == "__main__":
     options = parse()
     with tempfile.TemporaryDirectory() as temporary:
-        result = chaos(options.cycles, options.seed, options.directory or pathlib.Path(temporary))
+        directory = options.directory or pathlib.Path(temporary)
+        directory.mkdir(parents=True, exist_ok=True)
+        result = chaos(options.cycles, options.until, options.seed, directory)
     print(json.dumps(result))
     sys.exit(1 if result["different"] else 0)

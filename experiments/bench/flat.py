@@ -1,14 +1,14 @@
-"""What does a larger secondary vocabulary cost the model? Nothing; next to it, what a flat softmax would cost.
+"""What does a larger secondary vocabulary cost the model, compared with a flat softmax of the same size?
 
     python experiments/bench/flat.py
     python experiments/bench/flat.py --json --rounds 5
 
-The package's step at the shape of `step.py` (8 rows of 512 tokens, or another number with `--rows`), with 600 primary
-tokens that write fragments of spaces of 2^18, 2^32 and 2^64 entries; and the step of `plain.py` with one row of
-embedding and head for each of 2^18 fragments, over as many items as the two-level rows hold (a flat row has one token
-for each). The flat softmax is run plainly, and in chunks of which only one has its logits at a time, the backward pass
-included. Steps take turns in one process. Bytes are the compiler's: arguments, results that don't take their place,
-and temporary ones.
+The two-level steps are the package's, at the shape of `step.py` (8 sequences of 512 tokens, or another number with
+`--rows`). Their 600 primary tokens write fragments of spaces of 2^18, 2^32 and 2^64 entries. The flat step is that of
+`plain.py` with one row of embedding and head for each of 2^18 fragments, over as many items as the two-level sequences
+hold (a flat sequence has one token for each). The flat softmax is run as it is, and in chunks: then the logits of only
+one chunk exist at a time, also in the backward pass. Steps run in turns in one process. Bytes are reported by the
+compiler: arguments, results that don't reuse arguments, and temporaries.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import plain
-import rich.console
 import step as bench
-from row import Row, print_machine, print_table
+from random_codes import RandomCodes
+from row import Row, report
 
 from omnijax.config import Config, Task
 from omnijax.data.corpus import Corpus
@@ -33,7 +33,7 @@ from omnijax.data.pipeline import Batches
 from omnijax.model.transformer import Transformer, parameter_count
 from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import init_state, make_step
-from omnijax.vocab.vocabulary import Space, Vocabulary
+from omnijax.testing import column_of
 
 BITS = (18, 32, 64)
 FLAT_BITS = 18
@@ -46,10 +46,10 @@ class Way(NamedTuple):
     """A step that is compared.
 
     Attributes:
-        run: does some steps and says what one takes.
-        parameters: how many.
+        run: does some steps and measures them.
+        parameters: number of parameters.
         size: bytes while it runs.
-        items: in the rows of a batch.
+        items: number of items in a batch.
     """
 
     run: bench.ByHand
@@ -60,18 +60,16 @@ class Way(NamedTuple):
 
 def two_level(bits: int, rows: int, steps: int) -> tuple[Config, Way]:
     """The package's step with a space of 2^bits fragments."""
-    vocabulary = Vocabulary(
-        general=280, positions=250, digits=64, base=64, spaces=(Space("image", 2**bits),),
-        control=("text", "image", "eos"), width="fixed",
-    )  # fmt: skip
     config = bench.bench_config()
     batch = dataclasses.replace(config.batch, tasks=(Task(("text", "image"), (1.0, 1.0)),), size=rows)
-    config = dataclasses.replace(config, vocabulary=vocabulary, batch=batch)
-    random = np.random.default_rng(0)
+    data, writing = RandomCodes(sizes=(("image", 2**bits),)), dataclasses.replace(config.writing, positions=274)
+    config = dataclasses.replace(config, data=data, writing=writing, batch=batch)
+    vocabulary, random = config.vocabulary, np.random.default_rng(0)
     wide = {"size": (RECORDS, ITEMS, vocabulary.limbs), "dtype": np.uint32}
     narrow = {"size": (RECORDS, ITEMS), "dtype": np.int64}
     ids = random.integers(0, 2 ** min(bits, 32), **(narrow if vocabulary.secondary_size < 2**63 else wide))
-    corpus = Corpus(vocabulary, {"text": list(random.integers(0, 280, (RECORDS, 1))), "image": list(ids)})
+    rows = {"text": list(random.integers(0, vocabulary.general, (RECORDS, 1))), "image": list(ids)}
+    corpus = Corpus(vocabulary, {name: column_of(vocabulary, name, one) for name, one in rows.items()})
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     model = Transformer(config.model, vocabulary.size)
     state, compiled = init_state(config, model, mesh), make_step(config, model, mesh)
@@ -90,7 +88,7 @@ def two_level(bits: int, rows: int, steps: int) -> tuple[Config, Way]:
 
 
 def flat(config: Config, chunked: bool, steps: int) -> Way:
-    """The step by hand with a row for each fragment."""
+    """The step by hand with one row for each fragment."""
     model, t = Transformer(config.model, 2**FLAT_BITS), (config.batch.sequence_length - 1) // TOKENS_AN_ITEM
     params = jax.jit(model.init)(jax.random.key(0))
     random, shape = np.random.default_rng(0), (config.batch.size, t)
@@ -107,7 +105,7 @@ def flat(config: Config, chunked: bool, steps: int) -> Way:
 
 
 def chunked_loss(params: Any, batch: Any) -> jax.Array:
-    """`plain.loss` with the logits of some tokens at a time, which the backward pass computes again."""
+    """`plain.loss` with the logits of one chunk of tokens at a time. The backward pass computes them again."""
     x, head = plain.hidden(params, batch), params["ends"]["head"]
     parts = x.reshape(-1, CHUNK, x.shape[-1]), batch["targets"].reshape(-1, CHUNK), batch["weights"].reshape(-1, CHUNK)
 
@@ -121,14 +119,14 @@ def chunked_loss(params: Any, batch: Any) -> jax.Array:
 
 
 def bytes_of(compiled: Any) -> int:
-    """What a program holds while it runs."""
+    """Bytes of a program while it runs."""
     memory = compiled.memory_analysis()
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return int(memory.argument_size_in_bytes + results + memory.temp_size_in_bytes)
 
 
 def measure(rounds: int, rows: int) -> dict[str, list[Row]]:
-    """The tables, by their titles."""
+    """The rows of each table, by its title."""
     steps, ways = rounds + 1, {}
     for bits in BITS:
         config, ways[f"two levels, 2^{bits} fragments"] = two_level(bits, rows, steps)
@@ -138,14 +136,14 @@ def measure(rounds: int, rows: int) -> dict[str, list[Row]]:
     for number in range(steps):
         for name, way in ways.items():
             seconds = way.run.run(1)
-            taken[name] += [seconds] if number else []  # the first one compiles
+            taken[name] += [seconds] if number else []  # the first step compiles
     first = next(iter(ways))
     seconds = {name: bench.Seconds(*np.array(times).T) for name, times in taken.items()}
 
     def counted(values: dict[str, float]) -> list[Row]:
         return [Row(name, value, 0.0, value / values[first], "") for name, value in values.items()]
 
-    return {
+    found = {
         "million parameters": counted({name: way.parameters / 1e6 for name, way in ways.items()}),
         "MiB that the compiled step holds": counted({name: way.size / 2**20 for name, way in ways.items()}),
         "items in a batch": counted({name: way.items for name, way in ways.items()}),
@@ -154,21 +152,11 @@ def measure(rounds: int, rows: int) -> dict[str, list[Row]]:
             bench.line(name, x.cores, x.cores / seconds[first].cores) for name, x in seconds.items()
         ],
     }
-
-
-def main() -> None:
-    """Measures, and prints tables and lines."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="no tables, only the lines")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are over them")
-    parser.add_argument("--rows", type=int, default=8, help="of a batch")
-    arguments = parser.parse_args()
-    console = rich.console.Console(quiet=arguments.json)
-    lines = [print_machine(console)]
-    for title, table in measure(arguments.rounds, arguments.rows).items():
-        lines += print_table(console, f"{title}; ratio to two levels of 2^{BITS[0]}", table, unit=title)
-    print("\n".join(lines))
+    return {f"{title}; ratio to two levels of 2^{BITS[0]}": table for title, table in found.items()}
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each way; figures are medians over the turns")
+    parser.add_argument("--rows", type=int, default=8, help="sequences in a batch")
+    report(parser, lambda options: measure(options.rounds, options.rows))

@@ -1,10 +1,11 @@
-"""Ten million streams that no encoder wrote, through the jitted decoder: random, half-valid and mutated ones.
+"""Ten million streams that no encoder wrote go through the jitted decoder: random, half-valid and mutated ones.
 
     python experiments/bench/fuzz_decode.py --streams 10000000
 
-Over all vocabularies of the tests (`tests/reference.py`). None may fail: fields are held against each other on all of
-them, and a sample of 100,000 streams against the slow reference on every field. Prints its counts by vocabulary and by
-error code; exits with 1 if a stream fails. About five minutes on 2 CPU cores.
+Uses all vocabularies of the tests (`tests/reference.py`). No stream may fail. The fields of every stream must be
+consistent, and a sample of 100,000 streams is compared with the slow reference in every field. Prints the counts by
+vocabulary and by error code. The exit status is 1 if a stream fails. Takes about five minutes on 2 CPU cores; `python
+experiments/prove.py fuzz_decode` does it in parts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import rich.console
 import rich.progress
 import rich.table
 from numpy.typing import NDArray
+from parts import add_part, pick
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))  # where the slow reference lives
 import reference
@@ -28,12 +30,12 @@ from omnijax.vocab.ids import PrimaryIds
 from omnijax.vocab.vocabulary import Vocabulary
 
 TOKENS = 48
-"""More than 32, so that streams have ends of words of marks inside (`omnijax/vocab/marks.py`)."""
+"""More than 32, so that words of marks (`omnijax/vocab/marks.py`) end inside a stream."""
 ROWS = 16384
 
 
 def valid_streams(v: Vocabulary, rows: int, seed: int) -> NDArray[np.int32]:
-    """What the reference writes of random documents, padded."""
+    """Random documents, encoded by the reference and padded."""
     streams = np.zeros((rows, TOKENS), np.int32)
     for row, document in zip(streams, reference.random_documents(v, rows, TOKENS, seed), strict=True):
         tokens = reference.encode(v, document)
@@ -42,7 +44,7 @@ def valid_streams(v: Vocabulary, rows: int, seed: int) -> NDArray[np.int32]:
 
 
 def mutated(v: Vocabulary, valid: NDArray[np.int32], rows: int, source: np.random.Generator) -> NDArray[np.int32]:
-    """Half-valid streams: halves of two joined or moved against each other, tokens replaced, ends cut off."""
+    """Half-valid streams: two halves joined or shifted, tokens replaced, ends cut off."""
     columns = np.arange(TOKENS)
     first, second = (valid[source.integers(0, len(valid), rows)] for _ in range(2))
     cut = source.integers(0, TOKENS, (rows, 1))
@@ -58,7 +60,7 @@ def mutated(v: Vocabulary, valid: NDArray[np.int32], rows: int, source: np.rando
 
 
 def random_tokens(v: Vocabulary, count: int, source: np.random.Generator) -> NDArray[np.int32]:
-    """Any tokens, some outside the vocabulary; those at the edges of each kind more often."""
+    """Random tokens, some outside the vocabulary. Tokens at the edges of each kind are more frequent."""
     edges = [0, 1, v.position_start, v.digit_start, v.digit_start + v.check_base, v.aos, v.control_start, v.size]
     least, most = np.iinfo(np.int32).min, np.iinfo(np.int32).max
     few = np.array([least, most, *edges, *(edge - 1 for edge in edges), *(edge + 1 for edge in edges)])
@@ -67,7 +69,7 @@ def random_tokens(v: Vocabulary, count: int, source: np.random.Generator) -> NDA
 
 
 def make_streams(v: Vocabulary, valid: NDArray[np.int32], rows: int, source: np.random.Generator) -> NDArray[np.int32]:
-    """Three quarters mutated, and of the others each half of any tokens and of fragments' tokens alone."""
+    """Three quarters mutated streams, an eighth of random tokens, and an eighth of tokens of fragments."""
     anything = random_tokens(v, rows // 8 * TOKENS, source).reshape(-1, TOKENS)
     parts = source.integers(v.position_start, min(v.aos, v.digit_start + 6), (rows // 8, TOKENS))
     rest = mutated(v, valid, rows - 2 * (rows // 8), source)
@@ -75,7 +77,7 @@ def make_streams(v: Vocabulary, valid: NDArray[np.int32], rows: int, source: np.
 
 
 def secondary_ids(v: Vocabulary, reading: Reading) -> NDArray[np.object_]:
-    """Field `id` of a reading in Python's integers, high limbs put in."""
+    """The field `id` of a reading as Python integers, with the high limbs."""
     ids = np.asarray(reading.id)
     if v.secondary_size <= 2**31:
         return ids.astype(object)
@@ -85,7 +87,7 @@ def secondary_ids(v: Vocabulary, reading: Reading) -> NDArray[np.object_]:
 
 
 def inconsistent(v: Vocabulary, streams: NDArray[np.int32], reading: Reading) -> NDArray[np.bool_]:
-    """Streams whose fields can't all be true."""
+    """Marks streams whose fields contradict each other."""
     kind, error, ids, position, segment, length = (np.asarray(field) for field in reading[:6])
     fragment = kind == Kind.FRAGMENT
     wrong = (kind < 0) | (kind > max(Kind)) | (error < 0) | (error > max(Error)) | ((kind == Kind.ERROR) != (error > 0))
@@ -100,7 +102,7 @@ def inconsistent(v: Vocabulary, streams: NDArray[np.int32], reading: Reading) ->
 
 
 def disagreeing(v: Vocabulary, streams: NDArray[np.int32], reading: Reading, count: int) -> int:
-    """Of the first streams, how many the reference reads otherwise in any field."""
+    """Number of the first streams that the reference reads differently in any field."""
     fields = [np.asarray(field)[:count] for field in reading[:6]]
     fields[2] = secondary_ids(
         v, Reading(*(field[:count] for field in reading[:6]), tuple(h[:count] for h in reading.high))
@@ -115,7 +117,7 @@ def disagreeing(v: Vocabulary, streams: NDArray[np.int32], reading: Reading, cou
 def fuzz(
     v: Vocabulary, streams: int, check: int, seed: int, rows: int = ROWS, valid: int = 512
 ) -> tuple[collections.Counter[str], int, int]:
-    """Errors read, streams that failed, and streams compared with the reference; `valid` ones are what is mutated."""
+    """Counts of errors, failed streams, and streams compared with the reference. `valid` streams are mutated."""
     source, counts, failed, compared = np.random.default_rng(seed), collections.Counter[str](), 0, 0
     written = valid_streams(v, valid, seed)
     batches = -(-streams // rows)
@@ -136,12 +138,14 @@ def main() -> int:
     """Runs and prints counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", type=int, default=10_000_000)
-    parser.add_argument("--check", type=int, default=100_000, help="streams that the slow reference reads, too")
+    parser.add_argument("--check", type=int, default=100_000, help="streams that the slow reference reads too")
     parser.add_argument("--seed", type=int, default=0)
+    add_part(parser)
     arguments = parser.parse_args()
     console, total, failed, compared = rich.console.Console(), collections.Counter[str](), 0, 0
     share, check = (-(-number // len(reference.VOCABULARIES)) for number in (arguments.streams, arguments.check))
-    for name, v in rich.progress.track(reference.VOCABULARIES.items(), "vocabularies", console=console):
+    chosen = pick(reference.VOCABULARIES.items(), arguments.part)
+    for name, v in rich.progress.track(chosen, "vocabularies", console=console):
         counts, wrong, read = fuzz(v, share, check, arguments.seed)
         console.print(f"{name}: {counts['streams']:,} streams, {wrong} failed", highlight=False)
         total, failed, compared = total + counts, failed + wrong, compared + read

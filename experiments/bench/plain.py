@@ -1,7 +1,7 @@
-"""The train step of `omnijax.step.state`, as one would write it by hand for one shape and one device: no package code.
+"""The train step of `omnijax.step.state`, written by hand for one shape and one device, without code of the package.
 
-Reads the same nested dict of parameters, so that both can start from the same ones and be held to the same losses.
-Next to it, the same step in PyTorch, where that is installed.
+It reads the same nested dict of parameters, so that both steps can start from the same parameters and must give the
+same losses. The same step in PyTorch is there too, if PyTorch is installed.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ PEAK, WARMUP, STEPS, FINAL = 3e-3, 100, 2000, 0.02
 
 
 def norm(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """Root mean square."""
+    """Normalises by the root mean square."""
     return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + EPSILON) * scale
 
 
 def turn(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotary positions."""
+    """Applies rotary positions."""
     a, b = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
 def attention(q: jax.Array, k: jax.Array, v: jax.Array, documents: jax.Array) -> jax.Array:
-    """Causal, within documents; blocks of queries against the keys up to them. [b, t, h, k]."""
+    """Causal attention within documents, a block of queries at a time. Returns [b, t, h, k]."""
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
     parts = []
     for start in range(0, q.shape[2], BLOCK):
@@ -49,7 +49,7 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, documents: jax.Array) ->
 
 
 def hidden(params: Any, batch: Any) -> jax.Array:
-    """What the head reads: the last layer's output, normalised."""
+    """The normalised output of the last layer, which is the input of the head."""
     ends, stacked = params["ends"], params["layers"]
     depth, _, _, size = stacked["attention"]["query"].shape
     angles = batch["positions"][..., None, None] * ROPE_BASE ** (-jnp.arange(size // 2) / (size // 2))
@@ -69,19 +69,19 @@ def hidden(params: Any, batch: Any) -> jax.Array:
 
 
 def nats_of(x: jax.Array, head: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross-entropy of each target."""
+    """The cross-entropy of each target."""
     logits = x @ head
     return jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
 
 
 def loss(tokens: int, params: Any, batch: Any) -> jax.Array:
-    """Weighted mean of the cross-entropy over the first `tokens` rows of the head."""
+    """The weighted mean of the cross-entropy, over the first `tokens` rows of the head."""
     nats = nats_of(hidden(params, batch), params["ends"]["head"][:, :tokens], batch["targets"])
     return jnp.sum(nats * batch["weights"]) / jnp.sum(batch["weights"])
 
 
 def learning_rate(step: jax.Array) -> jax.Array:
-    """Linear, then a cosine."""
+    """The learning rate: a linear warm-up, then a cosine."""
     part = jnp.clip((step - WARMUP) / (STEPS - WARMUP), 0, 1)
     cosine = FINAL + (1 - FINAL) * 0.5 * (1 + jnp.cos(jnp.pi * part))
     return PEAK * jnp.where(step < WARMUP, step / WARMUP, cosine)
@@ -96,17 +96,17 @@ class Step:
         self._step = jax.jit(functools.partial(step, loss), donate_argnums=0)
 
     def __call__(self, batch: Any) -> jax.Array:
-        """Does a step."""
+        """Does one step and returns its loss."""
         self._state, nats = self._step(self._state, batch)
         return nats
 
     def compiled(self, batch: Any) -> Any:
-        """The program."""
+        """The compiled step."""
         return self._step.lower(self._state, batch).compile()
 
 
 def step(loss: Callable[[Any, Any], jax.Array], state: Any, batch: Any) -> tuple[Any, jax.Array]:
-    """From parameters, both moments and the number of the step to the next ones, and the loss before."""
+    """From parameters, both moments and the step number to the next ones, and the loss before the step."""
     params, first, second, number = state
     nats, gradients = jax.value_and_grad(loss)(params, batch)
     length = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradients)))
@@ -123,7 +123,7 @@ def step(loss: Callable[[Any, Any], jax.Array], state: Any, batch: Any) -> tuple
 
 
 def make_torch(params: Any, tokens: int, threads: int) -> Callable[[Any], float] | None:
-    """The same step in PyTorch, eager, from these parameters: `batch -> loss`; None where it isn't installed."""
+    """The same step in eager PyTorch from these parameters, `batch -> loss`; None if PyTorch isn't installed."""
     if importlib.util.find_spec("torch") is None:
         return None
     import torch

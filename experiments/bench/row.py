@@ -1,12 +1,13 @@
-"""What every benchmark prints: lines of a table, the same as JSON, and the machine that they are of."""
+"""What every benchmark prints: tables, the same rows as JSON lines, and the machine they were measured on."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +23,9 @@ class Row(NamedTuple):
     Attributes:
         name: what was measured.
         figure: the median, in the unit of its table.
-        spread: of what was measured, half the distance between the quartiles, relative.
-        ratio: to the reference of its table, median of neighbouring runs.
-        demand: what the figure or the ratio has to be.
+        spread: half the distance between the quartiles, relative to the median.
+        ratio: to the reference of its table, the median over neighbouring runs.
+        demand: the limit of the figure or of the ratio.
     """
 
     name: str
@@ -41,7 +42,7 @@ def spread(values: Iterable[float]) -> float:
 
 
 def machine() -> dict[str, str | int | float]:
-    """What the figures are of."""
+    """The machine and the versions of the figures."""
     model = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -61,7 +62,7 @@ def machine() -> dict[str, str | int | float]:
 
 
 def print_machine(console: rich.console.Console) -> str:
-    """Prints what the figures are of; returns its JSON line."""
+    """Prints the machine and the versions; returns them as a JSON line."""
     where = machine()
     console.print(", ".join(f"{name} {value}" for name, value in where.items()), highlight=False)
     return json.dumps(where)
@@ -71,10 +72,10 @@ def print_table(console: rich.console.Console, title: str, rows: Iterable[Row], 
     """Prints rows as a table; returns their JSON lines.
 
     Args:
-        console: where.
-        title: of the table, with the unit of its figures and what the ratios are to.
-        rows: of the table.
-        names: what each JSON line says besides.
+        console: prints the table.
+        title: names the unit of the figures and the reference of the ratios.
+        rows: rows of the table.
+        names: further entries of each JSON line.
     """
     table, lines = rich.table.Table("", "figure", "spread", "ratio", "demand", title=title), []
     for row in rows:
@@ -82,3 +83,19 @@ def print_table(console: rich.console.Console, title: str, rows: Iterable[Row], 
         table.add_row(row.name, f"{row.figure:.4g}", f"± {row.spread:.0%}", f"{row.ratio:.3g}", row.demand)
     console.print(table)
     return lines
+
+
+def report(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], dict[str, list[Row]]]) -> None:
+    """Parses the command line, measures, and prints each table, then a JSON line for each row.
+
+    Args:
+        parser: knows the options of the benchmark; `--json` is added.
+        measure: returns the rows of each table by its title, `UNIT; ratio to REFERENCE`.
+    """
+    parser.add_argument("--json", action="store_true", help="print no tables, only the JSON lines")
+    options = parser.parse_args()
+    console = rich.console.Console(quiet=options.json)
+    lines = [print_machine(console)]
+    for title, rows in measure(options).items():
+        lines += print_table(console, title, rows, unit=title.split(";")[0])
+    print("\n".join([*lines, json.dumps({"load after": round(os.getloadavg()[0], 2)})]))

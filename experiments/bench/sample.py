@@ -1,14 +1,14 @@
-"""How fast is sampling? Tokens a second, grammar on, against `generate` of Hugging Face's transformers.
+"""How fast is sampling? Tokens a second with the grammar, against `generate` of Hugging Face's transformers.
 
     pip install -e '.[bench]' && python experiments/bench/sample.py
     python experiments/bench/sample.py --json --repeats 9
 
-4 layers of width 256, 4 heads, 512 primary rows, float32, fresh parameters; 16 documents side by side, each 256 tokens
-behind a prompt of 32. The reference is a Llama of the same shape in PyTorch, with its cache, as many new tokens, drawn
-from all 512 and no end among them, and with as many threads as serve it best. Both in one process, in turns; ratios are
-medians of those of neighbouring runs. The bound is what it takes to read the weights, and the slots that are in use,
-once for each token, at the speed at which this machine sums up 256 MB. Then 64 documents of 1 to 30 fragments, in rows
-that are filled again as they end, against one batch after the other. About three minutes on two idle CPU cores.
+4 layers of width 256, 4 heads, 512 primary tokens, float32, fresh parameters; 16 documents side by side, each with 256
+tokens after a prompt of 32. The reference is a Llama of the same shape in PyTorch with a cache. It draws as many new
+tokens, from all 512, without an end token, with the number of threads that is fastest. Both run in turns in one
+process, and ratios are medians over neighbouring runs. The bound is the time to read the weights and the used slots of
+the cache once for each token, at the speed at which this machine sums 256 MB. After this, 64 documents of 1 to 30
+fragments are sampled with and without refilling finished sequences. Takes about three minutes on two idle CPU cores.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ import numpy as np
 import rich.console
 import torch
 import transformers
+from random_codes import prompt
 from row import Row, machine, print_machine, print_table, spread
 
-from omnijax.config import ModelConfig, SampleConfig, Target
+from omnijax.config import ModelConfig, SampleConfig
 from omnijax.model.transformer import Transformer, parameter_count
-from omnijax.sample.generate import prompt
-from omnijax.sample.sampler import Sampler
+from omnijax.sample.sampler import Sampler, SegmentTarget
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 MODEL = ModelConfig(depth=4, width=256, heads=4, kv_heads=4, head_size=64, mlp_width=768)
 ROWS, PROMPT, NEW = 16, 32, 256
 UNEVEN, FRAGMENTS = 64, 30
 REFERENCE = "transformers' generate (the reference)"
-UNIT = "tokens a second over all rows; ratio of speeds to the reference"
+UNIT = "tokens a second over all sequences; ratio of speeds to the reference"
 Run = Callable[[int], float]
 
 
 def vocabulary(position: str) -> Vocabulary:
-    """512 primary tokens, and pictures of fragments: with positions that are forced, or of digits alone."""
+    """512 primary tokens, and pictures of fragments: with forced positions, or with digits only."""
     size = 2**32 if position == "before" else 2**24
     parts: dict[str, Any] = {"layout": "inline", "position": position, "width": "fixed"}
     spaces = (Space("image", size),)
@@ -53,16 +53,17 @@ def vocabulary(position: str) -> Vocabulary:
 
 
 def ours(position: str, items: int, grammar: bool = True, skip: bool = True, grow: bool = True) -> Run:
-    """Seconds that the sampler takes for a token of all rows, by the seed that draws it."""
+    """Returns a function from a seed to the sampler's seconds for one token of all sequences."""
     v = vocabulary(position)
     model = Transformer(MODEL, v.size)
     params = jax.jit(model.init)(jax.random.key(0))
     random = np.random.default_rng(0)
     prompts = prompt(v, "text", [random.integers(0, v.general, PROMPT - 2) for _ in range(ROWS)], "image")
     assert prompts[0].shape == (ROWS, PROMPT)
-    sampler = Sampler.of(model, v, Target("image", items, items, SampleConfig(grammar=grammar)), skip)
+    target = SegmentTarget("image", items, items, "fragments", SampleConfig(grammar=grammar))
+    sampler = Sampler.of(model, v, target, skip)
     sampler = sampler if grow else dataclasses.replace(sampler, block=PROMPT + NEW)
-    assert sampler.pen.most == NEW
+    assert sampler.writer.most_tokens == NEW
 
     def seconds(seed: int) -> float:
         start = time.perf_counter()
@@ -73,7 +74,7 @@ def ours(position: str, items: int, grammar: bool = True, skip: bool = True, gro
 
 
 def theirs() -> Run:
-    """The same of `generate`, at the number of threads that serves it best."""
+    """The same for `generate`, with the number of threads that is fastest."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=512,
@@ -108,15 +109,15 @@ def theirs() -> Run:
 
 
 def uneven(refill: bool) -> Run:
-    """Seconds that a document takes, of documents of very different lengths."""
+    """Returns a function from a seed to the seconds per document, for documents of very different lengths."""
     v = vocabulary("before")
     model = Transformer(MODEL, v.size)
     params = jax.jit(model.init)(jax.random.key(0))
-    # Ends are as likely as it takes for lengths to be spread over all there are.
+    # The probability of an end is chosen so that all lengths occur.
     params["ends"]["head"] = params["ends"]["head"].at[:, v.end].set(0.0)
     random = np.random.default_rng(0)
     prompts, lengths = prompt(v, "text", [random.integers(0, 187, PROMPT - 2) for _ in range(UNEVEN)], "image")
-    sampler = Sampler.of(model, v, Target("image", 1, FRAGMENTS))
+    sampler = Sampler.of(model, v, SegmentTarget("image", 1, FRAGMENTS, "fragments"))
 
     def seconds(seed: int) -> float:
         start, key = time.perf_counter(), jax.random.key(seed)
@@ -132,7 +133,7 @@ def uneven(refill: bool) -> Run:
 
 
 def bound() -> Run:
-    """Seconds that reading the weights, and a cache that is filled evenly, takes at this machine's speed."""
+    """Seconds to read the weights and an evenly filled cache at the speed of this machine."""
     params = jax.eval_shape(Transformer(MODEL, 512).init, jax.random.key(0))
     slots = PROMPT + NEW / 2
     numbers = parameter_count(params) + 2 * MODEL.depth * ROWS * MODEL.kv_heads * MODEL.head_size * slots
@@ -148,7 +149,7 @@ def bound() -> Run:
 
 
 def measured(ways: dict[str, Run], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of each way, run in turns; the first run of each compiles and isn't counted."""
+    """Seconds of each function, run in turns. The first run of each compiles and isn't counted."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(repeats + 1):
         for name, seconds in ways.items():
@@ -159,7 +160,7 @@ def measured(ways: dict[str, Run], repeats: int) -> dict[str, np.ndarray]:
 
 
 def rows(repeats: int) -> list[Row]:
-    """All lines."""
+    """The rows of the main table."""
     ways = {
         REFERENCE: (theirs(), ""),
         "grammar on, each token drawn": (ours("none", 85), "≥ 1.6"),
@@ -178,8 +179,8 @@ def rows(repeats: int) -> list[Row]:
 
 
 def uneven_rows(repeats: int) -> list[Row]:
-    """Documents of very different lengths: documents a second."""
-    batches, refilled = "one batch after the other (the reference)", "rows refilled"
+    """The rows for documents of very different lengths: documents a second."""
+    batches, refilled = "one batch after the other (the reference)", "finished sequences refilled"
     found = measured({batches: uneven(False), refilled: uneven(True)}, repeats)
     table = []
     for name, taken in found.items():
@@ -189,7 +190,7 @@ def uneven_rows(repeats: int) -> list[Row]:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures, and prints tables and lines."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="no table, only the lines")
     parser.add_argument("--repeats", type=int, default=5)

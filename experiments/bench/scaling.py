@@ -1,15 +1,15 @@
-"""What does each mesh cost? The package's step over 1 to 8 fake CPU devices: time, bytes a device, collectives.
+"""What does each mesh cost? The package's step on 1 to 8 fake CPU devices: time, bytes per device, collectives.
 
     python experiments/bench/scaling.py
     python experiments/bench/scaling.py --json --rounds 5
 
-4 layers of width 256, 8 heads, 16 rows of 256 tokens, float32, the same global batch and the same parameters on every
-mesh; losses have to agree. All fake devices share the cores of this machine, so a step's time is the work of all of
-them: its ratio to that of one device is how much the split adds (1 is a perfect split, 1 / ratio the efficiency that is
-left before any network). It says nothing of the network: that is what the bytes are for, which are the same on every
-platform up to the compiler's choices (`omnijax plan` asks the TPU's own compiler). Bytes sent are those of one device
-in one step, in a ring; figures are medians, ratios medians of those of neighbouring runs. About five minutes on 2 CPU
-cores, most of it compiling.
+4 layers of width 256, 8 heads, 16 sequences of 256 tokens, float32, with the same global batch and parameters on every
+mesh. Losses must agree. All fake devices share the cores of this machine, so the time of a step is the work of all
+devices. Its ratio to the step on one device is the additional work of the split: 1 is a perfect split, and 1 / ratio
+the efficiency that is left before any network. The network isn't measured. Bytes describe it: they are the same on
+every platform, except for choices of the compiler (`omnijax plan` asks the TPU's compiler). Bytes sent are those of one
+device in one step, in a ring. Figures are medians, ratios medians over neighbouring runs. Takes about five minutes on 2
+CPU cores, most of it compiling.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import rich.console
 import rich.table
 from row import print_machine, spread
 
-from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimConfig
+from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimConfig, Writing
 from omnijax.data.pipeline import Batches
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
@@ -39,7 +39,7 @@ from omnijax.plan.memory import tree_bytes
 from omnijax.plan.trips import count_calls
 from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import abstract_batch, abstract_state, init_state, make_step
-from omnijax.testing import mixed_tasks, random_corpus, small_vocabulary
+from omnijax.testing import RandomRecords, mixed_tasks, random_corpus
 
 DIGITS = Path(__file__).parents[1] / "digits.py"
 MESHES = (
@@ -60,18 +60,18 @@ TINY_MODEL = ModelConfig(depth=2, width=32, heads=4, kv_heads=4, head_size=8, ml
 
 
 class Line(NamedTuple):
-    """What one mesh takes.
+    """The measurements of one mesh.
 
     Attributes:
         mesh: sizes of the axes that are larger than 1.
-        devices: of it.
-        step_seconds: median.
-        spread: half the distance between the quartiles of these, relative.
-        ratio: to the step of one device, median of neighbouring runs.
+        devices: number of devices.
+        step_seconds: median time of a step.
+        spread: half the distance between the quartiles of these times, relative to the median.
+        ratio: to the step on one device, the median over neighbouring runs.
         state_bytes: parameters and moments on one device.
-        bytes: that one device needs in all: arguments, results, temporary.
-        sent_bytes: by one device in a step.
-        collectives: a step, by kind and axes: `count`, `bytes`, `wire_bytes`.
+        bytes: memory of one device in all: arguments, results, temporaries.
+        sent_bytes: bytes that one device sends in a step.
+        collectives: of a step, by kind and axes: `count`, `bytes`, `wire_bytes`.
     """
 
     mesh: dict[str, int]
@@ -86,7 +86,7 @@ class Line(NamedTuple):
 
 
 class Run:
-    """The step over one mesh, compiled, with a state of its own."""
+    """The compiled step on one mesh, with a state of its own."""
 
     def __init__(self, config: Config, mesh_config: MeshConfig):
         self.sizes = {name: size for name, size in vars(mesh_config).items() if size > 1}
@@ -100,7 +100,7 @@ class Run:
         self.losses: list[float] = []
 
     def seconds(self, batches: list[Any]) -> float:
-        """What a step takes, putting its batch on the devices included."""
+        """Seconds of a step, including the transfer of its batch to the devices."""
         start = time.perf_counter()
         for batch in batches:
             self.state, metrics = self.program(self.state, put_batch(self.mesh, batch, self._rows))
@@ -110,7 +110,7 @@ class Run:
         return taken
 
     def line(self, times: np.ndarray, alone: np.ndarray) -> Line:
-        """What was measured, and what the compiled program says of itself."""
+        """The measurements, and figures of the compiled program."""
         module = hlo.parse(self.program.as_text())
         network = Network(dict(self.mesh.shape), (0,) * self.mesh.size)
         found = totals(collectives_of(module, count_calls(module), network))
@@ -130,11 +130,12 @@ class Run:
 
 
 def bench_config(tiny: bool) -> Config:
-    """One batch for all meshes; all that isn't said here is the digits experiment's."""
+    """The same batch for all meshes; everything else is as in the digits experiment."""
     config = load_experiment(DIGITS)
     return dataclasses.replace(
         config,
-        vocabulary=small_vocabulary(),
+        data=RandomRecords(),
+        writing=Writing(base=5, t_pad=False),
         batch=BatchConfig(mixed_tasks(), size=4 if tiny else 16, sequence_length=73 if tiny else 257),
         model=TINY_MODEL if tiny else MODEL,
         optim=OptimConfig(),
@@ -143,7 +144,7 @@ def bench_config(tiny: bool) -> Config:
 
 
 def measure(meshes: tuple[MeshConfig, ...], rounds: int, steps: int, tiny: bool) -> list[Line]:
-    """A line for each mesh; they take turns, and the first turn isn't counted."""
+    """Measures each mesh. Meshes run in turns, and the first turn isn't counted."""
     config = bench_config(tiny)
     corpus = random_corpus(config.vocabulary, 500, 7)
     source = Batches(corpus, config.batch)
@@ -161,8 +162,8 @@ def measure(meshes: tuple[MeshConfig, ...], rounds: int, steps: int, tiny: bool)
 
 
 def print_lines(console: rich.console.Console, lines: list[Line]) -> None:
-    """A table."""
-    title = "one global batch over fake devices that share the cores: work of all of them, bytes of one of them"
+    """Prints a table."""
+    title = "one global batch on fake devices that share the cores: work of all devices, bytes of one device"
     columns = ("devices", "step", "spread", "ratio", "state", "memory", "sent", "collectives a step")
     table = rich.table.Table("mesh", *columns, title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
     for line in lines:
@@ -185,9 +186,9 @@ def main() -> None:
     """Measures, and prints a table and lines."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="no table, only the lines")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are over them")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each mesh; figures are medians over the turns")
     parser.add_argument("--steps", type=int, default=2, help="steps in a turn")
-    parser.add_argument("--tiny", action="store_true", help="two meshes and a toy model, to see that it runs")
+    parser.add_argument("--tiny", action="store_true", help="two meshes and a toy model, to test that it runs")
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_platforms", "cpu")

@@ -1,15 +1,15 @@
-"""How fast is the train loop? The package's own, data and metrics included, against the same step written by hand.
+"""How fast is the train loop? The package's loop with data and metrics, against the same step written by hand.
 
     pip install -e '.[bench]' && python experiments/bench/step.py
     python experiments/bench/step.py --json --rounds 9
 
-4 layers of width 256, 4 heads, 8 rows of 512 tokens, 512 primary rows, float32. In one process, in turns: the body of
-the package's loop on random documents (grain thread, encoding, packing, device_put, metrics fetched one step late and
-written), a pure-JAX step of the same maths (`plain.py`), PyTorch's where it is installed, and a matrix product. All
-three steps begin with the same parameters and have to give the same losses.
+4 layers of width 256, 4 heads, 8 sequences of 512 tokens, 512 primary tokens, float32. These run in turns in one
+process: the body of the package's loop on random documents (grain thread, encoding, packing, device_put, metrics
+fetched one step later and written), a pure-JAX step with the same maths (`plain.py`), PyTorch's if it is installed, and
+a matrix product. All three steps start from the same parameters and must give the same losses.
 
-The host's part is what the loop takes around a step that computes nothing: everything the host does for a step, with
-nothing to hide it behind. Figures are medians, ratios medians of those of neighbouring runs.
+The time of the host is measured with a step that computes nothing, so that no computation hides it. Figures are
+medians. Ratios are medians over neighbouring runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import json
 import os
 import tempfile
 import time
@@ -30,10 +29,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import plain
-import rich.console
-from row import Row, print_machine, print_table, spread
+from random_codes import RandomCodes
+from row import Row, report, spread
 
-from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimConfig, Task
+from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimConfig, Task, Writing
 from omnijax.data.corpus import Corpus
 from omnijax.data.pipeline import Batches
 from omnijax.experiment import load_experiment
@@ -44,7 +43,6 @@ from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import State, Step, init_state, make_step
 from omnijax.testing import random_corpus
 from omnijax.train import Log, ahead_on_device
-from omnijax.vocab.vocabulary import Space, Vocabulary
 
 DIGITS = Path(__file__).parents[1] / "digits.py"
 SIDE = 1024  # of the matrix product
@@ -54,21 +52,13 @@ LOOP, PRODUCT, HOST = "the package's loop", "a matrix product", "the package's l
 
 
 def bench_config() -> Config:
-    """The shape that the table names; all that isn't said here is the digits experiment's."""
-    vocabulary = Vocabulary(
-        general=128,
-        positions=256,
-        digits=64,
-        base=64,
-        spaces=(Space("image", 2**18), Space("speech", 4096)),
-        control=("text", "image", "speech", "eos"),
-        width="fixed",
-    )
+    """The shape above; everything else is as in the digits experiment."""
     tasks = (Task(("image", "text"), (1.0, 1.0)), Task(("text", "speech"), (1.0, 1.0)))
     config = load_experiment(DIGITS)
     return dataclasses.replace(
         config,
-        vocabulary=vocabulary,
+        data=RandomCodes(sizes=(("image", 2**18), ("speech", 4096))),
+        writing=Writing(base=64, positions=128, position="after", t_pad=False),
         batch=BatchConfig(tasks, size=8, sequence_length=513),
         model=ModelConfig(depth=4, width=256, heads=4, kv_heads=4, head_size=64, mlp_width=768, unroll=4),
         optim=OptimConfig(plain.PEAK, plain.WARMUP, plain.FINAL, plain.BETA1, plain.BETA2, plain.DECAY, plain.CLIP),
@@ -79,7 +69,7 @@ def bench_config() -> Config:
 
 
 class Seconds(NamedTuple):
-    """What was taken, or when it began: on the clock, of all cores, and of the core that the loop runs on."""
+    """Durations or times: by the wall clock, of all cores together, and of the thread of the loop."""
 
     wall: float
     cores: float
@@ -87,11 +77,11 @@ class Seconds(NamedTuple):
 
     @classmethod
     def now(cls) -> Seconds:
-        """By the clocks."""
+        """The time now."""
         return cls(time.perf_counter(), time.process_time(), time.thread_time())
 
     def until_now(self, steps: int) -> Seconds:
-        """A step's part of what it took since."""
+        """The duration of one of the steps since this time."""
         return Seconds(*((end - start) / steps for start, end in zip(self, Seconds.now(), strict=True)))
 
 
@@ -108,7 +98,7 @@ class Loop:
         self.losses: list[float] = []
 
     def run(self, steps: int) -> Seconds:
-        """What a step takes."""
+        """Does some steps; returns the duration of one."""
         start = Seconds.now()
         for batch in itertools.islice(self._stream, steps):
             self._state, metrics = self._step(self._state, batch)
@@ -123,20 +113,20 @@ class Loop:
 
 
 def empty(step: Step, state: State, batch: Any) -> Step:
-    """A step that takes and gives what `step` does, and computes nothing."""
+    """A step with the arguments and results of `step` that computes nothing."""
     metrics = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), jax.eval_shape(step, state, batch)[1])
     return jax.jit(lambda state, batch: (state, metrics), donate_argnums=0, keep_unused=True)
 
 
 class ByHand:
-    """A step that isn't the package's, some steps at a time, over batches that are on the device already."""
+    """A step that isn't the package's, some steps at a time, over batches that are already on the device."""
 
     def __init__(self, step: Callable[[Any], Any], batches: list[Any]):
         self._step, self._batches = step, iter(batches)
         self.losses: list[float] = []
 
     def run(self, steps: int) -> Seconds:
-        """What a step takes."""
+        """Does some steps; returns the duration of one."""
         start = Seconds.now()
         for batch in itertools.islice(self._batches, steps):
             nats = self._step(batch)
@@ -147,14 +137,14 @@ class ByHand:
 
 
 class Product:
-    """Matrix products alone."""
+    """Matrix products only."""
 
     def __init__(self) -> None:
         self._square = jnp.asarray(np.random.default_rng(0).random((SIDE, SIDE)), jnp.float32)
         self._multiply = jax.jit(jnp.matmul)
 
     def run(self, steps: int) -> Seconds:
-        """What one takes, the best of some."""
+        """The duration of the fastest of several products."""
         times = []
         for _ in range(20 * steps):
             start = Seconds.now()
@@ -164,7 +154,7 @@ class Product:
 
 
 def measure(rounds: int, steps: int) -> dict[str, list[Row]]:
-    """The tables, by their titles."""
+    """The rows of each table, by its title."""
     config = bench_config()
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     model, corpus = Transformer(config.model, config.vocabulary.size), random_corpus(config.vocabulary, 2000, 30)
@@ -182,7 +172,7 @@ def measure(rounds: int, steps: int) -> dict[str, list[Row]]:
         seconds: dict[str, list[Seconds]] = {name: [] for name in (*runs, HOST)}
         for number in range(rounds + 1):
             for name, run in runs.items():
-                taken = run.run(steps if number else 1)  # the first one compiles
+                taken = run.run(steps if number else 1)  # the first step compiles
                 seconds[name] += [taken] if number else []
             taken = idle.run(EMPTY_STEPS)
             seconds[HOST] += [taken] if number else []
@@ -213,7 +203,7 @@ def tables(config: Config, seconds: dict[str, Any]) -> dict[str, list[Row]]:
         ],
     }
     for title, clock in (("a second", "wall"), ("a second of a core", "cores")):
-        # Against the product of the same round: what else the machine does meets both.
+        # Compared with the product of the same round, so that other load affects both.
         rate = {name: done / getattr(seconds[name], clock) / 1e9 for name, done in work.items()}
         found[f"GFLOP {title}; ratio (MFU) to a float32 product of {SIDE} × {SIDE}"] = [
             line(name, value, value / rate[PRODUCT]) for name, value in rate.items()
@@ -225,19 +215,8 @@ def tables(config: Config, seconds: dict[str, Any]) -> dict[str, list[Row]]:
     return found
 
 
-def main() -> None:
-    """Measures, and prints tables and lines."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="no tables, only the lines")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each; medians are over them")
-    parser.add_argument("--steps", type=int, default=2, help="steps in a turn")
-    arguments = parser.parse_args()
-    console = rich.console.Console(quiet=arguments.json)
-    lines = [print_machine(console)]
-    for title, rows in measure(arguments.rounds, arguments.steps).items():
-        lines += print_table(console, title, rows, unit=title.split(";")[0])
-    print("\n".join([*lines, json.dumps({"load after": round(os.getloadavg()[0], 2)})]))
-
-
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each loop; figures are medians over the turns")
+    parser.add_argument("--steps", type=int, default=2, help="steps in a turn")
+    report(parser, lambda options: measure(options.rounds, options.steps))

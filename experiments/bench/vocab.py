@@ -1,11 +1,11 @@
-"""How fast is the vocabulary? Encoder, decoder and grammar, each against the best that this machine does for the case.
+"""How fast is the vocabulary? Encoder, decoder and grammar, each against the best of this machine for the case.
 
     pip install -e '.[bench]' && python experiments/bench/vocab.py
     python experiments/bench/vocab.py encode --json
 
-Prints a table and one JSON line for each row: what the parts `vocab_encode.py`, `vocab_decode.py` and `vocab_sample.py`
-measure, all in one process. A ratio compares neighbouring runs of the same process; figures in tokens a second are of
-this machine in this minute. Takes about two minutes on two CPU cores.
+Prints a table and a JSON line for each row of the parts `vocab_encode.py`, `vocab_decode.py` and `vocab_sample.py`, all
+measured in one process. A ratio compares neighbouring runs of the same process. Tokens a second depend on the machine
+and its other load. Takes about two minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PARTS = {name: f"vocab_{name}" for name in ("encode", "decode", "sample")}
 
 
 def main() -> None:
-    """Runs the parts and prints what they give."""
+    """Runs the parts and prints their rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all by default")
     parser.add_argument("--json", action="store_true", help="no table, only the lines")
@@ -32,7 +32,7 @@ def main() -> None:
     lines = [print_machine(console)]
     for part in arguments.parts or PARTS:
         module = importlib.import_module(PARTS[part])
-        title = f"{part}: {vars(module).get('UNIT', 'figures as its rows say')}"
+        title = f"{part}: {vars(module).get('UNIT', 'units are in the rows')}"
         lines += print_table(console, title, module.rows(), part=part)
     print("\n".join(lines))
 

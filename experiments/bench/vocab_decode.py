@@ -3,7 +3,7 @@
     python experiments/bench/vocab_decode.py
 
 The pass is a jitted function that reads the same tokens and writes one int32 array. A decoder that returns six arrays
-may take 4 × 6 times as long. Tokens are fragments, of which one token in fifty was replaced by any other.
+may take 4 × 6 times as long. The tokens are fragments in which one token in fifty was replaced by a random one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DAMAGED = 0.02
 
 
 def vocabularies() -> dict[str, Vocabulary]:
-    """What is decoded, by name."""
+    """The vocabularies that are decoded, by name."""
     image, wide = (Space("image", 2**18),), (Space("patch", 2**96),)
     two = (*image, Space("sound", 500))
     marked: dict[str, Any] = {"control": ("image", "sound", "eos"), "spaces": two}
@@ -56,7 +56,7 @@ def vocabularies() -> dict[str, Vocabulary]:
 
 
 def streams(v: Vocabulary, rows: int) -> jax.Array:
-    """int32[rows, TOKENS], segments of the first space end to end, some tokens damaged."""
+    """int32[rows, TOKENS]: segments of the first space end to end, with some tokens damaged."""
     source = np.random.default_rng(0)
     size = v.spaces[0].size
     items = min(600, v.last_position or 600)
@@ -73,7 +73,7 @@ def streams(v: Vocabulary, rows: int) -> jax.Array:
 
 
 def seconds(function: Callable[[jax.Array], Any], tokens: jax.Array, repeats: int) -> list[float]:
-    """Times of one call."""
+    """Seconds of one call, several times."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -100,7 +100,7 @@ def rows(shapes: tuple[int, ...] = (64, 1024), rounds: int = 9) -> Iterator[Row]
 
 
 def floors(one_pass: Callable[[jax.Array], Any], shapes: tuple[int, ...], rounds: int) -> Iterator[Row]:
-    """What it costs to write six arrays and nothing else: several large results are memory that is new each time."""
+    """The cost of writing six arrays and nothing else, because several large results need new memory each time."""
     six = jax.jit(lambda tokens: tuple(tokens + k for k in range(6)))
     for batch in shapes:
         tokens = jnp.zeros((batch, TOKENS), jnp.int32)
@@ -117,7 +117,7 @@ def compare(
     rounds: int,
     demand: str,
 ) -> Row:
-    """Runs of the pass and of another function take turns."""
+    """Times of the pass and of another function, run in turns."""
     passes, reads = [], []
     for _ in range(rounds):
         passes += seconds(one_pass, tokens, 5)

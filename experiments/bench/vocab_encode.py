@@ -1,13 +1,13 @@
-"""How fast is the encoder? The whole public function against a kernel tuned by hand for one case, and a text tokenizer.
+"""How fast is the encoder? The whole public function, against a hand-tuned kernel for one case and a text tokenizer.
 
-A million fixed-width items of a space of 2^18 fragments, base 64, position after, in typed segments: `encode` checks
-them, lays them out, writes markers, `aos`, digits, positions and `eos`. The kernel only shifts and masks ids into
-int32[items, 4], in cache-sized chunks, with the positions given. Runs alternate, and a ratio is the median of those of
-neighbouring runs, so that what else the machine does meets both.
+The input is a million fixed-width items of a space of 2^18 fragments, base 64, position after, in typed segments.
+`encode` checks them, lays them out, and writes markers, `aos`, digits, positions and `eos`. The kernel only shifts and
+masks ids into int32[items, 4], in cache-sized chunks, with given positions. Runs take turns, and a ratio is the median
+over neighbouring runs, so that other load on the machine affects both.
 
     python experiments/bench/vocab_encode.py
 
-Command for all parts, demands and results: `vocab.py`.
+For the command of all parts, demands and results see `vocab.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KERNELS = ("temporaries", "scratch", "planes")
 
 
 def kernel(ids: np.ndarray, positions: np.ndarray, variant: str) -> np.ndarray:
-    """int32[items, 4], three digits in base 64 and a position of ids below 2^18: nothing but shifts and masks."""
+    """int32[items, 4]: three digits in base 64 and a position for ids below 2^18, with shifts and masks only."""
     out = np.empty((ids.size, 4), np.int32)
     digit, place = np.int32(300), np.int32(100)
     scratch, planes = np.empty((2, CHUNK), np.int32), np.empty((4, CHUNK), np.int32)
@@ -59,7 +59,7 @@ def kernel(ids: np.ndarray, positions: np.ndarray, variant: str) -> np.ndarray:
 
 
 def vocabulary(size: int, base: int) -> Vocabulary:
-    """One space, typed segments, fixed width, position after."""
+    """A vocabulary with one space, typed segments, fixed width, position after."""
     return Vocabulary(
         positions=1024,
         digits=base,
@@ -71,20 +71,20 @@ def vocabulary(size: int, base: int) -> Vocabulary:
 
 
 def documents(ids: np.ndarray, segment_items: np.ndarray) -> Documents:
-    """Documents of one typed segment each."""
+    """Documents with one typed segment each."""
     ones = np.ones(segment_items.size, np.int64)
     return Documents(np.zeros(len(ids), np.int32), ids, segment_items, 0 * ones, ones)
 
 
 def ragged(items: int, source: np.random.Generator) -> np.ndarray:
-    """Sizes of segments that differ, as many items in all."""
+    """Different sizes of segments with the same number of items in all."""
     sizes = source.integers(1, 2 * SEGMENT, 4 * items // SEGMENT)
     sizes = sizes[np.cumsum(sizes) < items]
     return np.append(sizes, items - sizes.sum())
 
 
 def tokenizer_run(documents_of_text: int) -> Callable[[], int] | None:
-    """A byte-level BPE of Hugging Face's, trained on the spot, over a batch of text; None if it isn't installed."""
+    """Hugging Face's byte-level BPE, trained here, over a batch of text; None if it isn't installed."""
     if importlib.util.find_spec("tokenizers") is None:
         return None
     import tokenizers
@@ -110,12 +110,12 @@ def alternate(runs: dict[str, Callable[[], int]], repeats: int) -> dict[str, np.
 
 
 def row(name: str, seconds: np.ndarray, ratio: np.ndarray, demand: str) -> Row:
-    """The line for these runs."""
+    """The row for these runs."""
     return Row(name, 1e-6 / float(np.median(seconds)), spread(seconds), float(np.median(ratio)), demand)
 
 
 def rows(items: int = ITEMS, repeats: int = 15) -> list[Row]:
-    """All lines of the encoder's part."""
+    """All rows of the encoder's part."""
     source = np.random.default_rng(0)
     ids = source.integers(0, 2**18, items)
     even = np.diff(np.append(np.arange(0, items, SEGMENT), items))

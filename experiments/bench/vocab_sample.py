@@ -1,13 +1,13 @@
-"""What does the grammar cost in sampling, and what does it save? Against sampling without it, from the same model.
+"""What does the grammar cost in sampling, and what does it save? Compared with sampling the same model without it.
 
-The digits demo's model with fresh parameters, its vocabulary, 120 rows behind a spoken or written word, and as many
-tokens with the grammar as without. Without skipping, each token takes a forward pass, so that what is measured is the
-grammar itself; with it, the position tokens (which follow from the order of the picture), `aos` and `eos` take none of
-their own. Runs alternate, and a ratio is the median of those of neighbouring runs.
+Uses the model of the digits demo with fresh parameters, its vocabulary, and 120 sequences after a spoken or written
+word, with as many tokens with the grammar as without. Without skipping, each token needs a forward pass, so the
+measurement is the grammar itself. With skipping, position tokens (which follow from the order of the picture), `aos`
+and `eos` need no forward pass. Runs take turns, and a ratio is the median over neighbouring runs.
 
     python experiments/bench/vocab_sample.py
 
-Command for all parts, demands and results: `vocab.py`.
+For the command of all parts, demands and results see `vocab.py`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from random_codes import prompt
 from row import Row, spread
 
-from omnijax.config import Config, Target
+from omnijax.config import Config
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
-from omnijax.sample.generate import prompt
-from omnijax.sample.sampler import Sampler
+from omnijax.sample.generate import segment_target
+from omnijax.sample.sampler import Sampler, SegmentTarget
 
 DIGITS = Path(__file__).parents[1] / "digits.py"
 REPEATS = 9
 
 
-def run(config: Config, source: str, target: Target, skip: bool) -> Callable[[int], float]:
-    """Seconds that a token of all rows takes, by the seed that draws it."""
+def run(config: Config, source: str, target: SegmentTarget, skip: bool) -> Callable[[int], float]:
+    """Returns a function from a seed to the seconds for one token of all sequences."""
     v = config.vocabulary
     model = Transformer(config.model, v.size)
     params = jax.jit(model.init)(jax.random.key(0))
@@ -51,9 +52,9 @@ def run(config: Config, source: str, target: Target, skip: bool) -> Callable[[in
 
 
 def rows(repeats: int = REPEATS) -> list[Row]:
-    """All lines of the sampler's part."""
+    """All rows of the sampler's part."""
     config = load_experiment(DIGITS)
-    targets = {target.name: target for target in config.eval.targets}
+    targets = {name: segment_target(config, name, 0) for name in ("image", "speech")}
     speech = dataclasses.replace(targets["speech"], min_items=targets["speech"].max_items)
     table = []
     for source, target in (("text", targets["image"]), ("text", speech), ("speech", targets["image"])):

@@ -3,14 +3,14 @@
 #
 # # Evaluate checkpoints
 #
-# Measures the checkpoints of a run on pictures and voices that it never met, shows what it makes of them, and plays
-# it. It uses the run of `quickstart.ipynb` where that is there, and trains it otherwise, in a few minutes.
+# This notebook measures the checkpoints of a run on pictures and voices that it wasn't trained on, and shows and plays
+# its samples. It uses the run of `quickstart.ipynb`, and trains it in a few minutes if it doesn't exist.
 
 # %% [markdown]
 # ## Set-up
 #
-# Where omnijax is missing, the next cell installs it: from the checkout that this notebook lies in, else from
-# `REPOSITORY`. Whatever is preinstalled keeps its version, above all jax, which belongs to the runtime's drivers.
+# If omnijax is missing, the next cell installs it from the checkout around this notebook, or from `REPOSITORY`.
+# Preinstalled packages keep their versions, above all jax, which has to fit the drivers of the runtime.
 
 # %%
 import importlib.util
@@ -20,27 +20,24 @@ import subprocess
 import sys
 import warnings
 
-REPOSITORY = "https://github.com/OWNER/omnijax"  # put whoever keeps your copy in place of OWNER
+REPOSITORY = "https://github.com/OWNER/omnijax"  # replace OWNER by the owner of your copy
 
-# Processes that the cells below start share a GPU with this one.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-warnings.filterwarnings("ignore", 'install "ipywidgets"')  # without it there are lines instead of bars
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process shares its GPU with those it starts
+warnings.filterwarnings("ignore", 'install "ipywidgets"')  # without ipywidgets, progress is shown as text
 
-found = importlib.util.find_spec("omnijax")
-if found is None or found.origin is None:  # a folder that happens to have this name is no package
-    folders = (pathlib.Path.cwd(), *pathlib.Path.cwd().parents)
-    checkout = next((folder for folder in folders if (folder / "omnijax" / "__init__.py").is_file()), None)
-    if checkout is None:
+# A folder with this name can be found, too. It isn't the package and has no origin.
+if getattr(importlib.util.find_spec("omnijax"), "origin", None) is None:
+    folders, clone = (pathlib.Path.cwd(), *pathlib.Path.cwd().parents), pathlib.Path("omnijax-checkout").resolve()
+    checkout = next((folder for folder in folders if (folder / "omnijax" / "__init__.py").is_file()), clone)
+    if checkout == clone:
         if "/OWNER/" in REPOSITORY:
-            raise ValueError("REPOSITORY: there is no omnijax here; put whoever keeps your copy in place of OWNER")
-        checkout = pathlib.Path("omnijax-checkout").resolve()
-        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(checkout)], check=True)
-    pip = [sys.executable, "-m", "pip"]
-    listed = subprocess.run([*pip, "list", "--format=freeze"], check=True, capture_output=True, text=True)
-    pathlib.Path("preinstalled.txt").write_text(listed.stdout)
-    kept = ["--constraint", "preinstalled.txt"]
-    subprocess.run([*pip, "install", "--quiet", *kept, "--editable", f"{checkout}[demo]"], check=True)
-    sys.path.insert(0, str(checkout))  # this process looked for packages before there was this one
+            raise ValueError("REPOSITORY: omnijax isn't installed here; replace OWNER by the owner of your copy")
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(clone)], check=True)
+    pip, kept = [sys.executable, "-m", "pip"], pathlib.Path("preinstalled.txt")
+    kept.write_text(subprocess.check_output([*pip, "list", "--format=freeze"], text=True))
+    install = ["install", "--quiet", "--constraint", str(kept), "--editable", f"{checkout}[demo]"]
+    subprocess.run([*pip, *install], check=True)
+    sys.path.insert(0, str(checkout))  # so that this process finds the new package
 
 import jax
 
@@ -50,13 +47,13 @@ ROOT = pathlib.Path(omnijax.__file__).parents[1]
 print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, omnijax {omnijax.__version__} from {ROOT}")
 
 # %%
-SMOKE = os.environ.get("OMNIJAX_SMOKE", "0") != "0"  # as small as can be: whether all of it works, and no more
+SMOKE = os.environ.get("OMNIJAX_SMOKE", "0") != "0"  # a tiny run, which only tests that everything works
 
 # %% [markdown]
 # ## A run
 #
-# The same configuration as in the quickstart. A run that has ended stays as it is; one that was interrupted goes on.
-# For a run of your own, leave this cell out and set `RUN`.
+# The configuration is the same as in the quickstart. A finished run isn't changed, and an interrupted one continues.
+# For a run of your own, skip this cell and set `RUN`.
 
 # %%
 from omnijax.experiment import load_experiment, override
@@ -79,11 +76,11 @@ print(f"trained to step {train(config, RUN).step}")
 # %% [markdown]
 # ## All checkpoints
 #
-# Exact bits of an item on held-out data, for every form of document that was trained on. Each measurement is a row of
-# the run's `evaluations.jsonl`, and isn't made twice.
+# Exact bits per item on the validation split, for every form of document in training. Each measurement is a line of
+# the run's `evaluations.jsonl`, and isn't repeated.
 
 # %%
-from IPython.display import Audio, Image, display
+from IPython.display import Image, display
 
 from omnijax.cli import main
 
@@ -91,9 +88,9 @@ assert main(["evaluate", str(RUN), "--steps", "all", "--tasks", "bits"]) == 0
 display(Image((RUN / "evaluations.png").read_bytes(), width=520))
 
 # %% [markdown]
-# ## The newest one, in every way
+# ## The newest checkpoint in detail
 #
-# All six directions between text, image and speech, judged by classifiers that were fitted on real data.
+# All six directions between text, image and speech. The judges are classifiers that were fitted on real data.
 
 # %%
 import json
@@ -101,73 +98,61 @@ import json
 assert main(["evaluate", str(RUN)]) == 0
 measured = json.loads((RUN / "eval.json").read_text())
 print(f"\n{'direction':18s} right          decodable")
-for direction, share in measured["directions"].items():
-    error = measured["standard_errors"][direction]
-    decodable = measured["decodable_by_direction"][direction]["grammar"]
-    print(f"{direction:18s} {share:.2f} ± {error:.2f}    {decodable:.0%}")
-print(f"chance {measured['chance']:.2f}; {measured['examples']} held-out records")
+for direction, found in measured["directions"].items():
+    share, error = found["accuracy"], found["standard_error"]
+    print(f"{direction:18s} {share:.2f} ± {error:.2f}    {found['decodable']:.0%}")
+print(f"chance {found['chance']:.2f}; {measured['examples']} records of the {measured['split']} split")
 
 # %% [markdown]
-# ## What it draws
+# ## Examples
 #
-# Figures of the report (`report.html` in the run's directory is one page with all of them). A frame marks a drawing
-# in which the judge read another digit.
+# `report.html` in the directory of the run shows all examples and figures. Here are some of them: what was given to the
+# model, what it generated, and the real signal of the same record. Speech is also shown after encoding and decoding.
+# Generated speech can't sound better than that.
 
 # %%
-for name in ("samples", "bits"):
-    picture = RUN / "figures" / f"{name}.png"
-    if picture.exists():
-        display(Image(picture.read_bytes(), width=640))
+from IPython.display import HTML
+
+examples = json.loads((RUN / "examples.json").read_text())
+for direction in ("text->image", "image->text", "text->speech"):
+    lines = "".join(
+        f"<tr><td>{one['given']}</td><td>{one['made'] or 'nothing'}</td><td>{one['real']}</td></tr>"
+        for one in examples["directions"][direction][:4]
+    )
+    display(HTML(f"<table><tr><th>{direction}</th><th>generated</th><th>real</th></tr>{lines}</table>"))
+spoken = examples["real"]["speech"][0]
+display(HTML(f"real {spoken['real']} encoded and decoded {spoken['coded']}"))
 
 # %% [markdown]
-# ## What it says
+# ## Bits
 #
-# A real held-out word, the same through the codebook and back, which is as good as generated speech can sound, and a
-# word that the model spoke.
+# Bits per item of each form of document. Pictures are lossless, so their bits can also be given per pixel.
 
 # %%
-from omnijax.report.inputs import read_run
-
-run = read_run(RUN)
-spoken, real = run.direction("text->speech"), run.real()
-place = spoken.distinct(1)[0]
-print("given to the model:", spoken.source.values[place])
-display(Audio(spoken.target.waveform(place), rate=run.sample_rate_hz))
-for name in ("speech", "speech_codec"):
-    signals, labels = real[name]
-    print({"speech": "real", "speech_codec": "through the codebook"}[name], "- the digit", labels[0])
-    display(Audio(signals.waveform(0), rate=run.sample_rate_hz))
+for form, bits in measured["bits_per_item"].items():
+    units = ", ".join(f"{value:.2f} bits per {unit}" for unit, value in bits["units"].items())
+    print(f"{form:14s} {bits['renormalised']:6.2f} bits per item  {units}")
 
 # %% [markdown]
 # ## An early checkpoint and the last one
 #
-# `load_run` gives any checkpoint, on whatever devices are here, however it was trained. The same words and the same
-# random numbers, early and late:
+# `omnijax.load` loads any checkpoint on the devices of this machine, even if it was trained on others. Here both
+# checkpoints get the same words and the same random numbers:
 
 # %%
 import io
 
-import numpy as np
-
-from omnijax import load_run
-from omnijax.data.corpus import digit_modalities
-from omnijax.report.figures import sample_grid
-from omnijax.report.theme import LIGHT
 from omnijax.run.checkpoint import Checkpoints
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-modality, labels = digit_modalities(config.data), np.arange(len(WORDS))
-prompts = [modality["text"].fragments(word) for word in WORDS]
 with Checkpoints(RUN) as checkpoints:
     steps = checkpoints.steps
-blocks = {}
 for step in (steps[0], steps[-1]):
-    drawn = load_run(RUN, step).generator.generate("text", prompts, "image", jax.random.key(0))
-    pictures = np.stack([modality["image"].signal(fragments) for fragments in drawn.fragments])
-    blocks[f"step {step}"] = (pictures, labels, labels)
-buffer = io.BytesIO()
-sample_grid(blocks, len(WORDS), 16, 1, LIGHT).savefig(buffer, format="png", dpi=160)
-display(Image(buffer.getvalue(), width=640))
+    run = omnijax.load(RUN, step)
+    sheet = io.BytesIO()
+    run.modalities["image"].sheet(run.sample_batch([{"text": word} for word in WORDS], to="image"), sheet)
+    print(f"step {step}")
+    display(Image(sheet.getvalue(), width=200))
 
 # %% [markdown]
-# On the command line, for many runs, also while they train: `omnijax evaluate RUN RUN --steps all --watch`.
+# The command line evaluates many runs, also during training: `omnijax evaluate RUN RUN --steps all --watch`.

@@ -3,14 +3,14 @@
 #
 # # Quickstart: train, sample, look
 #
-# One small transformer reads pictures of digits aloud, draws what it hears, and names what it sees. This is the demo
-# (`make demo`) with fewer steps, so that it ends in a few minutes on two CPU cores; it comes out less well.
+# One small transformer reads pictures of digits aloud, draws spoken digits, and names what it sees. This is the demo
+# (`make demo`) with fewer steps: it takes a few minutes on two CPU cores, and its results are worse.
 
 # %% [markdown]
 # ## Set-up
 #
-# Where omnijax is missing, the next cell installs it: from the checkout that this notebook lies in, else from
-# `REPOSITORY`. Whatever is preinstalled keeps its version, above all jax, which belongs to the runtime's drivers.
+# If omnijax is missing, the next cell installs it from the checkout around this notebook, or from `REPOSITORY`.
+# Preinstalled packages keep their versions, above all jax, which has to fit the drivers of the runtime.
 
 # %%
 import importlib.util
@@ -20,27 +20,24 @@ import subprocess
 import sys
 import warnings
 
-REPOSITORY = "https://github.com/OWNER/omnijax"  # put whoever keeps your copy in place of OWNER
+REPOSITORY = "https://github.com/OWNER/omnijax"  # replace OWNER by the owner of your copy
 
-# Processes that the cells below start share a GPU with this one.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-warnings.filterwarnings("ignore", 'install "ipywidgets"')  # without it there are lines instead of bars
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process shares its GPU with those it starts
+warnings.filterwarnings("ignore", 'install "ipywidgets"')  # without ipywidgets, progress is shown as text
 
-found = importlib.util.find_spec("omnijax")
-if found is None or found.origin is None:  # a folder that happens to have this name is no package
-    folders = (pathlib.Path.cwd(), *pathlib.Path.cwd().parents)
-    checkout = next((folder for folder in folders if (folder / "omnijax" / "__init__.py").is_file()), None)
-    if checkout is None:
+# A folder with this name can be found, too. It isn't the package and has no origin.
+if getattr(importlib.util.find_spec("omnijax"), "origin", None) is None:
+    folders, clone = (pathlib.Path.cwd(), *pathlib.Path.cwd().parents), pathlib.Path("omnijax-checkout").resolve()
+    checkout = next((folder for folder in folders if (folder / "omnijax" / "__init__.py").is_file()), clone)
+    if checkout == clone:
         if "/OWNER/" in REPOSITORY:
-            raise ValueError("REPOSITORY: there is no omnijax here; put whoever keeps your copy in place of OWNER")
-        checkout = pathlib.Path("omnijax-checkout").resolve()
-        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(checkout)], check=True)
-    pip = [sys.executable, "-m", "pip"]
-    listed = subprocess.run([*pip, "list", "--format=freeze"], check=True, capture_output=True, text=True)
-    pathlib.Path("preinstalled.txt").write_text(listed.stdout)
-    kept = ["--constraint", "preinstalled.txt"]
-    subprocess.run([*pip, "install", "--quiet", *kept, "--editable", f"{checkout}[demo]"], check=True)
-    sys.path.insert(0, str(checkout))  # this process looked for packages before there was this one
+            raise ValueError("REPOSITORY: omnijax isn't installed here; replace OWNER by the owner of your copy")
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(clone)], check=True)
+    pip, kept = [sys.executable, "-m", "pip"], pathlib.Path("preinstalled.txt")
+    kept.write_text(subprocess.check_output([*pip, "list", "--format=freeze"], text=True))
+    install = ["install", "--quiet", "--constraint", str(kept), "--editable", f"{checkout}[demo]"]
+    subprocess.run([*pip, *install], check=True)
+    sys.path.insert(0, str(checkout))  # so that this process finds the new package
 
 import jax
 
@@ -50,13 +47,13 @@ ROOT = pathlib.Path(omnijax.__file__).parents[1]
 print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, omnijax {omnijax.__version__} from {ROOT}")
 
 # %%
-SMOKE = os.environ.get("OMNIJAX_SMOKE", "0") != "0"  # as small as can be: whether all of it works, and no more
+SMOKE = os.environ.get("OMNIJAX_SMOKE", "0") != "0"  # a tiny run, which only tests that everything works
 
 # %% [markdown]
 # ## The experiment
 #
-# An experiment is a Python file that gives one configuration. Every knob of it can be overridden, here as on the
-# command line; one that doesn't exist is an error that names the nearest.
+# An experiment is a Python file that returns one configuration. Every knob can be overridden, here and on the command
+# line. A knob that doesn't exist is an error that names the most similar one.
 
 # %%
 from omnijax.experiment import load_experiment, override
@@ -78,41 +75,32 @@ print(f"{config.vocabulary.size} primary tokens name {config.vocabulary.secondar
 # %% [markdown]
 # ## The data
 #
-# scikit-learn's 8×8 digits, their English names, and these spoken by a synthesiser. The data set is built on the
-# first call, and checked on any other.
+# A source gives records: a signal for each field. Here a record has a picture, its English name, and this name spoken
+# by a synthesiser. The first call builds the data set, and later calls check it.
 
 # %%
 import io
 
-import numpy as np
-from IPython.display import Audio, Image, display
-from matplotlib.figure import Figure
+from IPython.display import HTML, Audio, Image, display
 
 from omnijax.data.prepare import prepare
-from omnijax.data.records import load_records
-from omnijax.report.figures import sample_grid
+from omnijax.report.curves import loss_figure
 from omnijax.report.theme import LIGHT
 
-
-def show(figure: Figure, width: int = 640) -> None:
-    """A figure, below the cell."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
-    display(Image(buffer.getvalue(), width=width))
-
-
-prepare(config.data)
-heldout = load_records(config.data, "heldout")
-print(f"{len(load_records(config.data, 'train')):,} records to train on, {len(heldout)} held out")
-show(sample_grid({"real, held out": (heldout.images, heldout.labels, heldout.labels)}, 10, 16, 2, LIGHT))
-print(f"“{heldout.words[0]}”, by the voice {heldout.voices[0]}")
-display(Audio(heldout.speech[0], rate=config.data.sample_rate_hz))
+prepare(config)
+source = config.data
+validation = list(source.records("validation"))
+print(f"{len(source.records('train')):,} records to train on, {len(validation)} for validation")
+record = validation[0]
+print(f"“{record['text']}”, by the voice {record['voice']}")
+display(HTML(source.fields["image"].html(record["image"], record["text"])))
+display(Audio(record["speech"], rate=source.speech.sample_rate_hz))
 
 # %% [markdown]
 # ## Train
 #
-# The same as `omnijax train experiments/digits.py --workdir runs/quickstart …`. If it is interrupted, run the cell
-# again: it goes on from the last checkpoint, to the same parameters.
+# This is the same as `omnijax train experiments/digits.py --workdir runs/quickstart …`. If it is interrupted, run the
+# cell again: it continues from the last checkpoint and ends with the same parameters.
 
 # %%
 from omnijax.train import train
@@ -122,51 +110,89 @@ print(f"trained to step {train(config, RUN).step}")
 # %%
 import json
 
-from omnijax.report.curves import loss_figure
-
 metrics = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text().splitlines()]
-show(loss_figure(metrics, ["loss"], ["all tokens"], LIGHT), 560)
+buffer = io.BytesIO()
+loss_figure(metrics, {"loss": "all tokens"}, LIGHT).savefig(buffer, format="png", dpi=160)
+display(Image(buffer.getvalue(), width=560))
 
 # %% [markdown]
 # ## Sample
 #
-# Words in, pictures out. A grammar inside the sampler lets through only what can be read back, so that every sample
-# is a picture, however little the model has learned.
+# From words to pictures. A grammar inside the sampler allows only tokens that can be decoded. So every sample is a
+# picture, even if the model has learned little.
 
 # %%
-from omnijax import load_run
-from omnijax.data.corpus import digit_modalities
-
-generator, modality = load_run(RUN).generator, digit_modalities(config.data)
+run = omnijax.load(RUN)
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-wanted = WORDS * (1 if SMOKE else 3)
-drawn = generator.generate("text", [modality["text"].fragments(word) for word in wanted], "image", jax.random.key(0))
-pictures = np.stack([modality["image"].signal(fragments) for fragments in drawn.fragments])
-labels = np.array([WORDS.index(word) for word in wanted])
-print(f"{drawn.decodable.mean():.0%} of the samples are pictures")
-show(sample_grid({"drawn, by the word that was given": (pictures, labels, labels)}, 10, 16, 3, LIGHT))
+drawn = run.sample_batch([{"text": word} for word in WORDS for _ in range(1 if SMOKE else 10)], to="image")
+print(f"{sum(picture is not None for picture in drawn)} of {len(drawn)} samples are pictures")
+sheet = io.BytesIO()
+run.modalities["image"].sheet([picture for picture in drawn if picture is not None], sheet)
+display(Image(sheet.getvalue(), width=360))  # a line for each word
 
 # %% [markdown]
-# Held-out pictures in, words out.
+# From pictures of the validation split to words.
 
 # %%
-few = np.arange(min(len(heldout), 40))
-read = generator.generate(
-    "image", [modality["image"].fragments(heldout.images[place]) for place in few], "text", jax.random.key(1)
+few = validation[:40]
+said = run.sample_batch([{"image": record["image"]} for record in few], to="text")
+right = sum(word == record["text"] for word, record in zip(said, few, strict=True))
+print(f"{right / len(few):.0%} of {len(few)} pictures are named correctly (chance 10%)")
+for record, word in zip(few[:5], said, strict=False):
+    print(f"  {record['text']:6s} read as {word!r}")
+
+# %% [markdown]
+# From a word to a voice. The command line does the same, and writes a file.
+
+# %%
+from omnijax.cli import main
+
+display(Audio(run.sample({"text": "seven"}, to="speech"), rate=source.speech.sample_rate_hz))
+arguments = ["--from", "text=seven", "--to", "image", "--out", "runs/seven.png"]
+assert main(["sample", str(RUN), *arguments]) == 0
+display(Image("runs/seven.png", width=96))
+
+# %% [markdown]
+# ## Rank
+#
+# The likelihood of a document is exact. So given answers can be ordered by their probability.
+
+# %%
+record = validation[0]
+for answer, bits, probability in run.rank({"image": record["image"]}, among=WORDS)[:3]:
+    print(f"{answer:6s} {probability:6.1%}  {bits:6.2f} bits")
+print("right:", record["text"])
+
+# %% [markdown]
+# ## Data of your own
+#
+# Records can also come from arrays, from a function, or from a Hugging Face data set in memory. Here are colours and
+# their names: a picture of 4×4 pixels with three channels is written as four patches, without loss.
+
+# %%
+import numpy as np
+
+from omnijax.config import BatchConfig, Config, Task, TrainConfig, Writing
+from omnijax.data.sources.memory import Arrays
+from omnijax.modalities import Picture, Text
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 210)}
+random, names = np.random.default_rng(0), list(COLOURS) * 100
+pictures = [np.clip(COLOURS[name] + random.normal(0, 9, (4, 4, 3)), 0, 255).astype(np.uint8) for name in names]
+fields = {"name": Text(most=5), "colour": Picture("colour", height=4, width=4, channels=3)}
+own = Config(
+    data=Arrays(fields, columns={"name": names, "colour": pictures}),
+    writing=Writing(base=256),
+    batch=BatchConfig((Task(("name", "colour"), weights=(0.1, 1.0)),), size=8, sequence_length=128),
+    model=config.model,
+    train=TrainConfig(steps=6 if SMOKE else 100),
 )
-said = [modality["text"].signal(fragments) for fragments in read.fragments]
-right = np.mean([word == heldout.words[place] for word, place in zip(said, few, strict=True)])
-print(f"{right:.0%} of {len(few)} held-out pictures named right (chance 10%)")
-for place in few[:5]:
-    print(f"  {heldout.words[place]:6s} read as {said[place]!r}")
+train(own, pathlib.Path("runs/colours"))
+coloured = omnijax.load("runs/colours", config=own)
+sheet = io.BytesIO()
+coloured.modalities["colour"].sheet(coloured.sample({"name": "blue"}, to="colour", count=4), sheet)
+display(Image(sheet.getvalue(), width=96))
 
 # %% [markdown]
-# A word in, a voice out.
-
-# %%
-spoken = generator.generate("text", [modality["text"].fragments("seven")], "speech", jax.random.key(2))
-display(Audio(modality["speech"].signal(spoken.fragments[0]), rate=config.data.sample_rate_hz))
-
-# %% [markdown]
-# Next: `vocabulary.ipynb` looks at the tokens that all of this is written in, `evaluate.ipynb` measures this run,
-# `radix.ipynb` asks what the radix does. The whole demo is `omnijax train experiments/digits.py`.
+# Next: `vocabulary.ipynb` shows the tokens of these documents, `evaluate.ipynb` measures this run, and `radix.ipynb`
+# compares radices. The whole demo is `omnijax train experiments/digits.py`.

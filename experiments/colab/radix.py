@@ -3,15 +3,16 @@
 #
 # # What does the radix do?
 #
-# The ablation `experiments/ablations/base_size.py` in small: the same small transformer on the same pictures and
-# words, once with a flat softmax over all 83,521 patches and in a few radices, at equal items seen. Expect about ten
-# minutes on two CPU cores. With so few steps and seeds it shows how the instrument works, and settles nothing.
+# This is a small version of the ablation `experiments/ablations/base_size.py`. It trains the same small transformer on
+# the same pictures and words, with a flat softmax over all 83,521 patches and with a few radices, at the same number of
+# items. It takes about ten minutes on two CPU cores. With so few steps and seeds it only shows how a sweep works: the
+# differences prove nothing.
 
 # %% [markdown]
 # ## Set-up
 #
-# Where omnijax is missing, the next cell installs it: from the checkout that this notebook lies in, else from
-# `REPOSITORY`. Whatever is preinstalled keeps its version, above all jax, which belongs to the runtime's drivers.
+# If omnijax is missing, the next cell installs it from the checkout around this notebook, or from `REPOSITORY`.
+# Preinstalled packages keep their versions, above all jax, which has to fit the drivers of the runtime.
 
 # %%
 import importlib.util
@@ -21,27 +22,24 @@ import subprocess
 import sys
 import warnings
 
-REPOSITORY = "https://github.com/OWNER/omnijax"  # put whoever keeps your copy in place of OWNER
+REPOSITORY = "https://github.com/OWNER/omnijax"  # replace OWNER by the owner of your copy
 
-# Processes that the cells below start share a GPU with this one.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-warnings.filterwarnings("ignore", 'install "ipywidgets"')  # without it there are lines instead of bars
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process shares its GPU with those it starts
+warnings.filterwarnings("ignore", 'install "ipywidgets"')  # without ipywidgets, progress is shown as text
 
-found = importlib.util.find_spec("omnijax")
-if found is None or found.origin is None:  # a folder that happens to have this name is no package
-    folders = (pathlib.Path.cwd(), *pathlib.Path.cwd().parents)
-    checkout = next((folder for folder in folders if (folder / "omnijax" / "__init__.py").is_file()), None)
-    if checkout is None:
+# A folder with this name can be found, too. It isn't the package and has no origin.
+if getattr(importlib.util.find_spec("omnijax"), "origin", None) is None:
+    folders, clone = (pathlib.Path.cwd(), *pathlib.Path.cwd().parents), pathlib.Path("omnijax-checkout").resolve()
+    checkout = next((folder for folder in folders if (folder / "omnijax" / "__init__.py").is_file()), clone)
+    if checkout == clone:
         if "/OWNER/" in REPOSITORY:
-            raise ValueError("REPOSITORY: there is no omnijax here; put whoever keeps your copy in place of OWNER")
-        checkout = pathlib.Path("omnijax-checkout").resolve()
-        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(checkout)], check=True)
-    pip = [sys.executable, "-m", "pip"]
-    listed = subprocess.run([*pip, "list", "--format=freeze"], check=True, capture_output=True, text=True)
-    pathlib.Path("preinstalled.txt").write_text(listed.stdout)
-    kept = ["--constraint", "preinstalled.txt"]
-    subprocess.run([*pip, "install", "--quiet", *kept, "--editable", f"{checkout}[demo]"], check=True)
-    sys.path.insert(0, str(checkout))  # this process looked for packages before there was this one
+            raise ValueError("REPOSITORY: omnijax isn't installed here; replace OWNER by the owner of your copy")
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(clone)], check=True)
+    pip, kept = [sys.executable, "-m", "pip"], pathlib.Path("preinstalled.txt")
+    kept.write_text(subprocess.check_output([*pip, "list", "--format=freeze"], text=True))
+    install = ["install", "--quiet", "--constraint", str(kept), "--editable", f"{checkout}[demo]"]
+    subprocess.run([*pip, *install], check=True)
+    sys.path.insert(0, str(checkout))  # so that this process finds the new package
 
 import jax
 
@@ -51,19 +49,19 @@ ROOT = pathlib.Path(omnijax.__file__).parents[1]
 print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, omnijax {omnijax.__version__} from {ROOT}")
 
 # %%
-SMOKE = os.environ.get("OMNIJAX_SMOKE", "0") != "0"  # as small as can be: whether all of it works, and no more
+SMOKE = os.environ.get("OMNIJAX_SMOKE", "0") != "0"  # a tiny run, which only tests that everything works
 
 # %% [markdown]
-# ## What would be run
+# ## The plan
 #
-# Arms have names; a pattern chooses among them. `--dry-run` resolves everything and trains nothing: steps, tokens,
-# parameters, FLOPs and memory of each arm, and the command that would run it alone.
+# Arms have names, and a pattern chooses among them. `--dry-run` trains nothing. It shows steps, tokens, parameters,
+# FLOPs and memory of each arm, and the command that runs it by itself.
 
 # %%
 from omnijax.cli import main
 
 OUT = pathlib.Path("sweeps/radix")
-ONLY = "base=1[67]" if SMOKE else "*[47t]"  # the latter: base=4, base=17, base=64 and flat
+ONLY = "base=1[67]" if SMOKE else "*[47t]"  # the second pattern chooses base=4, base=17, base=64 and flat
 SIZE = ["--smoke", "--seeds", "1"] if SMOKE else ["--budget", "items=48000", "--seeds", "2"]
 SWEEP = ["sweep", str(ROOT / "experiments" / "ablations" / "base_size.py"), "--out", str(OUT), "--only", ONLY, *SIZE]
 
@@ -72,9 +70,9 @@ assert main([*SWEEP, "--dry-run"]) == 0
 # %% [markdown]
 # ## Run it
 #
-# One process for each arm and seed. If it is interrupted, run the cell again: it goes on with what isn't done. Every
-# arm reads the same documents in the same steps and is measured on the same held-out records, which hashes make sure
-# of.
+# There is one process for each arm and seed. If it is interrupted, run the cell again: it continues with the arms that
+# aren't done. Every arm reads the same documents in the same steps and is measured on the same held-out records. Hashes
+# check this.
 
 # %%
 assert main(SWEEP) == 0
@@ -82,13 +80,13 @@ assert main(SWEEP) == 0
 # %% [markdown]
 # ## The table
 #
-# Bits of an item, renormalised under the grammar, mean over the seeds with a 95 % interval of Student's t (two seeds
-# give a very wide one); the difference to the baseline, seed for seed, and whether that can be told from nothing.
-# Fewer bits are better. `image|text` is a picture given its word.
+# The table shows the bits per item, renormalised under the grammar: the mean over the seeds with a 95 % interval of
+# Student's t (very wide for two seeds), the difference to the baseline, seed for seed, and whether it is
+# distinguishable from zero. Fewer bits are better. `image|text` is a picture given its word.
 
 # %%
-from omnijax.sweep.inputs import read_results
-from omnijax.sweep.table import rows_of
+from omnijax.sweep.comparison import rows_of
+from omnijax.sweep.results import read_results
 
 results = read_results(OUT)
 for form in results.forms:
@@ -101,7 +99,7 @@ for form in results.forms:
 # %% [markdown]
 # ## The plots
 #
-# A picture given its word: bits of each arm, every seed a dot, the line the baseline.
+# Bits per item of a picture given its word. Each dot is a seed, and the line is the baseline.
 
 # %%
 import io
@@ -109,26 +107,24 @@ import io
 from IPython.display import Image, display
 
 from omnijax.report.theme import LIGHT
-from omnijax.sweep.figures import Mark, rows_figure
+from omnijax.sweep.figures import rows_figure
 
 FORM = "image|text"
-done = [row for row in rows_of(results, FORM) if row.bits.count]
-seeds = [tuple(results.values(row.arm, "bits", FORM, "renormalised").values()) for row in done]
-marks = [Mark(row.arm, row.bits, values) for row, values in zip(done, seeds, strict=True)]
+seeds = {arm: tuple(results.values(arm, "bits", FORM, "renormalised").values()) for arm in results.arms}
+done = {arm: values for arm, values in seeds.items() if values}
 buffer = io.BytesIO()
-rows_figure(marks, results.baseline, {}, f"bits an item, {FORM}", LIGHT).savefig(buffer, format="png", dpi=160)
+rows_figure(done, results.baseline, {}, f"bits an item, {FORM}", LIGHT).savefig(buffer, format="png", dpi=160)
 display(Image(buffer.getvalue(), width=560))
 
 # %% [markdown]
-# From the page of the sweep, `report.html` in its directory, which also says in words what the figures do and don't
-# show (arms that weren't chosen are called missing there): the same bits against the base, against the seconds of
-# training, and what an item costs.
+# The following figures are from the report of the sweep, `report.html` in its directory: the same bits against the base
+# and against the seconds of training. Arms that weren't chosen are missing there.
 
 # %%
-for name in ("base_image_text", "seconds_image_text", "cost"):
+for name in ("base_image_text", "seconds_image_text"):
     picture = OUT / "figures" / f"{name}.png"
-    if picture.exists():  # one base alone makes no line
+    if picture.exists():  # a single base makes no line
         display(Image(picture.read_bytes(), width=560))
 
 # %% [markdown]
-# All arms at full length, with three seeds: `omnijax sweep experiments/ablations/base_size.py`.
+# All arms in full, with three seeds: `omnijax sweep experiments/ablations/base_size.py`.

@@ -3,15 +3,15 @@
 #
 # # A tour of the two-level vocabulary
 #
-# The model sees a small *primary* vocabulary: general tokens, position tokens `p_k`, digit tokens `v_k`. With these
-# it writes the numbers of a huge *secondary* one: patches of pictures, pieces of voice, anything. Nothing here is
-# trained, and it all takes seconds.
+# The model sees a small *primary* vocabulary: general tokens, position tokens `p_k`, and digit tokens `v_k`. With these
+# it writes the ids of a huge *secondary* vocabulary: patches of pictures, pieces of speech, anything. This notebook
+# trains nothing and takes seconds.
 
 # %% [markdown]
 # ## Set-up
 #
-# Where omnijax is missing, the next cell installs it: from the checkout that this notebook lies in, else from
-# `REPOSITORY`. Whatever is preinstalled keeps its version, above all jax, which belongs to the runtime's drivers.
+# If omnijax is missing, the next cell installs it from the checkout around this notebook, or from `REPOSITORY`.
+# Preinstalled packages keep their versions, above all jax, which has to fit the drivers of the runtime.
 
 # %%
 import importlib.util
@@ -21,27 +21,24 @@ import subprocess
 import sys
 import warnings
 
-REPOSITORY = "https://github.com/OWNER/omnijax"  # put whoever keeps your copy in place of OWNER
+REPOSITORY = "https://github.com/OWNER/omnijax"  # replace OWNER by the owner of your copy
 
-# Processes that the cells below start share a GPU with this one.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-warnings.filterwarnings("ignore", 'install "ipywidgets"')  # without it there are lines instead of bars
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process shares its GPU with those it starts
+warnings.filterwarnings("ignore", 'install "ipywidgets"')  # without ipywidgets, progress is shown as text
 
-found = importlib.util.find_spec("omnijax")
-if found is None or found.origin is None:  # a folder that happens to have this name is no package
-    folders = (pathlib.Path.cwd(), *pathlib.Path.cwd().parents)
-    checkout = next((folder for folder in folders if (folder / "omnijax" / "__init__.py").is_file()), None)
-    if checkout is None:
+# A folder with this name can be found, too. It isn't the package and has no origin.
+if getattr(importlib.util.find_spec("omnijax"), "origin", None) is None:
+    folders, clone = (pathlib.Path.cwd(), *pathlib.Path.cwd().parents), pathlib.Path("omnijax-checkout").resolve()
+    checkout = next((folder for folder in folders if (folder / "omnijax" / "__init__.py").is_file()), clone)
+    if checkout == clone:
         if "/OWNER/" in REPOSITORY:
-            raise ValueError("REPOSITORY: there is no omnijax here; put whoever keeps your copy in place of OWNER")
-        checkout = pathlib.Path("omnijax-checkout").resolve()
-        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(checkout)], check=True)
-    pip = [sys.executable, "-m", "pip"]
-    listed = subprocess.run([*pip, "list", "--format=freeze"], check=True, capture_output=True, text=True)
-    pathlib.Path("preinstalled.txt").write_text(listed.stdout)
-    kept = ["--constraint", "preinstalled.txt"]
-    subprocess.run([*pip, "install", "--quiet", *kept, "--editable", f"{checkout}[demo]"], check=True)
-    sys.path.insert(0, str(checkout))  # this process looked for packages before there was this one
+            raise ValueError("REPOSITORY: omnijax isn't installed here; replace OWNER by the owner of your copy")
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(clone)], check=True)
+    pip, kept = [sys.executable, "-m", "pip"], pathlib.Path("preinstalled.txt")
+    kept.write_text(subprocess.check_output([*pip, "list", "--format=freeze"], text=True))
+    install = ["install", "--quiet", "--constraint", str(kept), "--editable", f"{checkout}[demo]"]
+    subprocess.run([*pip, *install], check=True)
+    sys.path.insert(0, str(checkout))  # so that this process finds the new package
 
 import jax
 
@@ -51,14 +48,14 @@ ROOT = pathlib.Path(omnijax.__file__).parents[1]
 print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, omnijax {omnijax.__version__} from {ROOT}")
 
 # %%
-SMOKE = os.environ.get("OMNIJAX_SMOKE", "0") != "0"  # as small as can be: whether all of it works, and no more
+SMOKE = os.environ.get("OMNIJAX_SMOKE", "0") != "0"  # a tiny run, which only tests that everything works
 
 # %% [markdown]
 # ## The worked example
 #
-# Four general tokens, A to D, then five fragments, items 5 to 9 of the document. Each fragment is its number in radix
-# 9, digit tokens `v_k`, and a position token `p_k` that says which item it is. `voc_sp2` is fragment 9: two digits,
-# `v_1 v_0`.
+# The document has four general tokens, A to D, and then five fragments, which are items 5 to 9. Each fragment is
+# written as its id in radix 9, with digit tokens `v_k`, and a position token `p_k` that says which item it is.
+# `voc_sp2` is fragment 9, which has two digits: `v_1 v_0`.
 
 # %%
 from omnijax.vocab.example import INFORMATION, worked_example
@@ -71,18 +68,19 @@ print("ids          ", " ".join(map(str, example["ids"])))
 # %% [markdown]
 # ## Digits: one picture in several radices
 #
-# A picture of 8×8 pixels with 17 grey levels is 16 patches of 2×2, each one of 17⁴ = 83,521 fragments. The radix
-# decides how many tokens a fragment takes, and how many rows the softmax has.
+# A picture of 8×8 pixels with 17 grey levels has 16 patches of 2×2 pixels. Each patch is one of 17⁴ = 83,521 fragments.
+# The radix determines how many tokens a fragment needs, and how many rows the softmax has.
 
 # %%
 import numpy as np
 
-from omnijax.modalities import PatchImage
+from omnijax.modalities import Picture
 from omnijax.vocab import Documents, SecondaryIds, Segment, Space, Vocabulary, encode
 
-image = PatchImage()
+image = Picture("image", levels=17)
+(part,) = image.parts
 ramp = np.add.outer(np.arange(8), np.arange(8)).astype(np.uint8)  # a picture that gets brighter to the lower right
-patches = image.fragments(ramp)
+patches = part.numbers(image.encode([ramp]).digits)
 print("fragments   ", *patches[:6], "…")
 
 
@@ -94,7 +92,7 @@ def pictures_in(base: int) -> Vocabulary:
         base=base,
         width="fixed",
         position="before",
-        spaces=(Space("image", image.size),),
+        spaces=(Space(part.name, part.fragments),),
         control=("image", "eos"),
     )
 
@@ -104,14 +102,14 @@ for base in (2, 9, 17, 64, 289, 4096):
     vocabulary = pictures_in(base)
     document = Documents.of([[Segment.of(vocabulary, "image", SecondaryIds("image", patches))]])
     tokens = encode(vocabulary, document).tokens.array
-    width = tokens.size // len(patches)  # besides the patches there are the marker, `aos` and the end
+    width = tokens.size // len(patches)  # the other tokens are the marker, `aos` and the end
     symbols = vocabulary.symbols()
     sixth = " ".join(symbols[token] for token in tokens[2 + 5 * width : 2 + 6 * width])
     print(f"{base:5d}   {tokens.size:19d}   {vocabulary.size:19d}   {sixth}")
 
 # %% [markdown]
-# In radix 17 a digit is a pixel: the four digits of a patch are its four grey levels. `omnijax vocab cost` reckons
-# what each radix would cost an experiment before anything is trained:
+# In radix 17 a digit is a pixel: the four digits of a patch are its four grey levels. `omnijax vocab cost` computes the
+# cost of each radix for an experiment before any training:
 
 # %%
 from omnijax.cli import main
@@ -121,7 +119,7 @@ assert main(["vocab", "cost", str(ROOT / "experiments" / "digits.py")]) == 0
 # %% [markdown]
 # ## Positions
 #
-# Each fragment says where it belongs, so that it can be written in any order and lands in its place all the same.
+# Each fragment has its position, so fragments can be written in any order and are still decoded to the same picture.
 
 # %%
 from omnijax.vocab import PrimaryIds, assemble, decode
@@ -138,17 +136,17 @@ for name, tokens in (("raster order", raster), ("backwards", reverse)):
     print(" " * 13, "the same picture:", again == document)
 
 # %% [markdown]
-# ## A stream that isn't a document
+# ## Malformed streams
 #
-# `decode` never fails. Of a malformed stream it says what is wrong at which token, and keeps what is valid around it.
+# `decode` never fails. For a malformed stream it reports the error at each token, and keeps the valid items around it.
 
 # %%
 from omnijax.vocab.decode import Error
 
 damaged = raster.copy()
-damaged[12] = damaged[7]  # the third patch claims to be the second one
-damaged[19] = damaged[17]  # a position in the middle of the digits of the fourth one
-damaged = np.delete(damaged, 40)  # and a digit that was lost on the way
+damaged[12] = damaged[7]  # the third patch has the position of the second one
+damaged[19] = damaged[17]  # a position between the digits of the fourth patch
+damaged = np.delete(damaged, 40)  # a digit is lost
 reading = decode(vocabulary, PrimaryIds(damaged[None]))
 for place, (token, error) in enumerate(zip(damaged, np.asarray(reading.error)[0], strict=True)):
     if error != Error.NONE:
@@ -156,7 +154,7 @@ for place, (token, error) in enumerate(zip(damaged, np.asarray(reading.error)[0]
 print(int((np.asarray(reading.kind)[0] == 2).sum()), "of 16 patches can still be read")
 
 # %% [markdown]
-# Mistakes in how a vocabulary is put together are another matter: these are errors, at once, which say what to do.
+# A wrong configuration of a vocabulary is an error at once, and the message says how to fix it.
 
 # %%
 from omnijax import OmnijaxError
@@ -169,8 +167,8 @@ except OmnijaxError as error:
 # %% [markdown]
 # ## The grammar
 #
-# It knows which tokens can follow: exactly those after which some valid document exists. With it even a model that
-# knows nothing, like the one here, draws nothing but pictures.
+# The grammar allows exactly those next tokens after which a valid document exists. With it, even an untrained model,
+# like the one here, draws only pictures.
 
 # %%
 import jax.numpy as jnp
@@ -189,7 +187,7 @@ for token in raster[:6]:
 
 # %%
 def sample(key: jax.Array, rows: int, use_grammar: bool) -> PrimaryIds:
-    """Documents of a model for which every token is as likely as any other."""
+    """Samples documents from a model that gives every token the same probability."""
     tokens, state = [], grammar.start_state(rows)
     for one in jax.random.split(key, raster.size):
         legal = grammar.mask(state) if use_grammar else jnp.ones((rows, vocabulary.size), bool)
@@ -202,14 +200,13 @@ def sample(key: jax.Array, rows: int, use_grammar: bool) -> PrimaryIds:
 for use_grammar in (True, False):
     drawn = sample(jax.random.key(0), 100, use_grammar)
     share = np.asarray(grammar.accepts(drawn)).mean()
-    print(f"grammar {'on' if use_grammar else 'off':3s}: {share:.0%} of 100 random rows are pictures")
+    print(f"grammar {'on' if use_grammar else 'off':3s}: {share:.0%} of 100 random sequences are pictures")
 
 # %% [markdown]
 # ## Likelihood: the same distribution in two radices
 #
-# −log₂ p of a fragment is the sum over its digits, so that figures of different radices can be compared. Here one
-# distribution over 100 fragments is written in radix 2, in radix 10, and as a flat softmax (radix 100): the bits
-# agree.
+# −log₂ p of a fragment is the sum over its digits, so bits of different radices can be compared. Here one distribution
+# over 100 fragments is written in radix 2, in radix 10, and as a flat softmax (radix 100). The bits agree.
 
 # %%
 from omnijax.vocab import item_bits, token_bits
@@ -232,13 +229,13 @@ for base in (2, 10, 100):
     )
     tokens = encode(small, Documents.of([[Segment.of(small, "x", SecondaryIds("x", ids))]])).tokens.array
     logits = np.full((1, tokens.size, small.size), -1e9, np.float32)
-    logits[0, np.arange(tokens.size), tokens] = 0.0  # what is no digit is certain
+    logits[0, np.arange(tokens.size), tokens] = 0.0  # tokens that are no digits are certain
     places = np.flatnonzero((small.digit_start <= tokens) & (tokens < small.digit_start + base))
     width = len(places) // ITEMS
-    digits = np.arange(FRAGMENTS)[:, None] // base ** np.arange(width)[::-1] % base  # of every fragment
+    digits = np.arange(FRAGMENTS)[:, None] // base ** np.arange(width)[::-1] % base  # the digits of every fragment
     for number, place in enumerate(places):
         if number % width == 0:
-            possible = np.ones(FRAGMENTS, bool)  # fragments that begin with the digits so far
+            possible = np.ones(FRAGMENTS, bool)  # fragments that start with the digits so far
         mass = np.bincount(digits[possible, number % width], p[possible], base)
         with np.errstate(divide="ignore"):
             likely = np.maximum(np.log(mass / mass.sum()), -1e9)
@@ -250,5 +247,5 @@ for base in (2, 10, 100):
     print(f"radix {base:3d}, {width} tok.", *(f"{one:8.5f}" for one in of_items))
 
 # %% [markdown]
-# All options, and what is guaranteed, stand in `omnijax/vocab/README.md`. Next: `radix.ipynb` trains models in
-# several radices, and compares them by these bits.
+# `omnijax/vocab/README.md` has all options and guarantees. Next: `radix.ipynb` trains models in several radices, and
+# compares them by these bits.

@@ -1,19 +1,19 @@
-"""One GPU: does it train and sample `base` near its own limits, and learn the demo as the CPU does?
+"""One GPU: does it train and sample `base` close to its limits, and learn the demo as well as the CPU?
 
-Question   On one GPU, what share of its matrix-product rate does training `base` (1.3 B, bf16) reach, how near to its
-           memory bandwidth do sampling and the vocabulary's decoder come, and does the demo reach the CPU's accuracy?
+Question   On one GPU, what share of its matrix-product rate does training `base` (1.3 B, bf16) reach, how
+           close to its memory bandwidth are sampling and the decoder, and does the demo reach the CPU's accuracy?
 Command    python experiments/reproduce/accelerator.py
-           (--tiny: toy sizes on any device, to see that it runs; --only train,sample or --skip demo: parts of it)
-Data       none but the demo's, which it builds where data/spoken_digits isn't there yet
-Hardware   one NVIDIA H200 (jax 0.11, CUDA 13) is what the demands below are for; any GPU with about 80 GB runs it
-Time       under 10 minutes, which it keeps to by leaving out what it has no time for (--minutes)
-Expected   model FLOPs utilization ≥ 0.50 of the matrix-product rate measured beside it; sampling within 2 × of the
-           bound by weights and cache; the decoder within 8 × of one pass over the same bytes; accuracies of the demo
-           no more than 0.04 below those of experiments/digits.py
+           (--tiny: toy sizes on any device, to test that it runs; --only train,sample or --skip demo: some parts)
+Data       only the demo's, which is built if data/spoken_digits doesn't exist
+Hardware   the demands below are for one NVIDIA H200 (jax 0.11, CUDA 13); any GPU with about 80 GB runs it
+Time       under 10 minutes; parts that don't fit into this time are left out (--minutes)
+Expected   model FLOPs utilization ≥ 0.50 of the matrix-product rate measured in the same process; sampling within 2 ×
+           of the bound by weights and cache; the decoder within 8 × of one pass over the same bytes; accuracies of the
+           demo at most 0.04 below those of experiments/digits.py
 Result     not yet measured on a GPU; raw output goes to experiments/reproduce/results/<device>.json
 
-Each part is a process of its own, with XLA's flags of launch/flags/, and measures what its figures are held against
-itself. What a part has printed stays, even if it fails later; the file is written anew after each part.
+Each part is a process of its own, with XLA's flags of launch/flags/, and measures the references of its figures itself.
+Figures that a part has printed are kept if it fails later. The file is written again after each part.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import rich.table
 
 HERE = Path(__file__).parent
 FLAGS = HERE.parents[1] / "launch" / "flags"
-# Module of each part, and its share of the time that is left when it begins.
+# The module of each part, and its weight when the remaining time is divided among the parts that are left.
 SECTIONS = {
     "attention": ("attention", 2),
     "train": ("base_step", 4),
@@ -46,11 +46,11 @@ SECTIONS = {
     "decode": ("decoder", 1),
     "demo": ("digits_demo", 6),
 }
-TAIL = 4000  # characters of what a part that failed said last
+TAIL = 4000  # last characters of the output of a failed part that are shown
 
 
 def main() -> int:
-    """Runs the parts one after the other, writes what they found, and prints a table of what was demanded."""
+    """Runs the parts one after the other, writes their figures, and prints a table of the demands."""
     options = parse(sys.argv[1:])
     if options.section:
         return run_section(options)
@@ -81,17 +81,15 @@ def main() -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """What the command line says, with the parts to run in `sections`."""
+    """Parses the command line; `sections` are the parts to run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tiny", action="store_true", help="toy sizes on any device; demands on speed aren't checked")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"parts to run, of {','.join(SECTIONS)}")
+    parser.add_argument("--skip", default="", help="parts to leave out")
     parser.add_argument(
-        "--tiny", action="store_true", help="toy sizes, on any device: demands on speed are not checked"
+        "--out", type=Path, help="folder of the JSON file; experiments/reproduce/results, or none with --tiny"
     )
-    parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)}")
-    parser.add_argument("--skip", default="", help="likewise")
-    parser.add_argument(
-        "--out", type=Path, help="folder for the JSON file; experiments/reproduce/results, with --tiny none"
-    )
-    parser.add_argument("--minutes", type=float, default=9.5, help="in which everything has to end")
+    parser.add_argument("--minutes", type=float, default=9.5, help="limit for all parts together")
     parser.add_argument("--section", help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -104,7 +102,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def run_section(options: argparse.Namespace) -> int:
-    """One part, in this process: prints a JSON line for each figure."""
+    """Runs one part in this process, and prints a JSON line for each figure."""
     import jax
     import rates
 
@@ -163,7 +161,7 @@ def call(options: argparse.Namespace, name: str, until: float) -> dict[str, Any]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends a part, and what it has started itself, where it is still there."""
+    """Ends a part and the processes that it started."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -178,7 +176,7 @@ def save(report: dict[str, Any], folder: Path) -> None:
 
 
 def print_table(report: dict[str, Any], console: rich.console.Console) -> int:
-    """What was demanded, what was measured, whether it holds; 1 if something doesn't, or a part did not end."""
+    """Prints demands and figures; returns 1 if a demand isn't met or a part didn't end, else 0."""
     machine = report["machine"]
     console.print(f"{machine['device']}, {machine['runtime']}, jax {machine['versions']['jax']}", highlight=False)
     table = rich.table.Table("", "demand", "measured", "held", box=rich.box.SIMPLE_HEAD)

@@ -1,4 +1,4 @@
-"""Attention of packed rows on this device, in every way that it has, against the reference: kernels, then losses."""
+"""Compares every attention of this device with the reference on packed sequences: kernels, then losses."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from omnijax.step.sharding import make_mesh
 from omnijax.step.state import make_step
 
 WORST = 0.03
-"""Largest error of an attention kernel in bfloat16 that counts as rounding, relative to the largest value."""
+"""The largest error of an attention kernel in bfloat16 that is rounding, relative to the largest value."""
 WORST_LOSS = 0.01
-"""Largest relative difference of losses in bfloat16 that counts as rounding."""
+"""The largest relative difference of losses in bfloat16 that is rounding."""
 
 
 def figures(tiny: bool, until: float) -> Iterator[Figure]:
-    """Errors of each kernel and of its gradients, then of losses of a small model that it trains.
+    """Errors of each kernel and of its gradients, then of the losses of a small model that is trained with it.
 
     Args:
         tiny: toy sizes.
@@ -38,16 +38,16 @@ def figures(tiny: bool, until: float) -> Iterator[Figure]:
 
 
 def kinds(config: Config) -> list[Any]:
-    """Ways of attention that this device has, the reference left out; the fused one, if there is one, first."""
+    """The kinds of attention of this device without the reference; the fused one, if it exists, is first."""
     model = config.model
     fused = resolve("auto", jax.devices()[0].platform, model.head_size, model.compute_dtype)
     return list(dict.fromkeys([fused, "blocks"]))
 
 
 def attention_figures(tiny: bool) -> Iterator[Figure]:
-    """Each way of attention, and its gradients, on packed rows in bf16, against the reference in float32.
+    """Compares each kind of attention and its gradients, on packed sequences in bf16, with the reference in float32.
 
-    As a control, how far off it would be if it saw all documents of a row.
+    As a control, also the error of attention across all documents of a sequence.
     """
     rows, t, heads, size = (2, 130, 2, 32) if tiny else (4, 1024, 8, 128)
     random = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def attention_figures(tiny: bool) -> Iterator[Figure]:
     for kind in kinds(config_of(SETTINGS[0], tiny)):
         found = look(kind, jnp.bfloat16, documents)
         worst = max(_error(one, other) for one, other in zip(found, wanted, strict=True))
-        yield Figure(f"{kind}: error on packed rows", worst, "of the largest", None, f"≤ {WORST}", worst <= WORST)
+        yield Figure(f"{kind}: error on packed sequences", worst, "of the largest", None, f"≤ {WORST}", worst <= WORST)
     error = min(_error(one, other) for one, other in zip(blind, wanted, strict=True))
     yield Figure("control: error if it saw other documents", error, "of the largest", None, f"> {WORST}", error > WORST)
 
@@ -79,7 +79,7 @@ def _error(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def loss_figures(tiny: bool) -> Iterator[Figure]:
-    """Losses of four steps of a small model, by each way of attention against the reference."""
+    """Compares the losses of four steps of a small model with each kind of attention and with the reference."""
     steps, found = 4, {}
     small = dataclasses.replace(TINY, width=256, head_size=128)
     base = config_of(SETTINGS[0], True)

@@ -1,4 +1,4 @@
-"""Samples from `base` on one device: tokens a second against what reading the weights and the cache takes."""
+"""Samples from `base` on one device: tokens a second, against the time to read the weights and the cache."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from base_step import TINY
+from random_codes import prompt  # of experiments/bench, which base_step puts on the path
 from rates import Figure, bandwidth, measured
 
-from omnijax.config import ModelConfig, SampleConfig, Target
+from omnijax.config import ModelConfig
 from omnijax.model.sizes import SIZES
 from omnijax.model.transformer import Transformer
-from omnijax.sample.generate import prompt
-from omnijax.sample.sampler import Sampler
+from omnijax.sample.sampler import Sampler, SegmentTarget
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 DEMAND = 2.0
@@ -24,7 +24,7 @@ BATCHES = (16, 64)
 
 
 def vocabulary() -> Vocabulary:
-    """512 primary tokens; fragments of three digits without a position, so that every token is drawn."""
+    """512 primary tokens, and fragments of three digits without a position, so that every token is drawn."""
     return Vocabulary(
         general=187,
         positions=64,
@@ -39,13 +39,13 @@ def vocabulary() -> Vocabulary:
 
 
 def step_bytes(model: ModelConfig, weights: Any, rows: int, slots: float) -> float:
-    """Bytes that one token of each row has to read: the weights once, of the embedding a row each, and the cache.
+    """Bytes that one token of each sequence reads: the weights once, one embedding row each, and the cache.
 
     Args:
         model: its shape.
-        weights: as the sampler reads them, or their shapes.
-        rows: documents side by side.
-        slots: of the cache that are in use.
+        weights: the arrays that the sampler reads, or their shapes.
+        rows: number of documents side by side.
+        slots: number of used slots of the cache.
     """
     parts = jax.tree.leaves({"layers": weights["layers"], "ends": weights["ends"] | {"embed": None}})
     item = jnp.dtype(model.compute_dtype).itemsize
@@ -54,11 +54,11 @@ def step_bytes(model: ModelConfig, weights: Any, rows: int, slots: float) -> flo
 
 
 def figures(tiny: bool, until: float) -> Iterator[Figure]:
-    """Each batch: a whole call of the sampler, the prompts and the cast of the weights included, grammar on.
+    """Measures whole calls of the sampler with the grammar, including the prompts and the cast of the weights.
 
     Args:
         tiny: toy sizes.
-        until: no further batch is begun when `time.time()` is so late that it may not end before this.
+        until: `time.time()` by which all batches must end; a batch that may end later isn't started.
     """
     model = TINY if tiny else SIZES["base"].model
     length, items, rounds = (8, 5, 2) if tiny else (32, 85, 3)
@@ -68,7 +68,7 @@ def figures(tiny: bool, until: float) -> Iterator[Figure]:
     weights = jax.eval_shape(transformer.unstacked, params)
     speed = bandwidth(tiny)
     yield Figure("memory bandwidth", speed.value / 1e9, "GB/s", speed.spread)
-    sampler = Sampler.of(transformer, v, Target("image", items, items, SampleConfig()))
+    sampler = Sampler.of(transformer, v, SegmentTarget("image", items, items, "fragments"))
     random, longest = np.random.default_rng(0), 0.0
     for rows in (2,) if tiny else BATCHES:
         begun = time.time()

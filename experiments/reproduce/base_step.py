@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from rates import GB, Figure, Measured, matmul_rate, measured, memory_bytes
 
-from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimConfig, Task
+from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimConfig, Task, Writing
 from omnijax.data.pipeline import Batches
 from omnijax.experiment import load_experiment
 from omnijax.model.flops import TRAINING, token_flops
@@ -22,7 +23,9 @@ from omnijax.model.transformer import ROWS_MULTIPLE, Transformer
 from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import abstract_batch, abstract_state, init_state, make_step
 from omnijax.testing import random_corpus
-from omnijax.vocab.vocabulary import Space, Vocabulary
+
+sys.path.append(str(Path(__file__).parents[1] / "bench"))
+from random_codes import RandomCodes
 
 DIGITS = Path(__file__).parents[1] / "digits.py"
 DEMAND = 0.50
@@ -30,45 +33,35 @@ TINY = ModelConfig(depth=2, width=64, heads=2, kv_heads=2, head_size=32, mlp_wid
 
 
 class Setting(NamedTuple):
-    """What is tried: rows of a batch, what is kept for the backward pass, and how it attends."""
+    """A setting: batch size, remat policy and kind of attention."""
 
     rows: int
     remat: Any
     attention: Any = "auto"
 
     def __str__(self) -> str:
-        """As lines name it."""
+        """The name in the output."""
         return f"{self.rows} rows, remat {self.remat}, attention {self.attention}"
 
 
-# Batches that ought to fit 125 GiB, of which 26 GB are parameters, moments and gradients. The best is likely among the
-# first two; the third is the preset's own policy, the last one needs no cuDNN.
+# Batches that should fit into 125 GiB. Parameters, moments and gradients are 26 GB of it. The best setting is probably
+# one of the first two. The third has the policy of the preset. The last one needs no cuDNN.
 SETTINGS = (Setting(12, "none"), Setting(24, "dots"), Setting(32, "attention"), Setting(12, "attention", "blocks"))
 
 
-def vocabulary() -> Vocabulary:
-    """Two spaces, the larger of 2^32 fragments, in 1,541 primary tokens."""
-    return Vocabulary(
-        general=256,
-        positions=1024,
-        digits=256,
-        base=256,
-        spaces=(Space("image", 2**32), Space("speech", 4096)),
-        control=("text", "image", "speech", "eos"),
-        position="before",
-        width="fixed",
-    )
-
-
 def config_of(setting: Setting, tiny: bool) -> Config:
-    """`base` on one device; all that isn't said here is the digits experiment's."""
+    """`base` on one device; everything else is as in the digits experiment.
+
+    Two spaces, the larger of 2^32 fragments, are written in 1,542 primary tokens.
+    """
     size, config = SIZES["base"], load_experiment(DIGITS)
     model, length = (TINY, 129) if tiny else (size.model, size.sequence_length)
     rows = 2 if tiny else setting.rows
     tasks = (Task(("image", "text"), (1.0, 1.0)), Task(("text", "speech"), (1.0, 1.0)))
     return dataclasses.replace(
         config,
-        vocabulary=vocabulary(),
+        data=RandomCodes(sizes=(("image", 2**32), ("speech", 4096)), most=255),
+        writing=Writing(base=256, positions=1024, t_pad=False),
         batch=BatchConfig(tasks, size=rows, sequence_length=length),
         model=dataclasses.replace(model, remat=setting.remat, attention=setting.attention),
         optim=OptimConfig(1e-2 if tiny else size.learning_rate, warmup_steps=0, moments=size.moments),
@@ -79,11 +72,11 @@ def config_of(setting: Setting, tiny: bool) -> Config:
 
 
 def figures(tiny: bool, until: float) -> Iterator[Figure]:
-    """The rate of matrix products, then each setting as time allows.
+    """Measures the rate of matrix products, then each setting while time is left.
 
     Args:
         tiny: toy sizes.
-        until: no further setting is begun when `time.time()` is so late that it may not end before this.
+        until: `time.time()` by which all settings must end; a setting that may end later isn't started.
     """
     peak = matmul_rate(tiny)
     yield Figure("matrix product, bf16", peak.value / 1e12, "TFLOP/s", peak.spread)
@@ -97,7 +90,7 @@ def figures(tiny: bool, until: float) -> Iterator[Figure]:
             for figure, utilization in _setting_figures(setting, tiny, peak):
                 best = max(best, utilization)
                 yield figure
-        except jax.errors.JaxRuntimeError as error:  # others may do
+        except jax.errors.JaxRuntimeError as error:  # other settings may work
             said = str(error).split("\n")[0][:300]
             room = "RESOURCE_EXHAUSTED" in said
             yield Figure(f"{setting}: {said}", None, "", None, "" if room else "runs", None if room else False)
@@ -107,7 +100,7 @@ def figures(tiny: bool, until: float) -> Iterator[Figure]:
 
 
 def _setting_figures(setting: Setting, tiny: bool, peak: Measured) -> Iterator[tuple[Figure, float]]:
-    """Figures of a setting, each with the utilization, if it is that."""
+    """The figures of a setting."""
     config = config_of(setting, tiny)
     model, mesh = Transformer(config.model, config.vocabulary.size), make_mesh(config.mesh, jax.devices()[:1])
     start = time.perf_counter()
@@ -129,7 +122,7 @@ def _setting_figures(setting: Setting, tiny: bool, peak: Measured) -> Iterator[t
     tokens = config.batch.size * t
     rates = measured(tokens / taken for taken in times)
     utilization = TRAINING * token_flops(config.model, rows, t) * rates.value / peak.value
-    # As PaLM counts, whole squares of attention; kernels leave out the half above the diagonal.
+    # PaLM's count: whole squares of attention, although kernels skip the half above the diagonal.
     causal = TRAINING * token_flops(config.model, rows, t // 2) * rates.value / peak.value
     yield Figure(f"{setting}: a step", step.value, "s", step.spread), 0.0
     yield Figure(f"{setting}: tokens a second", rates.value, "tokens/s", rates.spread), 0.0
@@ -141,7 +134,7 @@ def _setting_figures(setting: Setting, tiny: bool, peak: Measured) -> Iterator[t
 
 
 def falls(losses: list[float]) -> bool:
-    """All are numbers, and the last is lower than the first."""
+    """Whether all losses are finite and the last one is lower than the first."""
     return bool(np.isfinite(losses).all() and losses[-1] < losses[0])
 
 
@@ -150,7 +143,7 @@ def train(
 ) -> tuple[list[float], list[float], float]:
     """Seconds of a step in each round, losses of all steps, and the share of tokens that aren't padding.
 
-    Batches are packed before and put on the device one step before they are needed, as the package's loop does.
+    Batches are packed in advance and put on the device one step before they are needed, as in the package's loop.
     """
     count = 1 + rounds * steps
     items = min(200, (config.batch.sequence_length - 8) // 10)

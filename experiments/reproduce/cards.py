@@ -1,17 +1,17 @@
-"""Writes the tables of the cards in this room from the figures in results/, so that no number is copied by hand.
+"""Fills the tables of the cards in this folder from the figures in results/, so that no number is copied by hand.
 
-    python experiments/reproduce/cards.py                          every table anew
-    python experiments/reproduce/cards.py --add sweeps/NAME        takes the CSV files and figures of a sweep over first
+    python experiments/reproduce/cards.py                          # fills every table
+    python experiments/reproduce/cards.py --add sweeps/NAME        # first copies the CSV files and figures of a sweep
 
-In a card what is made stands between one of these and `<!-- end -->`:
+A table of a card is between one of these lines and `<!-- end -->`:
 
-    <!-- table NAME FORM COLUMN … -->        a line for each arm: NAME is a folder of results/, FORM a form of document
-                                             such as `image|text`, or `image,anyorder` where its items stood in any
-                                             order, and columns are those of `COLUMNS`
-    <!-- against ARM NAME FORM PATTERN -->   arms that fit a pattern, against another one than the sweep's baseline
-    <!-- directions NAME -->                 what was generated
-    <!-- anchors MODALITY -->                what codecs and models that count need, of results/anchors.csv, but those
-                                             that took each record alone
+    <!-- table NAME FORM COLUMN … -->        one line for each arm. NAME is a folder of results/, FORM a form of
+                                             document such as `image|text`, or `image,anyorder` if its items are in any
+                                             order. Columns are those of `COLUMNS`.
+    <!-- against ARM NAME FORM PATTERN -->   the arms that fit a pattern, and their differences to ARM
+    <!-- directions NAME -->                 accuracies of generated signals
+    <!-- anchors MODALITY -->                the anchors of results/anchors.csv, without those that compress each signal
+                                             by itself
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 
-from omnijax.anchors.anchor import read_anchors
 from omnijax.evaluate.likelihoods import IN_ANY_ORDER
-from omnijax.sweep.numbers import duration, quantity, share, signed, told
+from omnijax.report.text import duration
+from omnijax.sweep.anchors import read_anchors
+from omnijax.sweep.numbers import quantity, share, signed, told
 from omnijax.sweep.statistics import Interval, interval, paired, verdict
 
 ROOM = pathlib.Path(__file__).parent
@@ -47,12 +48,12 @@ def spread(line: Line, name: str) -> Interval:
 
 
 def baseline(line: Line) -> bool:
-    """Whether this is the arm that the others are held against."""
+    """Whether this is the arm that the others are compared with."""
     return number(line, "difference_low") == number(line, "difference_high") == 0
 
 
 def to_equal_bits(line: Line, name: str, told: Callable[[float], str]) -> str:
-    """What was spent until the baseline's bits; in how many seeds, where it wasn't in all."""
+    """The cost until the baseline's bits are reached, and in how many seeds, unless in all of them."""
     reached, _, seeds = line[f"{name}_reached"].split()
     if reached == "0":
         return "not reached"
@@ -60,18 +61,22 @@ def to_equal_bits(line: Line, name: str, told: Callable[[float], str]) -> str:
     return shown if reached == seeds else f"{shown} ({reached} of {seeds})"
 
 
+def _difference(line: Line) -> str:
+    return "" if baseline(line) else signed(spread(line, "difference"))
+
+
 SAID = {"lower": "fewer", "higher": "more"}
 COLUMNS: dict[str, tuple[str, Callable[[Line], str]]] = {
     "bits": ("bits per item", lambda line: told(spread(line, "bits"))),
     "unit": ("bits per pixel", lambda line: told(spread(line, "bits_per_unit"))),
-    "difference": ("to the baseline", lambda line: "" if baseline(line) else signed(spread(line, "difference"))),
+    "difference": ("difference to the baseline", _difference),
     "verdict": (
-        "which is",
+        "verdict",
         lambda line: "the baseline" if baseline(line) else SAID.get(line["verdict"], line["verdict"]),
     ),
     "exact": ("exact items", lambda line: share(spread(line, "exact"))),
-    "raw": ("raw", lambda line: f"{number(line, 'raw_mean'):.3f}"),
-    "position": ("of raw: positions", lambda line: f"{number(line, 'position_mean'):.3f}"),
+    "raw": ("raw bits", lambda line: f"{number(line, 'raw_mean'):.3f}"),
+    "position": ("raw bits of positions", lambda line: f"{number(line, 'position_mean'):.3f}"),
     "seconds": ("seconds of training", lambda line: f"{number(line, 'seconds'):.0f}"),
     "leak": ("leak", lambda line: f"{number(line, 'leak_mean'):.3f}"),
     "tokens": ("tokens per item", lambda line: f"{number(line, 'tokens_per_item'):.3g}"),
@@ -89,17 +94,17 @@ COLUMNS: dict[str, tuple[str, Callable[[Line], str]]] = {
     "time_to": ("time to equal bits", lambda line: to_equal_bits(line, "seconds_to_equal_bits", duration)),
     "flops_to": ("FLOPs to equal bits", lambda line: to_equal_bits(line, "flops_to_equal_bits", quantity)),
 }
-"""Heading of a column, and what stands there for a line of table.csv."""
+"""The heading of each column, and its cell for a line of table.csv."""
 
 
 def lines_of(path: pathlib.Path) -> list[Line]:
-    """A CSV file."""
+    """The lines of a CSV file."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def table(name: str, form: str, *columns: str) -> Iterator[str]:
-    """The lines of a table in Markdown: of these results, in this form."""
+    """The lines of a Markdown table for one form of document."""
     form = form.replace(",anyorder", IN_ANY_ORDER)
     yield "| arm | " + " | ".join(COLUMNS[column][0] for column in columns) + " |"
     yield "|---|" + "--:|" * len(columns)
@@ -109,7 +114,7 @@ def table(name: str, form: str, *columns: str) -> Iterator[str]:
 
 
 def directions(name: str) -> Iterator[str]:
-    """The lines of a table of what was generated, in percent right, likewise."""
+    """The lines of a Markdown table of accuracies in percent, an arm each."""
     found: dict[str, dict[str, list[float]]] = {}
     for line in lines_of(RESULTS / name / "directions.csv"):
         found.setdefault(line["arm"], {}).setdefault(line["direction"], []).append(number(line, "accuracy"))
@@ -121,12 +126,12 @@ def directions(name: str) -> Iterator[str]:
 
 
 def against(arm: str, name: str, form: str, pattern: str) -> Iterator[str]:
-    """The lines of a table of differences to an arm, over the seeds that both have."""
+    """The lines of a Markdown table of differences to an arm, over the seeds that both arms have."""
     bits: dict[str, dict[int, float]] = {}
     for line in lines_of(RESULTS / name / "results.csv"):
         if line["form"] == form and (line["arm"] == arm or fnmatch.fnmatchcase(line["arm"], pattern)):
             bits.setdefault(line["arm"], {})[int(line["seed"])] = number(line, "renormalised_bits")
-    yield f"| arm | bits per item | to {arm} | which is |"
+    yield f"| arm | bits per item | difference to {arm} | verdict |"
     yield "|---|" + "--:|" * 3
     for other, values in bits.items():
         difference, mean = paired(values, bits[arm]), told(interval(list(values.values())))
@@ -136,7 +141,7 @@ def against(arm: str, name: str, form: str, pattern: str) -> Iterator[str]:
 
 
 def anchors(modality: str) -> Iterator[str]:
-    """The lines of a table of outside anchors, the lowest first."""
+    """The lines of a Markdown table of anchors, the lowest first."""
     found = [one for one in read_anchors(RESULTS / "anchors.csv") if one.modality == modality]
     yield f"| outside anchor | {found[0].measure} |"
     yield "|---|--:|"
@@ -147,7 +152,7 @@ def anchors(modality: str) -> Iterator[str]:
 
 
 def filled(text: str) -> str:
-    """A card with its tables made anew."""
+    """Returns a card with its tables filled."""
     kinds: dict[str, Callable[..., Iterator[str]]] = {"table": table, "directions": directions}
     kinds |= {"against": against, "anchors": anchors}
 
@@ -159,7 +164,7 @@ def filled(text: str) -> str:
 
 
 def add(out: pathlib.Path) -> None:
-    """Takes over what a sweep wrote: its CSV files, and those of its figures that a card shows."""
+    """Copies the CSV files of a sweep, and those of its figures that a card shows."""
     (RESULTS / out.name).mkdir(parents=True, exist_ok=True)
     for path in (out / name for name in TABLES):
         if path.is_file():
@@ -172,7 +177,7 @@ def add(out: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """Writes the cards."""
+    """Fills the tables of all cards."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--add", type=pathlib.Path, nargs="+", default=[], metavar="DIR", help="directories of sweeps")
     for out in parser.parse_args().add:

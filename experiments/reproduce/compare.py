@@ -1,11 +1,12 @@
-"""Holds arms that were run again against the figures in results/.
+"""Compares arms that were run again with the figures in results/.
 
     python experiments/reproduce/compare.py sweeps/NAME [experiments/reproduce/results/NAME]
 
-For every arm, seed and form that both have: bits per item here, those of the same seed there, and the interval in which
-one more run lies in 95 of 100 cases, going by the seeds there (Student's: mean ± t(n - 1) · s · √(1 + 1/n)). On the
-same kind of processor a seed gives the same bits, unless the budget is seconds: then the steps follow from the speed.
-Exits with 1 where a run lies outside and isn't the same.
+For every arm, seed and form that both have, the table shows the bits per item of the new run, those of the same seed in
+the published run, and the interval that contains one more run with a probability of 95 %, estimated from the published
+seeds (Student's: mean ± t(n - 1) · s · √(1 + 1/n)). On the same kind of processor a seed gives the same bits, unless
+the budget is seconds: then the number of steps depends on the speed. The exit status is 1 if a run is outside its
+interval and not the same.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import scipy.stats
 from cards import RESULTS, lines_of, number
 
 TOLERANCE = 1e-4
-"""Bits per item: what the order of sums may change."""
+"""Bits per item. The order of a sum can change a result by this much."""
 
 
 def interval_of_one_more(values: list[float]) -> tuple[float, float]:
-    """In which another run of the same arm lies in 95 of 100 cases."""
+    """The interval that contains another run of the same arm with a probability of 95 %."""
     half = scipy.stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) * math.sqrt(1 + 1 / len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
@@ -36,7 +37,9 @@ def main() -> int:
     """Prints the table; gives the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=pathlib.Path, help="the directory of a sweep")
-    parser.add_argument("published", type=pathlib.Path, nargs="?", help="a folder of results/; that of the same name")
+    parser.add_argument(
+        "published", type=pathlib.Path, nargs="?", help="a folder of results/; default: of the same name"
+    )
     parsed = parser.parse_args()
     published = lines_of((parsed.published or RESULTS / parsed.sweep.name) / "results.csv")
     there, seeds = {}, collections.defaultdict(list)

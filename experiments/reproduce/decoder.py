@@ -24,11 +24,11 @@ DEMAND = 8.0
 
 
 def figures(tiny: bool, until: float) -> Iterator[Figure]:
-    """Each vocabulary: time over that of a pass that reads the same tokens and writes as many int32 arrays.
+    """For each vocabulary, the time relative to a pass that reads the same tokens and writes as many int32 arrays.
 
     Args:
-        tiny: toy sizes, and the first vocabulary alone.
-        until: no further vocabulary is begun after this time.
+        tiny: toy sizes, and only the first vocabulary.
+        until: no vocabulary is started after this time.
     """
     rows, rounds, calls = (4, 2, 1) if tiny else (8192, 7, 4)
     worst = 0.0
@@ -51,5 +51,5 @@ def figures(tiny: bool, until: float) -> Iterator[Figure]:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _one_pass(tokens: jax.Array, arrays: int) -> tuple[jax.Array, ...]:
-    """Reads the tokens once, and writes as many arrays of their size."""
+    """Reads the tokens once, and writes the same number of arrays of their size."""
     return tuple(tokens + k for k in range(arrays))

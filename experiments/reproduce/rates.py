@@ -1,4 +1,4 @@
-"""What a device does at best, and how figures are said: the lines that every section of `accelerator.py` prints."""
+"""The best rates of a device, and the lines that every part of `accelerator.py` prints."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Figure(NamedTuple):
 
     Attributes:
         name: what was measured.
-        value: the median; None for what wasn't measured.
-        unit: of it.
-        spread: half the distance between the quartiles, relative; None for what was counted, or measured once.
-        demand: what the value has to be, in words; empty where nothing is asked of it.
-        held: whether it is; None where nothing is asked, or not of this device.
+        value: the median; None if it wasn't measured.
+        unit: of the value.
+        spread: half the distance between the quartiles, relative to the median; None if counted, or measured once.
+        demand: the limit of the value, in words; empty if there is none.
+        held: whether the value meets the demand; None if there is no demand for this device.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Figure(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Medians of several, in seconds or of a second, and their relative spread."""
+    """Medians of several measurements, and their relative spread."""
 
     value: float
     spread: float
@@ -54,7 +54,7 @@ def measured(values: Iterable[float]) -> Measured:
 
 
 def seconds(call: Callable[[], Any], rounds: int, calls: int) -> list[float]:
-    """What a call takes, of several that are handed to the device one behind the other; the first one isn't counted."""
+    """Seconds of one call, of several that are sent to the device one after the other; the first isn't counted."""
     jax.block_until_ready(call())
     times = []
     for _ in range(rounds):
@@ -67,7 +67,7 @@ def seconds(call: Callable[[], Any], rounds: int, calls: int) -> list[float]:
 
 
 def matmul_rate(tiny: bool) -> Measured:
-    """FLOP/s of large square products in bfloat16, of random numbers; of the size that is fastest."""
+    """FLOP/s of large square products of random numbers in bfloat16, for the fastest size."""
     found = []
     for side in (128,) if tiny else (8192, 16384):
         keys = jax.random.split(jax.random.key(0))
@@ -78,7 +78,7 @@ def matmul_rate(tiny: bool) -> Measured:
 
 
 def bandwidth(tiny: bool) -> Measured:
-    """Bytes a second that large arrays are read with, or copied (read and written), whichever is faster."""
+    """Bytes a second when large arrays are read, or copied (read and written), whichever is faster."""
     block = jnp.ones(2**18 if tiny else 2**31, jnp.bfloat16)  # 4 GiB
     add, copy = jax.jit(lambda x: jnp.sum(x, dtype=jnp.float32)), jax.jit(lambda x: x + 1)
     read = measured(block.nbytes / taken for taken in seconds(lambda: add(block), 9, 4))
@@ -86,18 +86,18 @@ def bandwidth(tiny: bool) -> Measured:
 
 
 def say(**what: Any) -> None:
-    """Prints a JSON line, at once, so that what comes later can't lose it."""
+    """Prints a JSON line at once, so that a later failure can't lose it."""
     print(json.dumps(what, ensure_ascii=False), flush=True)
 
 
 def say_figures(section: str, figures: Iterable[Figure]) -> None:
-    """Prints each figure as soon as it is there."""
+    """Prints each figure as soon as it is measured."""
     for figure in figures:
         say(section=section, **figure._asdict())
 
 
 def machine() -> dict[str, Any]:
-    """What the figures are of."""
+    """The machine and the versions of the figures."""
     device = jax.devices()[0]
     versions = {}
     for name in PACKAGES:
@@ -120,6 +120,6 @@ def machine() -> dict[str, Any]:
 
 
 def memory_bytes() -> int:
-    """That a program can have on the first device; that of the machine where the device doesn't say."""
+    """Memory of the first device for a program, or of the machine if the device doesn't report it."""
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     return int(limit) if limit else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

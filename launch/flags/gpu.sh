@@ -1,19 +1,19 @@
 # shellcheck shell=bash
-# XLA's flags on NVIDIA GPUs. The caller's own XLA_FLAGS come last, and win. All of them are known to jaxlib 0.7.2, 0.10.2
-# and 0.12.0 (tests/test_launch.py asks the installed one). DETERMINISTIC=1: the same bits in every run.
+# XLA's flags on NVIDIA GPUs. The caller's own XLA_FLAGS come last and override these. jaxlib 0.7.2, 0.10.2 and 0.12.0 know
+# all flags (tests/test_launch.py checks the installed one). DETERMINISTIC=1 gives the same bits in every run.
 
 flags=(
-  # Moves collectives away from where their results are needed, so that they run beside matrix products.
+  # Starts collectives early, so that they run at the same time as matrix products.
   # docs.jax.dev/en/latest/gpu_performance_tips.html; NVIDIA's JAX images set it and nothing else.
   --xla_gpu_enable_latency_hiding_scheduler=true
-  # Gathers, scatters and reductions of one layer go out as one call: up to 256 MiB, which holds the bf16 matrices of a
-  # layer of `base` (100 MB). Same page: "high enough to combine at least a Transformer layer's".
+  # Combines gathers, scatters and reductions of one layer into one call of up to 256 MiB. The bf16 matrices of a layer of
+  # `base` (100 MB) fit. Same page: "high enough to combine at least a Transformer layer's".
   --xla_gpu_all_gather_combine_threshold_bytes=268435456
   --xla_gpu_reduce_scatter_combine_threshold_bytes=268435456
   --xla_gpu_all_reduce_combine_threshold_bytes=268435456
 )
 if [[ "${DETERMINISTIC:-0}" == 1 ]]; then
-  # No kernels whose sums depend on timing, and no autotuning, which picks a kernel by a measurement. Slower.
+  # Excludes kernels whose sums depend on timing, and autotuning, which chooses kernels by measurement. Slower.
   # openxla.org/xla/determinism (xla/debug_options_flags.cc: "implies exclude_nondeterministic_ops").
   flags+=(--xla_gpu_deterministic_ops=true)
 fi

@@ -4,8 +4,8 @@
 #   JOB_NAME=digits IMAGE=… TPU_ACCELERATOR=tpu-v5-lite-podslice TOPOLOGY=16x16 CLAIM=share \
 #     EXPERIMENT=experiments/digits.py WORKDIR=/mnt/share/runs/digits launch/gke/apply.sh [--size base …]
 #
-# Environment besides: SLICES (1); CHIPS a machine (4); MAX_RESTARTS (50). kubectl must point at the cluster. The image is
-# that of launch/gke/Dockerfile. Arguments are overrides of `omnijax train`. To end it: kubectl delete jobset JOB_NAME.
+# Optional: SLICES (1); CHIPS per machine (4); MAX_RESTARTS (50). kubectl must point at the cluster. launch/gke/Dockerfile
+# makes the image. Arguments are overrides of `omnijax train`. To end the training: kubectl delete jobset JOB_NAME.
 
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
@@ -32,7 +32,7 @@ if ((chips_a_slice % CHIPS)); then
 fi
 # shellcheck disable=SC2034  # filled in below, by name
 HOSTS=$((chips_a_slice / CHIPS))
-# A YAML list, with YAML's way of quoting.
+# A YAML list with YAML quotes.
 ARGUMENTS=
 for argument in "$@"; do
   ARGUMENTS+="${ARGUMENTS:+, }'${argument//\'/\'\'}'"

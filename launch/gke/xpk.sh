@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The same as launch/gke/apply.sh through XPK, on a cluster that XPK made (github.com/AI-Hypercomputer/xpk).
+# Does the same as launch/gke/apply.sh with XPK, on a cluster that XPK made (github.com/AI-Hypercomputer/xpk).
 #
 #   PROJECT=… ZONE=… CLUSTER=… JOB_NAME=digits TPU_TYPE=v5litepod-256 IMAGE=… \
 #     EXPERIMENT=experiments/digits.py WORKDIR=/mnt/share/runs/digits launch/gke/xpk.sh [--size base …]
 #
-# Environment besides: SLICES (1); MAX_RESTARTS (50). Storage is attached to the cluster: `xpk storage attach`. Arguments are
-# overrides of `omnijax train`.
+# Optional: SLICES (1); MAX_RESTARTS (50). `xpk storage attach` attaches storage to the cluster. Arguments are overrides of
+# `omnijax train`.
 
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../common.sh"

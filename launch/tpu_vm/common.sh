@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts of this directory share: the names, and the queued resource they are about.
+# Shared by the scripts of this directory: the names, and the commands for the queued resource.
 
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
@@ -9,13 +9,13 @@ need \
   ZONE 'where the TPU is, for example us-west4-a' \
   TPU_NAME 'a name for the queued resource, for example omnijax'
 
-# queued VERB ARGUMENT...: gcloud on this zone's queued resources.
+# queued VERB ARGUMENT...: runs gcloud on the queued resources of this zone.
 queued() {
   run gcloud compute tpus queued-resources "$@" --project "$PROJECT" --zone "$ZONE"
 }
 
-# The state of the queued resource: ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, …; NONE when there is none, UNKNOWN when
-# gcloud could not tell. (cloud.google.com/tpu/docs/queued-resources has the list.)
+# Prints the state of the queued resource: ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, …; NONE if it doesn't exist, UNKNOWN if
+# gcloud fails. (cloud.google.com/tpu/docs/queued-resources has the list.)
 state() {
   local listed
   if ! listed=$(gcloud compute tpus queued-resources list --project "$PROJECT" --zone "$ZONE" \
@@ -25,7 +25,7 @@ state() {
   printf '%s\n' "${listed:-NONE}"
 }
 
-# wait_until_active: returns when the machines are there; with status 1 when they will never be.
+# wait_until_active: returns when the machines are ready, or with status 1 if they never will be.
 wait_until_active() {
   local now='' before=''
   if dry; then
@@ -47,7 +47,7 @@ wait_until_active() {
   done
 }
 
-# on_all COMMAND: runs one line of shell on every worker of every slice.
+# on_all COMMAND: runs a line of shell on every worker of every slice.
 on_all() {
   queued ssh "$TPU_NAME" --node all --worker all --command "$1"
 }

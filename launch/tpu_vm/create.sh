@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Asks for TPU machines as a queued resource, and waits until they are there.
+# Requests TPU machines as a queued resource, and waits until they are ready.
 #
 #   PROJECT=my-project ZONE=us-west4-a TPU_NAME=omnijax ACCELERATOR_TYPE=v5litepod-256 launch/tpu_vm/create.sh [--spot …]
 #
-# Environment besides: SLICES (1); RUNTIME_VERSION (by the kind of TPU); POLL_SECONDS (30). Arguments go to gcloud: --spot,
-# --reserved, --service-account, --network, --valid-until-duration and so on. Workers have to reach each other: the default
-# network's rules allow it. With rules of your own, open the port of JAX's coordinator too (8482; 8476 before jax 0.8.1).
+# Optional: SLICES (1); RUNTIME_VERSION (by the kind of TPU); POLL_SECONDS (30). Arguments are passed to gcloud: --spot,
+# --reserved, --service-account, --network, --valid-until-duration and so on. Workers must reach each other, which the rules
+# of the default network allow. In a network of your own, open the port of JAX's coordinator too (8482; 8476 before jax 0.8.1).
 
 # shellcheck source=launch/tpu_vm/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

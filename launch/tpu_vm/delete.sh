@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gives the machines back, and takes the request out of the queue. What lies on their own disks is lost.
+# Deletes the machines with the files on their own disks, and removes the request from the queue.
 #
 #   PROJECT=… ZONE=… TPU_NAME=… launch/tpu_vm/delete.sh
 

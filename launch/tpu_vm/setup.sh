@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Puts this commit and its environment on every worker, but those on which a training runs. May be run again.
+# Installs this commit and its environment on every worker on which no training runs. It can be repeated.
 #
 #   PROJECT=… ZONE=… TPU_NAME=… [NFS=10.0.0.2:/share] launch/tpu_vm/setup.sh
 #
-# Environment besides: COMMIT (HEAD); EXTRAS of the package (demo,tpu); NFS, a file share to mount at /mnt/share. With
-# more than one worker the data set and the run directory must lie on a disk that all of them see. It has to be a file
-# system: renaming a directory and locking a file must work, which an object store mounted as one doesn't promise.
+# Optional: COMMIT (HEAD); EXTRAS of the package (demo,tpu); NFS, a file share to mount at /mnt/share. With more than one
+# worker the data set and the run directory must be on a disk that all workers see. Its file system must be able to rename
+# directories and lock files. A mounted object store doesn't guarantee this.
 
 # shellcheck source=launch/tpu_vm/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -15,11 +15,11 @@ if dry; then archive=omnijax.tar.gz; fi
 run git archive --format tar.gz --prefix omnijax/ --output "$archive" "${COMMIT:-HEAD}"
 queued scp "$archive" "$TPU_NAME:omnijax.tar.gz" --node all --worker all
 
-# The machines' own Python is older than 3.11: uv fetches one.
+# The Python of the machines is older than 3.11, so uv installs one.
 lines=(
   'set -e'
   'if ! flock -n omnijax.lock true; then echo a training runs here: left as it is; exit 0; fi'
-  'rm -rf omnijax/launch omnijax/omnijax omnijax/experiments' # what an older commit left
+  'rm -rf omnijax/launch omnijax/omnijax omnijax/experiments' # files of an older commit
   'tar xzf omnijax.tar.gz'
   'cd omnijax'
   'python3 -m pip install --quiet --user uv'

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Keeps a training going until it is done: creates the machines where there are none, sets them up, starts the training,
-# and does so again when they were taken away. To be left running on a machine that stays.
+# Keeps a training running until it is done: creates the machines, sets them up, starts the training, and repeats this
+# after a preemption. Run it on a machine that stays.
 #
 #   PROJECT=… ZONE=… TPU_NAME=… ACCELERATOR_TYPE=… EXPERIMENT=… WORKDIR=… [NFS=…] [SPOT=1] launch/tpu_vm/watch.sh [--size base …]
 #
-# Arguments are overrides of `omnijax train`; the environment is that of create.sh, setup.sh and run.sh. SPOT=1 asks for
-# spot machines. It looks every POLL_SECONDS (30), and waits between two creations as launch/retry.sh does (RETRY_*).
-# Exit status: that of the training. The machines stay: launch/tpu_vm/delete.sh.
+# Arguments are overrides of `omnijax train`; the environment is that of create.sh, setup.sh and run.sh. SPOT=1 requests
+# spot machines. The script checks every POLL_SECONDS (30), and waits between two creations like launch/retry.sh (RETRY_*).
+# The exit status is that of the training. The machines aren't deleted: use launch/tpu_vm/delete.sh.
 
 # shellcheck source=launch/tpu_vm/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -21,8 +21,8 @@ if [[ "${SPOT:-0}" == 1 ]]; then
   options=(--spot)
 fi
 
-# bring_up OVERRIDES...: machines with a running training; 75 when they could not be had, or were lost on the way.
-# Machines are deleted only in a state from which they don't come back.
+# bring_up OVERRIDES...: brings up machines with a running training; returns 75 if they aren't available or are lost. Machines
+# are deleted only in a state from which they can't return.
 bring_up() {
   local now=NONE
   if ! dry; then
@@ -43,7 +43,7 @@ bring_up() {
   launch/tpu_vm/run.sh "$@" || return 75
 }
 
-# status_there: what the training of the first worker ended with; nothing while it runs or can't be asked.
+# status_there: prints the exit status of the training on the first worker; nothing while it runs or can't be reached.
 status_there() {
   queued ssh "$TPU_NAME" --node 0 --worker 0 --command 'cat omnijax.status 2>/dev/null || true'
 }

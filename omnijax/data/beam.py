@@ -7,9 +7,12 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 
-import tensorflow_datasets as tfds
+from etils import epy
 
 from omnijax import errors
+
+with epy.lazy_imports():  # it takes a second
+    import tensorflow_datasets as tfds
 
 # `DirectRunner` may pass a pipeline on to a runner that it fetches first; this one is in the wheel.
 DEFAULTS = {

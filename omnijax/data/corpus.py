@@ -1,167 +1,100 @@
-"""A split as fragments, and its records as documents: the last place that knows the modalities by name."""
+"""A split in items: every field and view that the tasks name, encoded once."""
 
 from __future__ import annotations
 
 import dataclasses
-import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int
 
-from omnijax.config import DataConfig, modality_of
-from omnijax.data import fragments, table
-from omnijax.data.records import Records, check_fragments_seed, fragments_seed, load_codebook, load_records
-from omnijax.data.sources import lookup
-from omnijax.errors import ConfigError, VocabularyError
-from omnijax.modalities import Modality, PatchImage, Speech, Text
-from omnijax.modalities.codebook import Codebook
-from omnijax.modalities.picture import moved
-from omnijax.vocab.documents import Documents, Segment
-from omnijax.vocab.ids import GeneralIds, SecondaryIds
+from omnijax.config import Config, Task, field_of
+from omnijax.data import store
+from omnijax.data.columns import Column, Segments, segments_of, side_by_side
+from omnijax.data.encoding import encode_rows
+from omnijax.data.fitting import fitted
+from omnijax.data.manifest import verify
+from omnijax.errors import DataError
+from omnijax.modalities.base import Modality
+from omnijax.source import Record, read
+from omnijax.vocab.documents import Documents
 from omnijax.vocab.vocabulary import Vocabulary
 
-VIEWS = ("text", "image", "image/moved", "speech")
+AT_ONCE = 4096
+"""Records that are read and encoded at a time."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """Every record of a split, in fragments.
+    """Every record of a split, in items.
 
     Attributes:
         vocabulary: that the documents are for.
-        fragments: for each modality, and each other view of one (`image/moved`), the ids within the modality's own
-            space, one array a record; in limbs where they go beyond int64 (`vocab.ids.Numbers`).
+        columns: for each field, or view of one (`image/moved`), its segments.
     """
 
     vocabulary: Vocabulary
-    fragments: Mapping[str, Sequence[Int64[np.ndarray, " items"]]]
+    columns: Mapping[str, Column | store.StoredColumn]
 
     def __len__(self) -> int:
-        return len(next(iter(self.fragments.values())))
+        return len(next(iter(self.columns.values())))
 
-    def document(self, record: int, names: Sequence[str]) -> list[Segment]:
-        """These modalities (or views) of a record, one segment each.
+    def having(self, names: Sequence[str]) -> Int[np.ndarray, " n"]:
+        """Places of the records that have all of some fields."""
+        return np.flatnonzero(np.all([self.columns[name].segments > 0 for name in names], axis=0))
 
-        Raises:
-            ConfigError: the corpus has no modality or view of this name.
-        """
-        for name in names:
-            if name not in self.fragments:
-                there = ", ".join(sorted(self.fragments))
-                raise ConfigError("batch.tasks", name, f"a segment must be one of {there}", "mend the task")
-        return [segment(self.vocabulary, name, self.fragments[name][record]) for name in names]
-
-    def documents(self, records: Sequence[int], names: Sequence[str]) -> Documents:
-        """These records as `document` gives each of them; at once where every record has as many items.
-
-        Raises:
-            ConfigError: see `document`.
-        """
-        views = [self.fragments.get(name) for name in names]
-        tables = [view for view in views if isinstance(view, table.Table)]
-        if not len(records) or len(tables) < len(names):
-            return Documents.of(self.document(record, names) for record in records)
-        return table.documents(self.document(records[0], names), [view.take(records) for view in tables])
+    def documents(self, records: Sequence[int] | Int[np.ndarray, " n"], names: Sequence[str]) -> Documents:
+        """These fields of some records: a document for each record."""
+        return side_by_side([self.columns[name].take(records) for name in names])
 
 
-def segment(vocabulary: Vocabulary, name: str, ids: Int64[np.ndarray, " items"]) -> Segment:
-    """A segment of one modality: fragments where the vocabulary has a space of this name, else general tokens."""
-    name = modality_of(name)
-    is_space = name in [space.name for space in vocabulary.spaces]
-    return Segment.of(vocabulary, name, SecondaryIds(name, ids) if is_space else GeneralIds(ids))
+def views_of(tasks: Iterable[Task]) -> tuple[str, ...]:
+    """The fields and views that some tasks name."""
+    return tuple(dict.fromkeys(name for task in tasks for name in task.fields))
 
 
-def digit_modalities(config: DataConfig) -> dict[str, Modality]:
-    """Text, image and speech of the digits data set, by name.
+def fields_of(config: Config) -> tuple[str, ...]:
+    """The fields that the tasks of a configuration name, without their views, as evaluation reads them."""
+    return tuple(dict.fromkeys(field_of(name) for name in views_of(config.batch.tasks)))
+
+
+def read_corpus(config: Config, split: str, names: Sequence[str]) -> Corpus:
+    """A split in items: those stored with the data set where there are some, otherwise encoded now.
+
+    Args:
+        config: of the run.
+        split: one of `config.data.splits`.
+        names: fields and views to read.
 
     Raises:
-        DataError: the codebook of the data set is missing or damaged.
+        DataError: the data set is missing or damaged, or a signal can't be written.
     """
-    return modalities_of(load_codebook(config), config)
+    verify(config.data)
+    if store.there(config.data):
+        return Corpus(config.vocabulary, store.load(config, split, names))
+    return encode_records(config, config.data.records(split), names, fitted(config.data))
 
 
-def modalities_of(codebook: Codebook, config: DataConfig) -> dict[str, Modality]:
-    """The same, of a data set that has this codebook."""
-    modalities = (Text(), PatchImage(), Speech(codebook, config.speech, config.sample_rate_hz))
-    return {modality.name: modality for modality in modalities}
-
-
-def check_sizes(vocabulary: Vocabulary, modalities: Mapping[str, Modality]) -> None:
-    """Holds the vocabulary against the modalities.
-
-    Raises:
-        ConfigError: a modality has no marker or more fragments than its space has ids.
-    """
-    spaces = {space.name: space.size for space in vocabulary.spaces}
-    for name, modality in modalities.items():
-        try:
-            vocabulary.token(name)
-        except VocabularyError as error:
-            raise ConfigError(
-                "vocabulary.control", vocabulary.control, f"needs {name!r}, the marker of a modality", "add it"
-            ) from error
-        room = spaces.get(name, vocabulary.general)
-        if modality.size != room:
-            field = f"size of space {name!r}" if name in spaces else "vocabulary.general"
-            raise ConfigError(field, room, f"the modality {name!r} has {modality.size} fragments", "make them equal")
-
-
-def fragment_records(
-    vocabulary: Vocabulary, records: Records, modalities: Mapping[str, Modality], seed: int = 0
+def encode_records(
+    config: Config, records: Sequence[Record], names: Sequence[str], modalities: Mapping[str, Modality]
 ) -> Corpus:
-    """Turns the signals of a split into fragments; the seed draws the view `image/moved`.
-
-    Raises:
-        ConfigError: see `check_sizes`.
-    """
-    check_sizes(vocabulary, modalities)
-    return Corpus(vocabulary, views(records, 0, len(records), modalities=modalities, seed=seed))
-
-
-def views(
-    records: Records, first: int, total: int, *, modalities: Mapping[str, Modality], seed: int
-) -> fragments.Views:
-    """The fragments of records that follow one another, in every view of `VIEWS`.
+    """Records in items.
 
     Args:
-        records: all of a split, or some of it.
-        first: the place of the first of them in the split.
-        total: how many the split has.
-        modalities: those of `digit_modalities`.
-        seed: draws the view `image/moved`.
-    """
-    image, speech = modalities["image"], modalities["speech"]
-    assert isinstance(image, PatchImage)
-    assert isinstance(speech, Speech)
-    return {
-        "text": [modalities["text"].fragments(word) for word in records.words],
-        "image": list(image.fragments(records.images)),
-        "image/moved": list(image.fragments(moved(records.images, image.levels, seed, first, total))),
-        "speech": speech.fragments_batch(records.speech),
-    }
-
-
-def read_corpus(vocabulary: Vocabulary, config: DataConfig, split: Literal["train", "heldout"], seed: int) -> Corpus:
-    """A split in fragments, of any source: those stored with the data set, made from its records, or from knobs alone.
-
-    Args:
-        vocabulary: that the documents are for.
-        config: of the data.
-        split: which part of it.
-        seed: `batch.seed` of the run; it draws the view `image/moved`.
+        config: of the run; `batch.seed` draws the views.
+        records: all of a split.
+        names: fields and views to encode.
+        modalities: fitted, by field.
 
     Raises:
-        ConfigError: see `check_sizes` and `lookup.check`.
-        DataError: the data set is missing or damaged, or its stored fragments were drawn with another seed.
+        DataError: there is no record, or a signal can't be written.
     """
-    if config.source == "lookup":
-        lookup.check(vocabulary, config.lookup)
-        return Corpus(vocabulary, lookup.views(config.lookup, split))
-    modalities = digit_modalities(config)
-    if fragments_seed(config) is None:
-        return fragment_records(vocabulary, load_records(config, split), modalities, seed)
-    check_fragments_seed(config, seed)
-    check_sizes(vocabulary, modalities)
-    return Corpus(vocabulary, fragments.load(pathlib.Path(config.directory), split, VIEWS))
+    if not len(records):
+        raise DataError("records", 0, "a split has at least one record", "check the source")
+    found: dict[str, list[Segments]] = {name: [] for name in names}
+    for start in range(0, len(records), AT_ONCE):
+        rows = read(records, range(start, min(start + AT_ONCE, len(records))))
+        for name in names:
+            for one in encode_rows(name, rows, start, len(records), modalities, config.batch.seed):
+                found[name].append(segments_of(config.vocabulary, modalities[one.field], one))
+    return Corpus(config.vocabulary, {name: Column(parts, len(records)) for name, parts in found.items()})

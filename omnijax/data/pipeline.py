@@ -1,129 +1,141 @@
 """From records to batches: order, encode, pack, batch, and shard by process. The state is one number, the step.
 
-What stands in batch i is a pure function of the corpus, the configuration and i, the order in which fragments are
-written included. A run resumes by starting at its step, on any number of processes; nothing is buffered that a kill
-could lose. grain reads ahead in threads.
+Batch i is a pure function of the corpus, the configuration and i, the order in which fragments are written included. A
+run resumes by starting at its step, on any number of processes; nothing is buffered that a kill could lose. grain reads
+ahead in threads.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
+from typing import Any
 
 import grain
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from omnijax.config import BatchConfig, Task
-from omnijax.data.corpus import Corpus
+from omnijax.config import BatchConfig
+from omnijax.data.batch import Batch
+from omnijax.data.columns import end_to_end, reordered
+from omnijax.data.corpus import Corpus, views_of
 from omnijax.data.packing import check_lengths, pack
 from omnijax.errors import DataError
+from omnijax.modalities.base import within
 from omnijax.vocab.documents import Documents
-from omnijax.vocab.encode import Encoded, encode
+from omnijax.vocab.encode import Encoded, count_tokens, encode
+from omnijax.vocab.kinds import PAD_KIND
 
-LENGTHS_AT_ONCE = 8192
-
-
-class Batch(TypedDict):
-    """Rows of packed documents, as the model reads them; `t` is one less than the tokens of a row.
-
-    Attributes:
-        tokens: primary ids to read.
-        targets: the ids that follow them in the same document.
-        weights: of each target in the loss; 0 where none follows.
-        positions: place of each token in its document.
-        documents: which document of its row it belongs to, from 0; -1 for padding.
-        items: items of the whole rows, one number a row, for the throughput.
-    """
-
-    tokens: Int32[np.ndarray, "b t"]
-    targets: Int32[np.ndarray, "b t"]
-    weights: Float32[np.ndarray, "b t"]
-    positions: Int32[np.ndarray, "b t"]
-    documents: Int32[np.ndarray, "b t"]
-    items: Int32[np.ndarray, " b"]
+COUNTED_AT_ONCE = 8192
 
 
 class Batches:
     """The batches of a run, by step: a random-access source.
 
-    An epoch is every record in the form of every task, as often as the task says, in an order of its own.
+    An epoch is every record in the form of every task that it has the fields of, as often as the task says, in an order
+    of its own.
 
     Args:
         corpus: the records.
-        config: how they become rows.
-        rows: those of a batch that this process makes, by their number in it; all of them by default.
+        config: how they become sequences.
+        rows: numbers of the sequences of a batch that this process makes; all by default.
+
+    Attributes:
+        taken: for each task, places of the records that it takes.
+        task_of: int64[documents], number of the task of each document of an epoch.
+        record_of: int64[documents], place of its record.
+        lengths: int64[documents], its tokens.
+        items: int64[documents], its items.
+        sizes: int64[documents], its size in units of `BatchConfig.sequence_items`.
+
+    Raises:
+        DataError: a task that no record has the fields of, or a document that is longer than a sequence.
     """
 
     def __init__(self, corpus: Corpus, config: BatchConfig, rows: Sequence[int] | None = None):
         self._corpus, self._config = corpus, config
         self._rows = range(config.size) if rows is None else rows
-        self._forms = [task for task in config.tasks for _ in range(task.repeats)]
-        counts = [np.tile(self._counts(task.segments), task.repeats) for task in config.tasks]
-        self._lengths, self._sizes = np.concatenate(counts, axis=1)
-        check_lengths(self._lengths, config.sequence_length)
+        self.taken = [corpus.having(task.fields) for task in config.tasks]
+        for number, (task, records) in enumerate(zip(config.tasks, self.taken, strict=True)):
+            if not len(records):
+                rule = "no record of the training split has all of these fields"
+                raise DataError(f"batch.tasks.{number}", task.fields, rule, "leave the task out, or mend the data")
+        forms = [number for number, task in enumerate(config.tasks) for _ in range(task.repeats)]
+        self.task_of = np.concatenate([np.full(len(self.taken[number]), number) for number in forms])
+        self.record_of = np.concatenate([self.taken[number] for number in forms])
+        self.lengths, self.items, self.sizes = self._counts()
+        check_lengths(self.lengths, config.sequence_length)
         if config.sequence_items:
-            check_lengths(self._sizes, config.sequence_items, "sequence_items", "items and more")
+            check_lengths(self.sizes, config.sequence_items, "sequence_items", "items and more")
         self._epoch_ends = [0]
 
     def __len__(self) -> int:
-        """As long as any run; the steps of a run end it."""
+        """Practically infinite; `train.steps` ends a run."""
         return 2**31 - 1
 
     def __getitem__(self, step: int) -> Batch:
-        """The rows of this process in the batch of a step."""
+        """The sequences of this process in the batch of a step."""
         first = step * self._config.size
         return self._batch([self._row(first + row) for row in self._rows])
 
-    def longest_row(self, steps: int) -> int:
-        """Tokens of the longest row of the first `steps` batches, of all processes."""
+    def longest_sequence(self, steps: int) -> int:
+        """Tokens of the longest sequence of the first `steps` batches, of all processes."""
         rows, longest, epoch = steps * self._config.size, 0, 0
         while rows > 0:
             packed = self._epoch(epoch)[:rows]
-            longest = max([longest, *(int(self._lengths[row].sum()) for row in packed)])
+            longest = max([longest, *(int(self.lengths[row].sum()) for row in packed)])
             rows, epoch = rows - len(packed), epoch + 1
         return longest
 
     def check(self, steps: int) -> None:
-        """Checks that every row of the first `steps` batches fits; where rows are packed by tokens they always do.
+        """Checks that every sequence of the first `steps` batches fits; packed by tokens they always do.
 
         Raises:
-            DataError: the tokens of a row that is packed by items are more than `batch.sequence_length`.
+            DataError: the tokens of a sequence that is packed by items are more than `batch.sequence_length`.
         """
-        longest = self.longest_row(steps) if self._config.sequence_items else 0
+        longest = self.longest_sequence(steps) if self._config.sequence_items else 0
         if longest > self._config.sequence_length:
-            rule = f"the longest row of {self._config.sequence_items} items has {longest} tokens, and nothing is cut"
+            items = self._config.sequence_items
+            rule = f"the longest sequence of {items} items has {longest} tokens, and nothing is cut"
             fix = f"set it to {longest} or more, or lower batch.sequence_items"
             raise DataError("batch.sequence_length", self._config.sequence_length, rule, fix)
 
     def documents(self, step: int) -> list[tuple[int, list[tuple[int, int]]]]:
-        """What stands in each row of a step: its epoch, and of each document the number of its task and its record."""
-        records = len(self._corpus)
-        tasks = [number for number, task in enumerate(self._config.tasks) for _ in range(task.repeats)]
+        """What stands in each sequence of a step: its epoch, and each document's task and record by their numbers."""
         rows = [self._row(step * self._config.size + row) for row in self._rows]
-        return [(epoch, [(tasks[int(i) // records], int(i) % records) for i in row]) for epoch, row in rows]
+        return [(epoch, [(int(self.task_of[i]), int(self.record_of[i])) for i in row]) for epoch, row in rows]
 
-    def _counts(self, names: tuple[str, ...]) -> Int64[np.ndarray, "2 n"]:
-        """Of each record as a document of these segments: its tokens, and its size by `BatchConfig.sequence_items`."""
-        counts = []
-        for start in range(0, len(self._corpus), LENGTHS_AT_ONCE):
-            records = range(start, min(start + LENGTHS_AT_ONCE, len(self._corpus)))
-            documents = self._corpus.documents(records, names)
-            tokens = encode(self._corpus.vocabulary, documents).document_tokens
-            counts.append(np.stack([tokens, _document_items(documents) + 2 * len(names) + 1]))
-        return np.concatenate(counts, axis=1)
+    def _counts(self) -> list[Int64[np.ndarray, " documents"]]:
+        """Of every document of an epoch: its tokens, its items, and its size by `BatchConfig.sequence_items`.
+
+        Segments are written by themselves, so that a document has the tokens of its fields, and `eos`.
+        """
+        closed = int(self._corpus.vocabulary.end is not None)
+        counts = {}
+        for name in views_of(self._config.tasks):
+            column = self._corpus.columns[name]
+            tokens, there = np.zeros(len(column), np.int64), np.flatnonzero(column.segments)
+            for start in range(0, len(there), COUNTED_AT_ONCE):
+                part = there[start : start + COUNTED_AT_ONCE]
+                tokens[part] = count_tokens(self._corpus.vocabulary, column.take(part))[1] - closed
+            counts[name] = np.stack([tokens, column.items, column.items + 2 * column.segments])
+        around = np.array([[closed], [0], [1]])
+        found = [
+            np.tile(sum(counts[name][:, records] for name in task.fields) + around, task.repeats)
+            for task, records in zip(self._config.tasks, self.taken, strict=True)
+        ]
+        return list(np.concatenate(found, axis=1))
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 (one source a run)
     def _epoch(self, epoch: int) -> list[Int64[np.ndarray, " documents"]]:
-        """Rows of an epoch, each as indices of documents."""
-        order = np.random.default_rng([self._config.seed, epoch]).permutation(self._lengths.size)
+        """Sequences of an epoch, each as indices of documents."""
+        order = np.random.default_rng([self._config.seed, epoch]).permutation(self.lengths.size)
         by_items = self._config.sequence_items
-        sizes, room = (self._sizes, by_items) if by_items else (self._lengths, self._config.sequence_length)
+        sizes, room = (self.sizes, by_items) if by_items else (self.lengths, self._config.sequence_length)
         return [order[row] for row in pack(sizes[order], room)]
 
     def _row(self, row: int) -> tuple[int, Int64[np.ndarray, " documents"]]:
-        """The epoch that a row belongs to, and its documents."""
+        """The epoch that a sequence belongs to, and its documents."""
         epoch = int(np.searchsorted(self._epoch_ends, row, side="right")) - 1
         while row >= self._epoch_ends[-1]:
             epoch = len(self._epoch_ends) - 1
@@ -134,43 +146,64 @@ class Batches:
         sizes = [row.size for _, row in rows]
         epochs = np.repeat([epoch for epoch, _ in rows], sizes)
         chosen = np.concatenate([row for _, row in rows])
-        tasks = [self._forms[i] for i in chosen // len(self._corpus)]
-        records = chosen % len(self._corpus)
-        documents = Documents.of(
-            self._corpus.document(int(record), task.segments) for record, task in zip(records, tasks, strict=True)
+        tasks = self.task_of[chosen]
+        documents, fields = self._documents(tasks, self.record_of[chosen])
+        order = self._writing_order(documents, fields, tasks, epochs, chosen)
+        encoded = encode(self._corpus.vocabulary, documents, order)
+        task_of_segment = np.repeat(tasks, documents.document_segments)
+        weights = np.zeros(
+            (len(self._config.tasks), 1 + max(len(task.fields) for task in self._config.tasks)), np.float32
         )
-        encoded = encode(self._corpus.vocabulary, documents, self._writing_order(documents, tasks, epochs, chosen))
-        token_weights = np.repeat(
-            np.array([weight for task in tasks for weight in task.weights], np.float32), encoded.segment_tokens
-        )
+        for number, task in enumerate(self._config.tasks):
+            weights[number, : len(task.weights)] = task.weights
+        token_weights = np.repeat(weights[task_of_segment, fields], encoded.segment_tokens)
         row_of = np.repeat(np.arange(len(rows)), sizes)
         items = np.bincount(row_of, _document_items(documents), len(rows)).astype(np.int32)
         return lay_out(encoded, token_weights, row_of, len(rows), self._config.sequence_length, items)
 
+    def _documents(
+        self, tasks: Int64[np.ndarray, " n"], records: Int64[np.ndarray, " n"]
+    ) -> tuple[Documents, Int64[np.ndarray, " segments"]]:
+        """Documents of some records, each in the form of its task; and the number of each segment's field in it."""
+        parts, places, fields = [], [], []
+        for number in np.unique(tasks):
+            place = np.flatnonzero(tasks == number)
+            names = self._config.tasks[number].fields
+            parts.append(self._corpus.documents(records[place], names))
+            places.append(place)
+            counts = np.stack([self._corpus.columns[name].segments[records[place]] for name in names], axis=1)
+            fields.append(np.repeat(np.tile(np.arange(len(names)), len(place)), counts.ravel()))
+        order = np.argsort(np.concatenate(places), kind="stable")
+        whole = end_to_end(parts)
+        counts = whole.document_segments
+        return reordered(whole, order), np.concatenate(fields)[within(np.cumsum(counts) - counts, counts, order)]
+
     def _writing_order(
         self,
         documents: Documents,
-        tasks: list[Task],
+        fields: Int64[np.ndarray, " segments"],
+        tasks: Int64[np.ndarray, " documents"],
         epochs: Int64[np.ndarray, " documents"],
         chosen: Int64[np.ndarray, " documents"],
     ) -> Int64[np.ndarray, " items"] | None:
-        """Order in which the items of documents are written; None where all of them stand as they are.
+        """Order in which the items of documents are written; None if no document is written in a random order.
 
-        Of each document it depends on the seed, the epoch and the document's index alone, not on its neighbours.
+        For each document it depends on the seed, the epoch and the document's index alone, not on its neighbours.
         """
-        if not any(any(task.random_order) for task in tasks):
+        shuffled = np.flatnonzero(np.array([any(task.random_order) for task in self._config.tasks])[tasks])
+        if not len(shuffled):
             return None
         order = np.arange(documents.spaces.size)
         ends = np.cumsum(documents.segment_items)
-        segment = 0
-        for task, epoch, index in zip(tasks, epochs, chosen, strict=True):
-            random = np.random.default_rng([self._config.seed, epoch, index])
-            for share in task.random_orders:
-                start, end = ends[segment] - documents.segment_items[segment], ends[segment]
-                permuted = start + random.permutation(end - start)
-                if random.random() < share:
-                    order[start:end] = permuted
-                segment += 1
+        last = np.cumsum(documents.document_segments)
+        for one in shuffled:
+            random = np.random.default_rng([self._config.seed, epochs[one], chosen[one]])
+            shares = self._config.tasks[tasks[one]].random_orders
+            for segment in range(last[one] - documents.document_segments[one], last[one]):
+                start = ends[segment] - documents.segment_items[segment]
+                permuted = start + random.permutation(ends[segment] - start)
+                if random.random() < shares[fields[segment]]:
+                    order[start : ends[segment]] = permuted
         return order
 
 
@@ -182,7 +215,7 @@ def lay_out(
     sequence_length: int,
     items: Int32[np.ndarray, " b"],
 ) -> Batch:
-    """Lays documents, in order, into rows, and shifts targets by one within each document."""
+    """Lays documents, in order, into sequences, and shifts targets by one within each document."""
     counts = encoded.document_tokens
     starts = np.cumsum(counts) - counts
     firsts = np.searchsorted(row_of, np.arange(rows))
@@ -191,7 +224,7 @@ def lay_out(
     place = np.arange(document_of.size) - starts[document_of]
     column = np.arange(document_of.size) - row_starts[row_of[document_of]]
 
-    def grid(values: np.ndarray, fill: int, dtype: type) -> np.ndarray:
+    def grid(values: np.ndarray, fill: int, dtype: Any) -> np.ndarray:
         filled: np.ndarray = np.full((rows, sequence_length), fill, dtype)
         filled[row_of[document_of], column] = values
         return filled
@@ -204,6 +237,7 @@ def lay_out(
         "tokens": tokens[:, :-1],
         "targets": np.where(follows, tokens[:, 1:], 0),
         "weights": np.where(follows, weights[:, 1:], np.float32(0)),
+        "kinds": grid(encoded.kinds, PAD_KIND, encoded.kinds.dtype)[:, 1:],
         "positions": grid(place, 0, np.int32)[:, :-1],
         "documents": documents[:, :-1],
         "items": items,

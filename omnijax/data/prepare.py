@@ -1,79 +1,67 @@
-"""Builds the data set once: records, speech codebook, stored fragments where Apache Beam does it, manifest."""
+"""Builds a data set once: records, what modalities learn, stored items where Apache Beam does it, a manifest."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import fcntl
 import functools
-import io
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import rich.console
 import rich.progress
-import tensorflow_datasets as tfds
 
-from omnijax import errors
-from omnijax.config import DataConfig
-from omnijax.data import corpus, fragments, records
+from omnijax.config import Config
+from omnijax.data import fitting, manifest, store
 from omnijax.data.beam import Beam
-from omnijax.data.sources.spoken_digits import spoken_digits_dataset_builder as spoken_digits
-from omnijax.modalities import speech as audio
-
-CODEBOOK_RECORDS = 50_000
-"""Utterances that the speech codebook is fitted on, at most."""
+from omnijax.errors import ConfigError, DataError
+from omnijax.source import modalities_of
 
 
-def prepare(config: DataConfig, beam: Beam | None = None, seed: int = 0) -> None:
-    """Builds the data set into `config.directory`, or returns at once when it's there, complete and matching.
+def prepare(config: Config, beam: Beam | None = None) -> None:
+    """Builds the data set of a configuration, or returns at once when it is there, complete and matching.
 
-    A source that is made from the configuration alone has nothing to build.
-
-    The work is done in a directory beside it that takes its name at the end, so that a process killed in between
-    leaves nothing that looks like a data set. Of several processes that start together, one builds and the others wait.
+    The work is done in a directory beside it that takes its name at the end, so that a process killed in between leaves
+    nothing that looks like a data set. Of several processes that start together, one builds and the others wait. A
+    source that stores nothing has nothing to build.
 
     Args:
-        config: of the data set.
-        beam: builds it on Apache Beam's workers, which have to see the directory, and stores its fragments too. The
-            records are the same.
-        seed: `batch.seed` of the runs that the stored fragments are for.
+        config: of the run.
+        beam: builds it on Apache Beam's workers, which have to see the directory, and stores the items of the fields
+            that the tasks name, too. The records are the same.
 
     Raises:
         DataError: the directory holds something else, or a data set that is damaged or differently configured; it is
             never overwritten.
         ConfigError: a value that no data set can be built with, or a source without anything for Beam to build.
-        PlatformError: the speech synthesiser is missing.
+        PlatformError: something that the source needs is missing here.
     """
-    if config.source == "lookup":
+    source = config.data
+    if not source.directory:
         if beam is not None:
-            rule = "it is made from the configuration alone, and there is nothing to build"
-            raise errors.ConfigError("data.source", config.source, rule, "leave --beam out")
+            rule = "this source stores nothing, and there is nothing to build"
+            raise ConfigError("data", type(source).__name__, rule, "leave --beam out")
         return
-    target = pathlib.Path(config.directory).resolve()
+    target = pathlib.Path(source.directory).resolve()
     if _occupied(target):
-        _check(config, beam, seed)
+        _check(config, beam)
         return
-    spoken_digits.check(settings(config))
-    audio.spectrogram(config.speech, config.sample_rate_hz)
+    source.check_build()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = open(target.parent / f".{target.name}.lock", "w")  # noqa: SIM115 (closed by the `with` below)
     except OSError as error:
         rule = f"its parent must be a directory that can be written to ({error})"
-        raise errors.DataError("data.directory", config.directory, rule, "choose another directory") from error
+        raise DataError("data.directory", source.directory, rule, "choose another directory") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _occupied(target):
-            _check(config, beam, seed)
+            _check(config, beam)
             return
         partial = target.parent / f".{target.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
         try:
-            build(config, partial, beam, seed)
+            build(config, partial, beam)
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -83,84 +71,44 @@ def _occupied(target: pathlib.Path) -> bool:
     return target.exists() and (not target.is_dir() or any(target.iterdir()))
 
 
-def _check(config: DataConfig, beam: Beam | None, seed: int) -> None:
+def _check(config: Config, beam: Beam | None) -> None:
     """Whether the data set that is there is the one that was asked for."""
-    records.verify(config)
+    manifest.verify(config.data)
     if beam is not None:
-        if records.fragments_seed(config) is None:
-            rule = "the data set is there already, without stored fragments, which --beam would add"
-            raise errors.DataError("data.directory", config.directory, rule, "choose another directory, or do without")
-        records.check_fragments_seed(config, seed)
+        if "stored" not in manifest.read_manifest(config.data):
+            rule = "the data set is there already, without stored items, which --beam would add"
+            fix = "choose another directory, or do without"
+            raise DataError("data.directory", config.data.directory, rule, fix)
+        store.check(config)
 
 
-def build(config: DataConfig, directory: pathlib.Path, beam: Beam | None = None, seed: int = 0) -> None:
+def build(config: Config, directory: pathlib.Path, beam: Beam | None = None) -> None:
     """Writes a whole data set into a new directory; the arguments are those of `prepare`.
 
     Raises:
         ConfigError: a value that no data set can be built with.
-        DataError: there are fewer fragments than codes, or records were lost on the way.
-        PlatformError: the speech synthesiser is missing.
+        DataError: there are too few signals to learn from, or records were lost on the way.
+        PlatformError: something that the source needs is missing here.
     """
-    tfds.disable_progress_bar()
+    source = config.data
+    directory.mkdir(parents=True)
     with rich.progress.Progress(console=rich.console.Console(stderr=True)) as progress:
-        counts = spoken_digits.count_records(settings(config))
-        task = progress.add_task("Speaking digits", total=sum(counts.values()))
-        speak = functools.partial(
-            spoken_digits.Builder, settings=settings(config), on_record=lambda: progress.advance(task)
-        )
-        _write(directory, records.RECORDS, speak, counts, beam)
-        progress.update(task, completed=sum(counts.values()))
-        for _ in progress.track([None], description="Fitting the speech codebook"):
-            speech = records.read(directory, "train", _codebook_places(directory, config.seed)).speech
-            codebook = audio.fit_codebook(speech, config.speech, config.sample_rate_hz, config.seed)
-            codebook.save(directory / records.CODEBOOK)
+        bar = progress.add_task("Building the records", total=1.0)
+        source.build(directory, functools.partial(_completed, progress, bar), beam)
+        _completed(progress, bar, 1.0)
+        here = source.located(str(directory))
+        for modality in modalities_of(source.fields).values():
+            if modality.learned:
+                bar = progress.add_task(f"Fitting {modality.name}", total=1.0)
+                tell = functools.partial(_completed, progress, bar)
+                fitting.save(directory, modality, fitting.fit(here, modality, tell))
+        written = {"format": 2, "config": manifest.shaping(source), "excluded": dict(here.excluded())}
         if beam is not None:
-            for _ in progress.track([None], description="Making fragments"):
-                modalities = corpus.modalities_of(codebook, config)
-                make = functools.partial(corpus.views, modalities=modalities, seed=seed)
-                stored = functools.partial(fragments.Fragments, source=directory, names=corpus.VIEWS, make=make)
-                _write(directory, fragments.FRAGMENTS, stored, counts, beam)
-    manifest = {"format": 1, "config": records.shaping(config), "files": records.describe(directory)}
-    if beam is not None:
-        manifest["fragments"] = {"seed": seed}
-    (directory / records.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+            bar = progress.add_task("Storing items", total=None)
+            written["stored"] = store.write(config, here, directory, beam)
+        written["files"] = manifest.describe(directory)
+        (directory / manifest.MANIFEST).write_text(json.dumps(written, indent=1) + "\n")
 
 
-def _write(
-    directory: pathlib.Path,
-    name: str,
-    make_builder: Callable[..., tfds.core.DatasetBuilder],
-    counts: Mapping[str, int],
-    beam: Beam | None,
-) -> None:
-    """Lets a TFDS builder write its records into the directory of this name.
-
-    Raises:
-        DataError: there are not as many as there must be in each split.
-    """
-    tfds_directory = directory / "tfds"
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints notices about downloads; there are none
-        builder = make_builder(beam=beam is not None, data_dir=tfds_directory, file_format="array_record")
-        builder.download_and_prepare(download_config=None if beam is None else beam.download_config())
-    written = {split: info.num_examples for split, info in builder.info.splits.items()}
-    if written != counts:
-        rule = f"there must be {dict(counts)}: a worker has lost some"
-        raise errors.DataError(name, written, rule, "build again, with another runner if it happens again")
-    # TFDS nests name and version, and makes a folder of downloads; here there is only ever one data set.
-    pathlib.Path(builder.data_path).rename(directory / name)
-    shutil.rmtree(tfds_directory)
-
-
-def _codebook_places(directory: pathlib.Path, seed: int) -> Sequence[int] | None:
-    """Training records that the codebook is fitted on: all, or as many as one machine can hold, drawn by seed."""
-    count = tfds.builder_from_directory(directory / records.RECORDS).info.splits["train"].num_examples
-    if count <= CODEBOOK_RECORDS:
-        return None
-    chosen = np.random.default_rng((seed, 3)).choice(count, CODEBOOK_RECORDS, replace=False)
-    return [int(place) for place in np.sort(chosen)]
-
-
-def settings(config: DataConfig) -> spoken_digits.Settings:
-    """Returns the part of a configuration that the records depend on."""
-    names = [field.name for field in dataclasses.fields(spoken_digits.Settings)]
-    return spoken_digits.Settings(**{name: getattr(config, name) for name in names})
+def _completed(progress: rich.progress.Progress, bar: rich.progress.TaskID, share: float) -> None:
+    progress.update(bar, completed=share)

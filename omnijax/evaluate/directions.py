@@ -1,138 +1,90 @@
-"""What a run generates, held against independent judges: one modality from another, and pictures from one half."""
+"""What a run generates: one field from another, and signals from one half of them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import functools
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
-from omnijax.evaluate.completions import Completed, complete_half, measures
-from omnijax.evaluate.heldout import Heldout
+from omnijax.config import Completion, Route
+from omnijax.evaluate.judging import Finding, Made, accuracy, examples, figures, judged, real_examples
 from omnijax.evaluate.loading import Trained
-from omnijax.evaluate.report_samples import Direction
-from omnijax.modalities import PatchImage
-from omnijax.sample.generate import Generated, Generator
-
-SHUFFLES = 20
-DIGITS = 10
+from omnijax.evaluate.split import EvaluatedSplit
+from omnijax.modalities.base import Modality
+from omnijax.sample.generate import Generated
 
 
-class Found(NamedTuple):
-    """What a task found.
-
-    Attributes:
-        figures: what JSON can hold.
-        made: what was generated, by name, for the examples of the report.
-    """
-
-    figures: dict[str, Any]
-    made: Mapping[str, Any] = {}
-
-
-def measure_directions(trained: Trained, heldout: Heldout) -> Found:
-    """How often judges see the right digit in what is generated along each of `eval.routes`."""
-    config, generator, _ = trained
-    if not config.eval.routes:
-        return Found({"directions": {}})
-    count = min(config.eval.examples, len(heldout.records))
-    directions, free = {}, {}
+def measure_directions(trained: Trained, split: EvaluatedSplit) -> Finding:
+    """What is generated along each of `eval.routes`: how much decodes, the modality's metrics, what judges read."""
+    config = trained.config
+    found: dict[str, Any] = {}
+    pages: dict[str, Any] = {}
     for number, route in enumerate(config.eval.routes):
-        name = f"{route.through[0]}->{route.through[-1]}"
-        key = jax.random.fold_in(jax.random.key(config.eval.seed), number)
-        fragments = heldout.corpus.fragments[route.through[0]][:count]
-        directions[name] = _judge(heldout, route.through[-1], generator.along(route.through, fragments, key))
-        free[name] = _without_grammar(generator, route.through, fragments, key).decodable
-    return Found(_figures(trained, heldout, count, directions, free), directions)
+        made, free = _along(trained, split, route, jax.random.fold_in(jax.random.key(config.eval.seed), number))
+        decodable = {"decodable_without_grammar": float(free.decodable.mean())}
+        found[route.name] = {"through": list(route.through), **figures(split, made), **decodable}
+        source = route.through[0]
+        modality, signals = split.modalities[source], split.signals(source, made.places)
+        show = functools.partial(_shown, modality, signals, f"given, {source}")
+        pages[route.name] = examples(split, made, show)
+    figure: dict[str, Any] = {"directions": found}
+    for name in ("decodable", "decodable_without_grammar") if found else ():
+        figure[name] = float(np.mean([one[name] for one in found.values()]))
+    asked = {route.through[-1] for route in config.eval.routes} | {one.field for one in config.eval.completions}
+    targets = [field for field in config.generated if field in asked]
+    figure["sampling"] = {field: dataclasses.asdict(config.target(field).sample) for field in targets}
+    real = {field: real_examples(split, field) for field in targets}
+    return Finding(figure, {"directions": pages, "real": real})
 
 
-def measure_completions(trained: Trained, heldout: Heldout) -> Found:
-    """How often judges see the right digit in pictures completed from each of `eval.completions`."""
-    config, generator, _ = trained
-    completed: dict[str, Completed] = {}
-    for number, half in enumerate(config.eval.completions, len(config.eval.routes)):
-        image = heldout.modalities["image"]
-        assert isinstance(image, PatchImage)
-        key = jax.random.fold_in(jax.random.key(config.eval.seed), number)
-        fragments = heldout.corpus.fragments["image"][: config.eval.examples]
-        completed[half] = complete_half(generator, heldout.judges, heldout.train, image, fragments, half, key)
-    figures = {half: measures(one, heldout.records.labels[: len(one.pictures)]) for half, one in completed.items()}
-    return Found({"completions": figures}, completed)
+def _shown(modality: Modality, signals: list[Any], label: str, place: int) -> str:
+    return modality.html(signals[place], label)
 
 
-def _figures(
-    trained: Trained, heldout: Heldout, count: int, directions: dict[str, Direction], free: dict[str, Any]
-) -> dict[str, Any]:
-    config, records, judges = trained.config, heldout.records, heldout.judges
-    labels = records.labels[:count]
-    accuracies = {name: float(np.mean(one.judged == labels)) for name, one in directions.items()}
-    shuffled = {name: _shuffled(one.judged, labels, config.eval.seed) for name, one in directions.items()}
-    return {
-        "directions": accuracies,
-        "standard_errors": {name: float(np.sqrt(p * (1 - p) / count)) for name, p in accuracies.items()},
-        "routes": {f"{r.through[0]}->{r.through[-1]}": "->".join(r.through) for r in config.eval.routes},
-        "confusion": {name: _confusion(one.judged, labels) for name, one in directions.items()},
-        "judges": {
-            "image": float(np.mean(judges.image(records.images[:count]) == labels)),
-            "speech": float(np.mean(judges.speech(records.speech[:count]) == labels)),
-            "speech_codec": float(np.mean(judges.speech(through_codebook(heldout, count)) == labels)),
-        },
-        "decodable": float(np.mean([one.decodable for one in directions.values()])),
-        "decodable_without_grammar": float(np.mean(list(free.values()))),
-        "decodable_by_direction": {
-            name: {"grammar": float(one.decodable.mean()), "free": float(free[name].mean())}
-            for name, one in directions.items()
-        },
-        "shuffled_control": float(np.mean(list(shuffled.values()))),
-        "shuffled_control_by_direction": shuffled,
-        "chance": 1 / DIGITS,
-        "sampling": {target.name: dataclasses.asdict(target.sample) for target in config.eval.targets},
-    }
-
-
-def through_codebook(heldout: Heldout, count: int) -> list[Any]:
-    """The first real utterances as the codebook gives them back."""
-    return [heldout.modalities["speech"].signal(ids) for ids in heldout.corpus.fragments["speech"][:count]]
-
-
-def _judge(heldout: Heldout, target: str, generated: Generated) -> Direction:
-    judges = heldout.judges
+def _along(trained: Trained, split: EvaluatedSplit, route: Route, key: Any) -> tuple[Made, Generated]:
+    """What comes out at the end of a route; and what does at its last step with nothing forbidden."""
+    generator, (*_, source, target) = trained.generator, route.through
+    places = split.having([route.through[0], target])
+    items = split.items(route.through[0], places)
+    generated = generator.along(route.through, items, key)
+    modality = split.modalities[target]
     signals = [
-        heldout.modalities[target].signal(ids) if good else None
-        for ids, good in zip(generated.fragments, generated.decodable, strict=True)
+        modality.decode(one) if good else None for one, good in zip(generated.items, generated.decodable, strict=True)
     ]
-    judged = np.full(len(signals), -1, np.int64)
-    good = np.flatnonzero(generated.decodable)
-    judge: Callable[[list[Any]], Int[np.ndarray, " n"]] = {
-        "image": lambda found: judges.image(np.stack(found)),
-        "speech": lambda found: judges.speech(found),
-        "text": lambda found: judges.word(found),
-    }[target]
-    if good.size:
-        judged[good] = judge([signals[i] for i in good])
-    return Direction(signals, judged, generated.decodable)
+    if len(route.through) > 2:
+        items = generator.along(route.through[:-1], items, key).items
+    free = dataclasses.replace(trained.config.target(target).sample, grammar=False)
+    last = jax.random.fold_in(key, len(route.through) - 2)
+    return Made(target, places, signals, generated.decodable), generator.generate({source: items}, target, last, free)
 
 
-def _without_grammar(generator: Generator, route: Sequence[str], fragments: Any, key: Any) -> Generated:
-    """The last step of a route with nothing forbidden, from a source that is there."""
-    *_, source, target = route
-    if len(route) > 2:
-        fragments = generator.along(route[:-1], fragments, key).fragments
-    free = dataclasses.replace(generator.target(target).sample, grammar=False)
-    return generator.generate(source, fragments, target, jax.random.fold_in(key, len(route) - 2), free)
+def measure_completions(trained: Trained, split: EvaluatedSplit) -> Finding:
+    """What becomes of signals of which one half is given, for each of `eval.completions`."""
+    found: dict[str, Any] = {}
+    pages: dict[str, Any] = {}
+    for number, one in enumerate(trained.config.eval.completions, len(trained.config.eval.routes)):
+        key = jax.random.fold_in(jax.random.key(trained.config.eval.seed), number)
+        found[one.name], pages[one.name] = _completed(trained, split, one, key)
+    return Finding({"completions": found}, {"completions": pages})
 
 
-def _shuffled(judged: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], seed: int) -> float:
-    """Accuracy when each output is held against the label of another example: what the pairing is worth."""
-    random = np.random.default_rng(seed)
-    return float(np.mean([np.mean(judged == random.permutation(labels)) for _ in range(SHUFFLES)]))
-
-
-def _confusion(judged: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> list[list[int]]:
-    """Rows: the true digit; columns: the judged digit, the last one for none."""
-    table = np.zeros((DIGITS, DIGITS + 1), np.int64)
-    np.add.at(table, (labels, judged), 1)  # -1 is the last column
-    return [[int(n) for n in row] for row in table]
+def _completed(trained: Trained, split: EvaluatedSplit, one: Completion, key: Any) -> tuple[dict[str, Any], Any]:
+    """Figures and examples of one half; `blank` are the signals with nothing in the other half."""
+    modality, places = split.modalities[one.field], split.having([one.field])
+    items = split.items(one.field, places)
+    known = [modality.given(one.half, whole) for whole in items]
+    blank = [modality.decode(whole, mask) for whole, mask in zip(items, known, strict=True)]
+    generated = trained.generator.complete(one.field, items, known, key)
+    signals = [
+        modality.decode(whole) if good else None
+        for whole, good in zip(generated.items, generated.decodable, strict=True)
+    ]
+    made = Made(one.field, places, signals, generated.decodable)
+    found = figures(split, made)
+    classes = judged(split, one.field, blank)
+    if classes is not None and split.labels is not None:
+        found |= accuracy(classes, split.labels[places], "blank_")
+    return found, examples(split, made, functools.partial(_shown, modality, blank, f"given, {one.half} half"))

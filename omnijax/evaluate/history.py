@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from omnijax.config import Config
-from omnijax.evaluate.heldout import SPLIT
 from omnijax.run.directory import config_digest, device, versions
 
 ROWS = "evaluations.jsonl"
@@ -19,22 +18,15 @@ SAME = ("step", "checkpoint", "config", "vocabulary", "split", "examples", "seed
 
 
 def head_of(config: Config, step: int, checkpoint: str) -> dict[str, Any]:
-    """What says which figures those of a row are; the mesh and the devices don't belong to it.
+    """What a row is about; the mesh and the devices don't belong to it.
 
     Args:
         config: of the run.
         step: of the checkpoint.
-        checkpoint: what tells its parameters from others (`OpenRun.identity`).
+        checkpoint: tells its parameters from others (`OpenRun.identity`).
     """
-    return {
-        "step": step,
-        "checkpoint": checkpoint,
-        "config": config_digest(config),
-        "vocabulary": config.vocabulary.fingerprint,
-        "split": SPLIT,
-        "examples": config.eval.examples,
-        "seed": config.eval.seed,
-    }
+    values = (step, checkpoint, config_digest(config), config.vocabulary.fingerprint)
+    return dict(zip(SAME, (*values, config.eval.split, config.eval.examples, config.eval.seed), strict=True))
 
 
 def read_rows(run: Path) -> list[dict[str, Any]]:
@@ -51,9 +43,7 @@ def read_rows(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def append_row(
-    run: Path, head: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]], seconds: float
-) -> dict[str, Any]:
+def append_row(run: Path, head: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]], seconds: float) -> None:
     """Adds a row; what stands in the file is never changed.
 
     Args:
@@ -61,47 +51,36 @@ def append_row(
         head: of `head_of`.
         figures: by task.
         seconds: that the tasks took.
-
-    Returns:
-        The row.
     """
     row = {**head, "tasks": list(figures), "device": device(), "versions": versions(), "seconds": seconds}
     for found in figures.values():
         row |= found
-    path = run / ROWS
-    with path.open("ab+") as file:
+    with (run / ROWS).open("ab+") as file:
         file.seek(max(0, file.seek(0, 2) - 1))
         cut = file.read() not in (b"", b"\n")  # by a kill in the middle of a line
         file.write(b"\n" * cut + json.dumps(row).encode() + b"\n")
-    return row
 
 
 def known(rows: list[dict[str, Any]], head: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Everything that is known of one checkpoint: its rows in one, later ones before earlier ones; None for nothing."""
-    same = [row for row in rows if all(row[name] == head[name] for name in SAME)]
-    if not same:
-        return None
+    """The rows of one checkpoint merged into one, later ones before earlier ones; None if there are none."""
     merged: dict[str, Any] = {}
-    for row in same:
-        merged |= row
-    return merged | {"tasks": list(dict.fromkeys(name for row in same for name in row["tasks"]))}
+    for row in rows:
+        if all(row[name] == head[name] for name in SAME):
+            merged |= row | {"tasks": list(dict.fromkeys([*merged.get("tasks", ()), *row["tasks"]]))}
+    return merged or None
 
 
 def history(run: Path, config: Config) -> list[dict[str, Any]]:
     """What is known of each checkpoint of a run, by rising step, also of those that are no longer there."""
-    rows, heads = read_rows(run), {}
-    for row in rows:
-        if row["config"] == config_digest(config):
-            heads[row["step"]] = row
-    found = [known(rows, heads[step]) for step in sorted(heads)]
-    return [row for row in found if row is not None]
+    rows = read_rows(run)
+    heads = {row["step"]: row for row in rows if row["config"] == config_digest(config)}
+    return [row for step in sorted(heads) if (row := known(rows, heads[step])) is not None]
 
 
 def mean_bits(row: Mapping[str, Any]) -> float:
-    """The figure by which checkpoints of a run are compared: less is better.
+    """The renormalised bits per item, as the plain mean over the forms; the best checkpoint of a run has the lowest.
 
-    It is the plain mean, over the forms of `bits_per_item`, of the renormalised bits of an item. Each form weighs the
-    same, however many items it has; infinite where bits weren't measured.
+    Each form weighs the same, however many items it has; infinite if bits weren't measured.
     """
     if "bits_per_item" not in row:
         return float("inf")

@@ -1,47 +1,51 @@
-"""Exact bits per item of a split, and how often the likeliest token is wrong: of each modality, also given others."""
+"""Exact bits per item of a split, and how often the likeliest token is wrong: of each field, also given others."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from omnijax.config import Config
 from omnijax.data.corpus import Corpus
 from omnijax.errors import DataError
 from omnijax.model.transformer import Transformer
-from omnijax.sample.document_grammar import grammar_of
+from omnijax.sample.document_grammar import grammar_of, segment_markers
+from omnijax.source import SEQUENCE
 from omnijax.step.sharding import ROWS, mesh_of
 from omnijax.vocab.decode import Kind, decode
-from omnijax.vocab.documents import Documents
+from omnijax.vocab.documents import GENERAL, Documents
 from omnijax.vocab.encode import encode
 from omnijax.vocab.grammar import Grammar
 from omnijax.vocab.ids import PrimaryIds
-from omnijax.vocab.kinds import kind_names, token_kinds
+from omnijax.vocab.kinds import PAD_KIND, kind_names
 from omnijax.vocab.likelihood import item_bits, token_bits
 from omnijax.vocab.vocabulary import PAD, Vocabulary
 
 IN_ANY_ORDER = ", any order"
-"""Behind the name of a modality: its fragments stood in a random order, and the grammar was one of any order."""
+"""Behind the name of a field: its fragments stood in a random order, and the grammar was one of any order."""
+WIDTH = 16
+"""Documents are padded to a multiple of this many tokens, so that few widths are compiled."""
 NOT_IN_ITEMS = ("pad", "aos", "control")
 
 
 class Form(NamedTuple):
-    """A form of document to measure: one segment for each modality.
+    """A form of document to measure.
 
     Attributes:
-        segments: names of the modalities.
-        shuffled: for each of them, whether its fragments stand in a random order.
-        learned: for each of them, whether it is trained on, or has no weight in the loss.
+        fields: in order.
+        shuffled: for each field, whether its fragments stand in a random order.
+        learned: for each field, whether it has a weight in the loss.
     """
 
-    segments: tuple[str, ...]
+    fields: tuple[str, ...]
     shuffled: tuple[bool, ...]
     learned: tuple[bool, ...]
 
@@ -51,8 +55,8 @@ class Form(NamedTuple):
         return "any" if any(self.shuffled) else "raster"
 
     def name(self, number: int) -> str:
-        """Of one segment, given those before: `text|image`."""
-        names = [name + IN_ANY_ORDER * shuffled for name, shuffled in zip(self.segments, self.shuffled, strict=True)]
+        """One field, given those before it: `text|image`."""
+        names = [name + IN_ANY_ORDER * shuffled for name, shuffled in zip(self.fields, self.shuffled, strict=True)]
         return "|".join(reversed(names[: number + 1]))
 
 
@@ -62,71 +66,138 @@ def forms_of(config: Config) -> list[Form]:
     for task in config.batch.tasks:
         learned = tuple(weight > 0 for weight in task.weights)
         if min(task.random_orders) < 1:
-            found.append(Form(task.modalities, tuple(share == 1 for share in task.random_orders), learned))
+            found.append(Form(task.names, tuple(share == 1 for share in task.random_orders), learned))
         if max(task.random_orders) > 0:
-            found.append(Form(task.modalities, tuple(share > 0 for share in task.random_orders), learned))
+            found.append(Form(task.names, tuple(share > 0 for share in task.random_orders), learned))
     return list(dict.fromkeys(found))
 
 
 def bits_per_item(
-    config: Config, model: Transformer, params: Any, corpus: Corpus, records: int
+    config: Config,
+    model: Transformer,
+    params: Any,
+    corpus: Corpus,
+    records: int,
+    units: Mapping[str, tuple[np.ndarray, str]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Mean bits of an item, for every form of document that the model was trained on.
 
-    The first segment of `("image", "text")` gives `image`, the second one `text|image`. What is not trained on has no
-    likelihood worth a name: neither other forms, nor a segment without weight in the loss.
+    The first field of `("image", "text")` gives `image`, the second one `text|image`; a field without weight in the
+    loss isn't measured. A form takes the records that have all of its fields.
+
+    Args:
+        config: of the run.
+        model: of the run.
+        params: as trained.
+        corpus: the split, with the fields that the tasks name.
+        records: number of records, the first ones of the split.
+        units: for lossless fields, natural units of each record, and their name.
 
     Returns:
-        For each of these: `raw`, all the bits of an item; of which `digits` and `position`, the digits also `by_place`;
-        `renormalised` under the grammar, and the `leak` between the two; `structure`, the bits of the tokens around the
-        items of a segment (`aos`, the closing token), renormalised, for a segment; `items` of a segment; `uniform`, the
-        bits of an item that is as likely as any other; `errors`, by kind of token (`kind_names`), how often the
-        likeliest token is another one when all before it are right; `exact`, the share of items all of whose tokens
-        (digits, position, check digit; a general token by itself) are the likeliest legal ones when all before them are
-        right, which is how often greedy generation under the grammar gives the item.
+        For each field of each form: `raw`, all the bits of an item; its parts `digits` and `position`, the digits also
+        `by_place`; `renormalised` under the grammar, and the `leak` between the two; `structure`, the renormalised bits
+        of the tokens around the items (`aos`, the closing token), per record; `items` per record; `uniform`, the bits
+        of an item that is as likely as any other; `errors`, by kind of token (`kind_names`), how often the likeliest
+        token is wrong after right ones; `exact`, the share of items all of whose tokens are the likeliest legal ones
+        after right ones, as in greedy generation; `units`, bits per natural unit by its name; `records`.
 
     Raises:
         DataError: a record that the grammar of the configuration doesn't accept.
     """
     found: dict[str, dict[str, Any]] = {}
     for form in forms_of(config):
-        documents = corpus.documents(range(records), form.segments)
-        rows = encode(config.vocabulary, documents, writing_order(documents, form, config.eval.seed)).split()
-        tokens = np.full((len(rows), max(row.array.size for row in rows)), PAD, np.int32)
-        for row, document in zip(tokens, rows, strict=True):
-            row[: document.array.size] = document.array
-        sums = _measured(
-            model, grammar_of(config, form.order), len(form.segments), params, tokens, config.eval.batch_size
-        )
+        places = corpus.having(form.fields)
+        places = places[places < records]
+        if not len(places):
+            continue
+        documents = corpus.documents(places, form.fields)
+        fields = _fields_of_segments(config, documents, form)
+        sums = document_sums(config, model, params, documents, form)
         accepted = sums.pop("accepted")
         if not accepted.all():
-            raise _not_accepted(int(np.argmin(accepted)), form, corpus)
+            raise _not_accepted(int(places[np.argmin(accepted)]), form, corpus)
         totals = {key: parts.astype(np.float64).sum(axis=0) for key, parts in sums.items()}
-        for number, name in enumerate(form.segments):
+        for number, name in enumerate(form.fields):
             if form.learned[number] and form.name(number) not in found:
-                entry = _entry(config.vocabulary, {key: total[number] for key, total in totals.items()}, records)
-                found[form.name(number)] = entry | {"uniform": _uniform(config.vocabulary, name)}
+                entry = _entry(config.vocabulary, {key: total[number] for key, total in totals.items()}, len(places))
+                entry["uniform"] = _uniform(config.vocabulary, documents, fields, number)
+                entry["units"] = {}
+                if units is not None and name in units:
+                    count, unit = units[name]
+                    bits = entry["digits" if form.shuffled[number] else "renormalised"] * totals["items"][number]
+                    entry["units"] = {unit: float(bits / count[places].sum())}
+                found[form.name(number)] = entry
     return found
 
 
-def writing_order(documents: Documents, form: Form, seed: int) -> np.ndarray | None:
-    """Order in which the items are written: random in the segments that are shuffled, drawn by the seed."""
+def document_sums(
+    config: Config, model: Transformer, params: Any, documents: Documents, form: Form
+) -> dict[str, np.ndarray]:
+    """Sums over each document, one number for each field of the form, [documents, fields]: see `_sums`."""
+    encoded = encode(config.vocabulary, documents, writing_order(config, documents, form))
+    lengths = encoded.document_tokens
+    longest = -(-lengths.max() // WIDTH) * WIDTH
+    inside = np.arange(longest)[None, :] < lengths[:, None]
+    tokens, kinds = np.full(inside.shape, PAD, np.int32), np.full(inside.shape, PAD_KIND, encoded.kinds.dtype)
+    tokens[inside], kinds[inside] = encoded.tokens.array, encoded.kinds
+    given = (tokens, kinds, _fields_of_segments(config, documents, form), *_bounds(config, documents))
+    grammar = grammar_of(config, form.order)
+    return _measured(model, grammar, len(form.fields), params, given, config.eval.batch_size)
+
+
+def writing_order(config: Config, documents: Documents, form: Form) -> np.ndarray | None:
+    """Order in which the items are written: random in the fields that are shuffled, drawn by `eval.seed`."""
     if not any(form.shuffled):
         return None
-    shuffled = np.resize(np.array(form.shuffled), documents.segment_items.size)
+    fields = _fields_of_segments(config, documents, form)
+    shuffled = np.array(form.shuffled)[fields[fields >= 0]]
     segment_of = np.repeat(np.arange(shuffled.size), documents.segment_items)
-    place = np.where(shuffled[segment_of], np.random.default_rng(seed).random(segment_of.size), 0.0)
+    place = np.where(shuffled[segment_of], np.random.default_rng(config.eval.seed).random(segment_of.size), 0.0)
     return np.lexsort((place, segment_of))
 
 
+def _fields_of_segments(config: Config, documents: Documents, form: Form) -> Int[np.ndarray, "n segments"]:
+    """int32[documents, segments], number of the form's field that each segment belongs to; -1 where there is none."""
+    control = config.vocabulary.control
+    owner = np.full(len(control), -1, np.int32)
+    known = form.fields if form.fields != (SEQUENCE,) else tuple(config.data.fields)
+    for number, field in enumerate(known):
+        for marker in segment_markers(field, config.data.fields[field]):
+            owner[control.index(marker)] = number if form.fields != (SEQUENCE,) else 0
+    # A part's marker may serve several fields: its segment belongs to the field before it.
+    numbers = owner[documents.segment_markers]
+    openers = np.isin(documents.segment_markers, [control.index(field) for field in known])
+    last = np.maximum.accumulate(np.where(openers, np.arange(len(numbers)), 0))
+    return _by_document(documents, numbers[last], -1)
+
+
+def _by_document(documents: Documents, values: Int[np.ndarray, " segments"], fill: int) -> Int[np.ndarray, "n s"]:
+    counts = documents.document_segments
+    inside = np.arange(counts.max())[None, :] < counts[:, None]
+    table = np.full(inside.shape, fill, np.int32)
+    table[inside] = values
+    return table
+
+
+def _bounds(config: Config, documents: Documents) -> tuple[np.ndarray, ...]:
+    """Items of the segments whose number a header before them says, int32[documents, segments]; -1 for the others."""
+    later = [part.name for modality in config.data.fields.values() for part in modality.parts[1:]]
+    told = np.isin(documents.segment_markers, [config.vocabulary.control.index(name) for name in later])
+    if not told.any():
+        none = np.zeros((len(documents.document_segments), 0), np.int32)
+        return none, none
+    exactly = _by_document(documents, np.where(told, documents.segment_items, -1), -1)
+    return exactly, exactly
+
+
 def _not_accepted(record: int, form: Form, corpus: Corpus) -> DataError:
-    counts = [f"{len(corpus.fragments[name][record])} items of {name}" for name in form.segments]
-    rule = "it is no document of the configuration: its tasks say which segments follow which, its targets how long"
+    counts = [f"{corpus.columns[name].items[record]} items of {name}" for name in form.fields]
+    rule = "it is no document of the configuration: its tasks say which fields follow which, its modalities how long"
     return DataError(
-        f"record {record} as {' → '.join(form.segments)}",
+        f"record {record} as {' → '.join(form.fields)}",
         ", ".join(counts),
         rule,
-        "set min_items and max_items of eval.targets so that they hold the data, or mend the record",
+        "set the limits of the modalities so that they hold the data, or mend the record",
     )
 
 
@@ -143,6 +214,7 @@ def _entry(vocabulary: Vocabulary, sums: dict[str, Any], records: int) -> dict[s
         "by_place": [float(bits / items) for place, bits in enumerate(sums["places"]) if count[f"digit_{place}"]],
         "structure": float(sums["structure"] / records),
         "items": float(items / records),
+        "records": records,
         "exact": float(sums["exact"] / items),
         "errors": {
             name: float(wrong / count[name])
@@ -152,36 +224,59 @@ def _entry(vocabulary: Vocabulary, sums: dict[str, Any], records: int) -> dict[s
     }
 
 
-def _uniform(vocabulary: Vocabulary, name: str) -> float:
-    sizes = {space.name: space.size for space in vocabulary.spaces}
-    return math.log2(sizes.get(name, vocabulary.general))
+def _uniform(vocabulary: Vocabulary, documents: Documents, fields: Int[np.ndarray, "n s"], number: int) -> float:
+    """Mean of log2 of the number of items that each item of a field could have been."""
+    of_segment = fields[fields >= 0]
+    spaces = documents.spaces[np.repeat(of_segment == number, documents.segment_items)]
+    sizes = {GENERAL: vocabulary.general} | {place: space.size for place, space in enumerate(vocabulary.spaces)}
+    kinds, counts = np.unique(spaces, return_counts=True)
+    return float(
+        sum(n * math.log2(sizes[int(kind)]) for kind, n in zip(kinds, counts, strict=True)) / max(len(spaces), 1)
+    )
 
 
 def _measured(
-    model: Transformer, grammar: Grammar, segments: int, params: Any, tokens: np.ndarray, rows: int
+    model: Transformer, grammar: Grammar, fields: int, params: Any, documents: tuple[np.ndarray, ...], rows: int
 ) -> dict[str, np.ndarray]:
-    """`_sums` of all documents, so many of them side by side, spread over the devices that hold the parameters."""
+    """`_sums` of all documents, `rows` of them at a time, spread over the devices that hold the parameters."""
     mesh = mesh_of(params)
     devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    count = len(tokens)
+    count = len(documents[0])
     parts = -(-count // rows)
     rows = -(-count // (parts * devices)) * devices
-    padded = np.pad(tokens, ((0, parts * rows - count), (0, 0)), constant_values=PAD)
+    fills = (PAD, PAD_KIND, -1, -1, -1)
+    whole = [
+        np.pad(one, ((0, parts * rows - count), (0, 0)), constant_values=fill).reshape(parts, rows, one.shape[1])
+        for one, fill in zip(documents, fills, strict=True)
+    ]
     found = []
-    for part in padded.reshape(parts, rows, -1):
-        placed = jnp.asarray(part) if mesh is None else jax.device_put(part, NamedSharding(mesh, ROWS))
-        found.append(jax.device_get(_sums(model, grammar, segments, params, placed)))
+    for part in range(parts):
+        placed = [
+            jnp.asarray(one[part]) if mesh is None else jax.device_put(one[part], NamedSharding(mesh, ROWS))
+            for one in whole
+        ]
+        found.append(jax.device_get(_sums(model, grammar, fields, params, *placed)))
     return {key: np.concatenate([one[key] for one in found])[:count] for key in found[0]}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _sums(model: Transformer, grammar: Grammar, segments: int, params: Any, tokens_bt: Array) -> dict[str, Array]:
-    """Which documents the grammar accepts; and sums over each of them, one number for each of its segments."""
+def _sums(
+    model: Transformer,
+    grammar: Grammar,
+    fields: int,
+    params: Any,
+    tokens_bt: Array,
+    kinds_bt: Array,
+    fields_bs: Array,
+    least_bs: Array,
+    most_bs: Array,
+) -> dict[str, Array]:
+    """Which documents the grammar accepts; and sums over each of them, one number for each of its fields."""
     vocabulary, tokens = grammar.vocabulary, PrimaryIds(tokens_bt)
     positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
     # Padding stands behind the document, where nothing of it can look.
     logits_btv = model(params, tokens_bt, positions_bt, jnp.zeros_like(tokens_bt))
-    state, legal_btv = grammar.read(grammar.start_state(tokens_bt.shape[0]), tokens)
+    state, legal_btv = grammar.read(grammar.start_state(tokens_bt.shape[0], least_bs, most_bs), tokens)
     accepted_b = jnp.take_along_axis(legal_btv, tokens_bt[..., None], axis=-1).all((1, 2)) & grammar.mask(state)[:, PAD]
     before_btv, legal_btv, next_bt = logits_btv[:, :-1], legal_btv[:, 1:], tokens_bt[:, 1:]
     first_legal_bt = jnp.argmax(jnp.where(legal_btv, before_btv, -jnp.inf), axis=-1)
@@ -193,7 +288,7 @@ def _sums(model: Transformer, grammar: Grammar, segments: int, params: Any, toke
             (first_legal_bt != next_bt).astype(jnp.float32),
         )
     )
-    kinds_btk = jax.nn.one_hot(token_kinds(vocabulary, tokens), len(kind_names(vocabulary)))
+    kinds_btk = jax.nn.one_hot(kinds_bt, len(kind_names(vocabulary)))
     reading = decode(vocabulary, tokens)
     raw, renormalised, missed = (
         item_bits(vocabulary, tokens, values_bt) for values_bt in (raw_bt, renormalised_bt, missed_bt)
@@ -203,8 +298,7 @@ def _sums(model: Transformer, grammar: Grammar, segments: int, params: Any, toke
     structural_bt = closes_bt | (reading.kind == Kind.AOS)
     # Segment s is opened by control token s; the one that closes it opens the next.
     segment_bt = reading.segment - 1
-    inside = jax.nn.one_hot(segment_bt, segments)
-    closing = jax.nn.one_hot(segment_bt - closes_bt, segments)
+    inside, closing = (_field_at(fields_bs, of_bt, fields) for of_bt in (segment_bt, segment_bt - closes_bt))
     return {
         "accepted": accepted_b,
         "items": jnp.einsum("bt,bts->bs", ends_bt, inside),
@@ -218,3 +312,10 @@ def _sums(model: Transformer, grammar: Grammar, segments: int, params: Any, toke
         "count": jnp.einsum("btk,bts->bsk", kinds_btk, inside),
         "wrong": jnp.einsum("bt,btk,bts->bsk", wrong_bt, kinds_btk, inside),
     }
+
+
+def _field_at(fields_bs: Array, segment_bt: Array, fields: int) -> Array:
+    """Which field each token belongs to, float[b, t, fields]: nothing where there is no such segment."""
+    last = fields_bs.shape[1] - 1
+    field_bt = jnp.take_along_axis(fields_bs, jnp.clip(segment_bt, 0, last), axis=1)
+    return jax.nn.one_hot(jnp.where((segment_bt < 0) | (segment_bt > last), -1, field_bt), fields)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from omnijax.config import Config
 from omnijax.errors import CheckpointError
-from omnijax.evaluate.heldout import Heldout, heldout_of
+from omnijax.evaluate.split import EvaluatedSplit, split_of
 from omnijax.model.build import model_of
 from omnijax.run.checkpoint import FOLDER, Checkpoints
 from omnijax.run.checksums import checksums, digest
@@ -33,40 +33,20 @@ class Trained(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """What tells these parameters from all others, on any mesh."""
+        """A fingerprint of the parameters, the same on any mesh."""
         return digest(checksums({"params": self.generator.params}))
-
-
-def load_run(run: Path, step: int | None = None, mesh: Mesh | None = None) -> Trained:
-    """One checkpoint of a run, parameters only.
-
-    Args:
-        run: its directory.
-        step: of the checkpoint; by default the newest one that is whole.
-        mesh: the devices, however the run was trained; by default its own mesh, where that fits those that are here.
-
-    Raises:
-        CheckpointError: no run, or one without this checkpoint, or it is damaged or foreign.
-        ConfigError: the model can't be split over the mesh.
-    """
-    with OpenRun(run, mesh_that_fits if mesh is None else lambda _: mesh) as opened:
-        return opened.newest() if step is None else opened.load(step)
 
 
 class OpenRun:
     """A run whose checkpoints are read, beside a process that may still train it; a context manager.
-
-    Attributes:
-        run: its directory.
-        config: of the run.
 
     Raises:
         CheckpointError: it is no run.
         ConfigError: there is no such mesh here, or the model can't be split over it.
     """
 
-    def __init__(self, run: Path, meshes: Meshes = mesh_that_fits):
-        self.run, self.config = run, load_config(run)
+    def __init__(self, run: Path, meshes: Meshes = mesh_that_fits, trusted: bool = False, config: Config | None = None):
+        self.run, self.config = run, config or load_config(run, trusted)
         self._model = model_of(self.config)
         self._abstract: Any = abstract_state(self.config, self._model, meshes(self.config)).params
         self._open: Checkpoints | None = None
@@ -79,9 +59,9 @@ class OpenRun:
             self._open.__exit__(*error)
 
     @functools.cached_property
-    def heldout(self) -> Heldout:
-        """Its data, checked once."""
-        return heldout_of(self.config)
+    def split(self) -> EvaluatedSplit:
+        """The data that it is measured on, checked once."""
+        return split_of(self.config)
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are there now, in order."""

@@ -1,86 +1,221 @@
-"""One sample for the command line: a word, a picture or a sound in, another one out."""
+"""`omnijax sample` and `omnijax rank`: signals from the command line or from files in, signals out."""
 
 from __future__ import annotations
 
+import io
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-import scipy.io.wavfile
-import scipy.signal
-from PIL import Image
+import rich.progress
 
-from omnijax.config import Config
-from omnijax.data.corpus import digit_modalities
 from omnijax.errors import ConfigError, DataError
-from omnijax.evaluate import load_run
-from omnijax.modalities import PatchImage
+from omnijax.evaluate.trained_run import Ranked, TrainedRun, load
+from omnijax.modalities.base import Modality
 
-ZOOM = 16
-SUFFIX = {"image": ".png", "speech": ".wav"}
+LINES = ".jsonl"
 
 
-def sample_once(run: Path, source: str, given: Any, target: str, out: Path | None, seed: int) -> str:
-    """Turns one signal into another modality; along the route that the run is evaluated on, where it has one.
+def sample(
+    run: Path, given: Sequence[str], to: str, out: Path | None, count: int = 1, seed: int = 0, trust: bool = False
+) -> str:
+    """Generates a field from others.
 
     Args:
         run: a trained run.
-        source: modality of what is given.
-        given: a text, or the path of a picture or of a WAV file.
-        target: modality to make.
-        out: where to write a picture or a sound.
+        given: as `FIELD=VALUE`. A value is what was typed, with `@FILE` to read it, where the field is typed, and a
+            file otherwise; or a folder of such files, or a `.jsonl` file with an object of fields in each line, for a
+            batch.
+        to: the field to generate.
+        out: file for the signal; for a batch a folder, or a `.jsonl` file where the field is typed. A batch goes on
+            where it was stopped.
+        count: number of samples of one input, written as a sheet.
         seed: draws the tokens.
+        trust: execute the run's experiment file although it comes from elsewhere.
 
     Returns:
-        A line for people: the text, or where the file is.
+        A line for people: the signal, or where it is.
 
     Raises:
-        ConfigError: source and target don't differ, or `out` is missing or of another kind.
-        DataError: the file can't be read.
+        ConfigError: the run can't go from these fields to that one, or `out` is missing or of another kind.
+        DataError: a file can't be read.
     """
-    if source == target:
-        raise ConfigError("--to", target, "must be another modality than the source", "choose another one")
-    if target in SUFFIX and (out is None or out.suffix != SUFFIX[target]):
-        where = None if out is None else str(out)
-        raise ConfigError("--out", where, f"{target} needs a file that ends with {SUFFIX[target]}", "add one")
-    config, generator, _ = load_run(run)
-    modalities = digit_modalities(config.data)
-    signal = given if source == "text" else _read(source, Path(given), config, modalities["image"])
-    routes = [
-        route.through for route in config.eval.routes if (route.through[0], route.through[-1]) == (source, target)
-    ]
-    route = routes[0] if routes else (source, target)
-    fragments = [modalities[source].fragments(signal)]
-    made = modalities[target].signal(generator.along(route, fragments, jax.random.key(seed)).fragments[0])
+    if count < 1:
+        raise ConfigError("--count", count, "must be at least 1", "leave it out for one sample")
+    values, trained = _values(given), load(run, trust=trust)
+    if to not in trained.config.generated:
+        names = ", ".join(trained.config.generated)
+        raise ConfigError("--to", to, f"the run can generate {names}", "choose one of these")
+    target = trained.modalities[to]
+    batch = _batch(trained, values)
+    if batch is not None:
+        return _sample_batch(trained, batch, to, out, count, seed)
+    if out is None and target.suffix:
+        raise ConfigError("--out", None, f"{to} needs a file that ends with {target.suffix}", "add one")
+    if out is not None and target.suffix and out.suffix != target.suffix:
+        raise ConfigError("--out", str(out), f"must end with {target.suffix}", "rename it")
+    record = {field: read_value(trained, field, value) for field, value in values.items()}
+    route = trained.route(tuple(record), to)
+    signals = [signal for signal in trained.sample_batch([record] * count, to, seed) if signal is not None]
+    if not signals:
+        fix = "set eval.targets sample.grammar, or draw again"
+        raise DataError("sample", to, "nothing that was drawn can be decoded", fix)
     if out is None:
-        return str(made)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write(target, made, out, config)
-    return f"{' → '.join(route)}: {out}"
+        return "\n".join(target.show(signal) for signal in signals)
+    write_file(target, signals, out)
+    return f"{' → '.join([*route[0], *(route[1:] or [to])])}: {out}"
 
 
-def _read(source: str, path: Path, config: Config, image: Any) -> np.ndarray:
+def rank(
+    run: Path, given: Sequence[str], to: str | None, among: Sequence[str], trust: bool = False
+) -> list[tuple[str, Ranked]]:
+    """Orders answers by their exact likelihood, the likeliest first.
+
+    Args:
+        run: a trained run.
+        given: as `FIELD=VALUE`, see `sample`.
+        to: the field of the answers.
+        among: the answers, as values of that field.
+        trust: execute the run's experiment file although it comes from elsewhere.
+
+    Raises:
+        ConfigError: no task predicts this field from the given ones.
+        DataError: a file can't be read.
+    """
+    trained = load(run, trust=trust)
+    record = {field: read_value(trained, field, value) for field, value in _values(given).items()}
+    field = to or trained.predicted(record)
+    answers = [read_value(trained, field, value) for value in among]
+    places = {id(answer): value for answer, value in zip(answers, among, strict=True)}
+    return [(places[id(found.answer)], found) for found in trained.rank(record, answers, field)]
+
+
+def _values(given: Sequence[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for one in given:
+        field, equals, value = one.partition("=")
+        if not equals or not field or field in values:
+            fix = "write for example --from text=seven"
+            raise ConfigError("--from", one, "must be FIELD=VALUE, each field once", fix)
+        values[field] = value
+    return values
+
+
+def read_value(trained: TrainedRun, field: str, value: str) -> Any:
+    """The signal of a field that a command line names.
+
+    Raises:
+        ConfigError: the run has no such field.
+        DataError: there is no such file, or it can't be read.
+    """
+    if field not in trained.modalities:
+        names = ", ".join(trained.modalities)
+        raise ConfigError("--from", field, f"the fields of the run are {names}", "use one of these")
+    modality = trained.modalities[field]
+    if not modality.suffix and not value.startswith("@"):
+        return modality.parse(value)
+    path = Path(value.removeprefix("@"))
     if not path.is_file():
-        raise DataError(f"--{source}", str(path), "there is no such file", "give the path of one")
+        raise DataError(f"--from {field}", str(path), "there is no such file", "give the path of one")
+    with path.open("rb") as stream:
+        return modality.read(stream)
+
+
+def _batch(trained: TrainedRun, values: Mapping[str, str]) -> dict[str, dict[str, Any]] | None:
+    """The records of a batch by name, where one value is a folder or a `.jsonl` file; None for a single input."""
+    many = [field for field, value in values.items() if Path(value).is_dir() or Path(value).suffix == LINES]
+    if not many:
+        return None
+    if len(values) > 1:
+        raise ConfigError("--from", many[0], "a folder or a .jsonl file stands alone", "put all fields into the lines")
+    field, folder = many[0], Path(values[many[0]])
+    if folder.is_dir():
+        suffix = (trained.modalities[field].suffix if field in trained.modalities else "") or ".txt"
+        files = sorted(path for path in folder.iterdir() if path.suffix == suffix)
+        if not files:
+            raise DataError(f"--from {field}", str(folder), f"the folder has no {suffix} files", "give another one")
+        return {path.stem: {field: read_value(trained, field, f"@{path}")} for path in files}
     try:
-        if source == "image":
-            assert isinstance(image, PatchImage)
-            with Image.open(path) as picture:
-                small = picture.convert("L").resize((image.width, image.height), Image.Resampling.BOX)
-            return np.rint(np.asarray(small) * ((image.levels - 1) / 255)).astype(np.uint8)
-        rate, samples = scipy.io.wavfile.read(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"--{source}", str(path), f"it can't be read ({error})", "give a PNG or a WAV file") from error
-    wave = samples.mean(axis=1) if samples.ndim > 1 else samples.astype(np.float64)
-    if np.issubdtype(samples.dtype, np.integer):
-        wave = wave / np.iinfo(samples.dtype).max
-    return np.asarray(scipy.signal.resample_poly(wave, config.data.sample_rate_hz, rate), np.float32)
+        lines = folder.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        rule = "there is no such file" if missing else f"a .jsonl file is text in UTF-8 ({error})"
+        raise DataError(f"--from {field}", str(folder), rule, "give the path of another one") from error
+    found: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{folder}:{number + 1}", line[:80], f"must be JSON ({error})", "mend the line") from error
+        entry = entry if isinstance(entry, dict) else {field: entry}
+        name = str(entry.pop("id", number))
+        if name in found or Path(name).name != name:
+            rule = "each line has an id of its own, which can be the name of a file"
+            raise DataError(f"{folder}:{number + 1}: id", name, rule, "choose another id, or leave them all out")
+        found[name] = {key: read_value(trained, key, str(part)) for key, part in entry.items()}
+    return found
 
 
-def _write(target: str, made: np.ndarray, out: Path, config: Config) -> None:
-    if target == "image":
-        grey = np.rint(made * (255 / (made.max() if made.max() > 16 else 16))).astype(np.uint8)
-        Image.fromarray(np.kron(grey, np.ones((ZOOM, ZOOM), np.uint8))).save(out)
-        return
-    scipy.io.wavfile.write(out, config.data.sample_rate_hz, np.rint(np.clip(made, -1, 1) * 32767).astype(np.int16))
+def _sample_batch(
+    trained: TrainedRun, batch: Mapping[str, dict[str, Any]], to: str, out: Path | None, count: int, seed: int
+) -> str:
+    """Samples all records, `eval.batch_size` at a time; samples that exist are kept."""
+    target = trained.modalities[to]
+    lines = out is not None and out.suffix == LINES
+    if out is None or (target.suffix and lines):
+        rule = "a batch needs a folder" + ("" if target.suffix else ", or a .jsonl file")
+        raise ConfigError("--out", None if out is None else str(out), rule, "add one")
+    if out.exists() and out.is_dir() == lines:
+        kind = "folder" if out.is_dir() else "file"
+        raise ConfigError("--out", str(out), f"there is a {kind} of this name", "choose another one")
+    if count > 1:
+        raise ConfigError("--count", count, "a batch has one sample of each input", "repeat the input instead")
+    paths = {name: out / f"{name}{target.suffix or '.txt'}" for name in batch}
+    there = _lines_there(out) if lines else {name for name, path in paths.items() if path.exists()}
+    names, size = [*batch], trained.config.eval.batch_size
+    for start in rich.progress.track(range(0, len(batch), size), description="sampling", transient=True):
+        part = names[start : start + size]
+        if there.issuperset(part):
+            continue
+        # A chunk is drawn whole or not at all, so that a batch that was stopped ends with the same samples.
+        records = [batch[name] for name in part]
+        if start:  # a last chunk is filled up, so that the programs of the others serve it
+            records += records[-1:] * (size - len(part))
+        for name, signal in zip(part, trained.sample_batch(records, to, seed + start)):
+            if name in there:
+                continue
+            if lines:
+                shown = None if signal is None else target.show(signal)
+                _append(out, json.dumps({"id": name, to: shown}, ensure_ascii=False))
+            elif signal is not None:
+                write_file(target, [signal], paths[name])
+    return f"{out}: {len(batch)} samples, {len(batch.keys() - there)} of them new"
+
+
+def _lines_there(out: Path) -> set[str]:
+    """The names of the samples in a `.jsonl` file; drops a line that a kill cut off."""
+    if not out.exists():
+        return set()
+    whole = [line for line in out.read_text(encoding="utf-8").split("\n")[:-1] if line]
+    out.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
+    return {json.loads(line)["id"] for line in whole}
+
+
+def _append(out: Path, line: str) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def write_file(modality: Modality, signals: Sequence[Any], path: Path) -> None:
+    """Writes one signal, or a sheet of several, through a temporary file."""
+    buffer = io.BytesIO()
+    if len(signals) == 1:
+        modality.write(signals[0], buffer)
+    else:
+        modality.sheet(signals, buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(buffer.getvalue())
+    temporary.replace(path)

@@ -1,4 +1,4 @@
-"""What is measured of a run: one table of tasks, each a function of a loaded run and its held-out data."""
+"""What is measured of a run: a table of tasks, each a function of a loaded run and a split."""
 
 from __future__ import annotations
 
@@ -6,33 +6,40 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import rich.console
 import rich.progress
 
 from omnijax.errors import ConfigError
-from omnijax.evaluate.directions import Found, measure_completions, measure_directions
-from omnijax.evaluate.heldout import Heldout, heldout_of
+from omnijax.evaluate.directions import measure_completions, measure_directions
+from omnijax.evaluate.judging import Finding
 from omnijax.evaluate.likelihoods import bits_per_item
 from omnijax.evaluate.loading import Trained
-from omnijax.modalities import PatchImage
+from omnijax.evaluate.split import EvaluatedSplit
 
 
-def measure_bits(trained: Trained, heldout: Heldout) -> Found:
-    """Exact bits per item of every form of document, and of pictures bits a pixel. The data are checked by it."""
+def measure_bits(trained: Trained, split: EvaluatedSplit) -> Finding:
+    """Exact bits per item of every form of document; per natural unit of lossless fields, beside classical codecs."""
     config, generator = trained.config, trained.generator
-    count = min(config.eval.examples, len(heldout.corpus))
-    bits = bits_per_item(config, generator.model, generator.params, heldout.corpus, count)
-    figures: dict[str, Any] = {"bits_per_item": bits}
-    for form, part in (("image", "renormalised"), ("image, any order", "digits")):
-        # Of a drawn order the digits alone, since it says nothing of the picture.
-        if form in bits and "bits_per_pixel" not in figures:
-            image = heldout.modalities["image"]
-            assert isinstance(image, PatchImage)
-            figures["bits_per_pixel"] = bits[form][part] * bits[form]["items"] / (image.height * image.width)
-    return Found(figures)
+    units: dict[str, tuple[np.ndarray, str]] = {}
+    anchors: dict[str, Any] = {}
+    for field in config.generated:
+        places = split.places([field])
+        signals = split.signals(field, places)
+        found = [split.modalities[field].units(signal) for signal in signals]
+        if not found or not split.modalities[field].lossless or None in found or field in config.data.several:
+            continue
+        counts = np.zeros(split.count, np.int64)
+        counts[places] = [one[0] for one in found if one is not None]
+        units[field] = counts, next(one[1] for one in found if one is not None)
+        codecs = split.modalities[field].anchors(signals)
+        if codecs:
+            anchors[field] = {"unit": units[field][1], **codecs}
+    bits = bits_per_item(config, generator.model, generator.params, split.corpus, split.count, units)
+    return Finding({"bits_per_item": bits, "anchors": anchors})
 
 
-TASKS: dict[str, Callable[[Trained, Heldout], Found]] = {
+TASKS: dict[str, Callable[[Trained, EvaluatedSplit], Finding]] = {
     "bits": measure_bits,
     "directions": measure_directions,
     "completions": measure_completions,
@@ -52,35 +59,17 @@ def check_tasks(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in TASKS if name in names)
 
 
-def measure(trained: Trained, tasks: Sequence[str] = tuple(TASKS)) -> dict[str, Any]:
-    """The figures of some tasks, as `eval.json` and `evaluations.jsonl` have them.
-
-    Args:
-        trained: of `load_run`.
-        tasks: names of `TASKS`.
-
-    Raises:
-        ConfigError: there is no such task.
-        DataError: the data set is damaged, or a record is no document of the configuration.
-    """
-    chosen = check_tasks(tasks)
-    figures: dict[str, Any] = {}
-    for found in run_tasks(trained, heldout_of(trained.config), chosen).values():
-        figures |= found.figures
-    return figures
-
-
 def run_tasks(
-    trained: Trained, heldout: Heldout, tasks: Sequence[str], stopped: Callable[[], bool] = lambda: False
-) -> dict[str, Found]:
+    trained: Trained, split: EvaluatedSplit, tasks: Sequence[str], stopped: Callable[[], bool] = lambda: False
+) -> dict[str, Finding]:
     """What each of some tasks found, in their order; those that were done when `stopped` said so."""
-    found: dict[str, Found] = {}
+    found: dict[str, Finding] = {}
     with rich.progress.Progress(transient=True, disable=not rich.console.Console().is_terminal) as progress:
         generator = dataclasses.replace(trained.generator, progress=progress)
         bar = progress.add_task("evaluating", total=len(tasks))
         for name in tasks:
             if stopped():
                 break
-            found[name] = TASKS[name](trained._replace(generator=generator), heldout)
+            found[name] = TASKS[name](trained._replace(generator=generator), split)
             progress.advance(bar)
     return found

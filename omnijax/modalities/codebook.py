@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import os
-import zipfile
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from omnijax import errors
-from omnijax.modalities.text import check_ids
 
 _FIT_VECTORS = 60_000
 _ITERATIONS = 25
@@ -37,8 +33,8 @@ class Codebook:
     ) -> Codebook:
         """Fits by k-means and sorts the centroids along their first principal axis.
 
-        Lloyd's iterations from `codes` of the vectors, drawn by seed, on at most `_FIT_VECTORS` of them. Written out in
-        NumPy, since scikit-learn's threads add up in an order that changes from run to run.
+        Lloyd's algorithm starts from `codes` vectors that the seed draws, and reads at most `_FIT_VECTORS` vectors.
+        It is written in NumPy, because scikit-learn's threads add up in an order that changes from run to run.
 
         Raises:
             DataError: fewer different vectors than codes.
@@ -69,14 +65,6 @@ class Codebook:
         return len(self.vectors)
 
     @functools.cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of shape and values, hexadecimal."""
-        digest = hashlib.sha256(repr(self.vectors.shape).encode())
-        for array in (self.vectors, self.mean):
-            digest.update(np.ascontiguousarray(array, "<f4").tobytes())
-        return digest.hexdigest()
-
-    @functools.cached_property
     def _half_squares(self) -> Float32[np.ndarray, " codes"]:
         return 0.5 * np.square(self.vectors).sum(axis=1)
 
@@ -87,28 +75,5 @@ class Codebook:
         return np.concatenate(nearest).astype(np.int64) if nearest else np.zeros(0, np.int64)
 
     def decode(self, ids: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n width"]:
-        """Returns the centroids of some ids, plus the mean.
-
-        Raises:
-            DataError: an id that the codebook hasn't got.
-        """
-        return self.mean + self.vectors[check_ids("codebook", self.size, ids)]
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the codebook as an npz file."""
-        with open(path, "wb") as file:
-            np.savez(file, vectors=self.vectors, mean=self.mean)
-
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> Codebook:
-        """Reads a codebook that `save` wrote.
-
-        Raises:
-            DataError: the file is missing or isn't a codebook.
-        """
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return Codebook(arrays["vectors"], arrays["mean"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            rule = f"it must be a codebook written by Codebook.save ({error})"
-            raise errors.DataError("codebook", str(path), rule, "build the data set again: omnijax prepare") from error
+        """The centroids of some ids, plus the mean."""
+        return self.mean + self.vectors[ids]

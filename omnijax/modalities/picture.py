@@ -1,121 +1,314 @@
-"""Grey images as patches, each patch one fragment, without loss."""
+"""Pictures as patches, each patch one fragment, without loss."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
-import scipy.ndimage
-from jaxtyping import Int64, Shaped, UInt8
+from etils import epy
+from jaxtyping import Bool, Int, Shaped
 
-from omnijax import errors
-from omnijax.modalities.text import check_ids
+from omnijax.errors import ConfigError, DataError
+from omnijax.modalities.base import Items, Modality, Part, array_of, refuse_digits
+from omnijax.modalities.inline import data_uri, png
+
+with epy.lazy_imports():  # extras: files and views need them, training on arrays doesn't
+    import PIL.Image
+    import scipy.ndimage
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""Pillow's name for pictures with so many channels."""
+SMALLEST_SHOWN = 128
+"""Pictures in files are enlarged by a whole factor until their longer edge has about as many pixels."""
+_TILE = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class PatchImage:
-    """A grey image as square patches in raster order.
+class Picture(Modality):
+    """A picture as square patches in raster order.
 
-    The pixels of a patch, in raster order, are the digits of its id in radix `levels`, the first the most significant:
-    `id = sum(pixel[k] * levels ** (patch**2 - 1 - k))`. Every image has its ids and every id its patch.
+    The sub-pixels of a patch are the natural digits of its fragment, in radix `levels`: row by row, the channels of a
+    pixel one after another. Every picture has its fragments, and every fragment its patch: 2×2 RGB patches of 256
+    levels are fragments below 2^96.
 
-    Attributes:
-        height: of the image, pixels.
-        width: of the image, pixels.
-        patch: edge of a patch, pixels.
-        levels: grey levels; pixels are `0 .. levels - 1`.
-
-    Raises:
-        ConfigError: the patch doesn't divide the image, or the ids don't fit into 31 bits.
+    A picture is uint8 (uint16 above 256 levels) of [height, width, channels], or [height, width] with one channel.
     """
 
+    name: str = "picture"
     height: int = 8
+    """Pixels; with `variable`, of the largest picture."""
     width: int = 8
+    """Pixels; with `variable`, of the largest picture."""
+    channels: int = 1
+    levels: int = 256
+    """Values are 0 … levels - 1."""
     patch: int = 2
-    levels: int = 17
-    name: str = "image"
+    """Edge of a patch in pixels. Patches at the right and lower edge are filled up with 0."""
+    variable: bool = False
+    """Pictures have any size up to `height` × `width`; each begins with a header that says which."""
 
-    def __post_init__(self) -> None:
-        if self.patch < 1 or self.height % self.patch or self.width % self.patch:
-            rule = f"a patch must divide the image of {self.height} x {self.width} pixels"
-            raise errors.ConfigError("image.patch", self.patch, rule, "choose a common divisor of height and width")
-        if not 2 <= self.levels <= 256 or self.size > 2**31:
-            rule = "there must be 2 to 256 levels, and levels ** (patch ** 2) must not exceed 2 ** 31"
-            raise errors.ConfigError("image.levels", self.levels, rule, "use fewer levels or smaller patches")
+    lossless: ClassVar[bool] = True
+    views: ClassVar[tuple[str, ...]] = ("moved",)
+    halves: ClassVar[tuple[str, ...]] = ("left", "right", "top", "bottom")
+    suffix: ClassVar[str] = ".png"
 
     @property
-    def size(self) -> int:
-        """How many different patches there are."""
-        return int(self.levels ** (self.patch**2))
+    def parts(self) -> tuple[Part, ...]:
+        """Patches; before them, where the size varies, a header of height - 1 and width - 1."""
+        radices = (self.levels,) * (self.patch**2 * self.channels)
+        if not self.variable:
+            return (Part(self.name, radices),)
+        return (Part(f"{self.name}.size", (self.height, self.width)), Part(f"{self.name}.patch", radices))
 
     @property
-    def _place_values(self) -> Int64[np.ndarray, " pixels"]:
-        return self.levels ** np.arange(self.patch**2 - 1, -1, -1, dtype=np.int64)
+    def limits(self) -> tuple[tuple[int, int], ...]:
+        """One header, then from one patch to those of the largest picture; or always as many."""
+        most = self._patches(self.height, self.width)
+        return ((1, 1), (1, most)) if self.variable else ((most, most),)
 
-    def fragments(self, signal: UInt8[np.ndarray, "*batch height width"]) -> Int64[np.ndarray, "*batch patches"]:
-        """Returns the ids of an image's patches, in raster order.
-
-        Args:
-            signal: pixels `0 .. levels - 1`; leading batch dimensions are kept.
+    def check(self, field: str) -> None:
+        """Checks sizes and levels.
 
         Raises:
-            DataError: another shape, or a pixel out of range.
+            ConfigError: one of them is out of its bounds.
         """
-        pixels = np.asarray(signal)
-        if pixels.shape[-2:] != (self.height, self.width):
-            rule = f"an image must have {self.height} x {self.width} pixels"
-            raise errors.DataError("image shape", pixels.shape, rule, "resize the image")
-        if pixels.size and (pixels.min() < 0 or pixels.max() >= self.levels):
+        bounds = {"height": 2**16, "width": 2**16, "channels": 2**8, "levels": 2**16, "patch": 2**8}
+        for name, most in bounds.items():
+            value, least = getattr(self, name), 2 if name == "levels" else 1
+            if not least <= value <= most:
+                raise ConfigError(f"{field}.{name}", value, f"must be in {least} … {most}", "choose a number in it")
+        if self.patch > max(self.height, self.width):
+            rule = f"must not exceed the picture of {self.height} × {self.width} pixels"
+            raise ConfigError(f"{field}.patch", self.patch, rule, "use a smaller patch")
+
+    def bounds(self, before: Items) -> tuple[int, int]:
+        """The header, then exactly the patches of the size that it says."""
+        if not self.variable or len(before.part) == 0:
+            return self.limits[0]
+        exactly = self._patches(*self._size(before))
+        return exactly, exactly
+
+    def encode(self, signals: Sequence[Shaped[np.ndarray, "..."]]) -> Items:
+        """Patches of each picture, in raster order; pictures of one size are written at once.
+
+        Raises:
+            DataError: another shape, or a value out of range.
+        """
+        pictures = [array_of(self.name, signal) for signal in signals]
+        places: dict[tuple[Any, ...], list[int]] = {}
+        for place, picture in enumerate(pictures):
+            places.setdefault((picture.shape, picture.dtype), []).append(place)
+        found = [self._items(np.stack([pictures[place] for place in those])) for those in places.values()]
+        if len(found) == 1:
+            return found[0]
+        return Items.joined(found).reordered(np.argsort(np.array(list(itertools.chain(*places.values())), np.int64)))
+
+    def _items(self, pictures: Shaped[np.ndarray, "n ..."]) -> Items:
+        """The items of pictures of one size."""
+        patches = self._cut(self._checked(pictures))
+        if not self.variable:
+            return Items.many(0, patches)
+        sequences, count, places = patches.shape
+        digits = np.zeros((sequences, 1 + count, max(2, places)), np.uint32)
+        digits[:, 0, :2] = pictures.shape[1] - 1, pictures.shape[2] - 1
+        digits[:, 1:, :places] = patches
+        part = np.tile(np.arange(1 + count) > 0, sequences).astype(np.int8)
+        flat = digits.reshape(len(part), digits.shape[2])
+        return Items(part, flat, np.full(sequences, 1 + count, np.int64))
+
+    def decode(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> Shaped[np.ndarray, "..."]:
+        """The picture that has these patches; the inverse of `encode`. Missing patches are 0.
+
+        Raises:
+            DataError: a digit out of range, or not as many patches as the picture has.
+        """
+        refuse_digits(self, items)
+        body, header = len(self.parts) - 1, items.part == 0
+        height, width = self.height, self.width
+        if self.variable:
+            if header.sum() != 1:
+                rule = "a picture of variable size begins with one header"
+                raise DataError(f"{self.name} headers", int(header.sum()), rule, "pass all items of one picture")
+            height, width = self._size(items)
+        digits = items.of(body, len(self.parts[body].radices))
+        if len(digits) != self._patches(height, width):
+            rule = f"a picture of {height} × {width} pixels has {self._patches(height, width)} patches"
+            raise DataError(f"{self.name} fragments", len(digits), rule, "pass all items of one picture, in order")
+        if present is not None:
+            digits = np.where(np.asarray(present)[items.part == body][:, None], digits, 0)
+        p, rows, columns = self.patch, -(-height // self.patch), -(-width // self.patch)
+        blocks = digits.reshape(rows, columns, p, p, self.channels).swapaxes(1, 2)
+        whole = blocks.reshape(rows * p, columns * p, self.channels)[:height, :width].astype(self._dtype)
+        return whole[..., 0] if self.channels == 1 else whole
+
+    def view(
+        self, name: str, signals: Sequence[Any], seed: int, places: Int[np.ndarray, " n"], total: int
+    ) -> Sequence[Any]:
+        """`moved`: half of the pictures as they are, the others turned and moved a little.
+
+        By up to 12 degrees around the centre and up to a pixel each way, drawn evenly; interpolated by cubic splines
+        and rounded to levels. What leaves at an edge is lost, and 0 enters.
+        """
+        if name not in self.views:
+            return super().view(name, signals, seed, places, total)
+        random = np.random.default_rng(seed)
+        angles, shifts = np.deg2rad(random.uniform(-12, 12, total)), random.uniform(-1, 1, (total, 2))
+        chosen = random.random(total) < 0.5
+        return [
+            self._turned(np.asarray(signal), angles[place], shifts[place]) if chosen[place] else signal
+            for signal, place in zip(signals, places, strict=True)
+        ]
+
+    def given(self, half: str, items: Items) -> Bool[np.ndarray, " items"]:
+        """The header, and the patches in one half; the larger part where they don't halve."""
+        height, width = self._size(items) if self.variable else (self.height, self.width)
+        rows, columns = -(-height // self.patch), -(-width // self.patch)
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        inside = {
+            "left": 2 * column < columns,
+            "right": 2 * (columns - 1 - column) < columns,
+            "top": 2 * row < rows,
+            "bottom": 2 * (rows - 1 - row) < rows,
+        }
+        known = np.ones(len(items.part), bool)
+        known[items.part == len(self.parts) - 1] = inside[half]
+        return known
+
+    def units(self, signal: Shaped[np.ndarray, "..."]) -> tuple[int, str]:
+        """Number of pixels, or of sub-pixels where there are several channels."""
+        return int(np.size(signal)), "pixel" if self.channels == 1 else "sub-pixel"
+
+    def metrics(self, real: Sequence[Any], made: Sequence[Any]) -> dict[str, float]:
+        """`level_distance`: earth mover's distance between the values of real and generated pictures, in levels."""
+        if not real:
+            return {}
+        values = (np.concatenate([np.ravel(one) for one in side]) for side in (real, made))
+        counts = (np.bincount(side, minlength=self.levels) for side in values)
+        real_share, made_share = (np.cumsum(count / count.sum()) for count in counts)
+        return {"level_distance": float(np.abs(real_share - made_share).sum())}
+
+    def raw(self, signal: Shaped[np.ndarray, "..."]) -> bytes:
+        """The sub-pixels in raster order."""
+        return np.ascontiguousarray(signal, self._dtype).tobytes()
+
+    def html(self, signal: Shaped[np.ndarray, "..."], label: str) -> str:
+        """The picture as a PNG inside the page; a small one is shown with several screen pixels for each of its own.
+
+        Channels that are neither grey, RGB nor RGBA stand side by side, each in grey.
+        """
+        pixels = self._bytes(signal).reshape(*np.shape(signal)[:2], self.channels)
+        if self.channels not in (1, 3, 4):
+            pixels = pixels.swapaxes(1, 2).reshape(len(pixels), -1, 1)
+        height, width, _ = pixels.shape
+        zoom = max(1, _TILE // max(height, width))
+        return (
+            f'<img class="tile{" pixels" if zoom > 1 else ""}" alt="{html.escape(label, quote=True)}" '
+            f'width="{zoom * width}" height="{zoom * height}" src="{data_uri("image/png", png(pixels))}">'
+        )
+
+    def read(self, stream: BinaryIO) -> Shaped[np.ndarray, "..."]:
+        """A picture file, converted to the number of channels, resized to fit, its values scaled to `levels`.
+
+        Raises:
+            DataError: it is no picture, or the modality has more than 4 channels.
+        """
+        if self.channels not in _MODES:
+            rule, fix = "picture files have 1 to 4 channels", "give arrays from Python instead"
+            raise DataError(f"{self.name}.channels", self.channels, rule, fix)
+        try:
+            with PIL.Image.open(stream) as picture:
+                size = (self.width, self.height)
+                if self.variable:  # only a picture that is too large has to become smaller
+                    scale = min(1.0, self.width / picture.width, self.height / picture.height)
+                    size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
+                # Each channel by itself: Pillow would multiply colours by their opacity, and lose the transparent ones.
+                bands = picture.convert(_MODES[self.channels]).split()
+                small = [np.asarray(band.resize(size, PIL.Image.Resampling.BOX)) for band in bands]
+        except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
+            raise DataError(self.name, "file", f"it can't be read ({error})", "give a PNG file") from error
+        pixels = small[0] if self.channels == 1 else np.stack(small, axis=-1)
+        return np.rint(pixels * ((self.levels - 1) / 255)).astype(self._dtype)
+
+    def write(self, signal: Shaped[np.ndarray, "..."], stream: BinaryIO) -> None:
+        """Writes a PNG of 8 bits a channel; of more than 4 channels it has the first three.
+
+        A small picture is enlarged by a whole factor, where `read` knows its size again.
+        """
+        zoom = 1 if self.variable else max(1, SMALLEST_SHOWN // max(np.shape(signal)[:2]))
+        enlarged = np.repeat(np.repeat(self._bytes(signal), zoom, axis=0), zoom, axis=1)
+        PIL.Image.fromarray(enlarged).save(stream, format="PNG")
+
+    def sheet(self, signals: Sequence[Shaped[np.ndarray, "..."]], stream: BinaryIO) -> None:
+        """Writes a PNG with the pictures in rows, about as many as columns, a thin line between them."""
+        pictures = [self._bytes(signal) for signal in signals]
+        height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+        columns = math.ceil(math.sqrt(len(pictures)))
+        rows = -(-len(pictures) // columns)
+        canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, *pictures[0].shape[2:]), 128, np.uint8)
+        for number, picture in enumerate(pictures):
+            top, left = number // columns * (height + 1), number % columns * (width + 1)
+            canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        zoom = max(1, 4 * SMALLEST_SHOWN // max(canvas.shape[:2]))
+        PIL.Image.fromarray(np.repeat(np.repeat(canvas, zoom, axis=0), zoom, axis=1)).save(stream, format="PNG")
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.uint8 if self.levels <= 256 else np.uint16)
+
+    def _patches(self, height: int, width: int) -> int:
+        return -(-height // self.patch) * -(-width // self.patch)
+
+    def _size(self, items: Items) -> tuple[int, int]:
+        height, width = items.of(0, 2)[0].tolist()
+        return height + 1, width + 1
+
+    def _checked(self, pictures: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n height width channels"]:
+        pixels = pictures[..., None] if pictures.ndim == 3 and self.channels == 1 else pictures
+        fits = pixels.ndim == 4 and pixels.shape[3] == self.channels and 0 not in pixels.shape
+        if self.variable:
+            fits = fits and pixels.shape[1] <= self.height and pixels.shape[2] <= self.width
+        else:
+            fits = fits and pixels.shape[1:3] == (self.height, self.width)
+        if not fits:
+            at_most = "at most " if self.variable else ""
+            rule = f"a picture must have {at_most}{self.height} × {self.width} pixels of {self.channels} channels"
+            raise DataError(f"{self.name} shape", pictures.shape[1:], rule, "resize the picture")
+        if pixels.dtype.kind not in "iu":
+            rule = f"values are whole numbers, 0 … {self.levels - 1}"
+            raise DataError(f"{self.name} dtype", str(pixels.dtype), rule, "scale and round the picture")
+        if pixels.min() < 0 or pixels.max() >= self.levels:
             wrong = pixels[(pixels < 0) | (pixels >= self.levels)][0]
-            rule = f"grey levels must be between 0 and {self.levels - 1}"
-            raise errors.DataError("image pixel", wrong.item(), rule, "rescale the image")
-        batch, p = pixels.shape[:-2], self.patch
-        blocks = pixels.reshape(*batch, self.height // p, p, self.width // p, p).swapaxes(-3, -2)
-        return blocks.reshape(*batch, -1, p * p).astype(np.int64) @ self._place_values
+            rule = f"values must be between 0 and {self.levels - 1}"
+            raise DataError(f"{self.name} value", wrong.item(), rule, "rescale the picture")
+        return pixels
 
-    def signal(self, ids: Int64[np.ndarray, "*batch patches"]) -> UInt8[np.ndarray, "*batch height width"]:
-        """Returns the image whose patches have these ids; the inverse of `fragments`.
+    def _cut(self, pictures: Shaped[np.ndarray, "n h w c"]) -> Shaped[np.ndarray, "n patches digits"]:
+        p, (n, height, width, channels) = self.patch, pictures.shape
+        filled = np.pad(pictures, ((0, 0), (0, -height % p), (0, -width % p), (0, 0)))
+        rows, columns = filled.shape[1] // p, filled.shape[2] // p
+        blocks = filled.reshape(n, rows, p, columns, p, channels).swapaxes(2, 3)
+        return blocks.reshape(n, rows * columns, p * p * channels)
 
-        Raises:
-            DataError: an id out of range, or not as many ids as an image has patches.
-        """
-        ids = check_ids(self.name, self.size, ids)
-        p, rows, columns = self.patch, self.height // self.patch, self.width // self.patch
-        if ids.shape[-1:] != (rows * columns,):
-            fix = "pass all fragments of one image, in order"
-            raise errors.DataError("image fragments", ids.shape, f"an image has {rows * columns} fragments", fix)
-        blocks: Shaped[np.ndarray, "..."] = ids[..., None] // self._place_values % self.levels
-        blocks = blocks.reshape(*ids.shape[:-1], rows, columns, p, p).swapaxes(-3, -2)
-        return blocks.reshape(*ids.shape[:-1], self.height, self.width).astype(np.uint8)
-
-
-def moved(
-    images: UInt8[np.ndarray, "n height width"], levels: int, seed: int, first: int = 0, total: int | None = None
-) -> UInt8[np.ndarray, "n height width"]:
-    """Returns half of the images as they are, the others turned and moved a little: more of the same to learn from.
-
-    By up to 12 degrees around the centre and up to a pixel each way, drawn evenly; interpolated by cubic splines and
-    rounded to grey levels. What leaves at an edge is lost, and 0 enters.
-
-    Args:
-        images: all of them, or some that follow one another.
-        levels: of grey.
-        seed: draws for all of them, so that some get what they get among all.
-        first: the place of the first of these among all.
-        total: how many there are; these by default.
-    """
-    random = np.random.default_rng(seed)
-    count, height, width = images.shape
-    total = count if total is None else total
-    centre = np.array([(height - 1) / 2, (width - 1) / 2])
-    angles, shifts = np.deg2rad(random.uniform(-12, 12, total)), random.uniform(-1, 1, (total, 2))
-    chosen = (random.random(total) < 0.5)[first : first + count]
-    angles, shifts = angles[first : first + count], shifts[first : first + count]
-    result = images.copy()
-    for index in np.flatnonzero(chosen):
-        sine, cosine = np.sin(angles[index]), np.cos(angles[index])
+    def _turned(self, picture: Shaped[np.ndarray, "..."], angle: float, shift: Any) -> Shaped[np.ndarray, "..."]:
+        centre = np.array([(picture.shape[0] - 1) / 2, (picture.shape[1] - 1) / 2])
+        sine, cosine = np.sin(angle), np.cos(angle)
         turn = np.array([[cosine, -sine], [sine, cosine]])
-        offset = centre - turn @ (centre + shifts[index])
-        grey = scipy.ndimage.affine_transform(images[index].astype(np.float64), turn, offset)
-        result[index] = np.clip(np.rint(grey), 0, levels - 1)
-    return result
+        offset = centre - turn @ (centre + shift)
+        layers = picture[..., None] if picture.ndim == 2 else picture
+        turned = [
+            scipy.ndimage.affine_transform(layer.astype(np.float64), turn, offset)
+            for layer in np.moveaxis(layers, 2, 0)
+        ]
+        whole = np.clip(np.rint(np.stack(turned, axis=-1)), 0, self.levels - 1).astype(picture.dtype)
+        return whole.reshape(picture.shape)
+
+    def _bytes(self, signal: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+        """Values scaled to 0 … 255, in as many channels as a file can have."""
+        shown = np.asarray(signal) if self.channels in _MODES else np.asarray(signal)[..., :3]
+        pixels: Shaped[np.ndarray, "..."] = np.rint(shown * (255 / (self.levels - 1))).astype(np.uint8)
+        return pixels

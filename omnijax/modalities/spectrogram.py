@@ -11,10 +11,13 @@ import dataclasses
 import functools
 
 import numpy as np
-import scipy.fft
+from etils import epy
 from jaxtyping import Complex64, Float32, Shaped
 
 from omnijax import errors
+
+with epy.lazy_imports():  # an extra
+    import scipy.fft
 
 _MOMENTUM = 0.99
 

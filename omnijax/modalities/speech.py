@@ -1,137 +1,265 @@
 """Speech as fragments: each a few consecutive log-mel frames, quantised by a codebook.
 
-From the log-mel spectrogram of an utterance its mean over time is taken away before it's quantised: that mean is the
-voice and the channel more than the word (cepstral mean normalisation: B. Atal, J. Acoust. Soc. Am. 55 (1974)). What a
-model learns from some voices then holds for others, and the codes are spent on what changes. Decoded speech gets the
-mean of all training utterances, and so has one average voice.
+The mean over time of an utterance's log-mel spectrogram is subtracted before it is quantised: it is the voice and the
+channel more than the word (cepstral mean normalisation: B. Atal, J. Acoust. Soc. Am. 55 (1974)). So what a model
+learns from some voices holds for others, and the codes are spent on what changes. Decoded speech gets the mean of all
+training utterances, and so has one average voice.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import html
+import io
+import math
+import wave
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+from etils import epy
+from jaxtyping import Bool, Float32, Shaped, UInt8
 
-from omnijax import errors
+from omnijax.errors import ConfigError, DataError
+from omnijax.modalities.base import Items, Modality, Part, Progress, array_of, refuse_digits
 from omnijax.modalities.codebook import Codebook
+from omnijax.modalities.inline import data_uri, png
 from omnijax.modalities.spectrogram import Spectrogram
 
-if TYPE_CHECKING:
-    from omnijax.config import SpeechConfig
+with epy.lazy_imports():  # an extra: only sound files need it
+    import scipy.io.wavfile
+    import scipy.signal
 
 _RMS = 0.1
+_FIT_SIGNALS = 50_000
+_PIXELS_PER_SECOND = 120
+_MOST_FRAMES_DRAWN = 400
+_COLOUR = (66, 140, 228)  # stands out on white and on black
 
 
 @dataclasses.dataclass(frozen=True)
-class Speech:
-    """A waveform as ids of a codebook over `config.frames` log-mel frames at a time.
+class Speech(Modality):
+    """A waveform as ids of a codebook over a few log-mel frames at a time.
 
-    Attributes:
-        codebook: made by `fit_codebook` with the same configuration.
-        config: the analysis.
-        sample_rate_hz: of the waveforms.
+    A waveform is float32 (-1 to 1) or int16 of [samples], at `sample_rate_hz`. Its loudness doesn't matter.
     """
 
-    codebook: Codebook
-    config: SpeechConfig
-    sample_rate_hz: int
     name: str = "speech"
+    sample_rate_hz: int = 11025
+    window_samples: int = 512
+    """Length of the Hann window, and of the Fourier transform."""
+    hop_samples: int = 138
+    """From one frame to the next."""
+    mels: int = 40
+    """Mel bands in a frame."""
+    frames: int = 4
+    """Frames in one fragment."""
+    codes: int = 289
+    """Entries of the codebook."""
+    most: int = 31
+    """Most fragments of a waveform."""
+    griffin_lim_iterations: int = dataclasses.field(default=60, metadata={"shapes_data": False})
+    """Rounds of phase estimation when a waveform is made again."""
+
+    learned: ClassVar[bool] = True
+    halves: ClassVar[tuple[str, ...]] = ("first",)
+    suffix: ClassVar[str] = ".wav"
 
     @property
-    def size(self) -> int:
-        """Number of codes."""
-        return self.codebook.size
+    def parts(self) -> tuple[Part, ...]:
+        """Codes."""
+        return (Part(self.name, (self.codes,)),)
 
-    @functools.cached_property
-    def _spectrogram(self) -> Spectrogram:
-        return spectrogram(self.config, self.sample_rate_hz)
+    @property
+    def limits(self) -> tuple[tuple[int, int], ...]:
+        """From one fragment to `most`."""
+        return ((1, self.most),)
 
-    def fragments(self, signal: Shaped[np.ndarray, " samples"]) -> Int64[np.ndarray, " items"]:
-        """Returns the ids of a waveform's fragments.
-
-        Args:
-            signal: float32 (-1 to 1) or int16, at `sample_rate_hz`; padded with silence to whole fragments.
-        """
-        return self.fragments_batch([signal])[0]
-
-    def fragments_batch(self, signals: Sequence[Shaped[np.ndarray, " samples"]]) -> list[Int64[np.ndarray, " items"]]:
-        """Returns the ids of many waveforms; the same as `fragments` of each, and faster."""
-        blocks = [analyse(signal, self.config, self._spectrogram)[0] for signal in signals]
-        if not blocks:
-            return []
-        ids = self.codebook.encode(np.concatenate(blocks))
-        return np.split(ids, np.cumsum([len(block) for block in blocks])[:-1])
-
-    def signal(self, ids: Int64[np.ndarray, " items"]) -> Float32[np.ndarray, " samples"]:
-        """Returns a waveform that sounds like the fragments, at the loudness of `normalised`.
-
-        It has `len(ids) * frames * hop_samples` samples.
+    def check(self, field: str) -> None:
+        """Checks the analysis.
 
         Raises:
-            DataError: an id that the codebook hasn't got.
+            ConfigError: an analysis that can't be done.
         """
-        log_mel = self.codebook.decode(ids).reshape(-1, self.config.mels)
-        return normalised(self._spectrogram.waveform(log_mel, self.config.griffin_lim_iterations))
+        least = {"sample_rate_hz": 4000, "mels": 1, "frames": 1, "codes": 2, "most": 1, "griffin_lim_iterations": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value < low:
+                raise ConfigError(f"{field}.{name}", value, f"must be at least {low}", "use a larger number")
+        half, quarter = self.window_samples // 2, self.window_samples // 4
+        if not 1 <= self.hop_samples <= half:
+            rule = f"must be in 1 … {half}, half of window_samples, so that frames leave no gaps"
+            raise ConfigError(f"{field}.hop_samples", self.hop_samples, rule, "choose a quarter of the window")
+        if self.mels > quarter:
+            rule = f"must be at most {quarter}, a quarter of window_samples"
+            raise ConfigError(f"{field}.mels", self.mels, rule, "choose 20 to 80")
 
+    @functools.cached_property
+    def analysis(self) -> Spectrogram:
+        """The log-mel analysis of this configuration."""
+        return Spectrogram(self.sample_rate_hz, self.window_samples, self.hop_samples, self.mels)
 
-def fit_codebook(
-    signals: Iterable[Shaped[np.ndarray, " samples"]], config: SpeechConfig, sample_rate_hz: int, seed: int
-) -> Codebook:
-    """Fits the codebook for `Speech`.
+    @functools.cached_property
+    def codebook(self) -> Codebook:
+        """What `fit` learned.
 
-    Raises:
-        ConfigError: an analysis that can't be done.
-        DataError: there are fewer fragments than codes.
-    """
-    analysis = spectrogram(config, sample_rate_hz)
-    vectors, means = zip(*(analyse(signal, config, analysis) for signal in signals))
-    mean = np.tile(np.mean(means, axis=0, dtype=np.float64), config.frames).astype(np.float32)
-    return Codebook.fit(np.concatenate(vectors), mean, config.codes, seed)
+        Raises:
+            DataError: nothing was fitted, or something else.
+        """
+        if self.arrays.keys() != {"vectors", "mean"}:
+            rule = "speech needs a codebook, which is fitted on the training split"
+            raise DataError(f"{self.name} codebook", sorted(self.arrays), rule, "build the data set: omnijax prepare")
+        return Codebook(self.arrays["vectors"], self.arrays["mean"])
 
+    def bound(self, arrays: Mapping[str, np.ndarray]) -> Speech:
+        """Speech with a codebook."""
+        fitted = super().bound(arrays)
+        vars(fitted).pop("codebook", None)
+        return fitted
 
-def spectrogram(config: SpeechConfig, sample_rate_hz: int) -> Spectrogram:
-    """Returns the log-mel analysis of a speech configuration.
+    def fit(self, signals: Sequence[Any], seed: int, progress: Progress) -> dict[str, np.ndarray]:
+        """Fits the codebook, on at most 50,000 utterances.
 
-    Raises:
-        ConfigError: an analysis that can't be done.
-    """
-    for name, low in (("frames", 1), ("codes", 2), ("griffin_lim_iterations", 0)):
-        value = getattr(config, name)
-        if value < low:
-            raise errors.ConfigError(
-                f"data.speech.{name}", value, f"it must be at least {low}", "choose a larger number"
-            )
-    return Spectrogram(sample_rate_hz, config.window_samples, config.hop_samples, config.mels)
+        Raises:
+            DataError: there are fewer fragments than codes.
+        """
+        places: Any = range(len(signals))
+        if len(signals) > _FIT_SIGNALS:
+            places = np.sort(np.random.default_rng((seed, 3)).choice(len(signals), _FIT_SIGNALS, replace=False))
+        vectors, means = [], []
+        for done, place in enumerate(places):
+            blocks, mean = self._analysed(signals[int(place)])
+            vectors.append(blocks)
+            means.append(mean)
+            progress(done / len(places) / 2)
+        if not vectors:
+            raise DataError(f"{self.name} codebook", 0, "it is fitted on training signals", "add records with speech")
+        tiled = np.tile(np.mean(means, axis=0, dtype=np.float64), self.frames).astype(np.float32)
+        codebook = Codebook.fit(np.concatenate(vectors), tiled, self.codes, seed)
+        progress(1.0)
+        return {"vectors": codebook.vectors, "mean": codebook.mean}
 
+    def encode(self, signals: Sequence[Shaped[np.ndarray, " samples"]]) -> Items:
+        """Codes of each waveform, which is filled up with silence to whole fragments.
 
-def analyse(
-    signal: Shaped[np.ndarray, " samples"], config: SpeechConfig, analysis: Spectrogram
-) -> tuple[Float32[np.ndarray, "items width"], Float32[np.ndarray, " mels"]]:
-    """Returns what a codebook quantises, and the utterance's mean spectrum that was taken away from it.
+        Raises:
+            DataError: a signal is no waveform.
+        """
+        blocks = [self._analysed(signal)[0] for signal in signals]
+        counts = np.array([len(block) for block in blocks], np.int64)
+        ids = self.codebook.encode(np.concatenate(blocks)) if blocks else np.zeros(0, np.int64)
+        return Items(np.zeros(len(ids), np.int8), ids.astype(np.uint32)[:, None], counts)
 
-    Args:
-        signal: float32 (-1 to 1) or int16 waveform; its loudness doesn't matter.
-        config: the frames of a fragment.
-        analysis: `spectrogram(config, sample_rate_hz)`.
+    def decode(
+        self, items: Items, present: Bool[np.ndarray, " items"] | None = None
+    ) -> Float32[np.ndarray, " samples"]:
+        """A waveform that sounds like the fragments, at one loudness; what isn't present is silent.
 
-    Returns:
-        Centred log-mel frames, those of a fragment one after another; and the log-mel spectrum's mean over time.
-    """
-    waveform = normalised(signal)
-    items = -(-len(waveform) // (config.hop_samples * config.frames))
-    if not items:
-        return np.zeros((0, config.frames * config.mels), np.float32), np.zeros(config.mels, np.float32)
-    log_mel = analysis.log_mel(waveform, items * config.frames)
-    mean = log_mel.mean(axis=0)
-    return (log_mel - mean).reshape(items, -1), mean
+        It has `items × frames × hop_samples` samples.
+
+        Raises:
+            DataError: a code that the codebook doesn't have.
+        """
+        refuse_digits(self, items)
+        log_mel = self.codebook.decode(items.digits[:, 0].astype(np.int64)).reshape(-1, self.mels)
+        if present is not None:
+            silence = np.float32(np.log(self.analysis.floor))
+            log_mel = np.where(np.repeat(present, self.frames)[:, None], log_mel, silence)
+        return normalised(self.analysis.waveform(log_mel, self.griffin_lim_iterations))
+
+    def given(self, half: str, items: Items) -> Bool[np.ndarray, " items"]:
+        """The fragments of the first half of the time."""
+        return 2 * np.arange(len(items.part)) < len(items.part)
+
+    def metrics(self, real: Sequence[Any], made: Sequence[Any]) -> dict[str, float]:
+        """`duration_ratio`: mean duration of generated waveforms over that of the real ones."""
+        seconds = [float(np.mean([len(one) for one in side])) if side else 0.0 for side in (real, made)]
+        return {"duration_ratio": seconds[1] / seconds[0]} if seconds[0] else {}
+
+    def html(self, signal: Shaped[np.ndarray, " samples"], label: str) -> str:
+        """A player: a button with the spectrogram, or the browser's own controls without scripts."""
+        if len(signal) == 0:
+            return '<span class="word nothing">no sound</span>'
+        buffer = io.BytesIO()
+        self.write(signal, buffer)
+        seconds = len(signal) / self.sample_rate_hz
+        name = html.escape(f"Play {label}, {seconds:.2f} s", quote=True)
+        triangle = '<svg class="go" viewBox="0 0 10 10" aria-hidden="true"><path d="M1 0L10 5L1 10Z"/></svg>'
+        uri, picture = data_uri("audio/wav", buffer.getvalue()), data_uri("image/png", png(self._drawn(signal)))
+        return (
+            f'<span class="player"><audio controls preload="metadata" src="{uri}"></audio><button type="button" hidden '
+            f'aria-label="{name}" title="{name}">{triangle}<img class="spectrum" alt="" src="{picture}" '
+            f'width="{round(_PIXELS_PER_SECOND * seconds)}" height="34"></button></span>'
+        )
+
+    def read(self, stream: BinaryIO) -> Float32[np.ndarray, " samples"]:
+        """A WAV file: its channels averaged, resampled to `sample_rate_hz`.
+
+        Raises:
+            DataError: it is no WAV file.
+        """
+        try:
+            rate, samples = scipy.io.wavfile.read(stream)
+        except (OSError, ValueError) as error:
+            raise DataError(self.name, "file", f"it can't be read ({error})", "give a WAV file") from error
+        mono = samples.mean(axis=1) if samples.ndim > 1 else samples.astype(np.float64)
+        if np.issubdtype(samples.dtype, np.integer):
+            mono = mono / np.iinfo(samples.dtype).max
+        divisor = math.gcd(self.sample_rate_hz, rate)
+        return np.asarray(scipy.signal.resample_poly(mono, self.sample_rate_hz // divisor, rate // divisor), np.float32)
+
+    def write(self, signal: Shaped[np.ndarray, " samples"], stream: BinaryIO) -> None:
+        """Writes 16-bit PCM in one channel; a waveform that is louder than full scale is scaled down, not clipped."""
+        waveform = _as_float(signal)
+        samples = np.round(waveform / max(1.0, float(np.abs(waveform).max(initial=0.0))) * 32767).astype("<i2")
+        with wave.open(stream, "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(self.sample_rate_hz)
+            file.writeframes(samples.tobytes())
+
+    def sheet(self, signals: Sequence[Shaped[np.ndarray, " samples"]], stream: BinaryIO) -> None:
+        """Writes a WAV file with the waveforms one after another, a quarter of a second between them."""
+        pause = np.zeros(self.sample_rate_hz // 4, np.float32)
+        self.write(np.concatenate([part for signal in signals for part in (_as_float(signal), pause)]), stream)
+
+    def _analysed(
+        self, signal: Shaped[np.ndarray, " samples"]
+    ) -> tuple[Float32[np.ndarray, "items width"], Float32[np.ndarray, " mels"]]:
+        """Centred log-mel frames, those of a fragment one after another; and the mean that was subtracted."""
+        samples = array_of(self.name, signal)
+        whole = samples.dtype == np.int16
+        if samples.ndim != 1 or not (whole or (samples.dtype.kind == "f" and np.isfinite(samples).all())):
+            rule = "a waveform is int16 or finite floats of [samples]"
+            raise DataError(f"{self.name} waveform", f"{samples.dtype}{list(samples.shape)}", rule, "convert it")
+        waveform = normalised(samples)
+        items = -(-len(waveform) // (self.hop_samples * self.frames))
+        if not items:
+            return np.zeros((0, self.frames * self.mels), np.float32), np.zeros(self.mels, np.float32)
+        log_mel = self.analysis.log_mel(waveform, items * self.frames)
+        mean = log_mel.mean(axis=0)
+        return (log_mel - mean).reshape(items, -1), mean
+
+    def _drawn(self, signal: Shaped[np.ndarray, " samples"]) -> UInt8[np.ndarray, "mels frames 4"]:
+        """The log-mel spectrogram as a picture, low bands below: one colour, the more opaque the louder."""
+        log_mel = self.analysis.log_mel(normalised(signal), -(-len(signal) // self.hop_samples))
+        every = -(-len(log_mel) // _MOST_FRAMES_DRAWN)
+        seen = np.maximum(log_mel[::every] - np.log(self.analysis.floor), 0)
+        pixels = np.empty((self.mels, len(seen), 4), np.uint8)
+        pixels[..., :3] = _COLOUR
+        loudness = seen / max(float(seen.max()), 1e-6)
+        pixels[..., 3] = (255 * loudness**1.2).astype(np.uint8).T[::-1]
+        return pixels
 
 
 def normalised(signal: Shaped[np.ndarray, " samples"]) -> Float32[np.ndarray, " samples"]:
-    """Returns a waveform scaled to a root mean square of 0.1, so that loudness is no nuisance."""
-    waveform = np.asarray(signal, np.float32) / (32768 if np.issubdtype(np.asarray(signal).dtype, np.integer) else 1)
+    """A waveform scaled to a root mean square of 0.1, so that loudness makes no difference."""
+    waveform = _as_float(signal)
     rms = np.sqrt(np.mean(np.square(waveform))) if len(waveform) else 0
     return waveform * np.float32(_RMS / rms) if rms > 0 else waveform
+
+
+def _as_float(signal: Shaped[np.ndarray, " samples"]) -> Float32[np.ndarray, " samples"]:
+    samples = np.asarray(signal)
+    return np.asarray(samples, np.float32) / (32768 if np.issubdtype(samples.dtype, np.integer) else 1)

@@ -3,43 +3,93 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool
 
-from omnijax import errors
+from omnijax.errors import ConfigError, DataError
+from omnijax.modalities.base import GENERAL, Items, Modality, refuse_digits
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
-    """A string as its UTF-8 bytes, one fragment a byte."""
+class Text(Modality):
+    """A string as its UTF-8 bytes, or bytes as they are. It owns the general tokens: each byte is one."""
 
     name: str = "text"
-    size: int = 256
+    least: int = 0
+    """Fewest bytes of a text."""
+    most: int = 255
+    """Most bytes of a text."""
 
-    def fragments(self, signal: str) -> Int64[np.ndarray, " bytes"]:
-        """Returns the bytes of a string as ids 0 to 255."""
-        return np.frombuffer(signal.encode(), np.uint8).astype(np.int64)
+    general: ClassVar[int] = 256
+    lossless: ClassVar[bool] = True
 
-    def signal(self, ids: Int64[np.ndarray, " bytes"]) -> str:
-        """Returns the string of some bytes; bytes that aren't UTF-8 become U+FFFD, since a model may sample any.
+    @property
+    def limits(self) -> tuple[tuple[int, int], ...]:
+        """Fewest and most bytes."""
+        return ((self.least, self.most),)
+
+    def check(self, field: str) -> None:
+        """Checks the lengths.
 
         Raises:
-            DataError: an id is not a byte.
+            ConfigError: not 0 ≤ least ≤ most.
         """
-        ids = check_ids(self.name, self.size, ids)
-        return ids.astype(np.uint8).tobytes().decode(errors="replace")
+        if not 0 <= self.least <= self.most:
+            rule = f"must be at least `least` = {self.least}, and both 0 or more"
+            raise ConfigError(f"{field}.most", self.most, rule, "raise it")
 
+    def encode(self, signals: Sequence[str | bytes]) -> Items:
+        """Bytes of each text.
 
-def check_ids(name: str, size: int, ids: Int64[np.ndarray, "..."]) -> Int64[np.ndarray, "..."]:
-    """Returns `ids` as int64.
+        Raises:
+            DataError: a signal is no text.
+        """
+        raw = [self.raw(signal) for signal in signals]
+        flat = np.frombuffer(b"".join(raw), np.uint8).astype(np.uint32)
+        counts = np.array([len(one) for one in raw], np.int64)
+        return Items(np.full(len(flat), GENERAL, np.int8), flat[:, None], counts)
 
-    Raises:
-        DataError: an id is negative, or `size` or more.
-    """
-    ids = np.asarray(ids, np.int64)
-    if ids.size and (ids.min() < 0 or ids.max() >= size):
-        wrong = ids[(ids < 0) | (ids >= size)][0]
-        fix = "decode with the configuration that the ids were made with"
-        raise errors.DataError(f"{name} fragment", int(wrong), f"ids must be between 0 and {size - 1}", fix)
-    return ids
+    def decode(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> str:
+        """The string of some bytes; bytes that aren't UTF-8 become U+FFFD, since a model may sample any.
+
+        Raises:
+            DataError: an item is not a byte.
+        """
+        refuse_digits(self, items)
+        kept = items.digits[:, 0] if present is None else items.digits[present, 0]
+        return kept.astype(np.uint8).tobytes().decode(errors="replace")
+
+    def units(self, signal: str | bytes) -> tuple[int, str]:
+        """Number of bytes."""
+        return len(self.raw(signal)), "byte"
+
+    def metrics(self, real: Sequence[str], made: Sequence[str]) -> dict[str, float]:
+        """Share of the texts that are exactly right."""
+        return {"exact": float(np.mean([a == b for a, b in zip(real, made, strict=True)]))} if real else {}
+
+    def raw(self, signal: str | bytes) -> bytes:
+        """UTF-8.
+
+        Raises:
+            DataError: it is no text.
+        """
+        if isinstance(signal, bytes):
+            return signal
+        try:
+            return signal.encode()
+        except (AttributeError, UnicodeEncodeError) as error:
+            rule = f"a text is a string of Unicode characters, or bytes ({error})"
+            raise DataError(self.name, signal, rule, "give str or bytes") from error
+
+    def html(self, signal: str, label: str) -> str:
+        """The words, escaped."""
+        shown = f'<span class="word">{html.escape(signal)}</span>'
+        return shown if signal else '<span class="word nothing">nothing</span>'
+
+    def parse(self, text: str) -> str:
+        """The text itself."""
+        return text

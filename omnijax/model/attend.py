@@ -1,8 +1,8 @@
-"""Training attention, causal and within the documents of packed rows, in the ways that the platforms have.
+"""Attention in training: causal, within the documents of packed sequences, in one of several implementations.
 
-Each way gives softmax(q·k / √k) v over the keys at places up to the query's own, in the same document. Query t stands
-at place `offset + t` of its row; with the tokens of rows split over devices, keys are those of whole rows. Padding is a
-document of its own, so that no query is without a key.
+All of them compute softmax(q·k / √k) v over the keys of the same document at places up to the query's own. Query t is
+at place `offset + t` of its sequence. If the tokens of sequences are split over devices, keys are still those of whole
+sequences. Padding is a document of its own, so that every query has a key.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from jaxtyping import Array, Bool, Float, Int
 from omnijax.errors import ConfigError
 from omnijax.model import fused
 
-BLOCK = 128  # queries; the weights of a block are all that is held of them at a time
-MASKED = -1e30  # score of what isn't seen: its weight is 0, and no difference of two is infinite
+BLOCK = 128  # queries whose weights are in memory at one time
+MASKED = -1e30  # score of a masked key: its weight is 0, and differences of two scores are finite
 KINDS = ("reference", "blocks", "cudnn", "splash")
 
 
 def resolve(kind: str, platform: str, head_size: int, dtype: str) -> str:
-    """Which way of `KINDS` is taken for `model.attention`.
+    """The implementation for `model.attention`, one of `KINDS`.
 
-    `auto` takes the fused kernel of the platform where it can do the shape, else `blocks`.
+    `auto` gives the fused kernel of the platform if it supports the shape, and `blocks` otherwise.
 
     Args:
         kind: `auto` or one of `KINDS`.
-        platform: of the devices that the program is for (`cpu`, `gpu`, `tpu`), which needn't be here.
+        platform: of the devices that the program is for: `cpu`, `gpu` or `tpu`.
         head_size: of each head.
         dtype: of queries, keys and values.
 
     Raises:
-        ConfigError: the kernel that is asked for can't do this.
+        ConfigError: the kernel doesn't support the platform, the shape or the dtype.
     """
     platform = {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)
     wants = {"cudnn": fused.cudnn_wants(platform, head_size, dtype), "splash": fused.splash_wants(platform)}
@@ -55,16 +55,16 @@ def attend(
     documents_bs: Int[Array, "b s"],
     offset: int | Int[Array, ""] = 0,
 ) -> Float[Array, "b t h k"]:
-    """Attends, with the softmax in float32; query heads h share the n key/value heads in groups of h / n.
+    """Attention with the softmax in float32. Groups of h / n query heads share one of the n key/value heads.
 
     Args:
-        kind: of `KINDS`.
-        q_bthk: queries, of any float dtype; the result has it, too.
+        kind: one of `KINDS`.
+        q_bthk: queries of any float dtype, which is that of the result.
         k_bsnk: keys at places 0 … s - 1.
         v_bsnk: their values.
-        documents_bt: document of each query; -1 for padding.
-        documents_bs: document of each key.
-        offset: place of the first query; traced where the program doesn't know it.
+        documents_bt: number of each query's document; -1 for padding.
+        documents_bs: number of each key's document.
+        offset: place of the first query, static or traced.
     """
     ways = {"reference": reference, "blocks": blocks, "cudnn": fused.cudnn, "splash": fused.splash}
     y_bthk = ways[kind](q_bthk, k_bsnk, v_bsnk, documents_bt, documents_bs, offset)
@@ -75,7 +75,7 @@ def attend(
 def visible(
     documents_bt: Int[Array, "b t"], documents_bs: Int[Array, "b s"], offset: int | Int[Array, ""]
 ) -> Bool[Array, "b t s"]:
-    """Which keys each query sees."""
+    """Whether each query sees each key."""
     places_t = offset + jnp.arange(documents_bt.shape[1])
     causal_ts = places_t[:, None] >= jnp.arange(documents_bs.shape[1])[None, :]
     return (documents_bt[:, :, None] == documents_bs[:, None, :]) & causal_ts[None]
@@ -89,7 +89,7 @@ def reference(
     documents_bs: Int[Array, "b s"],
     offset: int | Int[Array, ""] = 0,
 ) -> Float[Array, "b t h k"]:
-    """`attend` by whole matrices: all scores at once, also of what is masked, and keys repeated for their group."""
+    """`attend` with whole matrices: all scores at once, masked ones too, and keys repeated for their group."""
     groups, scale = q_bthk.shape[2] // k_bsnk.shape[2], q_bthk.shape[3] ** -0.5
     q_bhtk = jnp.swapaxes(q_bthk, 1, 2)
     k_bhsk, v_bhsk = (jnp.repeat(jnp.swapaxes(x, 1, 2), groups, axis=1) for x in (k_bsnk, v_bsnk))
@@ -108,19 +108,19 @@ def blocks(
     documents_bs: Int[Array, "b s"],
     offset: int | Int[Array, ""] = 0,
 ) -> Float[Array, "b t h k"]:
-    """`attend` in blocks of queries, without the keys behind a block; where `offset` is traced, with all keys.
+    """`attend` in blocks of queries, without the keys behind a block (with all keys if `offset` is traced).
 
-    The backward pass computes the weights of a block again, so that they aren't kept. Heads come before places, and
-    the queries of a group count as further queries: plain batched matrix products, and no key is repeated.
+    The backward pass computes the weights of a block again instead of keeping them. Heads come before places, and the
+    query heads of a group are treated as further queries, so that no key is repeated.
     """
     rows, t, heads, size = q_bthk.shape
     s, groups = k_bsnk.shape[1], k_bsnk.shape[2]
-    q_bthk = q_bthk * jnp.asarray(size**-0.5, q_bthk.dtype)  # cheaper than of scores, which are many more
+    q_bthk = q_bthk * jnp.asarray(size**-0.5, q_bthk.dtype)  # cheaper than scaling the scores, of which there are more
     q_bngtk = jnp.moveaxis(q_bthk.reshape(rows, t, groups, heads // groups, size), 1, 3)
     k_bnsk, v_bnsk = jnp.swapaxes(k_bsnk, 1, 2), jnp.swapaxes(v_bsnk, 1, 2)
 
     def block(start: int, q_bngtk: Array, k_bnsk: Array, v_bnsk: Array, offset: int | Array) -> Array:
-        """Cuts its part out itself, so that only whole arrays are kept for the backward pass."""
+        """Slices the arrays inside, so that only whole arrays are kept for the backward pass."""
         end = min(start + BLOCK, t)
         last = min(offset + end, s) if isinstance(offset, int) else s
         mask_bts = visible(documents_bt[:, start:end], documents_bs[:, :last], offset + start)
@@ -138,7 +138,7 @@ def _attend(
     v_bnsk: Float[Array, "b n s k"],
     mask_bts: Bool[Array, "b t s"],
 ) -> Float[Array, "b n g t k"]:
-    """Attention of some scaled queries; it is the result that is divided by the sum of weights, not each of them."""
+    """Attention of some scaled queries. The result is divided by the sum of the weights, not each weight."""
     shape, s = q_bngtk.shape, k_bnsk.shape[2]
     q_bnqk = q_bngtk.reshape(*shape[:2], -1, shape[4])
     scores = product("bnqk,bnsk->bnqs", q_bnqk, k_bnsk).reshape(*shape[:4], s)
@@ -150,9 +150,9 @@ def _attend(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def product(equation: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
-    """An einsum of two arrays in float32; gradients are of the dtype of `a` and `b`, and so are their products.
+    """An einsum of two arrays with a float32 result; the backward pass computes in the dtype of `a` and `b`.
 
-    Without the rule, the backward pass of bfloat16 would multiply float32 by bfloat16, which no matrix unit does.
+    Without this rule, the backward pass would multiply float32 by bfloat16, which no matrix unit supports.
     """
     result: Array = jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
     return result

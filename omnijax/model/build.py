@@ -1,4 +1,4 @@
-"""The model that a configuration asks for."""
+"""Builds the model of a configuration."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def model_of(config: Config, vocabulary: Vocabulary | None = None) -> Transforme
     """The model of a configuration.
 
     Args:
-        config: whose `model.head` says how often the backbone steps.
-        vocabulary: to be used instead of the configuration's own.
+        config: its `model.head` says whether the backbone steps once for each token or for each item.
+        vocabulary: used instead of the configuration's own.
 
     Raises:
-        ConfigError: a shape that can't be, or a head that can't be had with this vocabulary or these rows.
+        ConfigError: the shape is impossible, or the head doesn't work with this vocabulary, batch or mesh.
     """
     vocabulary = vocabulary or config.vocabulary
     if config.model.head == "token":
@@ -26,18 +26,18 @@ def model_of(config: Config, vocabulary: Vocabulary | None = None) -> Transforme
     head = config.model.head
     if vocabulary.width != "fixed":
         rule = f"model.head = {head!r} has to know where an item ends before the next one begins"
-        raise ConfigError("vocabulary.width", vocabulary.width, rule, "use 'fixed'")
+        raise ConfigError("writing.width", vocabulary.width, rule, "use 'fixed'")
     if config.batch.sequence_items < 1:
-        rule = f"model.head = {head!r} steps once an item, and has to know how often for a row"
+        rule = f"model.head = {head!r} steps once for each item, and has to know the most items of a sequence"
         raise ConfigError("batch.sequence_items", config.batch.sequence_items, rule, "set it above 0")
     if config.mesh.context != 1:
-        rule = f"model.head = {head!r} makes items of whole rows"
+        rule = f"model.head = {head!r} needs whole sequences to find items in"
         raise ConfigError("mesh.context", config.mesh.context, rule, "use 1; split by data, fsdp or tensor")
     return ItemTransformer(config.model, vocabulary.size, grouping_of(vocabulary), config.batch.sequence_items)
 
 
 def grouping_of(vocabulary: Vocabulary) -> Grouping:
-    """Which tokens make an item: digits, check digit and position tokens of a fragment, in fixed width."""
+    """Which tokens make an item: the digits, the check digit and the position tokens of a fragment of fixed width."""
     v = vocabulary
     others = v.check_digit + (v.position_places if v.position != "none" else 0)
     contexts = [0, *(int(context) for context in v.contexts.of_control)]

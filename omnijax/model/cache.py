@@ -1,4 +1,4 @@
-"""Keys and values of what a model has read, so that it goes on from there a token at a time."""
+"""Keys and values of the tokens that a model has read, so that it can read on token by token."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# The functions of this module take any tree of arrays [rows, heads, slots, ...] for a cache, its first leaf is such an
-# array. Those of fewer dimensions have no slots.
+# The functions of this module take any tree of arrays as a cache. Its first leaf is an array [rows, heads, slots, ...];
+# leaves with fewer than three axes have no slots.
 _SLOTS = 2
 
 
 class Cache(NamedTuple):
-    """Keys and values of what each layer has read; slot s holds the token at position s of its row.
+    """Keys and values of each layer; slot s holds the token at position s of its row.
 
-    An array for each layer, so that its slots are attended to where they lie: a part of a bigger array would be copied
-    first. Heads come before slots, so that attending is a plain batched matrix product and moves none of them.
+    Each layer has an array of its own, so that attention reads it in place; a slice of a larger array would be copied.
+    Heads come before slots, so that attention is a batched matrix product without transpositions.
     """
 
     keys: tuple[Float[Array, "b n s k"], ...]
@@ -25,14 +25,14 @@ class Cache(NamedTuple):
 
     @classmethod
     def empty(cls, layers: int, rows: int, heads: int, slots: int, size: int, dtype: Any) -> Cache:
-        """Room for so many tokens of each row."""
+        """A cache of zeros, with `slots` slots for each row."""
         zeros = [tuple(jnp.zeros((rows, heads, slots, size), dtype) for _ in range(layers)) for _ in cls._fields]
         return cls(*zeros)
 
     def write(
         self, layer: int, positions_bt: Int[Array, "b t"], k_btnk: Float[Array, "b t n k"], v_btnk: Float[Array, "..."]
     ) -> Cache:
-        """The cache with these keys and values in the slots of their positions; what is beyond the last is dropped."""
+        """The cache with these keys and values in the slots of their positions, as far as it has these slots."""
 
         def put(old_nsk: Array, new_tnk: Array, positions_t: Array) -> Array:
             return old_nsk.at[:, positions_t].set(jnp.swapaxes(new_tnk, 0, 1).astype(old_nsk.dtype), mode="drop")
@@ -44,12 +44,12 @@ class Cache(NamedTuple):
 
 
 def slots(cache: Any) -> int:
-    """Tokens of a row that there is room for."""
+    """Number of slots of each row."""
     return int(jax.tree.leaves(cache)[0].shape[_SLOTS])
 
 
 def grown(cache: Any, room: int) -> Any:
-    """A cache with more slots."""
+    """The cache with `room` slots."""
 
     def pad(old: Array) -> Array:
         return jnp.pad(old, [(0, room - old.shape[axis] if axis == _SLOTS else 0) for axis in range(old.ndim)])
@@ -58,7 +58,7 @@ def grown(cache: Any, room: int) -> Any:
 
 
 def put(cache: Any, rows_g: Int[Array, " g"], new: Any) -> Any:
-    """A cache in which some rows go on from those of another one, which has as many slots or fewer."""
+    """The cache with rows `rows_g` replaced by those of another one, which has as many slots or fewer."""
 
     def replace(old: Array, rows: Array) -> Array:
         if old.ndim <= _SLOTS:
@@ -74,10 +74,10 @@ def attend_cached(
     v_bnsk: Float[Array, "b n s k"],
     mask_bts: Bool[Array, "b t s"],
 ) -> Float[Array, "b t h k"]:
-    """Attention for few queries and many keys that lie as the cache has them: these aren't moved or repeated.
+    """Attention of few queries to many keys in the layout of the cache; keys are neither moved nor repeated.
 
-    The query heads of a group count as further queries. Four times faster than `reference` of `attend.py` for a token
-    at a time.
+    The query heads of a group are treated as further queries. For one token at a time this is four times as fast as
+    `reference` of `attend.py`.
     """
     rows, t, heads, size = q_bthk.shape
     groups = k_bnsk.shape[1]

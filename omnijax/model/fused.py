@@ -1,7 +1,7 @@
-"""Fused attention kernels that JAX has: cuDNN's on NVIDIA GPUs, splash attention on TPUs. They never write the scores.
+"""Fused attention kernels of JAX, which never write the scores to memory: cuDNN on NVIDIA GPUs, splash on TPUs.
 
-Both are called as `omnijax.model.attend` calls its own ways. What they can't do is said by `cudnn_wants` and
-`splash_wants`, so that a configuration is refused before anything is compiled.
+Both have the signature of the other implementations in `omnijax.model.attend`. `cudnn_wants` and `splash_wants` say
+what they don't support, so that a configuration is refused before anything is compiled.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from jaxtyping import Array, Float, Int
 LANES = 128  # of a TPU's vector unit: blocks of splash attention are multiples of it
 SPLASH_BLOCK = 512
 ATTENDED = "attended"
-"""Name, for `jax.checkpoint`, of what attention gives, and of what a kernel's backward pass needs besides."""
-PADDING = -2  # document of places that are added to fill a block
+"""Name, for `jax.checkpoint`, of the result of attention and of what else a kernel's backward pass needs."""
+PADDING = -2  # document of the padding that fills up a block
 
 
 def cudnn_wants(platform: str, head_size: int, dtype: str) -> str | None:
-    """What speaks against cuDNN's kernel; None if nothing does."""
+    """Why cuDNN's kernel can't be used; None if it can."""
     if platform != "gpu":
         return f"needs GPUs, the devices are of platform {platform!r}"
     if dtype not in ("bfloat16", "float16"):
@@ -31,7 +31,7 @@ def cudnn_wants(platform: str, head_size: int, dtype: str) -> str | None:
 
 
 def splash_wants(platform: str) -> str | None:
-    """What speaks against splash attention; None if nothing does."""
+    """Why splash attention can't be used; None if it can."""
     return None if platform == "tpu" else f"needs TPUs, the devices are of platform {platform!r}"
 
 
@@ -43,9 +43,9 @@ def cudnn(
     documents_bs: Int[Array, "b s"],
     offset: int | Int[Array, ""] = 0,
 ) -> Float[Array, "b t h k"]:
-    """`jax.nn.dot_product_attention` with cuDNN, whose kernel takes the mask as a bias of b × t × s.
+    """`jax.nn.dot_product_attention` with cuDNN; the mask is a bias of b × t × s.
 
-    Its backward pass wants even numbers of queries and keys where there is a bias, so that an odd one is padded.
+    With a bias, the backward pass supports only even numbers of queries and keys, so that odd ones are padded.
     """
     t, s = q_bthk.shape[1], k_bsnk.shape[1]
     q_bthk, documents_bt = _filled(q_bthk, 1, t % 2), _filled(documents_bt, 1, t % 2, PADDING)
@@ -71,16 +71,16 @@ def splash(
     offset: int | Int[Array, ""] = 0,
     interpret: bool = False,
 ) -> Float[Array, "b t h k"]:
-    """Splash attention with documents as its segments; blocks of keys behind a block of queries are left out.
+    """Splash attention with documents as its segments; it leaves out blocks of keys behind a block of queries.
 
     Args:
         q_bthk: queries.
-        k_bsnk: keys; if `offset` isn't 0, as many times more than queries as there are parts of a row.
+        k_bsnk: keys; s is a multiple of t.
         v_bsnk: values.
-        documents_bt: document of each query.
-        documents_bs: document of each key.
+        documents_bt: number of each query's document.
+        documents_bs: number of each key's document.
         offset: place of the first query, a multiple of t.
-        interpret: run by Pallas' interpreter, which any platform has.
+        interpret: use the interpreter of Pallas, which runs on any platform.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
@@ -99,7 +99,7 @@ def splash(
 
 
 def _splash_kernel(heads: int, t: int, parts: int, interpret: bool) -> Any:
-    """The kernel for all queries of a row that has `parts` parts of t tokens."""
+    """The kernel for all queries of a sequence of `parts` parts with t tokens each."""
     from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, CausalMask, MultiHeadMask, make_splash_mha
 
     block = next(size for size in (SPLASH_BLOCK, SPLASH_BLOCK // 2, LANES) if t % size == 0)
@@ -126,8 +126,8 @@ def _splash_kernel(heads: int, t: int, parts: int, interpret: bool) -> Any:
 def _part_of(kernel: Any, number: int | Int[Array, ""], parts: int) -> Any:
     """The kernel for one part of the queries.
 
-    What it knows of its queries lies in arrays, places [t] and blocks [heads, blocks of queries, …] to go through, of
-    which each part takes its own; in this way JAX shards the kernel, too (its `manual_sharding_spec`).
+    A kernel describes its queries by arrays: places [t], and blocks to visit [heads, blocks of queries, …]. This takes
+    the slices of one part; JAX shards the kernel in the same way (its `manual_sharding_spec`).
     """
 
     def of_part(x: Array) -> Array:
@@ -139,7 +139,7 @@ def _part_of(kernel: Any, number: int | Int[Array, ""], parts: int) -> Any:
 
 
 def _filled(x: Array, parts: int, more: int, value: int = 0) -> Array:
-    """With `more` entries behind each of the parts of axis 1."""
+    """The array with `more` entries behind each part of axis 1."""
     if not more:
         return x
     split = x.reshape(x.shape[0], parts, -1, *x.shape[2:])

@@ -1,4 +1,4 @@
-"""Which tokens of a row make one item, for models that step once an item: by their ids alone."""
+"""Finds the items of token sequences by token ids alone, for models that step once for each item."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from jaxtyping import Array, Bool, Int
 
 
 class Items(NamedTuple):
-    """Rows of tokens as rows of items; whatever is no part of an item of several tokens is one by itself.
+    """The items of sequences. A token outside of items of several tokens is an item by itself.
 
     Attributes:
-        ends: tokens that are the last of their item.
-        item: number of each token's item in its row.
+        ends: whether each token is the last of its item.
+        item: number of each token's item in its sequence.
         place: place of each token in its item.
-        tokens: of each item, by place.
-        there: where the item has a token.
+        tokens: tokens of each item, by place.
+        there: whether the item has a token at a place.
         positions: place of each item in its document.
-        documents: that the items belong to, -1 for padding.
+        documents: number of each item's document; -1 for padding.
     """
 
     ends: Bool[Array, "b t"]
@@ -34,12 +34,12 @@ class Items(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-    """Runs of parts, cut into items of a length that the last marker before them says. Hashable: static for `jit`.
+    """Cuts runs of tokens into items; the last marker before a token says how long items are. Hashable.
 
     Attributes:
-        first: first id of a part of an item.
-        marker: first id of a marker; ids from `first` on and below `marker - 1` are parts.
-        lengths: parts of an item, before any marker, then behind each of them.
+        first: first id of the tokens that make items; the last one is `marker - 2`.
+        marker: first id of the markers.
+        lengths: tokens of an item: before any marker, then behind each marker.
     """
 
     first: int
@@ -52,20 +52,20 @@ class Grouping:
         return max(self.lengths)
 
     def is_part(self, tokens: Int[Array, "..."]) -> Bool[Array, "..."]:
-        """Which tokens are parts of items; every other one is an item by itself."""
+        """Which tokens belong to items of several tokens; any other token is an item by itself."""
         return (tokens >= self.first) & (tokens < self.marker - 1)
 
     def context(self, tokens: Int[Array, "..."], before: Int[Array, "..."]) -> Int[Array, "..."]:
-        """Row of `lengths` that holds behind each token, given the one that held before it."""
+        """Index in `lengths` that applies behind each token, from the index that applied before it."""
         known = jnp.clip(tokens - self.marker + 1, 0, len(self.lengths) - 1)
         return jnp.where(tokens >= self.marker, known, before)
 
     def length(self, context: Int[Array, "..."]) -> Int[Array, "..."]:
-        """Parts of an item of a context."""
+        """Tokens of an item, by the index in `lengths`."""
         return jnp.asarray(self.lengths, jnp.int32)[context]
 
     def ends(self, tokens_bt: Int[Array, "b t"]) -> Bool[Array, "b t"]:
-        """Which tokens are the last of their item."""
+        """Whether each token is the last of its item."""
         at = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
         part = self.is_part(tokens_bt)
         opened = lax.cummax(jnp.where(tokens_bt >= self.marker, at, -1), axis=1)
@@ -77,13 +77,13 @@ class Grouping:
     def items(
         self, tokens_bt: Int[Array, "b t"], positions_bt: Int[Array, "b t"], documents_bt: Int[Array, "b t"], steps: int
     ) -> Items:
-        """The items of rows; padding, whose document is -1, is one more.
+        """The items of sequences; padding counts as one more item.
 
         Args:
             tokens_bt: primary ids.
             positions_bt: place of each token in its document.
-            documents_bt: that the tokens belong to.
-            steps: room for so many items of a row; those beyond it are lost.
+            documents_bt: number of each token's document; -1 for padding.
+            steps: most items of a sequence; later ones are dropped.
         """
         b, t = tokens_bt.shape
         at = jnp.broadcast_to(jnp.arange(t), (b, t))

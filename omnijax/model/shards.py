@@ -1,8 +1,8 @@
-"""What devices that share a model give each other within a layer: their parts of weights, sums and keys.
+"""The collectives of training: what devices that share a model exchange within a layer.
 
-Each device runs the same program on its part of the parameters and of the batch (`jax.shard_map`, every axis by hand),
-so that all that crosses between devices stands here, and the same bytes cross under every compiler. The transpose of a
-gather is a scattered sum: gradients of gathered weights arrive summed and split, and are never whole on any device.
+Each device runs the same program on its part of the parameters and the batch (`jax.shard_map`, with every axis manual).
+So every collective is written here, and each compiler moves the same bytes. The transpose of a gather is a scattered
+sum: gradients of gathered weights are summed and split at once, and no device ever holds a whole one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 GATHERED = "gathered weights"
-"""Name, for `jax.checkpoint`, of what no forward pass keeps: gathering it again is cheaper than holding the model."""
+"""Name, for `jax.checkpoint`, of gathered weights. No forward pass keeps them; they are gathered again instead."""
 
 
 Groups = tuple[tuple[int, ...], ...]
@@ -28,11 +28,11 @@ class Shards(NamedTuple):
     """How the model is split over the devices.
 
     Attributes:
-        sizes: devices along each axis of the mesh; empty where nothing is split by hand.
+        sizes: devices along each axis of the mesh; empty if nothing is split by hand.
         specs: of each parameter, as a nested dict; those of `layers` without their leading axis.
         platform: of the devices.
-        rings: groups of devices along `fsdp`, by their numbers there: sums are scattered over the first groups, what is
-            left over the next, and so on; () for one sum over all.
+        rings: groups of devices along `fsdp`, by their numbers there. A sum is scattered over the first groups, then
+            over the next, and so on; () for one sum over all devices.
     """
 
     sizes: Mapping[str, int]
@@ -42,11 +42,11 @@ class Shards(NamedTuple):
 
     @property
     def gathers(self) -> bool:
-        """Weights are kept in parts."""
+        """Whether devices keep parts of weights, and gather them to compute."""
         return self._split("fsdp")
 
     def whole(self, part: str, params: Any, dtype: Any) -> Any:
-        """Parameters of a part with their `fsdp` axes gathered; matrices in the dtype that they are computed in."""
+        """Parameters of a part, gathered along their `fsdp` axes; matrices have the compute dtype."""
 
         def gather(weight: Array, spec: PartitionSpec) -> Array:
             if weight.ndim < 2:
@@ -59,7 +59,7 @@ class Shards(NamedTuple):
         return jax.tree.map(gather, params, self.specs[part]) if self.specs else params
 
     def summed(self, tree: Any, specs: Any) -> Any:
-        """Sums over all the axes that a leaf isn't split over: of the gradients of copies, of parts of a loss."""
+        """Sums each leaf over the axes that it isn't split over, such as gradients of copies or parts of a loss."""
 
         def add(leaf: Array, spec: PartitionSpec) -> Array:
             axes = [axis for axis in self.sizes if self._split(axis) and axis not in spec]
@@ -68,15 +68,15 @@ class Shards(NamedTuple):
         return jax.tree.map(add, tree, specs)
 
     def total(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The sum of what each device along `tensor` has from its heads or hidden units."""
+        """The sum over devices along `tensor`, each of which has some of the heads or hidden units."""
         return lax.psum(x, "tensor") if self._split("tensor") else x
 
     def row(self, x_bt: Array) -> Array:
-        """Whole rows of what is split by token: keys, values, documents."""
+        """Whole sequences of what is split by token: keys, values, documents."""
         return lax.all_gather(x_bt, "context", axis=1, tiled=True) if self._split("context") else x_bt
 
     def first(self, tokens: int) -> Array | int:
-        """Place in the row of the first of these tokens."""
+        """Place in the sequence of the first of this device's tokens."""
         return lax.axis_index("context") * tokens if self._split("context") else 0
 
     def _split(self, axis: str) -> bool:
@@ -85,8 +85,8 @@ class Shards(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _gather(axis: int, rings: tuple[Groups, ...], weight: Array) -> Array:
-    """The whole of a weight whose parts lie along `fsdp`."""
-    # Over three dimensions TPU's compiler would make it an all-reduce, over two it is best at once.
+    """The whole weight, gathered along `fsdp`."""
+    # Over three dimensions TPU's compiler would make this an all-reduce; over two, one gather is best.
     for groups in reversed(rings) if len(rings) > 2 else (None,):
         weight = lax.all_gather(weight, "fsdp", axis=axis, axis_index_groups=groups, tiled=True)
     return weight
@@ -97,7 +97,7 @@ def _gather_forward(axis: int, rings: tuple[Groups, ...], weight: Array) -> tupl
 
 
 def _gather_backward(axis: int, rings: tuple[Groups, ...], _: None, gradient: Array) -> tuple[Array]:
-    """The sum of all devices' gradients, each device its part: ring by ring, and never whole."""
+    """Each device's part of the sum of all devices' gradients, summed ring by ring."""
     for groups in rings or (None,):
         gradient = lax.psum_scatter(gradient, "fsdp", scatter_dimension=axis, axis_index_groups=groups, tiled=True)
     return (gradient,)
@@ -106,4 +106,4 @@ def _gather_backward(axis: int, rings: tuple[Groups, ...], _: None, gradient: Ar
 _gather.defvjp(_gather_forward, _gather_backward)
 
 ALONE = Shards({}, {}, "")
-"""Nothing is split by hand: one device, or whatever the compiler makes of sharded arguments."""
+"""Nothing is split by hand: for one device, or where the compiler splits sharded arguments."""

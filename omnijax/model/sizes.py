@@ -1,7 +1,7 @@
-"""Models from a laptop's to a pod's: shape, batch, what is kept for the backward pass, and how it all is split.
+"""Sizes of models, from a laptop to a pod: shape, batch, rematerialisation and mesh.
 
-`--size base` on a command line puts one of them into an experiment in place of its own; vocabulary, data, tasks and
-schedule stay. Parameters are counted without embedding and head, which a primary vocabulary makes small.
+`--size base` on the command line puts a size into an experiment; vocabulary, data, tasks and schedule stay. Numbers of
+parameters leave out embedding and head, which are small with a primary vocabulary.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Size(NamedTuple):
     Attributes:
         model: its shape, precision and rematerialisation.
         batch_size: sequences in a global batch.
-        sequence_length: tokens in a row; one more than the model reads at once.
-        mesh: in one slice, for as many devices as there are.
-        learning_rate: at the end of the warm-up, as the shapes below were published with it.
-        moments: how the optimiser keeps them.
+        sequence_length: tokens of a sequence; one more than the model reads at once.
+        mesh: in one slice.
+        learning_rate: at the end of the warm-up, from the publication of the shape.
+        moments: dtype or factorisation of the optimiser's moments.
     """
 
     model: ModelConfig
@@ -41,7 +41,7 @@ def _model(depth: int, width: int, heads: int, kv_heads: int, mlp_width: int, re
 
 
 SIZES = {
-    # The demo: 2 CPU cores. Layers in a row rather than in a loop, which is a third faster there.
+    # The demo, on 2 CPU cores, where unrolled layers are a third faster than a loop.
     "nano": Size(ModelConfig(4, 128, 4, 2, 32, 320, unroll=4), 24, 96, MeshConfig(), 2.5e-3),
     # 123 M, the depth and width of GPT-2 small (Radford et al. 2019) with four layers more in place of its embedding.
     "small": Size(_model(16, 768, 12, 12, 2304, "none"), 256, 1025, MeshConfig(), 6e-4),
@@ -55,7 +55,7 @@ SIZES = {
 
 
 def resized(config: Config, name: str) -> Config:
-    """An experiment at another size.
+    """The experiment at another size.
 
     Raises:
         ConfigError: there is no such size.

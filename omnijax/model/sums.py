@@ -1,8 +1,8 @@
-"""Sums of gradients that each layer adds to where they lie, so that micro-batches share one copy of them.
+"""Gradients of micro-batches, accumulated in place, so that there is one copy of them.
 
-`jax.grad` of a micro-batch gives a whole tree of gradients, to be added to those of the micro-batches before: two
-trees. Here the sums so far come in by the back door, as the cotangent of sums that go with the layers and that nothing
-reads; each layer adds what it finds to its own part, in place, and what comes out at the front is the new sums.
+`jax.grad` of a micro-batch would give a second tree of gradients, to be added to the sum of the first. Here the sum so
+far enters the backward pass as the cotangent of an unused output, which passes through all layers. The backward pass of
+each layer adds its gradients to that cotangent in place. The result of the backward pass is the new sum.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from jax import lax
 from jaxtyping import Array, Int
 
 Sums = Any
-"""A tree like that of the parameters, or None where gradients aren't summed this way."""
+"""A tree like that of the parameters; None if gradients aren't accumulated this way."""
 
 
 @jax.custom_vjp
 def tied(weights: Any, sums: Sums, number: Int[Array, ""]) -> tuple[Any, Sums]:
-    """The weights of a layer, and the sums, which get their gradients."""
+    """The weights of a layer, and the sums; the backward pass adds the gradients of the weights to the sums."""
     return weights, sums
 
 
@@ -41,7 +41,7 @@ tied.defvjp(_tied_forward, _tied_backward)
 
 @jax.custom_vjp
 def tied_whole(weights: Any, sums: Sums) -> tuple[Any, Sums]:
-    """Likewise, of what isn't in layers."""
+    """The same for parameters outside the layers."""
     return weights, sums
 
 

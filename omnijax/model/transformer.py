@@ -22,6 +22,7 @@ from omnijax.errors import ConfigError
 from omnijax.model.attend import attend, resolve
 from omnijax.model.attention import Attention
 from omnijax.model.cache import Cache, attend_cached, slots
+from omnijax.model.decoder import Decoder
 from omnijax.model.fused import ATTENDED
 from omnijax.model.layers import PRODUCT, GatedMLP, RMSNorm, normal, rotations_at
 from omnijax.model.shards import ALONE, GATHERED, Shards
@@ -32,7 +33,7 @@ ROWS_MULTIPLE = 64  # the embedding is padded to this many rows, so that any mes
 
 
 class Layer(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Adds attention(norm(x)) to x, then mlp(norm(x))."""
 
     def __init__(self, key: PRNGKeyArray, config: ModelConfig):
         attention, mlp = jax.random.split(key)
@@ -44,7 +45,7 @@ class Layer(nnx.Module):
 
 
 class Ends(nnx.Module):
-    """What stands before and behind the layers: embedding, last norm, head."""
+    """The parts before and behind the layers: embedding, last norm, head."""
 
     def __init__(self, key: PRNGKeyArray, rows: int, width: int):
         embed, head = jax.random.split(key)
@@ -53,17 +54,15 @@ class Ends(nnx.Module):
         self.head = normal(head, (width, rows), width)
 
 
-class Transformer:
-    """The model as pure functions of its parameters.
+class Transformer(Decoder):
+    """The model as pure functions of its parameters. It is hashable, so that `jax.jit` takes it as a static argument.
 
     Attributes:
         config: its shape.
-        tokens: number of primary tokens; the logits have one for each.
-
-    Hashable by both, so that `jax.jit` takes it as a static argument.
+        tokens: number of primary tokens; logits have one entry for each.
 
     Raises:
-        ConfigError: heads that don't group, or head sizes that don't pair.
+        ConfigError: the numbers of heads don't divide, a head has an odd size, or `unroll` is out of range.
     """
 
     def __init__(self, config: ModelConfig, tokens: int):
@@ -72,7 +71,8 @@ class Transformer:
                 "model.kv_heads", config.kv_heads, f"must divide model.heads = {config.heads}", "choose a divisor"
             )
         if config.head_size % 2:
-            raise ConfigError("model.head_size", config.head_size, "rotary positions turn pairs", "choose an even size")
+            rule = "must be even: rotary positions turn pairs"
+            raise ConfigError("model.head_size", config.head_size, rule, "choose an even size")
         if not 1 <= config.unroll <= config.depth:
             raise ConfigError("model.unroll", config.unroll, f"must be in 1 … model.depth = {config.depth}", "lower it")
         self.config, self.tokens = config, tokens
@@ -82,15 +82,15 @@ class Transformer:
         self._ends = nnx.graphdef(nnx.eval_shape(lambda k: Ends(k, self._rows, config.width), key))
 
     def __eq__(self, other: object) -> bool:
-        """Same shape."""
+        """Whether both have the same shape."""
         return isinstance(other, Transformer) and (self.config, self.tokens) == (other.config, other.tokens)
 
     def __hash__(self) -> int:
-        """Of what makes it equal."""
+        """Hash of the shape."""
         return hash((self.config, self.tokens))
 
     def init(self, key: PRNGKeyArray) -> Params:
-        """Random parameters, float32: a nested dict, those of the layers stacked along axis 0."""
+        """Random float32 parameters as a nested dict; those of the layers are stacked along axis 0."""
         ends, layers = jax.random.split(key)
 
         def layer(key: PRNGKeyArray) -> Params:
@@ -102,9 +102,9 @@ class Transformer:
         }
 
     def grown(self, params: Params, tokens: int, fresh: Params) -> Params:
-        """Parameters for this vocabulary from those for its first `tokens` tokens: `fresh` ones for all that is new.
+        """Parameters for this vocabulary, from parameters for its first `tokens` tokens.
 
-        The rows of padding were never trained, so that new tokens that take their place begin as `fresh` ones, too.
+        New tokens get the parameters of `fresh`, also where they take the place of padding rows, which aren't trained.
         """
         ends, new = params["ends"], fresh["ends"]
         rows = {
@@ -113,15 +113,15 @@ class Transformer:
         }
         return {**params, "ends": {**ends, **rows}}
 
-    def empty_cache(self, rows: int, room: int) -> Any:
+    def empty_cache(self, rows: int, room: int) -> Cache:
         """A `Cache` for `rows` documents of at most `room` tokens, in the compute dtype."""
         c = self.config
         return Cache.empty(c.depth, rows, c.kv_heads, room, c.head_size, c.compute_dtype)
 
     def unstacked(self, params: Params) -> Params:
-        """Parameters as `extend` takes them: each layer's by itself, matrices in the dtype that they are computed in.
+        """Parameters in the form that `extend` takes: layer by layer, with matrices in the compute dtype.
 
-        So a loop over tokens reads them where they lie: a part of a stack would be copied, and cast, for each token.
+        A loop over tokens then reads them in place. A slice of a stack would be copied and cast for each token.
         """
         dtype = self.config.compute_dtype
 
@@ -142,12 +142,14 @@ class Transformer:
     ) -> Float[Array, "b t v"]:
         """Logits of the next token, in the compute dtype.
 
+        If the model is split by hand, all arguments are the parts that this device holds.
+
         Args:
-            params: of `init`; this device's part of them, where the model is split by hand.
-            tokens_bt: primary ids; likewise this device's part, as all that follows.
+            params: from `init`.
+            tokens_bt: primary ids.
             positions_bt: place of each token in its document.
-            documents_bt: which document of the row a token belongs to; attention stays within.
-            dropout_keys_bt: a key for each token, drops residual updates if `config.dropout` > 0; None for none.
+            documents_bt: number of each token's document in the sequence; attention stays within documents.
+            dropout_keys_bt: a key for each token, for dropout of residual updates; None for no dropout.
             shards: how the model is split.
         """
         inputs = (tokens_bt, positions_bt, documents_bt, dropout_keys_bt)
@@ -163,7 +165,7 @@ class Transformer:
         dropout_keys_bt: PRNGKeyArray | None,
         shards: Shards,
     ) -> tuple[Float[Array, "b t v"], Sums]:
-        """The logits, and `sums`, to whose cotangent the gradients of the parameters are added (see `sums.py`)."""
+        """The logits, and `sums`, whose cotangent the gradients of the parameters are added to (see `sums.py`)."""
         params, sums = self._tied(params, sums, "ends")
         x_btd = self._embedded(params, tokens_bt, shards)
         look = self._looking(documents_bt, shards)
@@ -179,19 +181,19 @@ class Transformer:
         only_b: Int[Array, " b"] | None = None,
         mesh: Mesh | None = None,
     ) -> tuple[Float[Array, "b t v"], Cache]:
-        """Reads more tokens of each row, after those in the cache; logits of what follows each, and the new cache.
+        """Reads more tokens of each row, behind those in the cache; returns the logits behind each token and the cache.
 
-        A token takes the slot of its position and sees the slots up to it, so what lies beyond may be anything.
+        A token takes the slot of its position, and sees the slots up to its own. Later slots may hold anything.
 
-        On a mesh the compiler splits it. Weights stay where they are, and the few tokens go to them: rows over `data`
-        and width over `fsdp`, but where each row looks at its own slots: there rows are over both, heads over `tensor`.
+        On a mesh the compiler splits this. Weights stay in place and the few tokens move: rows are split over `data`,
+        and width over `fsdp`. In attention, rows are split over `data` and `fsdp`, and heads over `tensor`.
 
         Args:
-            params: of `unstacked`.
-            cache: of `empty_cache`, or of an earlier call.
+            params: from `unstacked`.
+            cache: from `empty_cache`, or from an earlier call.
             tokens_bt: primary ids.
             positions_bt: place of each token in its document.
-            only_b: index of the one token of each row whose logits are wanted, which are then float[b, 1, v].
+            only_b: index of one token of each row; logits are then only those behind it, float[b, 1, v].
             mesh: that the parameters are split over; None for one device.
         """
         tokens_bt = _split(mesh, tokens_bt, "data")
@@ -202,7 +204,7 @@ class Transformer:
         return _split(mesh, self._logits(params, x_btd, ALONE), ("data", "fsdp")), extended
 
     def _tied(self, params: Params, sums: Sums, part: str) -> tuple[Params, Sums]:
-        """Parameters and sums, those of a part that isn't in layers tied to each other."""
+        """Parameters and sums; those of one part outside the layers are tied to each other (see `sums.py`)."""
         if sums is None:
             return params, None
         weights, into = tied_whole(params[part], sums[part])
@@ -213,10 +215,10 @@ class Transformer:
         return embed[tokens].astype(self.config.compute_dtype)
 
     def _looking(self, documents_bt: Int[Array, "b t"], shards: Shards) -> Callable[..., tuple[Array, None]]:
-        """How the tokens of whole rows look at each other."""
+        """The attention among the tokens of whole sequences."""
         kind: str = self.config.attention
         if not shards.sizes and kind in ("cudnn", "splash"):
-            kind = "auto"  # a kernel can't be split by the compiler
+            kind = "auto"  # the compiler can't split a kernel
         kind = resolve(kind, shards.platform, self.config.head_size, self.config.compute_dtype)
         documents_bs, first = shards.row(documents_bt), shards.first(documents_bt.shape[1])
 
@@ -228,7 +230,7 @@ class Transformer:
         return look
 
     def _looking_back(self, positions_bt: Int[Array, "b t"], mesh: Mesh | None) -> Callable[..., tuple[Array, Cache]]:
-        """How further tokens look at those in the cache."""
+        """The attention of new tokens to those in the cache."""
 
         def look(cache: Cache, number: int, *qkv: Array) -> tuple[Array, Cache]:
             mask_bts = jnp.arange(slots(cache))[None, None, :] <= positions_bt[:, :, None]
@@ -250,7 +252,7 @@ class Transformer:
         dropout_keys_bt: Array | None,
         shards: Shards,
     ) -> tuple[Array, Any, Sums]:
-        """What the last layer gives, and the memory and the sums that are handed from layer to layer."""
+        """The output of the last layer, and the memory and the sums that pass from layer to layer."""
         rotations = rotations_at(positions_bt, self.config.head_size, self.config.rope_base)
         keys_bt = dropout_keys_bt if self.config.dropout > 0 else None
 
@@ -277,7 +279,7 @@ class Transformer:
         return x_btd, memory, None if sums is None else sums | {"layers": in_layers}
 
     def _kept(self, layer: Callable[..., Any], shards: Shards) -> Callable[..., Any]:
-        """The layer, with what the backward pass is to keep of it."""
+        """The layer with its rematerialisation policy."""
         policies = jax.checkpoint_policies
         policy = {
             "none": policies.save_anything_except_these_names(GATHERED),
@@ -287,7 +289,7 @@ class Transformer:
         }[self.config.remat]
         if self.config.remat == "none" and not shards.gathers:
             return layer
-        # In a loop the compiler can't merge what is computed again with what was computed first; in a row it could.
+        # Only in unrolled layers could the compiler merge what is computed again with the first computation.
         return jax.checkpoint(layer, policy=policy, prevent_cse=self.config.unroll > 1)
 
     def _logits(self, params: Params, x_btd: Array, shards: Shards) -> Array:
@@ -311,5 +313,5 @@ def _split(mesh: Mesh | None, x: Array, *axes: Any) -> Array:
 
 
 def parameter_count(params: Params) -> int:
-    """Number of parameters, padding rows included."""
+    """Number of parameters, with padding rows."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,4 +1,4 @@
-"""What to change when a step doesn't fit: the knobs that the largest kinds of bytes answer to."""
+"""Knobs to change when a program doesn't fit the memory of a device."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ GB = 1e9
 
 
 def advise(config: Config, memory: Memory, axes: Mapping[str, int]) -> list[str]:
-    """What would help, most of it first; nothing where it fits.
+    """What would make the train step fit, in order of effect; nothing if it fits.
 
     Args:
         config: of the experiment.
         memory: of its train step.
-        axes: of the mesh.
+        axes: sizes of the mesh.
     """
     if memory.fits:
         return []
@@ -33,13 +33,7 @@ def advise(config: Config, memory: Memory, axes: Mapping[str, int]) -> list[str]
 
 
 def advise_sampling(config: Config, memory: Memory, axes: Mapping[str, int]) -> list[str]:
-    """What would help a sampling loop; nothing where it fits.
-
-    Args:
-        config: of the experiment.
-        memory: of its sampling loop.
-        axes: of the mesh.
-    """
+    """What would make the sampling loop fit; nothing if it fits. Arguments are those of `advise`."""
     if memory.fits:
         return []
     devices = axes["data"] * axes["fsdp"]
@@ -50,12 +44,12 @@ def advise_sampling(config: Config, memory: Memory, axes: Mapping[str, int]) -> 
     rows = int(config.eval.batch_size * room / by_rows) // devices * devices
     over = f"Sampling takes {(memory.needed - memory.available) / GB:.2f} GB a chip too much."
     if rows < devices:
-        return [over, "Parameters leave no room for a row: more chips along mesh.fsdp or mesh.tensor."]
+        return [over, "Parameters leave no room for a document: use more chips along mesh.fsdp or mesh.tensor."]
     return [over, f"--eval.batch_size {rows}: fewer documents side by side, each with its own cache."]
 
 
 def _temporary(config: Config, memory: Memory, axes: Mapping[str, int]) -> Iterator[str]:
-    """Activations: fewer of them kept, or fewer tokens at a time on a chip."""
+    """Advice against many activations: keep fewer, or read fewer tokens at a time on a chip."""
     share, room = memory.temporary, memory.available - memory.arguments - memory.results - memory.program
     if config.model.remat in STRONGER:
         yield (
@@ -68,25 +62,25 @@ def _temporary(config: Config, memory: Memory, axes: Mapping[str, int]) -> Itera
     if room > 0 and rows > config.optim.accumulate:
         factor = next((f for f in _divisors(rows) if f > config.optim.accumulate and share / f < room), rows)
         yield (
-            f"--optim.accumulate {factor}: {rows // factor} of a chip's {rows} rows at a time, activations about "
-            f"{share * config.optim.accumulate / factor / GB:.2f} GB; the same step, one after the other."
+            f"--optim.accumulate {factor}: a chip reads {rows // factor} of its {rows} sequences at a time, with about "
+            f"{share * config.optim.accumulate / factor / GB:.2f} GB of activations; the step stays the same."
         )
     elif rows == config.optim.accumulate:
         length = config.batch.sequence_length - 1
         splits = [n for n in _divisors(axes["fsdp"] * axes["data"]) if n > 1 and length % (n * axes["context"]) == 0]
         if splits:
             yield (
-                f"--mesh.context {splits[0] * axes['context']}: a chip has one row at a time already, of {length} "
-                f"tokens; split them, over fewer chips along data or fsdp, and divide batch.size by {splits[0]}."
+                f"--mesh.context {splits[0] * axes['context']}: a chip already has one sequence at a time, of {length} "
+                f"tokens; split its tokens, use fewer chips along data or fsdp, and divide batch.size by {splits[0]}."
             )
         else:
-            yield f"--batch.sequence_length: a chip has one sequence at a time already; use shorter ones than {length}."
+            yield f"--batch.sequence_length: a chip already has one sequence at a time; use less than {length} tokens."
     if config.batch.size > axes["data"] * axes["fsdp"]:
-        yield f"--batch.size {axes['data'] * axes['fsdp']} is one row a chip: another batch, hence other training."
+        yield f"--batch.size {axes['data'] * axes['fsdp']}: one sequence a chip; this changes what is trained."
 
 
 def _lasting(config: Config, memory: Memory, axes: Mapping[str, int]) -> Iterator[str]:
-    """Parameters and moments: over more chips, or in fewer bytes."""
+    """Advice against many parameters and moments: spread them over more chips, or store them in fewer bytes."""
     held = memory.parameters + memory.moments
     room = memory.available - memory.temporary - memory.batch - memory.results - memory.program
     if axes["data"] > 1:
@@ -100,7 +94,7 @@ def _lasting(config: Config, memory: Memory, axes: Mapping[str, int]) -> Iterato
         factor = 2 ** math.ceil(math.log2(max(2.0, held / max(room, memory.available / 4))))
         yield (
             f"{factor} times as many chips along mesh.fsdp: parameters and moments are {held / GB:.2f} GB a chip, "
-            f"and in {axes['fsdp']} parts already."
+            f"and are already in {axes['fsdp']} parts."
         )
     if config.optim.moments in SMALLER:
         kind, saved = SMALLER[config.optim.moments]

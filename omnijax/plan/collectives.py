@@ -1,13 +1,13 @@
-"""What devices say to each other in a compiled step: kind, count, bytes, over which axes of the mesh.
+"""The collectives of a compiled step: kind, count, bytes, and the axes of the mesh.
 
-Bytes are of one device: for an all-gather those of its result, for everything else (reduce-scatter, all-reduce,
-all-to-all, permute) those of its operand. `wire_bytes` is what a device sends in a ring: (n - 1) / n of these bytes
-for n devices, twice that for an all-reduce, all of them for a permute.
+Bytes are those of one device: of the result of an all-gather, and of the operand of all other kinds. `wire_bytes` is
+what a device sends in a ring of n devices: (n - 1) / n of these bytes, twice that for an all-reduce, and all bytes
+for a permute.
 
-A collective counts as often as its loop runs, and once for each `channel_id`: XLA on TPU writes one that goes on in
-the background into every kernel that it passes. An all-reduce of which each device keeps its part, in one kernel, is
-a reduce-scatter by another name and counts as that. Between slices of TPUs it is the host that sends, as devices that
-stand at the same place of each slice tell it to: what goes on within slices stands there as a collective of its own.
+A collective counts as often as its loop runs. A collective in the background counts once for each `channel_id`, because
+XLA on TPU repeats it in every kernel that runs meanwhile. A kernel in which an all-reduce is followed by taking each
+device's part counts as a reduce-scatter. Between slices of TPUs, hosts send for the devices at the same place of each
+slice; what happens within the slices is a collective of its own.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Groups = Int[np.ndarray, "group member"]
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Where the devices of a program stand.
+    """The places of a program's devices.
 
     Attributes:
-        axes: of the mesh, with their sizes; the program's devices are numbered along them, the last one fastest.
+        axes: sizes of the mesh; devices are numbered along its axes, the last one fastest.
         slices: the slice of each device.
-        places: coordinates of each device in the torus of its slice; () where that isn't known.
-        directions: in which a device can send along each of these coordinates: two where the ends of an axis are
-            joined, else one (half of the devices of a line have all others on one side).
+        places: coordinates of each device in the torus of its slice; () if they aren't known.
+        directions: number of directions in which a device can send along each coordinate: 2 if the ends of the axis
+            are joined, else 1 (half of the devices of a line have all others on one side).
     """
 
     axes: dict[str, int]
@@ -61,14 +61,14 @@ class Collective:
 
     Attributes:
         kind: one of `KINDS`.
-        times: how often it runs in a step.
+        times: number of runs in a step.
         bytes: of one run, on one device; see the top of the file.
-        devices: that take part, in each group.
-        axes: of the mesh that differ within a group.
-        between_slices: some group has devices of several slices.
-        background: the device goes on computing meanwhile.
-        links: of a device that lead to others of its group; 0 where that isn't known.
-        source: the operation of the experiment that it comes from, as XLA names it.
+        devices: number of devices in each group.
+        axes: of the mesh, along which the devices of a group differ.
+        between_slices: whether some group has devices of several slices.
+        background: whether the device computes meanwhile.
+        links: number of links from a device to others of its group; 0 if it isn't known.
+        source: XLA's name of the operation that it comes from.
     """
 
     kind: str
@@ -83,14 +83,14 @@ class Collective:
 
     @property
     def wire_bytes(self) -> float:
-        """What a device sends in one run."""
+        """Bytes that a device sends in one run."""
         if self.kind == "collective-permute":
             return float(self.bytes)
         return self.bytes * (self.devices - 1) / self.devices * (2 if self.kind == "all-reduce" else 1)
 
 
 def collectives_of(module: Module, loops: Loops, network: Network) -> tuple[Collective, ...]:
-    """The collectives of a program; those of one device with itself are left out."""
+    """The collectives of a program, without those of one device with itself."""
     found: dict[Any, Collective] = {}
     for call in loops.calls:
         for one in call.computation.instructions.values():
@@ -101,7 +101,7 @@ def collectives_of(module: Module, loops: Loops, network: Network) -> tuple[Coll
             collective = _collective(call, one, kind, network, between is not None)
             if collective is None:
                 continue
-            # Pieces of one that goes on in the background share a channel; elsewhere channels aren't always unique.
+            # Pieces of a collective in the background share a channel; other channels aren't always unique.
             piece = _FUSED in one.attributes
             key = (kind, one.number("channel_id")) if piece else (call.computation.name, one.name)
             other = found.get(key, dataclasses.replace(collective, times=0))
@@ -135,10 +135,10 @@ def _collective(call: Call, one: Instruction, kind: str, network: Network, betwe
 
 
 def replica_groups(one: Instruction, devices: int) -> Groups:
-    """Which devices of the program talk to each other, one group a row; of a permute its pairs.
+    """The groups of devices that take part, one in each row; for a permute, its pairs.
 
     Raises:
-        ValueError: groups that are written in no way that this reader knows.
+        ValueError: the text of the groups has an unknown form.
     """
     pairs = re.search(r"source_target_pairs=\{(\{[\d,{}]*\})\}", one.attributes)
     if pairs:
@@ -166,19 +166,19 @@ def replica_groups(one: Instruction, devices: int) -> Groups:
 
 
 def _across(network: Network) -> Groups:
-    """Devices that stand at the same place of each slice: TPU's compiler has these talk to each other, by the host."""
+    """Groups of devices at the same place of each slice, between which TPU's compiler sends through the hosts."""
     return np.argsort(np.array(network.slices), kind="stable").reshape(max(network.slices) + 1, -1).T
 
 
 def _axes(groups: Groups, network: Network) -> tuple[str, ...]:
-    """Axes of the mesh along which the members of some group differ."""
+    """Axes of the mesh along which the members of a group differ."""
     places = np.stack(np.unravel_index(groups, tuple(network.axes.values())))
     differ = (places != places[:, :, :1]).any(axis=(1, 2))
     return tuple(name for name, differs in zip(network.axes, differ, strict=True) if differs)
 
 
 def _links(groups: Groups, network: Network) -> int:
-    """Links of a device that lead to others of its group."""
+    """Number of links from a device to others of its group."""
     if not network.places:
         return 0
     places = np.array(network.places)[groups]
@@ -186,7 +186,7 @@ def _links(groups: Groups, network: Network) -> int:
 
 
 def _in_background(call: Call, one: Instruction) -> bool:
-    # On TPU a plain instruction with an `async_collective_name` is one that was to be asynchronous, and isn't.
+    # On TPU, a plain instruction with an `async_collective_name` isn't asynchronous in spite of its name.
     by = call.by
     started = (
         one.opcode.endswith("-start")
@@ -197,7 +197,7 @@ def _in_background(call: Call, one: Instruction) -> bool:
 
 
 def totals(collectives: Sequence[Collective]) -> list[dict[str, Any]]:
-    """Counts and bytes a step of one device, by kind, axes and whether slices are crossed; most bytes first."""
+    """Counts and bytes of one device in a step, by kind, axes and whether they cross slices; most bytes first."""
     rows: dict[Any, dict[str, Any]] = {}
     for one in collectives:
         key = (one.kind, one.axes, one.between_slices)

@@ -1,7 +1,7 @@
-"""What each radix would cost an experiment, before anything is trained: tokens, softmax, logits, FLOPs.
+"""What each base would cost an experiment, computed without training: tokens, softmax, logits, FLOPs.
 
-Everything but the radix stays as it is. Ids are taken to be drawn evenly, numbers of items to lie midway between those
-that `eval.targets` allows.
+Everything but the base stays as it is. The figures assume that all ids are equally likely, and that a segment has as
+many items as lie midway between the limits of its modality.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from omnijax.config import Config
+from omnijax.config import Config, Task
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.model.build import grouping_of
 from omnijax.model.flops import TRAINING, backbone_flops, head_flops, row_flops
 from omnijax.model.transformer import ROWS_MULTIPLE
+from omnijax.sample.document_grammar import segment_markers
+from omnijax.source import SEQUENCE
 from omnijax.vocab.cost import Count, document_tokens, item_digits, item_tokens, rebased, segment_tokens, space_of
 from omnijax.vocab.radix import Base
 from omnijax.vocab.rules import LARGEST_BASE
@@ -25,20 +27,20 @@ USUAL_BASES = (2, 3, 4, 8, 9, 10, 16, 17, 32, 36, 64, 100, 128, 256, 289, 512, 1
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a base costs.
+    """What a base costs. Items are those of each space, segments those of each modality, documents those of each task.
 
     Attributes:
-        digits: of an item of each space, its check digit not counted.
-        steps: tokens of an item of each space.
-        segments: tokens of a segment of each modality.
-        documents: tokens of a document of each task, `image->text`.
-        softmax_rows: primary tokens.
-        padded_rows: what the model makes of them.
-        sequence_length: tokens of a row: the experiment's, or those of the longest document where it doesn't fit.
-        logits_bytes: float32 logits of one (micro-)batch, over all devices.
-        item_flops: of a forward pass over an item of each space.
-        document_flops: of a forward pass over a document of each task.
-        training_flops: of training on a document, the mean over an epoch.
+        digits: of an item, without its check digit.
+        steps: tokens of an item.
+        segments: tokens of a segment.
+        documents: tokens of a document, by names such as `image->text`.
+        softmax_rows: number of primary tokens.
+        padded_rows: rows of the embedding and the head, with padding.
+        sequence_length: of the experiment; that of the longest document if a typical one doesn't fit.
+        logits_bytes: of the float32 logits of one (micro-)batch over all devices.
+        item_flops: of a forward pass over an item.
+        document_flops: of a forward pass over a document.
+        training_flops: of training on one document, as the mean over an epoch.
     """
 
     digits: dict[str, Count]
@@ -55,18 +57,18 @@ class Cost:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest document that `eval.targets` allows."""
+        """Tokens of the longest document that the bounds of `eval.targets` allow."""
         return max(document.most for document in self.documents.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A base, and what it costs.
+    """A base and what it costs.
 
     Attributes:
-        base: the radix, or one for each digit place.
-        refused: why the experiment can't use it as it is; empty where it can.
-        cost: None where there is no vocabulary with this base.
+        base: one radix, or one for each digit place.
+        refused: why the experiment can't use the base; empty if it can.
+        cost: None if no vocabulary has this base.
     """
 
     base: Base
@@ -76,23 +78,20 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """All candidates, held against each other.
+    """What all candidates cost.
 
     Attributes:
         items: of a segment of each modality that the tasks use.
         candidates: in order, mixed radices last.
         chosen: the base of the experiment.
-        cheapest: with the fewest training FLOPs; of equals the one with the smallest softmax. None where none can be.
-        front: the Pareto front: bases that no other one dominates.
-        dominating: bases of the front that dominate the chosen one.
+        cheapest: the base with the fewest training FLOPs, and of these the one with the smallest softmax; None if no
+            base is possible.
     """
 
     items: dict[str, Count]
     candidates: tuple[Candidate, ...]
     chosen: Base
     cheapest: Base | None
-    front: tuple[Base, ...]
-    dominating: tuple[Base, ...]
 
     def of(self, base: Base) -> Candidate:
         """The candidate with a base."""
@@ -100,88 +99,83 @@ class Costs:
 
 
 def compare_bases(config: Config, further: Iterable[Base] = ()) -> Costs:
-    """What the usual bases, the experiment's own and further ones would cost it.
-
-    One base dominates another that it is nowhere worse and somewhere better than: steps of an item of each space that
-    the tasks use, training FLOPs, softmax rows, bytes of logits.
+    """What the usual bases, the experiment's own base and further ones would cost the experiment.
 
     Raises:
-        ConfigError: a segment of a task has no target that says how many items there are.
+        ConfigError: no target says how many items a segment of a task has.
         VocabularyError: a modality has no marker, or more items than positions.
     """
     chosen = config.vocabulary.base
     bases = sorted({*USUAL_BASES, chosen, *further}, key=lambda base: (isinstance(base, tuple), base))
     items = segment_items(config)
-    cost_of(config, config.vocabulary, items)  # whatever is wrong with the experiment itself is an error
+    cost_of(config, config.vocabulary, items)  # raises what is wrong with the experiment itself
     candidates = tuple(_candidate(config, base, items) for base in bases)
-
-    used = [space.name for name in items if (space := space_of(config.vocabulary, name)) is not None]
     costs = {c.base: c.cost for c in candidates if c.cost is not None and not c.refused}
-    measures = {base: _measures(cost, used) for base, cost in costs.items()}
-    front = tuple(
-        base for base in measures if not any(_dominates(other, measures[base]) for other in measures.values())
-    )
     cheapest = min(costs, key=lambda base: (costs[base].training_flops, costs[base].softmax_rows), default=None)
-    own = measures.get(chosen)
-    dominating = tuple(base for base in front if own is not None and _dominates(measures[base], own))
-    return Costs(items, candidates, chosen, cheapest, front, dominating)
+    return Costs(items, candidates, chosen, cheapest)
 
 
 def segment_items(config: Config) -> dict[str, Count]:
-    """How many items a segment of each modality of the tasks has, by `eval.targets`.
+    """How many items a segment has, by its marker, from the limits of the modalities of the tasks' fields."""
+    found = {}
+    for task in config.batch.tasks:
+        for field in fields_of_task(config, task):
+            modality = config.data.fields[field]
+            for marker, (least, most) in zip(segment_markers(field, modality), modality.limits, strict=True):
+                found[marker] = Count(least, (least + most) / 2, most)
+    return found
 
-    Raises:
-        ConfigError: there is no target that says so.
-    """
-    names = dict.fromkeys(name for task in config.batch.tasks for name in task.modalities)
-    targets = {target.name: target for target in config.eval.targets}
-    for name in names:
-        if name not in targets:
-            rule = f"one for {name!r} must say how many items a segment of it has"
-            raise ConfigError("eval.targets", ", ".join(targets), rule, "add it")
-    bounds = {name: (targets[name].min_items, targets[name].max_items) for name in names}
-    return {name: Count(least, (least + most) / 2, most) for name, (least, most) in bounds.items()}
+
+def fields_of_task(config: Config, task: Task) -> tuple[str, ...]:
+    """Fields of the documents of a task; an interleaved document is counted with each field once."""
+    return tuple(config.data.fields) if task.names == (SEQUENCE,) else task.names
+
+
+def task_segments(config: Config, task: Task) -> tuple[str, tuple[str, ...]]:
+    """Name of a task, and the markers of the segments of its documents."""
+    fields = fields_of_task(config, task)
+    markers = [marker for field in fields for marker in segment_markers(field, config.data.fields[field])]
+    return "->".join(fields), tuple(markers)
 
 
 def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> Cost:
     """What an experiment costs with a vocabulary.
 
-    Attention runs over whole rows, masked, so every token of a document pays for all tokens of its row; where the model
-    steps once an item, every item for all items.
+    Attention is computed over whole sequences and masked, so every token of a document pays for all tokens of its
+    sequence. In a model that steps once an item, every item pays for all items.
 
     Args:
         config: the experiment.
-        vocabulary: to be used instead of its own.
+        vocabulary: used instead of its own.
         items: of a segment of each modality.
 
     Raises:
         VocabularyError: it can't write these segments.
     """
-    batch, spaces = config.batch, [space.name for space in vocabulary.spaces]
-    digits = {name: item_digits(vocabulary, name) for name in spaces}
-    steps = {name: item_tokens(vocabulary, name) for name in spaces}
-    segments = {name: segment_tokens(vocabulary, name, count) for name, count in items.items()}
-    documents = {
-        "->".join(task.modalities): document_tokens(vocabulary, [segments[name] for name in task.modalities])
-        for task in batch.tasks
-    }
+    batch = config.batch
+    spaces = {marker: space.name for marker in items if (space := space_of(vocabulary, marker)) is not None}
+    digits = {marker: item_digits(vocabulary, space) for marker, space in spaces.items()}
+    steps = {marker: item_tokens(vocabulary, space) for marker, space in spaces.items()}
+    segments = {marker: segment_tokens(vocabulary, marker, count) for marker, count in items.items()}
+    named = [task_segments(config, task) for task in batch.tasks]
+    documents = {name: document_tokens(vocabulary, [segments[one] for one in markers]) for name, markers in named}
     fits = max(document.mean for document in documents.values()) <= batch.sequence_length
     sequence_length = batch.sequence_length if fits else max(document.most for document in documents.values())
-    rows = -(-vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE
+    rows = padded_rows(vocabulary)
     by_item = config.model.head != "token"
     keys = batch.sequence_items if by_item else sequence_length - 1  # the last token of a row is only ever a target
     step = backbone_flops(config.model, keys, grouping_of(vocabulary).longest)
     written = head_flops(config.model, rows)
     item_flops = {name: (1 if by_item else each.mean) * step + each.mean * written for name, each in steps.items()}
     document_flops = {}
-    for task in batch.tasks:
-        name = "->".join(task.modalities)
+    for name, markers in named:
         tokens, saved = documents[name].mean, 0.0
-        if by_item:  # whatever is no item is a step by itself
-            parts = [(items[one].mean, space_of(vocabulary, one)) for one in task.modalities]
-            saved = sum(count * (steps[space.name].mean - 1) for count, space in parts if space is not None)
+        if by_item:  # a token outside of items is a step by itself
+            saved = sum(items[one].mean * (steps[one].mean - 1) for one in markers if one in spaces)
         document_flops[name] = (tokens - saved) * step + tokens * written
-    epoch = [document_flops["->".join(task.modalities)] for task in batch.tasks for _ in range(task.repeats)]
+    epoch = [
+        document_flops[name] for (name, _), task in zip(named, batch.tasks, strict=True) for _ in range(task.repeats)
+    ]
     return Cost(
         digits,
         steps,
@@ -197,23 +191,23 @@ def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> 
     )
 
 
-def padded_rows(config: Config) -> int:
-    """Rows of the softmax, padding included."""
-    return -(-config.vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE
+def padded_rows(vocabulary: Vocabulary) -> int:
+    """Rows of the softmax, with padding."""
+    return -(-vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE
 
 
 def step_flops(config: Config) -> int:
-    """FLOPs of one training step; padding counts, since it is computed."""
+    """FLOPs of one training step; padding counts, because it is computed as well."""
     read = config.batch.sequence_length - 1
     items, places = min(config.batch.sequence_items, read), grouping_of(config.vocabulary).longest
-    return TRAINING * config.batch.size * row_flops(config.model, padded_rows(config), read, items, places)
+    return TRAINING * config.batch.size * row_flops(config.model, padded_rows(config.vocabulary), read, items, places)
 
 
 def parse_base(text: str) -> Base:
-    """A base as people write it: `17`, or `64,64,4096`, most significant first.
+    """Reads a base such as `17`, or `64,64,4096` with the radix of the most significant digit first.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is no base.
     """
     try:
         radices = tuple(int(part) for part in text.split(","))
@@ -226,7 +220,7 @@ def parse_base(text: str) -> Base:
 
 
 def to_dict(costs: Costs) -> dict[str, Any]:
-    """As JSON has it; every count as its least, mean and most."""
+    """The costs as JSON; a count has its least, mean and most."""
     return {field.name: _plain(getattr(costs, field.name)) for field in dataclasses.fields(costs)}
 
 
@@ -237,16 +231,8 @@ def _candidate(config: Config, base: Base, items: dict[str, Count]) -> Candidate
         return Candidate(base, str(error), None)
     if cost.sequence_length == config.batch.sequence_length:
         return Candidate(base, "", cost)
-    needs = f"a typical document doesn't fit in a row of {config.batch.sequence_length}"
+    needs = f"a typical document doesn't fit in a sequence of {config.batch.sequence_length}"
     return Candidate(base, f"{needs}: set batch.sequence_length to {cost.sequence_length}", cost)
-
-
-def _measures(cost: Cost, used: list[str]) -> tuple[float, ...]:
-    return (*(cost.steps[name].mean for name in used), cost.training_flops, cost.softmax_rows, cost.logits_bytes)
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def _plain(value: Any) -> Any:

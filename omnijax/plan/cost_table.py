@@ -1,4 +1,4 @@
-"""What bases cost, as tables and sentences."""
+"""Prints what bases cost, as tables and sentences."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from omnijax.vocab.radix import Base
 
 
 def print_costs(costs: Costs, config: Config, console: rich.console.Console) -> None:
-    """Tokens, then what the model makes of them, then in words which base is the cheapest, and what dominates."""
+    """Prints a table of tokens, a table of sizes and FLOPs, and sentences about what is cheapest or impossible."""
     spaces = [name for name in costs.items if space_of(config.vocabulary, name) is not None]
     console.print(_tokens(costs, spaces))
     console.print(_model(costs, spaces))
-    for line in _sentences(costs, spaces, config.batch.sequence_length):
+    for line in _sentences(costs, config.batch.sequence_length):
         console.print(line, highlight=False, markup=False)
 
 
@@ -74,9 +74,9 @@ def _table(title: str) -> rich.table.Table:
     return table
 
 
-def _sentences(costs: Costs, spaces: list[str], row: int) -> Iterator[str]:
+def _sentences(costs: Costs, length: int) -> Iterator[str]:
     bounds = (f"{name} {_number(n.mean)} ({n.least} to {n.most})" for name, n in costs.items.items())
-    yield f"Items of a segment, midway between the bounds of eval.targets: {', '.join(bounds)}. Ids drawn evenly."
+    yield f"Items of a segment, midway between the bounds of eval.targets: {', '.join(bounds)}. All ids equally likely."
     if costs.cheapest is None:
         yield "No base is possible."
     else:
@@ -86,15 +86,16 @@ def _sentences(costs: Costs, spaces: list[str], row: int) -> Iterator[str]:
         share = cheapest.training_flops / own.training_flops
         than = f"{share:.2f} of base {name_of(costs.chosen)}" if costs.cheapest != costs.chosen else "the chosen one"
         yield f"Cheapest in training FLOPs: base {name_of(costs.cheapest)}, {than}."
-    yield from _dominance(costs, spaces)
-    long = [
-        (c.base, cost.longest) for c, cost in _possible(costs) if cost.sequence_length == row and cost.longest > row
-    ]
+    possible = list(_possible(costs))
+    long = [(c.base, cost.longest) for c, cost in possible if cost.sequence_length == length and cost.longest > length]
     if long:
-        yield f"With the most items that eval.targets allows, a document won't fit in a row of {row}: {_listed(long)}."
-    longer = [(c.base, cost.sequence_length) for c, cost in _possible(costs) if cost.sequence_length != row]
+        yield (
+            "With the most items that eval.targets allows, a document won't fit in a sequence of "
+            f"{length}: {_listed(long)}."
+        )
+    longer = [(c.base, cost.sequence_length) for c, cost in possible if cost.sequence_length != length]
     if longer:
-        yield f"Not possible: a typical document needs more than batch.sequence_length = {row}: {_listed(longer)}."
+        yield f"Not possible: a typical document needs more than batch.sequence_length = {length}: {_listed(longer)}."
     for candidate in costs.candidates:
         if candidate.cost is None:
             yield f"Not possible: base {name_of(candidate.base)}. {candidate.refused}"
@@ -104,26 +105,8 @@ def _listed(bases: list[tuple[Base, int]]) -> str:
     return "base " + ", ".join(f"{name_of(base)} ({tokens})" for base, tokens in bases)
 
 
-def _dominance(costs: Costs, spaces: list[str]) -> Iterator[str]:
-    own = costs.of(costs.chosen).cost
-    assert own is not None
-    for base in costs.dominating:
-        cost = costs.of(base).cost
-        assert cost is not None
-        pairs = [(f"tokens of an item of {name}", cost.steps[name].mean, own.steps[name].mean) for name in spaces]
-        pairs += [("softmax rows", cost.softmax_rows, own.softmax_rows)]
-        better = [f"{_number(one)} instead of {_number(other)} {what}" for what, one, other in pairs if one < other]
-        if cost.training_flops < own.training_flops:
-            better.append(f"{cost.training_flops / own.training_flops:.2f} of the training FLOPs")
-        yield f"Base {name_of(base)} dominates base {name_of(costs.chosen)}: {', '.join(better)}, and nothing is worse."
-    if costs.chosen in costs.front:
-        yield f"No base dominates the chosen one, {name_of(costs.chosen)}: each is worse in something."
-    front = ", ".join(map(name_of, costs.front))
-    yield f"* Pareto front (tokens of an item, training FLOPs, softmax rows, logits): {front}."
-
-
 def _possible(costs: Costs) -> Iterator[tuple[Candidate, Cost]]:
-    """Candidates that there is a vocabulary for."""
+    """The candidates that have a vocabulary."""
     for candidate in costs.candidates:
         if candidate.cost is not None:
             yield candidate, candidate.cost
@@ -131,7 +114,6 @@ def _possible(costs: Costs) -> Iterator[tuple[Candidate, Cost]]:
 
 def _mark(candidate: Candidate, costs: Costs) -> str:
     marks = [
-        ("*", candidate.base in costs.front),
         ("chosen", candidate.base == costs.chosen),
         ("cheapest", candidate.base == costs.cheapest),
         ("too long", bool(candidate.refused)),

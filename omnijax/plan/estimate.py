@@ -1,12 +1,11 @@
-"""How long a step takes, at best: rooflines of the chip and of the network.
+"""The shortest time that a step can take, from rooflines of the chip and of the network.
 
-On the chip every kernel takes the longer of its matrix products at the peak rate and its bytes at the memory's
-bandwidth; kernels follow each other. TPU's compiler also writes how many cycles it thinks a kernel takes; where these
-make more, they count. Its `optimal_seconds` is left out: it counts the body of a loop once, and comes out negative
-where a kernel is opaque to it. A collective sends its bytes over all links of the torus that lead to its group; one
-in the background hides behind the chip's work as long as that lasts, any other adds to it. Latencies, and rings that
-share a link, are not counted, and a group that crosses slices is taken to send all of its bytes over the slower
-network.
+Kernels follow each other. A kernel takes as long as its matrix products at the peak rate, or as its bytes at the
+memory's bandwidth, whichever is longer. TPU's compiler also estimates the cycles of kernels; if their sum is longer, it
+counts instead. The compiler's `optimal_seconds` isn't used: it counts the body of a loop once, and is negative for
+kernels that the compiler can't look into. A collective sends its bytes over all links of the torus to its group. In the
+background it overlaps with the chip's work; otherwise it adds to it. Latencies and links that rings share don't count.
+A group that crosses slices sends all of its bytes over the slower network.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from omnijax.config import Config
-from omnijax.errors import ConfigError
 from omnijax.plan.chips import Chip
 from omnijax.plan.collectives import Collective
-from omnijax.plan.cost import cost_of, segment_items, step_flops
+from omnijax.plan.cost import cost_of, segment_items, step_flops, task_segments
 from omnijax.plan.work import Kernel
 
 
@@ -27,15 +25,15 @@ class Estimate:
     """Time of one run of a program, on every device at once.
 
     Attributes:
-        flops: of matrix products on one device, loops counted as often as they run.
+        flops: of matrix products on one device; the body of a loop counts as often as it runs.
         bytes: to and from the memory of one device.
-        compute_seconds: of these operations at the peak rate.
-        memory_seconds: of these bytes at the memory's bandwidth.
-        kernel_seconds: of the kernels one after the other, each the longer of its two.
-        compiler_seconds: the cycles that the compiler estimates; 0 where it doesn't.
-        background_seconds: of the network, behind other work.
-        foreground_seconds: of the network, while nothing else goes on.
-        seconds: in all.
+        compute_seconds: for these operations at the peak rate.
+        memory_seconds: for these bytes at the memory's bandwidth.
+        kernel_seconds: sum over kernels, each at the slower of the two rates.
+        compiler_seconds: from the compiler's estimate of cycles; 0 without one.
+        background_seconds: of the network while the chip computes.
+        foreground_seconds: of the network while the chip waits.
+        seconds: of the whole program.
     """
 
     flops: float
@@ -55,14 +53,14 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Throughput:
-    """What a step at the estimated speed comes to.
+    """Throughput of training at the estimated speed.
 
     Attributes:
-        tokens: read in a step, rows taken to be full.
-        model_flops: that the model needs for them, remat not counted; see `omnijax.model.flops`.
+        tokens: of a step with full sequences.
+        model_flops: FLOPs of the model for these tokens, without remat; see `omnijax.model.flops`.
         tokens_per_second: over all chips.
-        items_per_second: likewise; None where `eval.targets` don't say how many items documents have.
-        utilization: model FLOPs over what all chips could have done in the time.
+        items_per_second: over all chips; None if `eval.targets` don't say how many items documents have.
+        utilization: model FLOPs as a share of the peak of all chips.
     """
 
     tokens: int
@@ -94,13 +92,13 @@ def estimate(kernels: Sequence[Kernel], collectives: Sequence[Collective], chip:
 
 
 def bandwidth(one: Collective, chip: Chip) -> float:
-    """Bytes a second that a device can send to others of its group."""
+    """Bytes per second that a device can send to others of its group."""
     return chip.slice_bandwidth if one.between_slices else chip.link_bandwidth * max(1, one.links)
 
 
 def throughput(config: Config, seconds: float, devices: int, chip: Chip) -> Throughput:
-    """Tokens, items and utilization of a train step that takes so long."""
-    length = config.batch.sequence_length - 1  # the last token of a row is only ever a target
+    """Throughput of a train step that takes `seconds` on `devices` devices."""
+    length = config.batch.sequence_length - 1  # the last token of a sequence is only a target
     tokens = config.batch.size * length
     flops = float(step_flops(config))
     items = items_per_token(config)
@@ -108,20 +106,18 @@ def throughput(config: Config, seconds: float, devices: int, chip: Chip) -> Thro
         tokens,
         flops,
         tokens / seconds,
-        None if items is None else items * tokens / seconds,
+        items * tokens / seconds,
         flops / (seconds * devices * chip.flops),
     )
 
 
-def items_per_token(config: Config) -> float | None:
-    """Items in a token of the experiment's documents, on average over an epoch; None where nothing says how many."""
-    try:
-        items = segment_items(config)
-    except ConfigError:
-        return None
+def items_per_token(config: Config) -> float:
+    """Items in a token of the experiment's documents, on average over an epoch."""
+    items = segment_items(config)
     documents = cost_of(config, config.vocabulary, items).documents
     read = written = 0.0
     for task in config.batch.tasks:
-        written += task.repeats * documents["->".join(task.modalities)].mean
-        read += task.repeats * sum(items[name].mean for name in task.modalities)
+        name, markers = task_segments(config, task)
+        written += task.repeats * documents[name].mean
+        read += task.repeats * sum(items[marker].mean for marker in markers)
     return read / written

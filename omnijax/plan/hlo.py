@@ -1,6 +1,6 @@
-"""Reads the text of a compiled module: computations, instructions, shapes, and what calls what.
+"""Reads the text of a compiled module: computations, instructions, shapes and calls.
 
-The text is what `jax.stages.Compiled.as_text()` gives after all passes of XLA, for one device of a partitioned program.
+The text comes from `jax.stages.Compiled.as_text()`, after all passes of XLA, and describes the program of one device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """An array: element type, sizes of its axes, and the memory it lies in (0 is the device's own, 1 on the chip)."""
+    """An array: element type, sizes of its axes, and its memory space (0 is the device's memory, 1 is on the chip)."""
 
     dtype: str
     sizes: tuple[int, ...]
@@ -29,12 +29,12 @@ class Shape:
 
     @property
     def count(self) -> int:
-        """Its elements."""
+        """Number of elements."""
         return math.prod(self.sizes)
 
     @property
     def bytes(self) -> int:
-        """What its elements take, padding by the layout not counted."""
+        """Bytes of the elements, without padding of the layout."""
         return -(-self.count * _bits(self.dtype) // 8)
 
 
@@ -47,10 +47,10 @@ class Instruction:
 
     Attributes:
         name: unique in its computation.
-        opcode: of XLA, as `all-gather-start`.
-        type: of the result; of several a (nested) tuple.
-        arguments: what stands between the parentheses.
-        attributes: what stands behind them.
+        opcode: of XLA, such as `all-gather-start`.
+        type: of the result; a (nested) tuple for several results.
+        arguments: text between the parentheses.
+        attributes: text behind the parentheses.
     """
 
     name: str
@@ -76,19 +76,19 @@ class Instruction:
         return found
 
     def number(self, attribute: str) -> int | None:
-        """An attribute that is a whole number, as `channel_id` or `index`."""
+        """An attribute that is a whole number, such as `channel_id` or `index`."""
         found = re.search(rf"\b{attribute}=(\d+)", self.attributes)
         return int(found[1]) if found else None
 
     def numbers(self, attribute: str) -> tuple[int, ...]:
-        """An attribute that is a list of whole numbers, as `dimensions={0,1}`."""
+        """An attribute that is a list of whole numbers, such as `dimensions={0,1}`."""
         found = re.search(rf"\b{attribute}=\{{([\d,]*)\}}", self.attributes)
         return tuple(int(part) for part in found[1].split(",") if part) if found else ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-    """Instructions in the order in which they run, and the last one, whose value it returns."""
+    """Instructions in the order in which they run; `root` is the one whose value is returned."""
 
     name: str
     instructions: dict[str, Instruction]
@@ -96,12 +96,12 @@ class Computation:
 
     @functools.cached_property
     def parameters(self) -> dict[int, Instruction]:
-        """By number."""
+        """Parameters by number."""
         return {int(one.arguments): one for one in self.instructions.values() if one.opcode == "parameter"}
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """What reads each instruction."""
+        """For each instruction, those that read it."""
         users: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
         for one in self.instructions.values():
             for operand in dict.fromkeys(one.operands):
@@ -125,7 +125,7 @@ def parse(text: str) -> Module:
     """The module that a text describes.
 
     Raises:
-        ValueError: it isn't one of XLA's, or none that this reader knows.
+        ValueError: the text has an unknown form.
     """
     computations: dict[str, Computation] = {}
     entry, name = "", ""
@@ -140,7 +140,7 @@ def parse(text: str) -> Module:
             name = ""
         elif _INSTRUCTION.match(line):
             lines.append(line)
-        else:  # attributes of kernels go over several lines
+        else:  # attributes of kernels may take several lines
             lines[-1] += line
     if not entry:
         raise ValueError(f"no text of a compiled module: {text[:80]!r}")
@@ -158,7 +158,7 @@ def leaves(kind: Type) -> Iterator[Shape]:
 
 @functools.cache
 def _bits(dtype: str) -> int:
-    """Bits of an element: the number in its name, of complex ones both parts."""
+    """Bits of an element: the number in the name of its type."""
     number = re.search(r"\d+", dtype)
     return int(number[0]) if number else {"pred": 8, "token": 0, "opaque": 0}[dtype]
 
@@ -180,7 +180,7 @@ def _instruction(line: str) -> Instruction:
 
 
 def _type(line: str, at: int) -> tuple[Type, int]:
-    """The type that begins at a place, and the place behind it."""
+    """The type that begins at a place in the line, and the place behind it."""
     if line[at] != "(":
         array = _ARRAY.match(line, at)
         if array is None:
@@ -198,7 +198,7 @@ def _type(line: str, at: int) -> tuple[Type, int]:
 
 
 def _closing(line: str, opens: int) -> int:
-    """Where the parenthesis that opens at a place is closed; quotes are skipped."""
+    """The place that closes the parenthesis at `opens`; quoted text is skipped."""
     depth = 0
     for found in re.compile(r'"(?:\\.|[^"\\])*"|[()]').finditer(line, opens):
         depth += {"(": 1, ")": -1}.get(found[0], 0)

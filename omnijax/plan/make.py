@@ -1,4 +1,4 @@
-"""Makes a plan: compiles the programs of an experiment for a topology, and reads off what they take."""
+"""Makes a plan: compiles the programs of an experiment for a topology, and finds out what they take."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from omnijax.plan.memory import Memory, memory_of
 from omnijax.plan.programs import Compiled, Lowered, compile_program, lower_sample, lower_step, mesh_for
 from omnijax.plan.topology import Topology, find_topology
 from omnijax.plan.trips import Loops, count_calls
-from omnijax.plan.work import Kernel, kernels_of
+from omnijax.plan.work import kernels_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,32 +28,37 @@ class Program:
     """What one program takes.
 
     Attributes:
-        name: `train step`, or `sample NAME`.
+        lowered: the program before it was compiled.
+        compiled: what the compiler made of it.
         memory: bytes on one device.
-        tokens: that all devices read in one run, at most.
-        flops: of matrix products on one device, loops counted as often as they run.
-        flops_once: what the compiler's cost analysis says, which counts the body of a loop once.
         collectives: of the program.
-        open_loops: loops that end when their data say so, counted with the most rounds that they can take.
-        estimate: of its time; None where the chip's figures aren't known, or there is no program.
-        lower_seconds: for tracing.
-        compile_seconds: for compiling.
-        refusal: why the compiler made none; empty where it did.
-        text: of the compiled module.
+        flops: of matrix products on one device; the body of a loop counts as often as it runs.
+        open_loops: number of loops whose end depends on data; they count with the most rounds that they can take.
+        estimate: of its time; None without figures for the chip, or if the compiler refused the program.
     """
 
-    name: str
+    lowered: Lowered
+    compiled: Compiled
     memory: Memory
-    tokens: int
-    flops: float
-    flops_once: float
-    collectives: tuple[Collective, ...]
-    open_loops: int
-    estimate: Estimate | None
-    lower_seconds: float
-    compile_seconds: float
-    refusal: str
-    text: str
+    collectives: tuple[Collective, ...] = ()
+    flops: float = 0.0
+    open_loops: int = 0
+    estimate: Estimate | None = None
+
+    @property
+    def name(self) -> str:
+        """`train step`, or `sample NAME`."""
+        return self.lowered.name
+
+    @property
+    def tokens(self) -> int:
+        """Most tokens that all devices read in one run."""
+        return self.lowered.tokens
+
+    @property
+    def flops_once(self) -> float:
+        """FLOPs by the compiler's own analysis, which counts the body of a loop once."""
+        return self.compiled.once.get("flops", 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +68,10 @@ class Plan:
     Attributes:
         config: of the experiment.
         topology: that it was compiled for.
-        mesh: over its devices.
-        programs: the train step first.
-        throughput: of the train step; None where its time isn't known.
-        advice: what to change; empty where everything fits.
+        mesh: over the devices of the topology.
+        programs: the train step, then the sampling loop if it was asked for.
+        throughput: of the train step; None if its time isn't known.
+        advice: what to change; empty if everything fits.
     """
 
     config: Config
@@ -78,7 +83,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Every program fits the memory of a device."""
+        """Whether every program fits the memory of a device."""
         return all(program.memory.fits for program in self.programs)
 
 
@@ -87,12 +92,12 @@ def make_plan(config: Config, topology: str, slices: int = 1, sample: bool = Fal
 
     Args:
         config: of the experiment; its data aren't needed.
-        topology: as `find_topology` takes it.
-        slices: of that topology.
+        topology: a name for `find_topology`.
+        slices: number of slices, each with that topology.
         sample: compile the sampling loop, too.
 
     Raises:
-        ConfigError: no such topology, or the experiment can't be split over it.
+        ConfigError: there is no such topology, or the experiment can't be split over it.
         PlatformError: this machine can't compile for it.
     """
     found = find_topology(topology, slices)
@@ -108,53 +113,23 @@ def make_plan(config: Config, topology: str, slices: int = 1, sample: bool = Fal
 
 
 def _program(lowered: Lowered, topology: Topology, mesh: Mesh) -> Program:
-    compiled: Compiled = compile_program(lowered)
+    compiled = compile_program(lowered)
     if not compiled.text:
-        memory = memory_of(lowered, compiled, None, Loops((), ()), topology.memory_bytes)
-        return Program(
-            lowered.name,
-            memory,
-            lowered.tokens,
-            0.0,
-            0.0,
-            (),
-            0,
-            None,
-            lowered.seconds,
-            compiled.seconds,
-            compiled.refusal,
-            "",
-        )
+        return Program(lowered, compiled, memory_of(lowered, compiled, None, Loops((), ()), topology.memory_bytes))
     module = hlo.parse(compiled.text)
     loops = count_calls(module, lowered.rounds)
-    kernels: tuple[Kernel, ...] = kernels_of(module, loops)
+    kernels = kernels_of(module, loops)
     collectives = collectives_of(module, loops, topology.network(mesh))
     memory = memory_of(lowered, compiled, module, loops, topology.memory_bytes)
     if topology.devices[0].platform == "cpu":
-        memory = dataclasses.replace(memory, peak=None)  # that compiler says what the arguments take
-    return Program(
-        lowered.name,
-        memory,
-        lowered.tokens,
-        float(sum(kernel.times * kernel.flops for kernel in kernels)),
-        compiled.once.get("flops", 0.0),
-        collectives,
-        len(loops.open_loops),
-        estimate(kernels, collectives, topology.chip) if topology.chip is not None else None,
-        lowered.seconds,
-        compiled.seconds,
-        "",
-        compiled.text,
-    )
+        memory = dataclasses.replace(memory, peak=None)  # the CPU compiler reports only the arguments
+    flops = float(sum(kernel.times * kernel.flops for kernel in kernels))
+    time = estimate(kernels, collectives, topology.chip) if topology.chip is not None else None
+    return Program(lowered, compiled, memory, collectives, flops, len(loops.open_loops), time)
 
 
 def plan_to_dict(plan: Plan, experiment: str) -> dict[str, Any]:
-    """As JSON has it.
-
-    Args:
-        plan: what was found.
-        experiment: its name, for the record.
-    """
+    """The plan as JSON; `experiment` is the name of the experiment."""
     chip = plan.topology.chip
     return {
         "experiment": experiment,
@@ -174,19 +149,21 @@ def plan_to_dict(plan: Plan, experiment: str) -> dict[str, Any]:
 
 
 def save_plan(plan: Plan, experiment: str, directory: Path, with_text: bool = False) -> Path:
-    """Writes a plan as `DIRECTORY/EXPERIMENT-TOPOLOGY.json`, and the text of its programs beside it, if asked to."""
+    """Writes `DIRECTORY/EXPERIMENT-TOPOLOGY.json`, and with `with_text` the text of the programs beside it."""
     slices = f"-{plan.topology.slices}slices" if plan.topology.slices > 1 else ""
     name = f"{experiment}-{plan.topology.name.replace(':', '-')}{slices}"
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / f"{name}.json"
     file.write_text(json.dumps(plan_to_dict(plan, experiment), indent=1) + "\n", encoding="utf-8")
     for program in plan.programs if with_text else ():
-        (directory / f"{name}-{program.name.replace(' ', '-')}.hlo.txt").write_text(program.text, encoding="utf-8")
+        (directory / f"{name}-{program.name.replace(' ', '-')}.hlo.txt").write_text(
+            program.compiled.text, encoding="utf-8"
+        )
     return file
 
 
 def versions() -> dict[str, str]:
-    """Of what compiled it."""
+    """Versions of JAX and its compilers."""
     found = {"jax": jax.__version__}
     for name in ("jaxlib", "libtpu"):
         try:
@@ -212,7 +189,7 @@ def _program_to_dict(program: Program) -> dict[str, Any]:
         ],
         "open_loops": program.open_loops,
         "estimate": None if time is None else dataclasses.asdict(time) | {"seconds": time.seconds},
-        "lower_seconds": program.lower_seconds,
-        "compile_seconds": program.compile_seconds,
-        "refusal": program.refusal,
+        "lower_seconds": program.lowered.seconds,
+        "compile_seconds": program.compiled.seconds,
+        "refusal": program.compiled.refusal,
     }

@@ -1,9 +1,9 @@
 """Bytes on one device, by kind, and whether they fit.
 
-`needed` is what has to be there: arguments, results that don't take an argument's place, temporary buffers as the
-compiler laid them out, and the program. `peak` is the compiler's own `peak_memory_in_bytes`, the figure that MaxText
-prints: the most that is alive at one time, without the gaps of that layout, but with what lies in the chip's own 128
-MiB of fast memory (TPU). Parameters, moments and batch are exact, summed over the shards of the abstract state.
+`needed` is the sum of arguments, results that don't reuse the memory of an argument, temporary buffers in the
+compiler's layout, and the program. `peak` is the compiler's own `peak_memory_in_bytes`, which MaxText prints: the most
+bytes that are alive at one time. It leaves out the gaps of the layout, and on TPU includes the 128 MiB of fast memory
+on the chip. Parameters, moments and batch are exact: sums over the shards of the abstract state.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ class Memory:
     Attributes:
         parameters: of the model.
         moments: of the optimiser, and the step.
-        cache: of a sampler: keys and values, and what else goes on from chunk to chunk.
+        cache: of a sampler: keys and values, and the rest of its state.
         batch: other arguments.
-        padding: of arguments, by their layout.
-        results: that don't take the place of an argument.
-        activations: of the temporary ones those that loops stack up for later, as the forward pass over the layers
-            does for the backward pass.
-        gradients: of the temporary ones those that have the shape of a parameter and are stacked or carried by a loop.
-        working: the other temporary ones.
+        padding: of arguments in their layout.
+        results: that don't reuse the memory of an argument.
+        activations: temporary buffers that loops fill for later, as the forward pass does for the backward pass.
+        gradients: temporary buffers of a loop that have the shape of a parameter.
+        working: other temporary buffers.
         program: the code.
-        peak: see the top of the file; None where the compiler doesn't say.
-        needed: all of these.
-        available: what the device has.
+        peak: see the top of the file; None if the compiler doesn't say.
+        needed: sum of all kinds.
+        available: memory of the device.
     """
 
     parameters: int
@@ -55,22 +54,22 @@ class Memory:
 
     @property
     def arguments(self) -> int:
-        """What is there before the program runs."""
+        """Bytes that are there before the program runs."""
         return self.parameters + self.moments + self.cache + self.batch + self.padding
 
     @property
     def temporary(self) -> int:
-        """What is there only while it runs."""
+        """Bytes that are there only while it runs."""
         return self.activations + self.gradients + self.working
 
     @property
     def fits(self) -> bool:
-        """All of it is there."""
+        """Whether the device has as much as is needed."""
         return self.needed <= self.available
 
 
 def memory_of(lowered: Lowered, compiled: Compiled, module: Module | None, loops: Loops, available: float) -> Memory:
-    """Where the bytes of one device go; of a program that wasn't made only what is known without it."""
+    """The bytes of a program on one device; if the compiler refused it, only what is known without a program."""
     parameters, moments, batch = (tree_bytes(tree) for tree in (lowered.params, lowered.moments, lowered.batch))
     cache = 0
     if lowered.moments is None and compiled.arguments:  # a sampler casts its parameters
@@ -105,17 +104,17 @@ def memory_of(lowered: Lowered, compiled: Compiled, module: Module | None, loops
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes of the parts of abstract arrays that one device holds."""
+    """Bytes of one device's parts of abstract arrays."""
     return sum(shard_bytes(leaf, leaf.sharding) for leaf in jax.tree.leaves(tree))
 
 
 def shard_shapes(tree: Any) -> set[tuple[int, ...]]:
-    """Shapes of the parts that one device holds, axes of size 1 left out."""
+    """Shapes of one device's parts of abstract arrays, without axes of size 1."""
     return {_squeezed(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(tree)}
 
 
 def stacked(module: Module, loops: Loops, parameters: set[tuple[int, ...]]) -> tuple[int, int]:
-    """Bytes of activations and of gradients that loops carry and change: what has a place for each round."""
+    """Bytes of activations and of gradients: arrays that loops carry and change."""
     activations = gradients = 0
     for call in loops.calls:
         for one in call.computation.instructions.values():

@@ -1,4 +1,4 @@
-"""The programs that a plan is about, compiled ahead of time from shapes alone: no data, no parameters, no device."""
+"""The programs of a plan, compiled from shapes alone, without data, parameters or devices."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import jax
 from jax.sharding import Mesh
 
 from omnijax.config import Config, MeshConfig
-from omnijax.errors import ConfigError, PlatformError
+from omnijax.errors import PlatformError
 from omnijax.model.build import model_of
+from omnijax.plan.cost import segment_items
 from omnijax.plan.topology import Topology
+from omnijax.sample.generate import segment_target
 from omnijax.sample.sampler import CHUNK, Sampler, most_tokens
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import abstract_batch, abstract_state, make_step
-from omnijax.vocab.cost import Count, segment_tokens
+from omnijax.vocab.cost import segment_tokens
 
 _UNITS = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
@@ -33,11 +35,11 @@ class Lowered:
         name: `train step`, or `sample NAME`.
         program: with the shapes and shardings of its arguments.
         params: of the model, abstract.
-        moments: what else the train state has, abstract; None for a sampler.
+        moments: the rest of the train state, abstract; None for a sampler.
         batch: of the step, abstract; None for a sampler.
-        tokens: that one run reads; at most, where the data decide.
-        rounds: of a loop that ends when its data say so, at most.
-        seconds: that tracing and lowering took.
+        tokens: most tokens that one run reads.
+        rounds: most rounds of a loop whose end depends on data.
+        seconds: of tracing and lowering.
     """
 
     name: str
@@ -52,17 +54,17 @@ class Lowered:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A program as XLA made it, or what it said when it did not.
+    """A compiled program, or the compiler's refusal.
 
     Attributes:
-        text: of the module; empty where there is none.
+        text: of the module; empty after a refusal.
         stats: bytes on one device, by the names of `memory_analysis()`.
-        arguments: bytes of each of the program's arguments on one device.
+        arguments: bytes of each argument of the program on one device.
         once: `cost_analysis()`, which counts the body of a loop once.
-        wanted_bytes: that it would have taken, where the compiler refused it for want of memory; else None.
-        wanted_besides: these are besides its arguments.
-        refusal: in the compiler's words.
-        seconds: that compiling took.
+        wanted_bytes: bytes that a refused program would need; None if the compiler made the program.
+        wanted_besides: whether these bytes come on top of the arguments.
+        refusal: the compiler's words; empty if it made the program.
+        seconds: of compiling.
     """
 
     text: str
@@ -82,7 +84,7 @@ def mesh_for(config: MeshConfig, topology: Topology) -> Mesh:
         ConfigError: it doesn't fit the devices.
     """
     if topology.slices > 1 and topology.devices[0].platform == "cpu" and config.data > 0:
-        # CPU devices don't say what slice they are in: slices are further rows along `data`.
+        # CPU devices have no slice index: further slices lie along `data`.
         config = dataclasses.replace(config, data=config.data * topology.slices)
     return make_mesh(config, list(topology.devices))
 
@@ -98,27 +100,25 @@ def lower_step(config: Config, mesh: Mesh) -> Lowered:
     state = abstract_state(config, model, mesh)
     batch = abstract_batch(config, mesh)
     program = make_step(config, model, mesh).lower(state, batch)
-    tokens = config.batch.size * (config.batch.sequence_length - 1)  # the last token of a row is only ever a target
+    tokens = config.batch.size * (config.batch.sequence_length - 1)  # the last token of a sequence is only a target
     moments = (state.opt_state, state.step)
     return Lowered("train step", program, state.params, moments, batch, tokens, 1, time.perf_counter() - start)
 
 
 def lower_sample(config: Config, mesh: Mesh) -> Lowered:
-    """The sampling loop of the target with the most tokens, as the sampler runs it: a chunk, its cache full.
+    """A chunk of the sampling loop for the target with the most tokens, with a memory of full size.
 
     Raises:
-        ConfigError: the experiment generates nothing.
-        VocabularyError: it can't write what it is to generate.
+        ConfigError: the experiment has no targets.
+        VocabularyError: its vocabulary can't write a target.
     """
     start = time.perf_counter()
-    targets, vocabulary = config.eval.targets, config.vocabulary
-    if not targets:
-        raise ConfigError("eval.targets", (), "there is nothing to sample", "add a target, or leave out --sample")
+    vocabulary = config.vocabulary
+    targets = [segment_target(config, field, -1) for field in config.generated]
     model = model_of(config, vocabulary)
     longest = max(targets, key=lambda target: most_tokens(vocabulary, target))
-    # The longest prompt is the longest segment that a target allows, and the marker of what is to come.
-    items = {target.name: Count(target.min_items, target.max_items, target.max_items) for target in targets}
-    prompt = 1 + max(segment_tokens(vocabulary, name, count).most for name, count in items.items())
+    # The longest prompt is the longest segment, and the marker of what is to come.
+    prompt = 1 + max(segment_tokens(vocabulary, name, count).most for name, count in segment_items(config).items())
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     rows = -(-config.eval.batch_size // devices) * devices
     params = abstract_state(config, model, mesh).params
@@ -128,7 +128,7 @@ def lower_sample(config: Config, mesh: Mesh) -> Lowered:
 
 
 def compile_program(lowered: Lowered) -> Compiled:
-    """Compiles a program; one that doesn't fit the memory of a device is an answer, too.
+    """Compiles a program. A refusal because it doesn't fit the memory of a device is a result, too.
 
     Raises:
         PlatformError: the compiler fails for another reason.
@@ -156,7 +156,7 @@ def compile_program(lowered: Lowered) -> Compiled:
 
 @contextlib.contextmanager
 def unsaved() -> Iterator[None]:
-    """No copies in JAX's cache on disk: its older versions fail to write one for devices that aren't here."""
+    """Turns JAX's cache on disk off, because older versions fail to write programs for devices that aren't here."""
     name = "jax_persistent_cache_min_compile_time_secs"
     before = getattr(jax.config, name)
     jax.config.update(name, math.inf)
@@ -167,20 +167,20 @@ def unsaved() -> Iterator[None]:
 
 
 def _bytes(shapes: Any, shardings: Any) -> int:
-    """Of the parts of an argument that one device holds; what the program doesn't read isn't there."""
+    """Bytes of one device's parts of an argument, as far as the program reads it."""
     parts = jax.tree.map(lambda one, sharding: shard_bytes(one, sharding), shapes, shardings)
     return sum(jax.tree.leaves(parts))
 
 
 def shard_bytes(leaf: Any, sharding: Any) -> int:
-    """Of the part of an array that one device holds."""
+    """Bytes of one device's part of an array."""
     return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
 def _wanted(said: str) -> tuple[float, bool] | None:
-    """Bytes that a program would have taken, and whether besides its arguments, out of the compiler's refusal.
+    """Bytes that a refused program would need, and whether they come on top of its arguments.
 
-    None if that is about something else.
+    None if the compiler's message isn't about memory.
     """
     if "RESOURCE_EXHAUSTED" not in said or not re.search(r"\bhbm\b", said, re.IGNORECASE):
         return None

@@ -1,4 +1,4 @@
-"""A plan as tables and sentences."""
+"""Prints a plan as tables and sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omnijax.plan.make import Plan, Program
 
 
 def print_plan(plan: Plan, console: rich.console.Console) -> None:
-    """Where it would run; of each program memory, collectives and time; then whether it fits, and what to change."""
+    """Prints the mesh; memory, collectives and time of each program; then whether all fits, and what to change."""
     console.print(_machine(plan), highlight=False, markup=False)
     for program in plan.programs:
         console.print(_memory(program))
@@ -27,7 +27,7 @@ def print_plan(plan: Plan, console: rich.console.Console) -> None:
 
 def _machine(plan: Plan) -> str:
     axes = " × ".join(f"{name} {size}" for name, size in plan.mesh.shape.items())
-    slices = f", {plan.topology.slices} slices of them" if plan.topology.slices > 1 else ""
+    slices = f", {plan.topology.slices} slices" if plan.topology.slices > 1 else ""
     devices = len(plan.topology.devices)
     split = f" ({devices} devices)" if devices != plan.topology.chips else ""
     return f"{plan.topology.name}{slices}: {plan.topology.chips} chips{split}, mesh {axes}"
@@ -41,7 +41,7 @@ def _memory(program: Program) -> rich.table.Table:
         ("optimizer", memory.moments),
         ("cache and rows", memory.cache),
         ("batch", memory.batch),
-        ("padding of these", memory.padding),
+        ("padding of the arguments", memory.padding),
         ("results of their own", memory.results),
         ("activations kept for the backward pass", memory.activations),
         ("gradients", memory.gradients),
@@ -74,14 +74,14 @@ def _collectives(program: Program) -> rich.table.Table:
 
 
 def _time(plan: Plan, program: Program) -> Iterator[str]:
-    made = f"traced in {program.lower_seconds:.1f} s, compiled in {program.compile_seconds:.1f} s"
-    if program.refusal:
-        yield f"The compiler refused it after {program.compile_seconds:.1f} s: {program.refusal}"
+    made = f"traced in {program.lowered.seconds:.1f} s, compiled in {program.compiled.seconds:.1f} s"
+    if program.compiled.refusal:
+        yield f"The compiler refused it after {program.compiled.seconds:.1f} s: {program.compiled.refusal}"
         return
     counted = f"matrix products {_flops(program.flops)} a device (bodies of loops once: {_flops(program.flops_once)})"
     yield f"{program.name}: {counted}; {made}."
     if program.open_loops:
-        yield "Loops that end when their data say so are counted with the most rounds that they can take."
+        yield "Loops whose end depends on data count with the most rounds that they can take."
     time, chip = program.estimate, plan.topology.chip
     if time is None or chip is None:
         yield f"No estimate of the time: there are no figures for the chips of {plan.topology.name}."
@@ -93,7 +93,7 @@ def _time(plan: Plan, program: Program) -> Iterator[str]:
         f"(products alone {_seconds(time.compute_seconds)}, memory traffic alone {_seconds(time.memory_seconds)})."
     )
     if program is not plan.programs[0]:
-        yield f"At most {program.tokens / time.seconds:,.0f} tokens/s, {program.tokens:,} of them in one run."
+        yield f"At most {program.tokens / time.seconds:,.0f} tokens/s, and {program.tokens:,} tokens in one run."
 
 
 def _verdict(plan: Plan) -> Iterator[str]:

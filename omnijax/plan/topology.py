@@ -1,4 +1,4 @@
-"""The devices that a step is planned for: of TPUs that nobody has here, or of this machine."""
+"""The devices that a step is planned for: TPUs that needn't be here, or devices of this machine."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Topology:
     """Devices to plan for.
 
     Attributes:
-        name: as it was asked for.
-        slices: of that name; each chip of one is nearer to the others of it.
+        name: of one slice, as given by the user.
+        slices: number of slices, with a slower network between them.
         devices: slice by slice.
-        chip: what each of them has; None where there are no figures (CPU, unknown kinds).
-        memory_bytes: that each of them has.
-        sizes: of a slice along the axes of its torus; () where there is none.
+        chip: figures of each device; None if there are none (CPU, unknown kinds).
+        memory_bytes: of each device.
+        sizes: of a slice along the axes of its torus; () without a torus.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        """Chips, of which some have two devices."""
+        """Number of chips; a chip may have two devices."""
         return len(self.devices) // (self.chip.devices if self.chip is not None else 1)
 
     def network(self, mesh: Mesh) -> Network:
-        """Where the devices of a program over a mesh stand."""
+        """The places of a mesh's devices in the network."""
         devices = list(mesh.devices.flat)
         here = {id(device): number for number, device in enumerate(self.devices)}
         per_slice = len(self.devices) // self.slices
@@ -62,11 +62,11 @@ class Topology:
 
 
 def find_topology(name: str, slices: int = 1) -> Topology:
-    """The topology of a name.
+    """The topology with a name.
 
     Args:
-        name: `v5e:16x16` and so on, `cpu:8` (fake devices of this machine) or `gpu:8` (those of this machine).
-        slices: that many of it, with a slower network in between.
+        name: such as `v5e:16x16`, `cpu:8` (fake devices of this machine) or `gpu:8` (GPUs of this machine).
+        slices: number of slices, with a slower network between them.
 
     Raises:
         ConfigError: no such topology.
@@ -95,7 +95,7 @@ def _tpu(name: str, kind: str, sizes: tuple[int, ...], slices: int) -> Topology:
     options = dict(_OPTIONS[kind]) if kind in _OPTIONS else {}
     if math.prod(sizes) < 4:  # a part of a host
         options["chips_per_host_bounds"] = (*sizes, *(1 for _ in range(3 - len(sizes))))
-    settle_environment()  # the compiler's library reads it when it is loaded
+    settle_environment()  # the compiler reads it when it is loaded
     try:
         found = topologies.get_topology_desc(name, "tpu", **several, **options)
     except RuntimeError as error:  # JAX's own are of this kind, too
@@ -113,9 +113,9 @@ def _slice(device: Any) -> int:
 
 
 def _cpu(name: str, count: int, slices: int) -> Topology:
-    """Fake devices, as many as this process has or can still make; slices are a matter of counting them."""
+    """Fake devices, as many as this process has or can still make."""
     wanted = count * slices
-    with contextlib.suppress(RuntimeError):  # devices are there already: they have to be enough
+    with contextlib.suppress(RuntimeError):  # the process has made its devices; there have to be enough
         jax.config.update("jax_num_cpu_devices", wanted)
     devices = jax.devices("cpu")
     if len(devices) < wanted:
@@ -126,7 +126,7 @@ def _cpu(name: str, count: int, slices: int) -> Topology:
 
 
 def _gpu(name: str, count: int, slices: int) -> Topology:
-    """Those of this machine: XLA's GPU compiler tunes its kernels on the device that it compiles for."""
+    """GPUs of this machine, because XLA tunes its kernels on the GPU that it compiles for."""
     wanted = count * slices
     try:
         devices = jax.devices("gpu")

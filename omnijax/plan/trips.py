@@ -1,8 +1,8 @@
-"""How often each computation of a module runs: loops by their number of rounds.
+"""How often each computation of a module runs.
 
-`cost_analysis` of a compiled program counts the body of a loop once. What is multiplied by these numbers counts it as
-often as it runs. The rounds are what XLA wrote down (`known_trip_count`), or else what follows from the start, the step
-and the bound of the loop's counter. A loop that ends when its data say so gets a number from the caller.
+XLA's `cost_analysis` counts the body of a loop once. Here it counts as often as it runs. XLA for CPU and GPU writes the
+number of rounds down (`known_trip_count`). XLA for TPU doesn't; there it follows from the start, the step and the bound
+of the loop's counter. For a loop whose end depends on data, the caller gives a number.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _SAME = ("copy", "bitcast", "convert", "reshape", "copy-start", "copy-done", "op
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A computation that runs, and where it was called from.
+    """A computation that runs, and its caller.
 
     Attributes:
         computation: that runs.
-        times: how often, in one run of the module.
+        times: number of its runs in one run of the module.
         by: the instruction that calls it; None for the entry.
-        outer: the call in which that instruction stands.
-        fused: it is one kernel, or part of one.
-        open: it is in a loop whose rounds nothing says.
+        outer: the call that this instruction belongs to.
+        fused: whether it is a kernel or part of one.
+        open: whether it is in a loop whose end depends on data.
     """
 
     computation: Computation
@@ -40,18 +40,18 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Loops:
-    """All calls of a module, and the loops whose rounds nothing in it says."""
+    """All calls of a module, and the names of loops whose end depends on data."""
 
     calls: tuple[Call, ...]
     open_loops: tuple[str, ...]
 
 
 def count_calls(module: Module, open_rounds: int = 1) -> Loops:
-    """How often everything runs.
+    """All calls, with the number of their runs.
 
     Args:
         module: the program.
-        open_rounds: taken for loops that end when their data say so; such loops within others count as one round.
+        open_rounds: rounds of a loop whose end depends on data; such a loop inside another one counts one round.
     """
     calls: list[Call] = []
     unknown: list[str] = []
@@ -77,7 +77,7 @@ def _calls_of(module: Module, call: Call, one: Instruction, open_rounds: int, un
             inner = module.computations[called[key][0]]
             yield Call(inner, call.times * times, one, call, call.fused, call.open or opened)
     elif one.opcode in ("fusion", "conditional", "custom-call", *STARTED):
-        # An asynchronous computation is named again where it is waited for. Branches count as if all were taken.
+        # The instruction that waits for an asynchronous computation names it again. All branches count as taken.
         fused = call.fused or one.opcode == "fusion"
         for key, names in called.items():
             for name in names if key != "to_apply" or one.opcode in STARTED else ():
@@ -85,7 +85,7 @@ def _calls_of(module: Module, call: Call, one: Instruction, open_rounds: int, un
 
 
 def rounds_of(module: Module, call: Call, loop: Instruction) -> int | None:
-    """How often the body of a loop runs; None if it depends on data."""
+    """Number of rounds of a loop; None if it depends on data."""
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if known:
         return int(known[1])
@@ -110,14 +110,14 @@ def rounds_of(module: Module, call: Call, loop: Instruction) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Linear:
-    """A whole number: what the loop carries in a slot, or nothing, plus a constant."""
+    """A whole number of the form slot + add; without a slot it is a constant. Slots hold what a loop carries."""
 
     slot: int | None
     add: int
 
 
 def _linear(module: Module, call: Call, name: str) -> _Linear | None:
-    """What an instruction is in terms of what the innermost loop around it carries; None for anything else."""
+    """The value of an instruction by the slots of the innermost loop around it; None if it has another form."""
     call, one = _unfused(module, call, call.computation.instructions[name])
     if one.opcode == "constant":
         return _Linear(None, int(one.arguments)) if re.fullmatch(r"-?\d+", one.arguments) else None
@@ -137,7 +137,7 @@ def _linear(module: Module, call: Call, name: str) -> _Linear | None:
 
 
 def _carried(module: Module, call: Call, slot: int) -> _Linear | None:
-    """A slot of what a loop carries: the constant that it always is, or the slot."""
+    """A slot of a loop, as a constant if the loop never changes it and its start is constant."""
     if call.by is None or call.outer is None or call.by.opcode != "while":
         return None
     body = module.computations[call.by.called["body"][0]]
@@ -150,7 +150,7 @@ def _carried(module: Module, call: Call, slot: int) -> _Linear | None:
 
 
 def _at_start(module: Module, call: Call, loop: Instruction, slot: int) -> int | None:
-    """The constant that a loop begins with in a slot."""
+    """The constant in a slot when a loop begins; None if it isn't constant."""
     first = call.computation.instructions[loop.operands[0]]
     if first.opcode != "tuple":
         return None
@@ -159,7 +159,7 @@ def _at_start(module: Module, call: Call, loop: Instruction, slot: int) -> int |
 
 
 def _unfused(module: Module, call: Call, one: Instruction) -> tuple[Call, Instruction]:
-    """What an instruction is, where kernels are looked into and their parameters are what they were given."""
+    """Follows an instruction into kernels, and parameters of kernels to their arguments."""
     while True:
         if one.opcode == "fusion":
             call = Call(module.computations[one.called["calls"][0]], 0, one, call, fused=True)

@@ -1,10 +1,9 @@
-"""What a device does in a compiled step: floating-point operations and bytes of its memory, by the rounds of loops.
+"""The work of a device in a compiled step: floating-point operations, and bytes to and from its memory.
 
-Operations are those of matrix products (`dot`, `convolution`, a library's, and what a kernel of Pallas says of
-itself), two for each multiplication; the rest runs on other units at the same time and is small beside them. Bytes
-are those that kernels read from and write to the device's own memory: operands and results of everything that isn't
-inside of a kernel, of a slice the part that is touched, and nothing for what stays on the chip (memory space 1 of
-TPUs).
+Operations are those of matrix products: `dot`, `convolution`, calls of libraries, and kernels of Pallas, two for each
+multiplication. All other operations run on other units at the same time, and are few. Bytes are those of the operands
+and results of kernels. A slice counts the part that it touches. What stays on the chip (memory space 1 of TPUs) doesn't
+count.
 """
 
 from __future__ import annotations
@@ -35,22 +34,22 @@ _FREE = (
     "async-update",
 )
 NO_ESTIMATE = 2**62
-"""Where TPU's compiler has no estimate it writes the largest number."""
+"""TPU's compiler writes the largest number if it has no estimate."""
 _SPLASH = re.compile(r"/splash_mha_(fwd|dq|dkv)\w*/")
 _THROUGH = ("bitcast", "reshape", "convert", "copy", "transpose")
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """One thing that a device does by itself.
+    """One instruction that runs on a device.
 
     Attributes:
         name: of the instruction.
-        times: how often it runs in a step.
+        times: number of runs in a step.
         flops: of matrix products, in one run.
-        bytes: to and from its memory, in one run.
-        cycles: that the compiler thinks it takes; None where it says nothing.
-        opaque: it was written by hand and says nothing of its operations, which count as none.
+        bytes: to and from the memory, in one run.
+        cycles: the compiler's estimate for one run; None without one.
+        opaque: whether it is a hand-written kernel whose operations aren't known; they count as 0.
     """
 
     name: str
@@ -62,7 +61,7 @@ class Kernel:
 
 
 def kernels_of(module: Module, loops: Loops) -> tuple[Kernel, ...]:
-    """Everything that a device runs."""
+    """All kernels of a program."""
     memo: dict[str, tuple[int, int, int | None]] = {}
     found = []
     for call in loops.calls:
@@ -90,7 +89,7 @@ def _by_hand(one: Instruction) -> bool:
 
 
 def flops_of(module: Module, computation: Computation, one: Instruction) -> int:
-    """Operations of an instruction's matrix products, those inside of a kernel included."""
+    """Operations of an instruction's matrix products, also inside a kernel."""
     if one.opcode == "fusion":
         inner = module.computations[one.called["calls"][0]]
         return sum(flops_of(module, inner, part) for part in inner.instructions.values())
@@ -106,7 +105,7 @@ def flops_of(module: Module, computation: Computation, one: Instruction) -> int:
 
 
 def _convolution(computation: Computation, one: Instruction) -> int:
-    """Matrix products on TPU are convolutions; what a window sees outside of its operand is nothing."""
+    """Operations of a convolution, which on TPU may be a matrix product; places outside the operand don't count."""
     left, right = computation.operand_shapes(one)[:2]
     (result,) = leaves(one.type)
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.attributes)
@@ -121,13 +120,13 @@ def _convolution(computation: Computation, one: Instruction) -> int:
 
 
 def _window(attributes: str) -> dict[str, list[str]]:
-    """`size=2x3 stride=1x1 pad=0_0x1_1 …` by name."""
+    """The window `size=2x3 stride=1x1 pad=0_0x1_1 …` by name."""
     window = re.search(r"window=\{([^}]*)\}", attributes)
     return {key: value.split("x") for key, value in (part.split("=") for part in window[1].split())} if window else {}
 
 
 def _overlaps(read: int, made: int, window: dict[str, str]) -> int:
-    """Pairs of a place of the result and one of the window that see an element of the operand, along an axis."""
+    """Number of pairs, along an axis, of a place of the result and one of the window that read an element."""
     size, stride = int(window["size"]), int(window["stride"]) if "stride" in window else 1
     before = int(window["pad"].split("_")[0]) if "pad" in window else 0
     spread = int(window["lhs_dilate"]) if "lhs_dilate" in window else 1
@@ -142,7 +141,7 @@ def _overlaps(read: int, made: int, window: dict[str, str]) -> int:
 
 
 def _custom(computation: Computation, one: Instruction) -> int:
-    """A matrix product of a library, or what a kernel says of itself."""
+    """Operations of a library's matrix product, or of a kernel."""
     said = re.search(r'"cost_estimate":\{[^{}]*"flops":"?(\d+)', one.attributes)
     if said:
         return int(said[1])
@@ -157,10 +156,11 @@ def _custom(computation: Computation, one: Instruction) -> int:
 
 
 def splash_flops(computation: Computation, one: Instruction) -> int:
-    """Operations of JAX's splash attention on TPU, which says nothing of them: products of the blocks that it visits.
+    """Operations of JAX's splash attention on TPU: matrix products of the blocks that it visits.
 
-    The forward kernel has two products, that of the queries' gradient three, that of keys' and values' four, or five
-    where it gives the queries' as well. Under a causal mask a block of queries visits those of the keys up to its end.
+    For each pair of blocks the forward kernel has two products, the kernel for the gradient of queries three, and the
+    one for keys and values four, or five if it computes the gradient of queries as well. Under a causal mask, a block
+    of queries visits the blocks of keys up to its end.
     """
     found = _SPLASH.search(one.attributes)
     assert found is not None
@@ -183,7 +183,7 @@ def bytes_of(module: Module, computation: Computation, one: Instruction) -> int:
 
 
 def _read(module: Module, computation: Computation, one: Instruction, place: int) -> int:
-    """Of the operand at a place."""
+    """Bytes read of the operand at a place."""
     shapes = list(leaves(computation.instructions[one.operands[place]].type))
     whole = sum(_size(shape) for shape in shapes)
     if not whole:
@@ -199,7 +199,7 @@ def _read(module: Module, computation: Computation, one: Instruction, place: int
 
 
 def _read_inside(module: Module, inner: Computation, one: Instruction) -> int:
-    """Of a parameter of a kernel, by what reads it there."""
+    """Bytes read of a parameter of a kernel, by the instructions that read it there."""
     read = 0
     for user in inner.users[one.name]:
         if user.opcode in _THROUGH:
@@ -212,7 +212,7 @@ def _read_inside(module: Module, inner: Computation, one: Instruction) -> int:
 
 
 def _written(module: Module, computation: Computation, one: Instruction) -> Iterator[int]:
-    """Of each array of the result."""
+    """Bytes written of each array of the result."""
     results = list(leaves(one.type))
     if one.opcode == "fusion":
         inner = module.computations[one.called["calls"][0]]
@@ -228,7 +228,7 @@ def _written(module: Module, computation: Computation, one: Instruction) -> Iter
 
 
 def _update(module: Module, computation: Computation, one: Instruction) -> int:
-    """What an instruction changes of its result: of one that is written in place the new part."""
+    """Bytes that an instruction changes in its result; of an update in place, only the new part."""
     while one.opcode in ("bitcast", "reshape"):
         one = computation.instructions[one.operands[0]]
     if one.opcode == "dynamic-update-slice":

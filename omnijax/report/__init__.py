@@ -12,18 +12,16 @@ __all__ = ["write_report"]
 
 
 def write_report(run_dir: pathlib.Path) -> pathlib.Path:
-    """Write `report.html` and `figures/*.png` into a run directory that was trained and evaluated.
+    """Writes `report.html` and `figures/*.png` into a run directory that was trained and evaluated.
 
-    The page needs no other file and no network: pictures and players are data: URIs.
-
-    Args:
-        run_dir: holds run.json, config.json, metrics.jsonl, eval.json and samples.npz.
+    The page needs no other file and no network: pictures and sounds are data: URIs.
 
     Returns:
         Path of the page.
 
     Raises:
         DataError: one of these files is missing or damaged; nothing has been written then.
+        PlatformError: the libraries that draw figures aren't installed; nothing has been written then.
     """
     run = read_run(run_dir)
     figures = Figures(run_dir / "figures")

@@ -1,28 +1,118 @@
-"""Figures of numbers: loss by kind of token and by digit place, bits in an item."""
+"""Curves with their names at the right ends, and the loss curves of a run."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
+from etils import epy
 
-from omnijax.report.theme import Theme, dress, new_figure
+from omnijax.report.theme import DARK, Theme, dress, new_figure
+
+with epy.lazy_imports():  # extras: only whoever draws needs them
+    import matplotlib
+    import matplotlib.axes
+    import matplotlib.colors
+    import matplotlib.figure
 
 _DIGIT = "loss/digit_"
 _SMOOTHING = 5
+_GAP_INCHES, _BELOW_INCHES = 0.165, 0.7  # between two names; of the labels below the axes
+SMALL = 8.5
+"""Size of the names in a figure, in points."""
 
 
-def loss_kinds(metrics: list[dict[str, float]]) -> list[str]:
-    """Names of the loss terms by kind of token other than digits, in the order in which they first occur."""
-    names = dict.fromkeys(key for entry in metrics for key in entry if key.startswith("loss/"))
-    return [name for name in names if not name.startswith(_DIGIT)]
+class Line(NamedTuple):
+    """A curve.
+
+    Attributes:
+        name: at its right end.
+        x: float [n].
+        y: float [n].
+        behind: (x, y) of thin curves behind it, such as those of its seeds.
+    """
+
+    name: str
+    x: Any
+    y: Any
+    behind: Sequence[tuple[Any, Any]] = ()
 
 
-def loss_places(metrics: list[dict[str, float]]) -> list[str]:
-    """Names of the loss terms by digit place, most significant first."""
-    names = {key for entry in metrics for key in entry if key.startswith(_DIGIT)}
-    return sorted(names, key=lambda name: int(name.removeprefix(_DIGIT)))
+def draw_lines(axes: matplotlib.axes.Axes, lines: Sequence[Line], first: str, theme: Theme) -> dict[str, str]:
+    """Draws curves, the one named `first` thick and in ink; returns the colour of each, for `name_ends`."""
+    colours = colours_of([line.name for line in lines], first, theme)
+    for line in lines:
+        colour, width = colours[line.name], 2.1 if line.name == first else 1.4
+        for x, y in line.behind:
+            axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.3)
+        axes.plot(line.x, line.y, "o-", color=colour, linewidth=width, markersize=4, markevery=[-1])
+    return colours
+
+
+def colours_of(names: Sequence[str], first: str, theme: Theme) -> dict[str, str]:
+    """Ink for the first name, distinct hues for a few others, a colour scale for many others."""
+    others = [name for name in names if name != first]
+    if len(others) <= len(theme.series):
+        return dict(zip(others, theme.series)) | {first: theme.ink}
+    scale = np.linspace(*((0.35, 1.0) if theme == DARK else (0.0, 0.8)), len(others))
+    hues = map(matplotlib.colors.to_hex, matplotlib.colormaps["plasma"](scale))
+    return dict(zip(others, hues)) | {first: theme.ink}
+
+
+def name_ends(
+    axes: matplotlib.axes.Axes, ends: Mapping[str, float], colours: Mapping[str, str], values: bool = False
+) -> None:
+    """Writes names beside the right edge, at the height of their values; moved apart where they would overlap.
+
+    Args:
+        axes: with their final limits.
+        ends: the value of each name.
+        colours: of the names.
+        values: whether to write the value, too.
+    """
+    low, high = axes.get_ylim()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    gap = _GAP_INCHES / (figure.get_size_inches()[1] - _BELOW_INCHES) * (high - low)
+    for (name, end), height in zip(ends.items(), spread(list(ends.values()), gap, high)):
+        axes.annotate(
+            shortened(name) + f" {end:.2f}" * values,
+            (1.0, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(7, 0),
+            textcoords="offset points",
+            color=colours[name],
+            fontsize=SMALL,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def spread(heights: list[float], gap: float, highest: float = math.inf) -> list[float]:
+    """Moves labels up until any two are at least `gap` apart, and then down until none is above `highest`."""
+    moved, lowest = list(heights), -math.inf
+    order = np.argsort(heights, kind="stable")
+    for place in order:
+        moved[place] = lowest = max(moved[place], lowest + gap)
+    for place in order[::-1]:
+        moved[place] = highest = min(moved[place], highest)
+        highest -= gap
+    return moved
+
+
+def shortened(name: str, most: int = 30) -> str:
+    """A name without its middle, if it is too long."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 1) :]}"
+
+
+def loss_names(metrics: list[dict[str, float]]) -> tuple[list[str], list[str]]:
+    """Names of the losses with a finite value: by kind of token, and by digit place, the most significant first."""
+    found = [name for name in dict.fromkeys(key for entry in metrics for key in entry) if len(curve(metrics, name)[0])]
+    kinds = [name for name in found if name.startswith("loss/") and not name.startswith(_DIGIT)]
+    places = sorted((name for name in found if name.startswith(_DIGIT)), key=lambda name: int(name[len(_DIGIT) :]))
+    return ["loss"] * ("loss" in found) + kinds, places
 
 
 def curve(metrics: list[dict[str, float]], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -38,90 +128,14 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.array([values[i - h : i + h + 1].mean() for i, h in enumerate(half)])
 
 
-def spread(heights: list[float], gap: float) -> list[float]:
-    """Move labels up, as little as needed, until any two are at least `gap` apart."""
-    moved = list(heights)
-    lowest = -np.inf
-    for i in np.argsort(heights, kind="stable"):
-        moved[i] = lowest = max(moved[i], lowest + gap)
-    return moved
-
-
-def loss_figure(metrics: list[dict[str, float]], names: list[str], labels: list[str], theme: Theme) -> Figure:
-    """Loss curves, each named at its right end with its last value; a line through running means, points behind."""
-    figure = new_figure(4.7, 3.4, theme)
+def loss_figure(metrics: list[dict[str, float]], labels: Mapping[str, str], theme: Theme) -> matplotlib.figure.Figure:
+    """Running means of some losses by step, with the logged points behind; `labels` has their names for readers."""
+    figure = new_figure(4.7, max(3.4, 0.23 * len(labels) + 0.9), theme)
     axes = dress(figure.add_subplot(), theme)
-    colours = [theme.ink if name == "loss" else theme.series[i % len(theme.series)] for i, name in enumerate(names)]
-    ends, last_step = [], 1.0
-    for name, colour in zip(names, colours):
-        steps, values = curve(metrics, name)
-        line = smooth(values)
-        axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
-        axes.plot(steps, line, color=colour, linewidth=1.9 if name == "loss" else 1.5)
-        ends.append(float(line[-1]))
-        last_step = max(last_step, float(steps[-1]))
-    axes.set(xlim=(0, last_step), xlabel="step", ylabel="loss, nats per token")
+    found = {label: curve(metrics, name) for name, label in labels.items()}
+    lines = [Line(label, steps, smooth(values), [(steps, values)]) for label, (steps, values) in found.items()]
+    colours = draw_lines(axes, lines, labels.get("loss", ""), theme)
+    axes.set(xlim=(0, max([1.0, *(line.x[-1] for line in lines)])), xlabel="step", ylabel="loss, nats per token")
     axes.set_ylim(bottom=0)
-    axes.grid(axis="y", color=theme.line, linewidth=0.6)
-    for label, end, height, colour in zip(labels, ends, spread(ends, 0.068 * axes.get_ylim()[1]), colours):
-        axes.annotate(
-            f"{label} {end:.2f}",
-            (last_step, height),
-            xytext=(6, 0),
-            textcoords="offset points",
-            color=colour,
-            fontsize=9.5,
-            va="center",
-            annotation_clip=False,
-        )
+    name_ends(axes, {line.name: float(line.y[-1]) for line in lines}, colours, values=True)
     return figure
-
-
-def bits_figure(bits: dict[str, dict[str, Any]], theme: Theme) -> Figure:
-    """Bits in an item of each modality, stacked: its digits by place, its position token, or a general token."""
-    figure = new_figure(4.7, 0.75 + 0.6 * len(bits), theme)
-    axes = dress(figure.add_subplot(), theme)
-    axes.grid(axis="x", color=theme.line, linewidth=0.6)
-    axes.set_axisbelow(True)
-    widest = max(max(float(entry["raw"]), sum(part[1] for part in bit_parts(entry))) for entry in bits.values())
-    for row, entry in enumerate(bits.values()):
-        left = 0.0
-        for part, value in bit_parts(entry):
-            place = part.removeprefix("digit ")
-            colour = theme.places[min(int(place), len(theme.places) - 1)] if place.isdigit() else theme.series[1]
-            if part == "token":
-                colour = theme.series[2]
-            axes.barh(row, value, left=left, height=0.56, color=colour, edgecolor=theme.paper, linewidth=1.2)
-            if value > 0.16 * widest:
-                bright = sum(int(colour[i : i + 2], 16) for i in (1, 3, 5)) > 380
-                text_colour = "#101418" if bright else "#ffffff"
-                axes.text(
-                    left + value / 2,
-                    row,
-                    f"{part} {value:.1f}",
-                    color=text_colour,
-                    fontsize=8.5,
-                    ha="center",
-                    va="center",
-                )
-            left += value
-        axes.annotate(
-            f"{left:.2f}",
-            (left, row),
-            xytext=(5, 0),
-            textcoords="offset points",
-            fontsize=9,
-            color=theme.ink,
-            va="center",
-        )
-    axes.set_yticks(range(len(bits)), list(bits), color=theme.ink, fontsize=10)
-    axes.set(xlabel="bits in an item", xlim=(0, widest * 1.12), ylim=(len(bits) - 0.5, -0.5))
-    return figure
-
-
-def bit_parts(entry: dict[str, Any]) -> list[tuple[str, float]]:
-    """The parts of an item's bits, in the order in which they are written; a general token is one part."""
-    parts = [(f"digit {place}", float(value)) for place, value in enumerate(entry["by_place"])]
-    if not parts:
-        return [("token", float(entry["raw"]))]
-    return [*parts, ("position", float(entry["position"]))] if entry["position"] > 0 else parts

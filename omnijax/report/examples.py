@@ -1,171 +1,151 @@
-"""Parts of the page that show signals: live examples, sample grids, spectrograms with players."""
+"""Parts of the page that show signals: live examples, completions, and real signals beside generated ones.
+
+A signal is a piece of HTML that its modality made, so that nothing here knows what it is.
+"""
 
 from __future__ import annotations
 
-import functools
 import html
+from typing import Any
 
-import numpy as np
+from omnijax.report.inputs import RunFiles
+from omnijax.report.text import arrow, lean_table, measured_table, percent, section, told_route
 
-from omnijax.report import figures
-from omnijax.report.inputs import Direction, RunFiles
-from omnijax.report.signals import Signals
-from omnijax.report.text import arrow, percent, section, table, told_route
-from omnijax.report.theme import Figures
-
-_TRIES = 5
-_GRID_EACH = 3
-_WIDTHS = {"text": "4.2rem", "image": "46px", "waveform": "minmax(0,2.2fr)"}
-_SPOKEN_CLASSES = 3
-_COMPLETIONS_EACH = 2
-
-
-def ink_peak(run: RunFiles) -> int:
-    """Value of full ink: the largest in any real image of the run."""
-    real = [signals.values.max() for signals, _ in run.real().values() if signals.kind == "image"]
-    return max(1, *(int(peak) for peak in real)) if real else 255
+_EXAMPLES_SHOWN = 5
+_MOST_LINES, _MOST_IN_CELL = 10, 3
+_GRID_CHARACTERS = 1_000_000
+"""A grid shows fewer signals of a class, and then fewer lines, until its HTML is about as long as this."""
+Lines = dict[str, dict[str, list[str]]]
+"""Signals by line and column."""
 
 
 def live_examples(run: RunFiles) -> str:
-    """One card for each direction: a few held-out inputs, what the model made of them, and the judge's reading."""
-    cards = [_card(run, name, examples) for name, examples in _shown_directions(run).items()]
-    return section(
-        "examples",
-        "What it can do",
-        "Each line is one held-out record: what the model got, what it generated, and whether the judge read the right "
-        "digit in it. These are the first examples of each direction with different digits, right or wrong.",
-        f'<div class="grid cards">{"".join(cards)}</div>',
-    )
-
-
-def sample_grids(run: RunFiles, plots: Figures) -> str:
-    """Real images beside generated ones, by class; nothing when the run has no images."""
-    rows = {
-        f"real {name}, held out": (signals.values, labels, labels)
-        for name, (signals, labels) in run.real().items()
-        if signals.kind == "image"
-    }
-    for name, examples in _shown_directions(run).items():
-        if examples.target.kind == "image":
-            rows[f"generated, {arrow(name)}"] = (examples.target.values, examples.labels, examples.judged)
-    if not rows:
+    """A card for each direction: what was given, what the model made of it, the real signal, what the judge read."""
+    cards = []
+    for name, measured in run.evaluation["directions"].items():
+        source, target = (html.escape(measured["through"][place]) for place in (0, -1))
+        head = [f"{source} given", f"{target} generated", f"real {target}"]
+        route = told_route(measured["through"])
+        cards.append(_card(run, arrow(name), route, measured, head, run.examples["directions"].get(name, [])))
+    if not cards:
         return ""
-    classes = 1 + max(int(labels.max()) for _, labels, _ in rows.values())
-    paint = functools.partial(figures.sample_grid, rows, classes, ink_peak(run), _GRID_EACH)
-    picture = plots.add("samples", paint, "Real and generated images by class", "wide")
-    return section(
-        "samples",
-        "Drawn digits beside real ones",
-        f"Up to {_GRID_EACH} images of each digit: real held-out ones, then those that the model drew for that digit. "
-        "A frame marks a drawing in which the judge read another digit; a gap means that the run shows no more of it.",
-        f'<figure class="card snug">{picture}</figure>',
-    )
+    note = f"Each line is one record of {run.split}: what the model was given, what it generated, and the real signal "
+    note += f"of the same record. No example was chosen by its result. {_judge_told(run, 'directions')}"
+    return section("examples", "What it can do", note, f'<div class="grid cards">{"".join(cards)}</div>')
 
 
-def completed(run: RunFiles, plots: Figures) -> str:
-    """Pictures completed from one half, with how often that went well; nothing when the run was not asked for it."""
-    measured = run.evaluation["completions"]
-    blocks = {f"from the {half} half": found for half in measured if (found := run.completions(half)) is not None}
+def completed(run: RunFiles) -> str:
+    """Signals that were completed from one half, and how often that went well; nothing where this wasn't asked for."""
+    measured = {_told_half(name): entry for name, entry in run.evaluation["completions"].items()}
     if not measured:
         return ""
-    rows = [
-        [
-            f"from the {html.escape(half)} half",
-            f"<strong>{percent(entry['accuracy'])}</strong> {_error(entry['standard_error'])}",
-            f"{percent(entry['blank_accuracy'])} {_error(entry['blank_standard_error'])}",
-            f"{percent(entry['half_accuracy'])} {_error(entry['half_standard_error'])}",
-            f"{entry['examples']:,}",
-            percent(entry["decodable"]),
-        ]
-        for half, entry in measured.items()
-    ]
-    head = ["known", "right after completion", "other half left blank", "judge of halves", "pictures", "decodable"]
-    figure = ""
-    if blocks:
-        classes = 1 + max(int(block.labels.max()) for block in blocks.values())
-        paint = functools.partial(figures.completion_grid, blocks, classes, ink_peak(run), _COMPLETIONS_EACH)
-        picture = plots.add("completions", paint, "Pictures completed from one half", "wide")
-        figure = f'<figure class="card snug">{picture}</figure>'
-    return section(
-        "completions",
-        "Pictures completed from one half",
-        "Each fragment is written behind its position, and the model met pictures in random order, so that it can go "
-        "on from any part of one. Here it gets one half of held-out pictures and draws the other; nothing tells it the "
-        "digit. The share of completed pictures in which the judge reads the right digit, ± one standard error, beside "
-        "that of the same halves with nothing in the other one, and the share in which a judge that was fitted on "
-        "such halves is right: what a half can tell. A frame marks a completion that is read as another digit.",
-        f'<div class="grid">{figure}<div class="card snug">{table(head, rows)}</div></div>',
-    )
+    shown = {_told_half(name): entries for name, entries in run.examples["completions"].items()}
+    head = ["given", "completed", "real"]
+    cards = [_card(run, name, "", entry, head, shown.get(name, [])) for name, entry in measured.items()]
+    note = "Each fragment is written behind its position, and the model was trained on fragments in random order. So "
+    note += f"it can go on from any part of a signal. Here it gets one half of a signal of {run.split} and generates "
+    note += f"the other half. {_judge_told(run, 'completions')}"
+    body = f'<div class="card">{measured_table(measured)}</div><div class="grid cards">{"".join(cards)}</div>'
+    return section("completions", "Completed from one half", note, f'<div class="grid">{body}</div>')
 
 
-def _error(share: float) -> str:
-    return f'<span class="error">± {100 * share:.1f}</span>'
-
-
-def spoken(run: RunFiles, plots: Figures) -> str:
-    """Spectrograms with players: the same words real, through the codebook, and generated."""
-    sources: dict[str, tuple[Signals, np.ndarray]] = {
-        f"real/{name}": pair for name, pair in run.real().items() if pair[0].kind == "waveform"
-    }
-    for name, examples in _shown_directions(run).items():
-        if examples.target.kind == "waveform":
-            sources[name] = (examples.target, examples.labels)
-    if not sources:
-        return ""
-    everywhere = set.intersection(*(set(labels.tolist()) for _, labels in sources.values()))
-    classes = sorted(everywhere)[:: max(1, len(everywhere) // _SPOKEN_CLASSES)][:_SPOKEN_CLASSES]
-    chosen = {
-        (label, origin): signals.waveform(int(np.flatnonzero(labels == label)[0]))
-        for label in classes
-        for origin, (signals, labels) in sources.items()
-    }
-    seconds = max((len(wave) for wave in chosen.values()), default=0) / run.sample_rate_hz
+def grids(run: RunFiles) -> str:
+    """For each generated field, real signals beside generated ones: by class where there are any, else by record."""
     blocks = []
-    for label in classes:
-        panels = [_panel(run, plots, chosen[label, origin], seconds, origin, label) for origin in sources]
-        blocks.append(f'<h3>Digit {label}</h3><div class="grid sounds">{"".join(panels)}</div>')
-    return section(
-        "speech",
-        "Spoken digits beside real ones",
-        "Energy by time and frequency, 60 dB from black to bright. The real word, the same word through the codebook "
-        "and back (as good as generated speech can sound), and the first generated example of the same digit.",
-        "".join(blocks) or '<p class="note">No digit was shown by all origins.</p>',
-    )
+    for field in dict.fromkeys(entry["through"][-1] for entry in run.evaluation["directions"].values()):
+        lines: Lines = {name: {} for name in run.evaluation["classes"]}
+        columns = ["real", "encoded and decoded"]
+        for number, entry in enumerate(run.examples["real"].get(field, [])):
+            line = lines.setdefault(_line(run, entry, number), {})
+            line.setdefault("real", []).append(entry["real"])
+            line.setdefault("encoded and decoded", []).append(entry["coded"] or "")
+        for name, entries in run.examples["directions"].items():
+            if name.endswith(f"->{field}"):
+                columns.append(f"generated, {arrow(name)}")
+                for number, entry in enumerate(entries):
+                    line = lines.setdefault(_line(run, entry, number), {})
+                    line.setdefault("real", [entry["real"]])
+                    line.setdefault(columns[-1], []).append(_framed(entry))
+        if rows := _rows(lines, columns, _MOST_IN_CELL if run.evaluation["classes"] else 1):
+            shown = lean_table(["", *map(html.escape, columns)], rows, "signals keyed")
+            blocks.append(f'<div class="card"><h3>{html.escape(field)}</h3>{shown}</div>')
+    if not blocks:
+        return ""
+    note = f"Signals of {run.split} stand beside what the model generated. Where encoding loses something, a real "
+    note += "signal is shown after encoding and decoding, too; a generated signal can't be better than that. "
+    note += "A frame means that the judge read another class." if _judge_told(run, "directions") else ""
+    return section("samples", "Real and generated signals", note, f'<div class="grid">{"".join(blocks)}</div>')
 
 
-def _shown_directions(run: RunFiles) -> dict[str, Direction]:
-    found = {name: run.direction(name) for name in run.evaluation["directions"]}
-    return {name: examples for name, examples in found.items() if examples is not None and len(examples.labels)}
+def _line(run: RunFiles, entry: dict[str, Any], number: int) -> str:
+    """What stands before the line of a signal."""
+    if entry["class"] is not None:
+        return run.class_name(entry["class"])
+    return f"record {entry['record']}" if "record" in entry else f"signal {number + 1}"
 
 
-def _card(run: RunFiles, name: str, examples: Direction) -> str:
-    peak = ink_peak(run)
-    columns = f"{_WIDTHS[examples.source.kind]} 1.1rem {_WIDTHS[examples.target.kind]} minmax(4.7rem,1fr)"
-    lines = []
-    for index in examples.distinct(_TRIES):
-        label, judged = int(examples.labels[index]), int(examples.judged[index])
-        classes = len(run.evaluation["confusion"][name])
-        reading = f"read as {judged}" if 0 <= judged < classes else "not a digit"
-        verdict = "right" if judged == label else "wrong"
-        given = examples.source.show(index, peak, f"the digit {label}, held out")
-        made = examples.target.show(index, peak, f"what was generated for the digit {label}")
-        mark = f"✓ {judged}" if judged == label else f"✗ {reading}, is {label}"
-        lines.append(
-            f'<div class="try" style="grid-template-columns:{columns}"><span>{given}</span><span>→</span>'
-            f'<span>{made}</span><span class="verdict {verdict}">{mark}</span></div>'
-        )
+def _rows(lines: Lines, columns: list[str], each: int) -> list[list[str]]:
+    """Rows of a table: a few evenly spaced lines, with a few signals of each column."""
+    filled = [name for name, line in lines.items() if any(line.values())]
+    count = min(_MOST_LINES, len(filled))
+    while True:
+        shown = [filled[place * len(filled) // count] for place in range(count)]
+        cells = [["".join(lines[name].get(column, [])[:each]) for column in columns] for name in shown]
+        if max(each, count) <= 1 or sum(len(cell) for row in cells for cell in row) <= _GRID_CHARACTERS:
+            break
+        each, count = (each - 1, count) if each > 1 else (1, count - 1)
+    several = [[f'<span class="several">{cell}</span>' if cell else "" for cell in row] for row in cells]
+    return [[html.escape(name), *row] for name, row in zip(shown, several, strict=True)]
+
+
+def _told_half(name: str) -> str:
+    """`FIELD/HALF` in words; not escaped."""
+    field, _, half = name.partition("/")
+    return f"{field} from its {half} half"
+
+
+def _card(
+    run: RunFiles, title: str, route: str, measured: dict[str, Any], head: list[str], entries: list[dict[str, Any]]
+) -> str:
+    """The first examples of different classes, or the first ones where there are no classes, right or wrong."""
+    score = percent(measured["accuracy"]) if "accuracy" in measured else f"decodable {percent(measured['decodable'])}"
+    first: dict[str, dict[str, Any]] = {}
+    for number, entry in enumerate(entries):
+        first.setdefault(_line(run, entry, number), entry)
+    rows = [
+        [entry["given"], _or_lost(entry["made"]), entry["real"], _verdict(run, entry)]
+        for entry in list(first.values())[:_EXAMPLES_SHOWN]
+    ]
+    lines = lean_table([*head, "judge"], rows, "signals") if rows else ""
     return (
-        f'<article class="card"><header><h3>{html.escape(arrow(name))}</h3>'
-        f'<span class="score">{percent(run.evaluation["directions"][name])}</span></header>'
-        f'<p class="route">{told_route(run.evaluation["routes"][name])}</p>{"".join(lines)}</article>'
+        f'<article class="card"><header><h3>{html.escape(title)}</h3><span class="score">{score}</span></header>'
+        f'<p class="route">{route}</p>{lines}</article>'
     )
 
 
-def _panel(run: RunFiles, plots: Figures, waveform: np.ndarray, seconds: float, origin: str, label: int) -> str:
-    told = origin.removeprefix("real/").replace("_codec", ", through the codebook")
-    told = f"real {told}" if origin.startswith("real/") else f"generated, {arrow(origin)}"
-    paint = functools.partial(figures.spectrogram, waveform, seconds, run.sample_rate_hz)
-    name = f"spectrogram_{label}_{origin.replace('/', '_').replace('->', '_to_')}"
-    picture = plots.add(name, paint, f"Spectrogram of {label}, {told}", "small")
-    button = Signals(waveform[None], np.array([len(waveform)]), run.sample_rate_hz).show(0, 1, f"{label}, {told}")
-    return f'<figure class="card">{picture}<figcaption>{html.escape(told)}</figcaption>{button}</figure>'
+def _verdict(run: RunFiles, entry: dict[str, Any]) -> str:
+    if entry["judged"] is None:
+        return ""
+    true = html.escape(run.class_name(entry["class"]))
+    if entry["judged"] == entry["class"]:
+        return f'<span class="verdict">✓ {true}</span>'
+    read = f"read as {run.class_name(entry['judged'])}" if entry["judged"] >= 0 else f"no {run.label}"
+    return f'<span class="verdict wrong">✗ {html.escape(read)}, is {true}</span>'
+
+
+def _or_lost(signal: str | None) -> str:
+    return '<span class="word nothing">can’t be decoded</span>' if signal is None else signal
+
+
+def _framed(entry: dict[str, Any]) -> str:
+    """What was generated; in a frame where the judge read another class."""
+    made = _or_lost(entry["made"])
+    return made if entry["judged"] in (None, entry["class"]) else f'<span class="framed">{made}</span>'
+
+
+def _judge_told(run: RunFiles, part: str) -> str:
+    """Who judges the `directions` or the `completions`; "" where nobody does."""
+    if not any("accuracy" in entry for entry in run.evaluation[part].values()):
+        return ""
+    told = f"The judge is a classifier that was fitted on real training signals; ✓ means that it read the {run.label}."
+    return f"{told} “Blank” is its accuracy when the other half is left blank." if part == "completions" else told

@@ -1,107 +1,112 @@
-"""Parts of the page that show numbers: accuracy, confusions, losses, bits, decodable share."""
+"""Parts of the page that show numbers: accuracy, confusions, losses, bits, errors."""
 
 from __future__ import annotations
 
 import functools
 import html
+from typing import Any
 
 import numpy as np
 
-from omnijax.report import curves, figures
-from omnijax.report.inputs import RunFiles
-from omnijax.report.text import arrow, bar, percent, section, table, told_route
+from omnijax.report import curves
+from omnijax.report.inputs import RunFiles, field_of
+from omnijax.report.text import arrow, given, lean_table, measured_table, percent, section, table
 from omnijax.report.theme import Figures
 
-_KINDS = {"loss": "all tokens", "loss/aos": "boundary (aos)"}
+_MOST_CLASSES, _MOST_MISTAKES = 25, 15
 
 
 def directions(run: RunFiles) -> str:
-    """The table of directions with chance, the shuffled control and the judges' own accuracy beside."""
-    measured = run.evaluation
-    chance, judges = measured["chance"], measured["judges"]
-    rows = []
-    for name, accuracy in measured["directions"].items():
-        target = name.split("->")[1]
-        own = {judge: share for judge, share in judges.items() if judge.split("_")[0] == target}
-        ceiling = {"judge on real signals": list(own.values())[-1]} if own else {}
-        error = f'<span class="error">± {100 * measured["standard_errors"][name]:.1f}</span>'
-        rows.append(
-            [
-                f'{html.escape(arrow(name))}<span class="route">{told_route(measured["routes"][name])}</span>',
-                f"<strong>{percent(accuracy)}</strong> {error}{bar(accuracy, {'chance': chance} | ceiling)}",
-                percent(measured["shuffled_control_by_direction"][name]),
-                "".join(_own(judge, share) for judge, share in own.items()) or '<span class="error">exact word</span>',
-            ]
-        )
-    others = [f"{_judged(name)} {percent(share)}" for name, share in judges.items()]
-    return section(
-        "directions",
-        "How often it is right",
-        f"Share of {measured['examples']} held-out records for which the right digit was read in what the model "
-        f"generated, ± one standard error. Chance is {percent(chance)}. Marks on a bar: chance, and what the judge "
-        "itself reaches on real held-out signals (for speech, after the codec: through the codebook and back). "
-        "Shuffled: the same outputs scored against another record, which has to fall to chance.",
-        f'<div class="card">{table(["direction", "accuracy", "shuffled", "judge on real signals"], rows, "lean")}</div>'
-        '<p class="note">Generated text is right when it is exactly the word. Generated images and speech are read by '
-        "classifiers that were fitted on real training signals only, so their mistakes are part of these numbers. "
-        f"Their own accuracy on real held-out signals: {html.escape('; '.join(others))}. Shuffled "
-        f"control over all directions: {percent(measured['shuffled_control'])}.</p>",
+    """The table of directions: accuracy where the target has a judge, the modality's own figures, decodable share."""
+    measured = run.evaluation["directions"]
+    if not measured:
+        return ""
+    chances = dict.fromkeys(percent(entry["chance"]) for entry in measured.values() if "accuracy" in entry)
+    judged = (
+        f"Accuracy is the share of records for which the judge read the right {run.label} in what the model generated, "
+        "± one standard error. “Shuffled” scores the same outputs with the classes of other records; it has to fall to "
+        "chance. “Judge” is the accuracy of the judge on real signals, “coded” on real signals that were encoded and "
+        f"decoded. Marks on a bar show chance ({' or '.join(chances)}) and the judge. "
     )
+    note = (
+        f"These figures were measured on {run.split}. {judged if chances else ''}A signal is decodable if it decodes "
+        "without an error. The sampler may pick only tokens that the grammar allows; “without grammar”, it may pick "
+        f"any. Of all generated signals, {percent(run.evaluation['decodable'])} are decodable with the grammar, and "
+        f"{percent(run.evaluation['decodable_without_grammar'])} without."
+    )
+    rows = {arrow(name): entry for name, entry in measured.items()}
+    return section("directions", "How often it is right", note, f'<div class="card">{measured_table(rows)}</div>')
 
 
-def confusions(run: RunFiles, plots: Figures) -> str:
-    """One confusion matrix for each direction."""
-    panels = []
-    for name, counts in run.evaluation["confusion"].items():
-        paint = functools.partial(figures.confusion, np.asarray(counts))
-        picture = plots.add(
-            f"confusion_{name.replace('->', '_to_')}", paint, f"Confusion matrix, {arrow(name)}", "small"
-        )
-        panels.append(f'<figure class="card">{_headed(name, run.evaluation["directions"][name])}{picture}</figure>')
+def confusions(run: RunFiles) -> str:
+    """One confusion matrix for each direction whose target has a judge."""
+    panels = [
+        f'<figure class="card"><header><h3>{html.escape(arrow(name))}</h3><span class="score">'
+        f"{percent(entry['accuracy'])}</span></header>{_confusion(run, np.asarray(entry['confusion']))}</figure>"
+        for name, entry in run.evaluation["directions"].items()
+        if "accuracy" in entry
+    ]
+    if not panels:
+        return ""
     return section(
         "confusion",
         "What is mistaken for what",
-        "Counts of held-out records: the row is the true digit, the column the one that was read in what the model "
-        "generated, and the column “–” is not a digit at all. A perfect model fills the diagonal only.",
+        f"Numbers of records of {run.split}. The row is the true {run.label}, the column the one that the judge read "
+        "in what the model generated; “–” means none. A perfect model fills the diagonal only.",
         f'<div class="grid cards">{"".join(panels)}</div>',
     )
 
 
+def _confusion(run: RunFiles, counts: np.ndarray) -> str:
+    """The matrix, int [c, c + 1], or the most frequent mistakes where there are many classes."""
+    names = [html.escape(name) for name in run.evaluation["classes"]] + ["–"]
+    if len(counts) > _MOST_CLASSES:
+        wrong = np.where(np.eye(*counts.shape) > 0, 0, counts)
+        places = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_MISTAKES].tolist()
+        mistakes = [place for place in (divmod(place, len(names)) for place in places) if wrong[place]]
+        return table(["true", "read as", "records"], [[names[a], names[b], f"{wrong[a, b]:,}"] for a, b in mistakes])
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    rows = [
+        [name, *(_heat(count, part) for count, part in zip(line.tolist(), parts.tolist(), strict=True))]
+        for name, line, parts in zip(names[:-1], counts, share, strict=True)
+    ]
+    return table(["", *names], rows, "confusion")
+
+
+def _heat(count: int, share: float) -> str:
+    return f'<i class="{"full" if share > 0.5 else "part"}" style="--share:{share:.3f}">{count or ""}</i>'
+
+
 def losses(run: RunFiles, plots: Figures) -> str:
     """Loss curves, by kind of token and by digit place; kinds that the run never met are absent."""
-    kinds, places = curves.loss_kinds(run.metrics), curves.loss_places(run.metrics)
-    kinds = [name for name in ["loss", *kinds] if len(curves.curve(run.metrics, name)[0])]
-    places = [name for name in places if len(curves.curve(run.metrics, name)[0])]
-    kind_labels = [_KINDS[name] if name in _KINDS else name.removeprefix("loss/") for name in kinds]
-    place_labels = [f"digit {name.removeprefix('loss/digit_')}" for name in places]
+    kinds, places = curves.loss_names(run.metrics)
     panels = []
-    for key, title, names, labels in (
-        ("loss_kinds", "By kind of token", kinds, kind_labels),
-        ("loss_digits", "By digit place", places, place_labels),
-    ):
+    for key, title, names in (("loss_kinds", "By kind of token", kinds), ("loss_digits", "By digit place", places)):
         if names:
-            paint = functools.partial(curves.loss_figure, run.metrics, names, labels)
-            picture = plots.add(key, paint, f"Loss curves. {title}", "wide")
-            panels.append(f'<figure class="card"><h3>{title}</h3>{picture}</figure>')
+            labels = {name: "all tokens" if name == "loss" else _kind(name.removeprefix("loss/")) for name in names}
+            paint = functools.partial(curves.loss_figure, run.metrics, labels)
+            figure = plots.add(key, paint, f"Loss curves. {title}")
+            panels.append(f'<figure class="card"><h3>{title}</h3>{figure}</figure>')
     return section(
         "loss",
         "How it learned",
-        "Training loss by step, with the last value at the end of each curve. General tokens are bytes of text; digits "
-        "spell the index of an image or speech fragment, digit 0 being the most significant; the position token says "
-        "where the fragment belongs. Lines are means of five neighbouring points, which lie faintly behind.",
+        "Training loss by step, with the last value at the end of each curve. Digits write a fragment, digit 0 being "
+        "the most significant; the position token says where the fragment belongs. Lines are means of five "
+        "neighbouring points, which lie faintly behind.",
         f'<div class="grid pair">{"".join(panels)}</div>',
     )
 
 
-def bits(run: RunFiles, plots: Figures) -> str:
-    """Exact bits per item of each modality, as a figure and as numbers."""
+def bits(run: RunFiles) -> str:
+    """Exact bits per item of each form of document, and bits per natural unit with the anchors beside."""
     measured = run.evaluation["bits_per_item"]
-    paint = functools.partial(curves.bits_figure, measured)
-    picture = plots.add("bits", paint, "Bits per item by modality, split by digit place and position", "wide")
+    if not measured:
+        return ""
+    widest = max(entry["raw"] for entry in measured.values()) or 1.0
     columns = ("uniform", "raw", "renormalised", "leak", "digits", "position")
     rows = [
         [
-            html.escape(name.replace("|", " given ")),
+            f"{html.escape(given(name))}{_stack(entry, widest)}",
             *(f"{entry[column]:.3f}" for column in columns),
             " · ".join(f"{place:.2f}" for place in entry["by_place"]),
         ]
@@ -111,23 +116,58 @@ def bits(run: RunFiles, plots: Figures) -> str:
     return section(
         "bits",
         "How many bits an item costs",
-        "Exact −log₂ of the probability that the model gives to held-out items, by themselves or given another "
-        "modality. All alike: if every item were as likely as any other. Raw counts all tokens as candidates; "
-        "renormalised only those that the grammar allows there; leak is the difference, lost on tokens that can never "
-        "be decoded. "
-        f"Images are lossless, so this is {run.evaluation['bits_per_pixel']:.2f} bits per pixel of theirs.",
-        f'<div class="grid"><figure class="card">{picture}<figcaption>The parts of an item: its digits, most '
-        f'significant first, and its position.</figcaption></figure><div class="card">{table(head, rows)}</div></div>',
+        f"Exact −log₂ of the probability that the model gives to items of {run.split}, by themselves or given another "
+        "field. “All alike” is the cost if every item were as likely as any other. “Raw” counts all tokens as "
+        "candidates, “renormalised” only those that the grammar allows there. The leak is the difference: bits lost on "
+        "tokens that can never be decoded. The bars show the raw bits of digits, the most significant first, and of "
+        "the position.",
+        f'<div class="grid"><div class="card">{lean_table(head, rows, "bits")}</div>{_units(run)}</div>',
     )
+
+
+def _stack(entry: dict[str, Any], widest: float) -> str:
+    """Bits of an item as a bar: its digits by place, its position, or a general token."""
+    parts = {f"digit {place}": value for place, value in enumerate(entry["by_place"])} or {"token": entry["raw"]}
+    drawn = {name: 100 * value / widest for name, value in (parts | {"position": entry["position"]}).items()}
+    pieces = (
+        f'<i class="{name.partition(" ")[0]}" style="width:{width:.2f}%" title="{name}"></i>'
+        for name, width in drawn.items()
+        if width > 0
+    )
+    return f'<span class="stack" aria-hidden="true">{"".join(pieces)}</span>'
+
+
+def _units(run: RunFiles) -> str:
+    """Bits per natural unit where a field is lossless, with those of classical codecs on the same signals."""
+    found = [
+        (name, unit, value, run.evaluation["anchors"].get(field_of(name), {"unit": ""}))
+        for name, entry in run.evaluation["bits_per_item"].items()
+        for unit, value in entry["units"].items()
+    ]
+    if not found:
+        return ""
+    codecs = list(dict.fromkeys(codec for *_, anchors in found for codec in anchors if codec != "unit"))
+    rows = [
+        [
+            html.escape(given(name)),
+            f"<strong>{value:.3f}</strong> bits per {html.escape(unit)}",
+            *(f"{anchors[codec]:.3f}" if codec in anchors and anchors["unit"] == unit else "" for codec in codecs),
+        ]
+        for name, unit, value, anchors in found
+    ]
+    head = ["bits per natural unit", "this model", *map(html.escape, codecs)]
+    return f'<div class="card snug">{lean_table(head, rows)}</div>'
 
 
 def errors(run: RunFiles) -> str:
     """How often the likeliest token is wrong, by digit place, for position and check digit too where there are any."""
     measured = run.evaluation["bits_per_item"]
     kinds = sorted({kind for entry in measured.values() for kind in entry["errors"]}, key=_rank)
+    if not kinds:
+        return ""
     rows = [
         [
-            html.escape(name.replace("|", " given ")),
+            html.escape(given(name)),
             *(percent(entry["errors"][kind]) if kind in entry["errors"] else "" for kind in kinds),
         ]
         for name, entry in measured.items()
@@ -135,54 +175,20 @@ def errors(run: RunFiles) -> str:
     return section(
         "errors",
         "Where the first guess is wrong",
-        "Share of the tokens of held-out items for which another one is the likeliest, when all before it are right. "
-        "Digit 0 is the most significant: a wrong one there spoils the fragment more than any behind it. A picture's "
-        "position is foreseeable in raster order, and by nature not in a random one.",
-        f'<div class="card snug">{table(["wrong", *(_kind(kind) for kind in kinds)], rows)}</div>',
+        f"Share of the tokens of {run.split} for which another token is the likeliest, when all tokens before are "
+        "right. Digit 0 is the most significant: a wrong one changes the fragment more than a wrong digit behind it. "
+        "A position can be foreseen where fragments are written in order, and not where the order is random.",
+        f'<div class="card snug">{table(["wrong", *(html.escape(_kind(kind)) for kind in kinds)], rows)}</div>',
     )
 
 
-def _rank(kind: str) -> tuple[int, int]:
+def _rank(kind: str) -> tuple[int, int, str]:
     """Digits by place, then what stands around them, then general tokens."""
     place = kind.removeprefix("digit_")
-    return (0, int(place)) if place != kind else (("check", "position", "general").index(kind) + 1, 0)
+    return (0, int(place), "") if place.isdigit() else (1, kind == "general", kind)
 
 
 def _kind(kind: str) -> str:
     """A kind of token as a reader expects it."""
-    return {"general": "byte of text", "check": "check digit"}.get(kind, kind.replace("_", " "))
-
-
-def decodable(run: RunFiles) -> str:
-    """Share of sampled documents that decode without an error, with the grammar on and off."""
-    measured = run.evaluation
-    rows = [
-        [
-            html.escape(arrow(name)),
-            percent(share["grammar"]),
-            percent(share["free"]),
-        ]
-        for name, share in measured["decodable_by_direction"].items()
-    ]
-    total = [measured["decodable"], measured["decodable_without_grammar"]]
-    rows.append(["all", *(f"<strong>{percent(share)}</strong>" for share in total)])
-    return section(
-        "decodable",
-        "How much can be decoded",
-        "Share of generated items that decode without an error: when the sampler may pick only tokens that the grammar "
-        "allows, and when it may pick any.",
-        f'<div class="card snug">{table(["direction", "with grammar", "without"], rows)}</div>',
-    )
-
-
-def _headed(name: str, accuracy: float) -> str:
-    return f'<header><h3>{html.escape(arrow(name))}</h3><span class="score">{percent(accuracy)}</span></header>'
-
-
-def _own(judge: str, share: float) -> str:
-    variant = judge.partition("_")[2]
-    return f'<span class="route">{html.escape(variant)} {percent(share)}</span>' if variant else percent(share)
-
-
-def _judged(name: str) -> str:
-    return name.replace("_codec", " through the codebook and back")
+    names = {"general": "general token", "check": "check digit", "aos": "boundary (aos)"}
+    return names.get(kind, kind.replace("_", " "))

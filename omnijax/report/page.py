@@ -8,11 +8,8 @@ import shlex
 
 from omnijax.report import examples, measures
 from omnijax.report.inputs import RunFiles
-from omnijax.report.style import SCRIPT, STYLE
-from omnijax.report.text import section
+from omnijax.report.text import beside, definitions, duration, facts, listed, section, whole_page
 from omnijax.report.theme import Figures
-
-_PLURALS = {"image": "images", "video": "videos"}
 
 
 def render(run: RunFiles, plots: Figures) -> str:
@@ -21,80 +18,61 @@ def render(run: RunFiles, plots: Figures) -> str:
         _opening(run),
         examples.live_examples(run),
         measures.directions(run),
-        examples.sample_grids(run, plots),
-        examples.completed(run, plots),
-        examples.spoken(run, plots),
-        measures.confusions(run, plots),
+        examples.grids(run),
+        examples.completed(run),
+        measures.confusions(run),
         measures.losses(run, plots),
-        measures.bits(run, plots),
+        measures.bits(run),
         measures.errors(run),
-        measures.decodable(run),
         _making(run),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(run.name)}: one model for {html.escape(_listed(_modalities(run)))}</title>"
-        f"<style>{STYLE}</style></head><body><main>{''.join(body)}</main><script>{SCRIPT}</script></body></html>\n"
-    )
+    return whole_page(f"{run.name}: {_headline(run)}", "".join(body), beside("player.js"))
 
 
-def _modalities(run: RunFiles) -> list[str]:
-    """What the modalities hold, in the order in which the directions first name them."""
-    names = {name: name for direction in run.evaluation["directions"] for name in direction.split("->")}
-    told = names | _PLURALS
-    return [told[name] for name in names]
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def _headline(run: RunFiles) -> str:
+    return f"One model for {listed(run.fields)}" if run.fields else "One model"
 
 
 def _opening(run: RunFiles) -> str:
-    names = html.escape(_listed(_modalities(run)))
-    size = f" of {run.run['vocabulary_size']:,} tokens" if "vocabulary_size" in run.run else " of a few hundred tokens"
-    facts = {"training steps": f"{run.evaluation['step']:,}"}
+    size = f" of {run.run['vocabulary_size']:,} tokens" if "vocabulary_size" in run.run else ""
+    shown = {"training steps": f"{run.evaluation['step']:,}"}
     if "parameters" in run.run:
-        facts = {"parameters": f"{run.run['parameters']:,}"} | facts
-    facts["training time"] = _duration(run.metrics[-1]["seconds"])
-    facts["tokens per second"] = f"{run.metrics[-1]['tokens_per_second']:,.0f}"
-    facts |= {"device": str(run.run["device"]), "held-out records": f"{run.evaluation['examples']:,}"}
-    shown = "".join(f"<div><dt>{key}</dt><dd>{html.escape(value)}</dd></div>" for key, value in facts.items())
+        shown = {"parameters": f"{run.run['parameters']:,}"} | shown
+    shown |= {
+        "training time": duration(run.metrics[-1]["seconds"]),
+        "tokens per second": f"{run.metrics[-1]['tokens_per_second']:,.0f}",
+        "device": str(run.run["device"]),
+        "measured on": f"{run.evaluation['examples']:,} records of {run.split}",
+    }
     return (
-        f'<p class="run">omnijax · run {html.escape(run.name)}</p><h1>One model for {names}</h1>'
-        f'<p class="lead">One decoder-only transformer over one vocabulary{size} reads and writes {names}. What is '
-        "not plain text is cut into fragments, and each fragment is written as a few digit tokens: its index in a much "
-        "larger secondary vocabulary.</p>"
-        f'<dl class="facts">{shown}</dl>'
+        f'<p class="run">omnijax · run {html.escape(run.name)}</p><h1>{html.escape(_headline(run))}</h1>'
+        f'<p class="lead">One decoder-only transformer with one vocabulary{size} reads and writes all of it. A signal '
+        "is a sequence of items. An item is a general token, or a fragment of a much larger secondary vocabulary, "
+        f"which is written as a few digit tokens.</p>{facts(shown)}"
     )
 
 
 def _making(run: RunFiles) -> str:
-    command = run.run["command"]
-    versions = ", ".join(f"{name} {version}" for name, version in run.run["versions"].items())
+    command, measured = run.run["command"], run.evaluation
     sampling = [
-        f"{name}: {', '.join(f'{key} {value}' for key, value in how.items())}"
-        for name, how in run.evaluation["sampling"].items()
+        html.escape(f"{name}: {', '.join(f'{key} {value}' for key, value in how.items())}")
+        for name, how in measured["sampling"].items()
     ]
+    tasks = measured.get("tasks", {})
     made = {
         "Command": f"<code>{html.escape(command if isinstance(command, str) else shlex.join(command))}</code>",
-        "Versions": html.escape(versions),
-        "Device": html.escape(str(run.run["device"])),
-        "Training": _duration(run.metrics[-1]["seconds"]),
-        "Evaluation": _duration(run.evaluation["seconds"]),
-        "Sampling": "<br>".join(html.escape(line) for line in sampling),
+        "Versions": html.escape(", ".join(f"{name} {version}" for name, version in run.run["versions"].items())),
+        "Training": f"{duration(run.metrics[-1]['seconds'])} on {html.escape(str(run.run['device']))}",
+        "Evaluation": f"{duration(measured['seconds'])} on {html.escape(str(measured['device']))}; "
+        f"{html.escape(run.split)}, seed {measured['seed']}",
+        "Tasks": "<br>".join(f"{html.escape(task)}: {count:,} training records" for task, count in tasks.items()),
+        "Sampling": "<br>".join(sampling),
     }
-    lines = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in made.items())
     config = html.escape(json.dumps(run.config, indent=2, ensure_ascii=False))
     return section(
         "making",
         "How it was made",
         "Everything needed to make this run again: the command, and the configuration as it was resolved.",
-        f'<div class="card"><dl class="made">{lines}</dl></div>'
-        f"<details><summary>Resolved configuration</summary><pre>{config}</pre></details>",
+        definitions({name: value for name, value in made.items() if value})
+        + f"<details><summary>Resolved configuration</summary><pre>{config}</pre></details>",
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

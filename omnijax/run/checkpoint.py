@@ -1,7 +1,7 @@
-"""Checkpoints: state, data position, configuration and vocabulary in one, saved while training goes on.
+"""Checkpoints: state, data position, configuration and vocabulary together, saved while training goes on.
 
-On disk the state is a plain nested dict of arrays, so that the layout follows neither flax nor optax. With it stand
-checksums: a checkpoint that is half there or damaged is told from a whole one, and the one before it is used.
+On disk the state is a plain nested dict of arrays, so that the format depends on neither flax nor optax. Checksums tell
+a damaged or incomplete checkpoint from a whole one; the newest whole checkpoint is used.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import inspect
 import logging
 import pathlib
 import shutil
@@ -20,8 +21,8 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from omnijax.config import Config, to_dict
-from omnijax.errors import CheckpointError
+from omnijax.config import Config, from_dict, to_dict
+from omnijax.errors import CheckpointError, ConfigError
 from omnijax.run import distributed
 from omnijax.run.checksums import checksums, digest
 from omnijax.step.sharding import path_of
@@ -30,19 +31,19 @@ from omnijax.vocab.vocabulary import Vocabulary
 
 FOLDER, DAMAGED = "checkpoints", "damaged"
 UNREADABLE = (OSError, KeyError, ValueError, TypeError)
-"""What orbax and TensorStore raise for files that are missing, cut off or overwritten."""
+"""What orbax and TensorStore raise when files are missing, cut off or overwritten."""
 UNWRITABLE = (OSError, ValueError, RuntimeError)
 
 T = TypeVar("T")
 
 
 class Restored(NamedTuple):
-    """A checkpoint, read.
+    """The content of a checkpoint.
 
     Attributes:
-        step: steps done.
-        state: after them.
-        figures: of the steps since the last line of the log, as they were given to `save`.
+        step: number of steps done.
+        state: after these steps.
+        figures: sums over the steps since the last line of the log, as given to `save`.
     """
 
     step: int
@@ -55,14 +56,15 @@ class Checkpoints:
 
     Args:
         run: the directory.
-        keep: how many to keep, for the process that trains; None for one that reads, beside which another may train.
+        keep: how many checkpoints to keep, in a process that trains; None for a process that only reads, while another
+            one may train.
     """
 
     def __init__(self, run: pathlib.Path, keep: int | None = None):
         policies = ocp.training.preservation_policies
         self._run, self._writes = run, keep is not None
-        # Which steps are saved is the train loop's to say: it asks for one, and gets it.
-        with _hushed():  # of what is damaged, who reads it says so
+        # The train loop decides which steps are saved, so that the policy takes every step.
+        with _quiet_orbax():  # damaged checkpoints are reported where they are read
             self._checkpointer = ocp.training.Checkpointer(
                 (run / FOLDER).resolve(),
                 preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),
@@ -77,35 +79,35 @@ class Checkpoints:
         try:
             self._checkpointer.close()
         except UNWRITABLE as error:
-            if kind is None:  # else what ends the run already says why
+            if kind is None:  # otherwise another error ends the run, and gives the reason
                 raise self._unwritable(error) from error
 
     @property
     def latest(self) -> int | None:
-        """Step of the newest checkpoint that was written to its end."""
+        """Step of the newest complete checkpoint; None if there is none."""
         return None if self._checkpointer.latest is None else self._checkpointer.latest.step
 
     @property
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that were written to their end, in order."""
+        """Steps of the complete checkpoints, in order."""
         return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
     def reload(self) -> None:
-        """Looks again at what is there: another process may have saved and deleted some."""
-        with _hushed():
+        """Lists the checkpoints anew, because another process may have saved or deleted some."""
+        with _quiet_orbax():
             self._checkpointer.reload()
 
     def save(self, step: int, state: State, config: Config, figures: Any = None) -> None:
-        """Starts to save; returns as soon as the state may be given up. A step that is there is left alone.
+        """Starts to save, and returns as soon as the buffers of the state may be reused. An existing step is kept.
 
         Args:
-            step: steps done.
-            state: after them.
+            step: number of steps done.
+            state: after these steps.
             config: of the run.
-            figures: what JSON can hold, for `Restored.figures`.
+            figures: anything that JSON can hold; for `Restored.figures`.
 
         Raises:
-            CheckpointError: this one, or the one before it, can't be written; those before are left as they are.
+            CheckpointError: this checkpoint or the one before it can't be written; older ones are untouched.
         """
         if self.latest == step:
             return
@@ -125,7 +127,7 @@ class Checkpoints:
             raise self._unwritable(error) from error
 
     def keep_only(self, step: int) -> None:
-        """Deletes all checkpoints but one."""
+        """Deletes all checkpoints but that of one step."""
         for other in self.steps:
             if other != step:
                 shutil.rmtree(self._directory(other))
@@ -134,12 +136,12 @@ class Checkpoints:
     # ------------------------------------------------------------------ reading
 
     def restore_newest(self, abstract: State, vocabulary: Vocabulary) -> Restored | None:
-        """The newest checkpoint that is whole, or None where there is none. What is damaged is named on stderr.
+        """Restores the newest whole checkpoint; None if there are no checkpoints. Damaged ones are named on stderr.
 
-        Where another one is used than the newest, those after it are moved out of the way of what will be saved.
+        A process that trains moves damaged newer checkpoints to another folder, to make room for new ones.
 
         Raises:
-            CheckpointError: there are checkpoints, but none of them can be used; see `restore`.
+            CheckpointError: there are checkpoints, but none can be used; see `restore`.
         """
         newest = self.latest
         found = self._newest(lambda step: self.restore(step, abstract, vocabulary))
@@ -148,7 +150,7 @@ class Checkpoints:
         return found
 
     def newest_params(self, abstract: Any, vocabulary: Vocabulary) -> tuple[int, Any] | None:
-        """Step and parameters of the newest checkpoint that is whole, or None where there is none.
+        """Step and parameters of the newest whole checkpoint; None if there are no checkpoints.
 
         Raises:
             CheckpointError: see `restore_newest`.
@@ -156,10 +158,10 @@ class Checkpoints:
         return self._newest(lambda step: (step, self.restore_params(step, abstract, vocabulary)))
 
     def restore(self, step: int, abstract: State, vocabulary: Vocabulary) -> Restored:
-        """The checkpoint of a step, each array where `abstract` says, on whatever mesh that is.
+        """Restores the checkpoint of a step; each array gets the sharding that it has in `abstract`, on any mesh.
 
         Raises:
-            CheckpointError: of another vocabulary, with other arrays, or damaged.
+            CheckpointError: it is damaged, or has another vocabulary or other arrays.
         """
         wanted = _to_tree(abstract)
         tree, content = self._load(step, wanted, vocabulary)
@@ -168,7 +170,7 @@ class Checkpoints:
         return Restored(step, state, content["figures"])
 
     def restore_params(self, step: int, abstract: Any, vocabulary: Vocabulary) -> Any:
-        """The parameters of a step alone, for evaluation.
+        """Restores only the parameters of a step, for evaluation.
 
         Raises:
             CheckpointError: see `restore`.
@@ -179,10 +181,10 @@ class Checkpoints:
         return found
 
     def check_params(self, step: int, abstract: Any, vocabulary: Vocabulary) -> str:
-        """Checks that `restore_params` can give these, as far as can be told without reading them.
+        """Checks as much of what `restore_params` needs as it can without reading the parameters.
 
         Returns:
-            What tells these parameters from all others: a digest of the checksums that they were saved with.
+            A fingerprint of the parameters: a digest of the checksums that they were saved with.
 
         Raises:
             CheckpointError: see `restore`.
@@ -194,7 +196,7 @@ class Checkpoints:
         return digest({path: n for path, n in content["checksums"].items() if path.startswith("params/")})
 
     def _newest(self, load: Callable[[int], T]) -> T | None:
-        """What `load` gives for the newest step for which it gives something in all processes."""
+        """Calls `load` for steps from the newest on, until it succeeds in all processes, and returns what it gives."""
         refused: list[CheckpointError] = []
         for step in reversed(self.steps):
             found, problem = _tried(functools.partial(load, step))
@@ -209,7 +211,7 @@ class Checkpoints:
 
     def _load(self, step: int, wanted: Any, vocabulary: Vocabulary) -> tuple[Any, dict[str, Any]]:
         content = self._check(step, wanted, vocabulary)
-        # Each process reads for itself: where one of them can't, the others mustn't wait for it.
+        # Each process reads by itself, so that none waits for one that can't read.
         context, process = ocp.Context(), jax.process_index()
         context.multiprocessing_options.primary_host = process
         context.multiprocessing_options.active_processes = {process}
@@ -223,7 +225,7 @@ class Checkpoints:
         there, here = content["checksums"], checksums(tree)
         differ = [path for path, number in here.items() if there[path] != number]
         if differ:
-            raise self._damaged(step, f"{', '.join(differ[:3])} isn't what was saved: its checksum is another")
+            raise self._damaged(step, f"the checksum of {', '.join(differ[:3])} isn't the one that was saved")
         return tree, content
 
     def _check(self, step: int, wanted: Any, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -235,20 +237,19 @@ class Checkpoints:
         except UNREADABLE as error:
             raise self._damaged(step, f"its description can't be read ({_cause(error)})") from error
         if arrays is None or said != digest(content):
-            raise self._damaged(step, "its description can't be read, or isn't as it was written")
+            raise self._damaged(step, "its description can't be read, or isn't the one that was written")
         where, fingerprint = str(self._directory(step)), content["vocabulary"]
         if fingerprint != vocabulary.fingerprint:
-            parts = content["config"]["vocabulary"]
-            differ = [name for name, part in to_dict(vocabulary).items() if parts[name] != part]
-            rule = (
-                f"it was saved with another vocabulary ({fingerprint}, not {vocabulary.fingerprint}); "
-                f"{', '.join(differ)} differ"
-            )
+            rule = f"it was saved with another vocabulary ({fingerprint}, not {vocabulary.fingerprint})"
+            with contextlib.suppress(ConfigError):  # some classes only the experiment file can make
+                parts = to_dict(from_dict(content["config"]).vocabulary)
+                differ = [name for name, part in to_dict(vocabulary).items() if parts[name] != part]
+                rule += f"; {', '.join(differ)} differ"
             fix = "use the vocabulary of the run, or begin another run with its parameters: train.start_from"
             raise CheckpointError("checkpoint", where, rule, fix)
         there = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(arrays)}
         leaves = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
-        # Parameters first: their names say more than the numbers of the optimiser's leaves.
+        # Parameters come first: their names say more than the numbers of the optimiser's leaves.
         for path, leaf in sorted(leaves.items(), key=lambda entry: not entry[0].startswith("params/")):
             found = there.get(path)
             if found is None or (tuple(found.shape), found.dtype) != (tuple(leaf.shape), leaf.dtype):
@@ -260,7 +261,7 @@ class Checkpoints:
     # ------------------------------------------------------------------ what goes wrong
 
     def _move_aside(self, good: int) -> None:
-        """Moves the checkpoints after a good one to a folder of damaged ones; nothing is deleted."""
+        """Moves the checkpoints after a good one to the folder for damaged ones; nothing is deleted."""
         if jax.process_index() == 0:
             for step in [step for step in self.steps if step > good]:
                 aside = self._run / DAMAGED / str(step)
@@ -276,41 +277,56 @@ class Checkpoints:
         return (self._run / FOLDER).resolve() / str(step)
 
     def _damaged(self, step: int, how: str) -> CheckpointError:
-        fix = "an older checkpoint is used where there is one; else begin anew in another --workdir"
+        fix = "an older checkpoint is used if there is one; otherwise start again in another --workdir"
         return CheckpointError("checkpoint", str(self._directory(step)), f"it is damaged: {how}", fix)
 
     def _unwritable(self, error: BaseException) -> CheckpointError:
         last = max((int(path.name) for path in (self._run / FOLDER).glob("*") if path.name.isdigit()), default=None)
-        whole = "none is there yet" if last is None else f"the last whole one, of step {last}, is untouched"
+        whole = "there is no other one yet" if last is None else f"the last whole one, of step {last}, is untouched"
         rule = f"it can't be written ({_cause(error)}); {whole}"
         return CheckpointError("checkpoint", str(self._run / FOLDER), rule, "make room, and run the same command again")
 
 
 def _tried(load: Callable[[], T]) -> tuple[T | None, CheckpointError | None]:
-    """What `load` gives, or why it gives nothing."""
-    with _hushed():
+    """The result of `load`, or the error that it raised."""
+    with _quiet_orbax():
         try:
             return load(), None
         except CheckpointError as error:
-            # One of its own, which holds on to nothing that could not be read.
+            # A new error, which keeps no references to what couldn't be read.
             problem = CheckpointError(error.field, error.value, error.rule, error.fix)
-        for _ in range(3):  # reads that were under way come to their ends a little later
+        for _ in range(3):  # reads that were under way end a little later
             gc.collect()
             time.sleep(0.05)
     return None, problem
 
 
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Orbax says pages about a file that can't be read, some of them when its garbage is collected; we say a line."""
-    hook, level = sys.unraisablehook, logging.root.manager.disable
-    sys.unraisablehook = lambda _: None
-    logging.disable(logging.CRITICAL)
+def _quiet_orbax() -> Iterator[None]:
+    """Keeps orbax from writing pages about a file that it can't read; this module reports the file in one line.
+
+    Orbax logs through `absl` and `asyncio`. Some errors come up only when its coroutines are garbage-collected; Python
+    gives these to `sys.unraisablehook`. Everything else is reported as usual.
+    """
+    hook, loggers = sys.unraisablehook, [logging.getLogger(name) for name in ("absl", "asyncio")]
+
+    def report(unraisable: sys.UnraisableHookArgs) -> None:
+        source = unraisable.object
+        if not (inspect.iscoroutine(source) and "orbax" in source.cr_code.co_filename):
+            hook(unraisable)
+
+    def refuse(_: logging.LogRecord) -> bool:
+        return False
+
+    sys.unraisablehook = report
+    for logger in loggers:
+        logger.addFilter(refuse)
     try:
         yield
     finally:
         sys.unraisablehook = hook
-        logging.disable(level)
+        for logger in loggers:
+            logger.removeFilter(refuse)
 
 
 def _cause(error: BaseException) -> str:
@@ -322,7 +338,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _to_tree(state: State) -> dict[str, Any]:
-    """The state as nested dicts; optimiser leaves by number, in the order of their tree."""
+    """The state as nested dicts; the leaves of the optimiser are numbered in the order of their tree."""
     leaves = jax.tree.leaves(state.opt_state)
     return {
         "params": state.params,

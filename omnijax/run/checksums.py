@@ -1,6 +1,6 @@
-"""Checksums of arrays, made on the devices that hold them: the same numbers on any mesh, by one pass over the bytes.
+"""Checksums of arrays, computed on the devices that hold them. They are the same on any mesh.
 
-A checkpoint says what its arrays must add up to, so that a bit that flips on the way to a disk or on it is found.
+A checkpoint stores them, so that a bit that flips on a disk or on the way to it is found.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from omnijax.step.sharding import path_of
 def checksums(tree: Any) -> dict[str, int]:
     """A number below 2**32 for each array of nested dicts, by its path.
 
-    Any change of one element changes it, and so does, but for one case in 2**32, any other change. It is the sum,
-    modulo 2**32, of the elements' bits, each times an odd number that says where it stands: the order doesn't matter.
+    It is the sum, modulo 2**32, of the bits of each element times an odd number that depends on the element's place. So
+    any change of one element changes it, and any other change leaves it alone in one case of 2**32.
     """
     sums = jax.device_get(_sums(tree))
     return {path_of(keys): int(number) for keys, number in jax.tree_util.tree_leaves_with_path(sums)}
@@ -42,5 +42,5 @@ def _sum(array: Array) -> UInt32[Array, ""]:
 
 
 def digest(content: Any) -> str:
-    """Of what JSON can hold."""
+    """SHA-256 of anything that JSON can hold, in hexadecimal."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

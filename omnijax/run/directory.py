@@ -1,22 +1,28 @@
-"""The run directory: who it belongs to, and what it was made with."""
+"""The run directory: which configuration it belongs to, and which versions and devices it was made with."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from omnijax.config import Config, from_dict, to_dict
-from omnijax.errors import CheckpointError
+from omnijax.config.experiment_file import run_stored, trust
+from omnijax.config.serial import needs_experiment
+from omnijax.data import fitting
+from omnijax.errors import CheckpointError, DataError
+from omnijax.modalities.base import Modality
 from omnijax.model.transformer import parameter_count
 from omnijax.run.checksums import digest
 
-CONFIG, RUN = "config.json", "run.json"
+CONFIG, RUN, EXPERIMENT_FILE = "config.json", "run.json", "experiment.py"
 WHERE = (
     "mesh",
     "data.directory",
@@ -26,18 +32,18 @@ WHERE = (
     "model.unroll",
     "optim.accumulate",
 )
-"""Knobs that say where and how a run is computed, not what: it may go on with others, up to the order of sums."""
+"""Knobs that say where and how a run is computed. A run may go on with other values; only the order of sums changes."""
 PACKAGES = ("omnijax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
 def check(run: Path, config: Config) -> None:
-    """Checks that a directory is this configuration's, but for the knobs of `WHERE`, or nobody's. Writes nothing.
+    """Checks that a directory is new or belongs to this configuration, knobs of `WHERE` aside. Writes nothing.
 
     Raises:
         CheckpointError: it belongs to another configuration, or is no run directory.
     """
     path = run / CONFIG
-    # A kill in the middle of the very first write leaves `config.tmp` alone.
+    # A kill during the very first write leaves `config.tmp` and nothing else.
     strange = run.is_file() or (run.exists() and any(entry.suffix != ".tmp" for entry in run.iterdir()))
     if strange and not path.exists():
         raise CheckpointError("workdir", str(run), "it holds something that is no run", "choose a new directory")
@@ -50,8 +56,23 @@ def check(run: Path, config: Config) -> None:
             )
 
 
-def claim(run: Path, config: Config, params: Any, command: str) -> None:
+def claim(
+    run: Path,
+    config: Config,
+    params: Any,
+    command: str,
+    modalities: Mapping[str, Modality],
+    experiment: Path | None = None,
+) -> None:
     """Makes the directory this configuration's; process 0 writes, with the knobs of `WHERE` as they are now.
+
+    Args:
+        run: the directory.
+        config: of the run.
+        params: of the model, or their shapes.
+        command: what the user typed.
+        modalities: fitted, by field. What they learned is stored, so that the run can be sampled without its data.
+        experiment: the experiment file, which is stored where only it can make a class or the data.
 
     Raises:
         CheckpointError: see `check`.
@@ -60,7 +81,14 @@ def claim(run: Path, config: Config, params: Any, command: str) -> None:
     if jax.process_index() != 0:
         return
     run.mkdir(parents=True, exist_ok=True)
-    write_json(run / CONFIG, to_dict(config))
+    parts = to_dict(config)
+    write_json(run / CONFIG, parts)
+    if experiment is not None and needs_experiment(parts):
+        trust(experiment)
+        (run / EXPERIMENT_FILE).write_bytes(experiment.read_bytes())
+    for modality in modalities.values():
+        if modality.learned:
+            fitting.save(run, modality, modality.arrays)
     write_json(
         run / RUN,
         {
@@ -74,12 +102,16 @@ def claim(run: Path, config: Config, params: Any, command: str) -> None:
     )
 
 
-def load_config(run: Path) -> Config:
+def load_config(run: Path, trusted: bool = False) -> Config:
     """The configuration of a run.
 
+    Args:
+        run: its directory.
+        trusted: execute its experiment file, where it needs one, although it comes from elsewhere.
+
     Raises:
-        CheckpointError: the directory is none of a run.
-        ConfigError: the run is of another version.
+        CheckpointError: it is no run directory.
+        ConfigError: the run is of another version, or its experiment file comes from elsewhere.
     """
     path, fix = run / CONFIG, "give the directory that `omnijax train` wrote"
     if not path.exists():
@@ -90,21 +122,36 @@ def load_config(run: Path) -> Config:
         raise CheckpointError("run", str(run), f"its {CONFIG} can't be read ({error})", fix) from error
     if not isinstance(parts, dict):
         raise CheckpointError("run", str(run), f"its {CONFIG} is no configuration", fix)
-    return from_dict(parts)
+    return from_dict(parts, functools.partial(run_stored, run / EXPERIMENT_FILE, trusted))
+
+
+def trust_stored(run: Path) -> None:
+    """Lets this user's processes execute the experiment file that a run has stored, if it has one."""
+    if (run / EXPERIMENT_FILE).is_file():
+        trust(run / EXPERIMENT_FILE)
+
+
+def load_modalities(run: Path, config: Config) -> dict[str, Modality]:
+    """The modality of each field of a run, with what it learned before training.
+
+    Raises:
+        DataError: a file of the run is missing or damaged.
+    """
+    return fitting.bound(config.data, lambda modality: fitting.load(run, modality))
 
 
 def versions() -> dict[str, str]:
-    """Of Python, and of the packages that figures may depend on."""
+    """Versions of Python and of the packages that results may depend on."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def config_digest(config: Config) -> str:
-    """What tells configurations apart, but for the knobs of `WHERE`."""
+    """A fingerprint of a configuration without the knobs of `WHERE`."""
     return digest(_without_where(to_dict(config)))[:16]
 
 
 def device() -> str:
-    """The devices, in words."""
+    """Number, kind and host of the devices, for people to read."""
     first = jax.devices()[0]
     cores = usable_cores()
     of = f", {cores} core{'s' * (cores > 1)}" if first.platform == "cpu" else ""
@@ -112,12 +159,12 @@ def device() -> str:
 
 
 def usable_cores() -> int:
-    """Cores of this machine's processors that this process may use."""
+    """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def differences(there: Any, wanted: Any, path: str = "") -> list[str]:
-    """In words, where two configurations as `to_dict` gives them differ, but for the knobs of `WHERE`."""
+    """Lines that say how two configurations from `to_dict` differ, knobs of `WHERE` aside."""
     if path in WHERE:
         return []
     if isinstance(there, dict) and isinstance(wanted, dict):
@@ -145,13 +192,31 @@ def _without_where(parts: Any, path: str = "") -> Any:
 
 
 def _short(value: Any) -> str:
-    """A value in words, without the middle of what fills pages: the table of an assignment."""
+    """A value as text; the middle of a long one, such as the table of an assignment, is left out."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:60]} … {text[-60:]}"
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes through a temporary file, so that a kill leaves the old file or the new one."""
+    """Writes through a temporary file, so that a kill leaves either the old file or the new one."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(path)
+
+
+def read_object(path: Path, keys: Iterable[str], fix: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        DataError: the file is missing, or holds no object with these keys; `fix` is part of the error.
+    """
+    if not path.is_file():
+        raise DataError(path.name, str(path), "this file is needed", fix)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(path.name, str(path), f"must be JSON ({error})", fix) from error
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            raise DataError(f"{path.name}:{key}", str(path), "this value is needed", fix)
+    return dict(value)

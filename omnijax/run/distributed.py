@@ -1,14 +1,13 @@
-"""Many processes as one job, behind one function: `start()`, called before anything touches a device.
+"""Makes several processes one job: `job()` joins them before anything touches a device.
 
-One process needs nothing and gets nothing: no call. Several find each other by the environment: of Cloud TPU, GKE or
-SLURM, which JAX reads itself, or anywhere by three variables,
+A single process needs no set-up. On Cloud TPU, GKE and SLURM the processes of a job find each other through variables
+that JAX reads itself. Anywhere else they need three variables:
 
-    OMNIJAX_COORDINATOR=host:port   of process 0, the same for all
-    OMNIJAX_PROCESSES=4             how many there are
-    OMNIJAX_PROCESS=0               which one this is, from 0
+    OMNIJAX_COORDINATOR=host:port   address of process 0, the same for all
+    OMNIJAX_PROCESSES=4             number of processes
+    OMNIJAX_PROCESS=0               number of this process, from 0
 
-`OMNIJAX_DISTRIBUTED=off` makes a process one of its own wherever it runs. What several processes do together beside
-computing is in `omnijax.run.peers`.
+`OMNIJAX_DISTRIBUTED=off` makes a process run alone. `omnijax.run.peers` holds what the processes tell each other.
 """
 
 from __future__ import annotations
@@ -34,8 +33,9 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from omnijax.errors import RESUMABLE, ConfigError, OmnijaxError, PeerLostError
+from omnijax.run.ending import end
 from omnijax.run.peers import Peers
-from omnijax.run.stopping import end
+from omnijax.run.stopping import Stop
 
 T = TypeVar("T")
 
@@ -47,10 +47,10 @@ COORDINATOR, PROCESSES, PROCESS, MODE = EXPLICIT = (
 )
 WAIT = "OMNIJAX_START_SECONDS"
 START_SECONDS = 300
-"""How long a process waits at the start for the others: machines of a pod boot minutes apart."""
+"""How long a process waits for the others at the start. Machines of a pod boot minutes apart."""
 HEARTBEAT_SECONDS = 120
-"""JAX's own watch aborts a process that a peer's death has left alone. It beats every half of this, so it may find that
-after half the time: which must be well behind the watch of `omnijax.run.peers`, that ends the process in good order."""
+"""JAX aborts a process when a peer has been silent for this long, or for half of it, since it looks every half.
+`omnijax.run.peers` ends a process in good order, and has to notice the silence well before JAX does."""
 SHUTDOWN_SECONDS = 30
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"
@@ -59,7 +59,7 @@ _peers: Peers | None = None
 
 
 class Place(NamedTuple):
-    """Where this process stands in its job; `None` is for JAX to find out."""
+    """The place of this process in its job. JAX finds out whatever is None."""
 
     processes: int
     coordinator: str | None = None
@@ -68,11 +68,11 @@ class Place(NamedTuple):
 
 
 def start(environment: Mapping[str, str] = os.environ) -> None:
-    """Makes this process one of its job, by what the environment says; does nothing for a job of one process.
+    """Joins the job that the environment describes; does nothing for a job of one process.
 
     Raises:
-        ConfigError: the environment says half of what is needed, or something that can't be.
-        PeerLostError: the others didn't come in time.
+        ConfigError: the environment lacks something, or says something impossible.
+        PeerLostError: the other processes didn't come in time.
     """
     global _peers
     place = find_place(environment)
@@ -86,10 +86,10 @@ def start(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def refuse_several(command: str, environment: Mapping[str, str] = os.environ) -> None:
-    """For what one process does alone.
+    """Refuses a command that one process has to run alone.
 
     Raises:
-        ConfigError: the environment makes it one of several.
+        ConfigError: the environment makes this process one of several.
     """
     place = find_place(environment)
     if place is not None and place.processes > 1:
@@ -98,12 +98,12 @@ def refuse_several(command: str, environment: Mapping[str, str] = os.environ) ->
 
 
 def peers() -> Peers | None:
-    """The other processes of the job; None for a job of one."""
+    """The other processes of the job; None for a job of one process."""
     return _peers
 
 
 def first(name: str, work: Callable[[], T], within_seconds: float) -> T:
-    """What `work` gives, done by process 0 before the others do it: they find it done.
+    """Runs `work` in process 0, and then in the others, which find the results of process 0.
 
     Raises:
         PeerLostError: process 0 hasn't finished in time.
@@ -112,17 +112,20 @@ def first(name: str, work: Callable[[], T], within_seconds: float) -> T:
 
 
 def gather(value: str) -> list[str]:
-    """The values that all processes give, in their order.
+    """Collects one value from every process, in the order of the processes.
 
     Raises:
-        PeerLostError: one didn't come in time.
+        PeerLostError: a process didn't come in time.
     """
     return [value] if _peers is None else _peers.gather(value)
 
 
 @contextlib.contextmanager
-def job() -> Iterator[int]:
-    """The work of one process of a job, from `start` to a good-bye; what ends one process ends all, with one status.
+def job(stop: Stop | None = None) -> Iterator[int]:
+    """A context for the work of one process of a job. An error in one process ends all, with the same exit status.
+
+    Args:
+        stop: is given the other processes of the job, so that a signal to one process stops all.
 
     Yields:
         The index of this process.
@@ -133,12 +136,14 @@ def job() -> Iterator[int]:
     """
     global _peers
     start()
+    if stop is not None:
+        stop.peers = _peers
     try:
         yield 0 if _peers is None else _peers.process
     except jax.errors.JaxRuntimeError:
         if _peers is not None:
             traceback.print_exc()
-            _peers.wait_for_news()  # sums over processes fail when one is gone: the watch will say which
+            _peers.wait_for_news()  # a sum over processes fails when one is gone; the watch finds out which one
         raise
     finally:
         error = sys.exception()
@@ -153,7 +158,7 @@ def job() -> Iterator[int]:
 
 
 def _status(error: BaseException) -> int:
-    """Exit status of a process that an error ends."""
+    """Exit status of a process after an error."""
     if isinstance(error, PeerLostError):
         return RESUMABLE
     return 2 if isinstance(error, OmnijaxError) else 1
@@ -163,10 +168,10 @@ def _status(error: BaseException) -> int:
 
 
 def find_place(environment: Mapping[str, str]) -> Place | None:
-    """What an environment says of this process; None where it is one of its own.
+    """The place of this process, from the environment; None for a process that runs alone.
 
     Raises:
-        ConfigError: it says half of what is needed, or something that can't be.
+        ConfigError: the environment lacks something, or says something impossible.
     """
     mode = environment.get(MODE, "auto")
     if mode not in ("auto", "off"):
@@ -184,7 +189,7 @@ def _explicit(environment: Mapping[str, str]) -> Place | None:
     if len(there) < len(names):
         missing = ", ".join(name for name in names if name not in there)
         rule = f"{', '.join(names)} must be set together, and {missing} isn't"
-        raise ConfigError(there[0], environment[there[0]], rule, f"set {missing}, or unset all of them")
+        raise ConfigError(there[0], environment[there[0]], rule, f"set {missing}, or unset all three")
     address = environment[COORDINATOR]
     if not re.fullmatch(r"\S+:\d{1,5}", address):
         raise ConfigError(COORDINATOR, address, "must be host:port of process 0", "for example localhost:9876")
@@ -200,10 +205,10 @@ def _slurm(environment: Mapping[str, str]) -> Place | None:
         return None
     missing = [name for name in SLURM if name not in environment]
     if missing:
-        rule = f"this shell is inside a SLURM job of several tasks, but not one of them ({', '.join(missing)} not set)"
-        fix = f"start it with srun, or set {MODE}=off for a process of its own"
+        rule = f"this shell is inside a SLURM job of several tasks, but is no task ({', '.join(missing)} not set)"
+        fix = f"start it with srun, or set {MODE}=off to run one process alone"
         raise ConfigError("SLURM_NTASKS", environment["SLURM_NTASKS"], rule, fix)
-    # JAX gives each task one GPU, its local rank's. A node's only task has all of them.
+    # JAX gives each task one GPU, by its local rank. The only task of a node gets all GPUs.
     alone = re.fullmatch(r"1(\(x\d+\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", "")) is not None
     gpus = environment.get("SLURM_GPUS_ON_NODE", "")
     devices = list(range(int(gpus))) if alone and gpus.isdigit() and int(gpus) else None
@@ -213,7 +218,7 @@ def _slurm(environment: Mapping[str, str]) -> Place | None:
 def _tpu(environment: Mapping[str, str]) -> Place | None:
     vendors = (Path(path).read_text().strip() for path in glob.glob("/sys/bus/pci/devices/*/vendor"))
     if environment.get("JAX_PLATFORMS", "tpu") not in ("tpu", "", "tpu,cpu") or "0x1ae0" not in vendors:
-        return None  # no TPU here, or it isn't wanted
+        return None  # this machine has no TPU, or the user doesn't want it
     slices = int(environment.get("MEGASCALE_NUM_SLICES") or 1)
     hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")  # GKE
     if hosts is None and "TPU_SKIP_MDS_QUERY" not in environment:
@@ -223,7 +228,7 @@ def _tpu(environment: Mapping[str, str]) -> Place | None:
 
 
 def _tpu_workers() -> str | None:
-    """The workers of a Cloud TPU, as its metadata server lists them."""
+    """The workers of a Cloud TPU, from its metadata server."""
     request = urllib.request.Request(METADATA, headers={"Metadata-Flavor": "Google"})
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
@@ -235,7 +240,7 @@ def _tpu_workers() -> str | None:
 def _number(environment: Mapping[str, str], name: str, least: int) -> int:
     text = environment[name]
     if not text.isdigit() or int(text) < least:
-        raise ConfigError(name, text, f"must be a whole number, {least} or more", "set it so")
+        raise ConfigError(name, text, f"must be a whole number, {least} or more", "set it to such a number")
     return int(text)
 
 
@@ -243,7 +248,7 @@ def _number(environment: Mapping[str, str], name: str, least: int) -> int:
 
 
 def _initialize(place: Place, seconds: int) -> None:
-    """Joins the others. In a thread, since JAX waits where no signal reaches Python."""
+    """Joins the others, in a thread: while JAX waits, no signal reaches Python in the thread that called it."""
     arguments: dict[str, Any] = {
         "coordinator_address": place.coordinator,
         "num_processes": place.processes if place.coordinator else None,
@@ -270,7 +275,7 @@ def _initialize(place: Place, seconds: int) -> None:
         thread.join(0.2)
     if threading.current_thread() is threading.main_thread():
         for number, handler in before.items():
-            signal.signal(number, handler)  # JAX takes SIGTERM for a preemption service that hears nothing else
+            signal.signal(number, handler)  # JAX has taken SIGTERM for its preemption service
     if failed:
         raise _not_found(place, seconds, failed[0]) from failed[0]
 
@@ -278,13 +283,13 @@ def _initialize(place: Place, seconds: int) -> None:
 def _not_found(place: Place, seconds: int, error: BaseException | None = None) -> PeerLostError:
     who = place.coordinator or "the other processes"
     how = f"the {place.processes} processes of the job didn't find each other within {seconds} s"
-    fix = "start all of them, with the same address, and again"
+    fix = "start all processes again, with the same address"
     return PeerLostError("process", who, how if error is None else f"{how} ({error})", fix)
 
 
 def _why_aborted(place: Place, seconds: int) -> PeerLostError | None:
-    """What made JAX's client abort: nobody came, or a process has died; None where it was something else."""
-    # Two names of JAX's that aren't public; orbax-checkpoint leans on them in the same way.
+    """Why JAX's client aborts: a process never came, or has died; None for any other cause."""
+    # These two names of JAX aren't public; orbax-checkpoint uses them as well.
     coordinator = str(jax._src.distributed.global_state.coordinator_address)
     if _peers is None:
         return _not_found(place, seconds)
@@ -294,13 +299,13 @@ def _why_aborted(place: Place, seconds: int) -> PeerLostError | None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
     except OSError as error:
-        rule = f"it has died, and with it the coordination of the job ({error})"
-        return PeerLostError("process", f"process 0 at {coordinator}", rule, "run the same command again on all")
+        rule = f"it has died, and it coordinated the job ({error})"
+        return PeerLostError("process", f"process 0 at {coordinator}", rule, "run the same command again everywhere")
     return None
 
 
 def _end_clearly_on_abort(why: Callable[[], PeerLostError | None]) -> None:
-    """JAX's client aborts the process where it can't go on: says why, with the status that launchers restart on."""
+    """When JAX's client aborts the process, prints why and exits with the status on which launchers restart."""
 
     def aborted(number: int) -> None:
         lost = why()
@@ -308,11 +313,11 @@ def _end_clearly_on_abort(why: Callable[[], PeerLostError | None]) -> None:
             here = "" if _peers is None else f"process {_peers.process} ends: "
             print(f"omnijax: {here}{type(lost).__name__}: {lost}", file=sys.stderr)
             end(RESUMABLE)
-        ctypes.CDLL(None).signal(number, None)  # an abort of another cause is none of ours
+        ctypes.CDLL(None).signal(number, None)  # an abort with another cause keeps its usual effect
 
     global _on_abort
     _on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
     ctypes.CDLL(None).signal(int(signal.SIGABRT), _on_abort)
 
 
-_on_abort: Any = None  # C calls it; it must outlive the call that set it
+_on_abort: Any = None  # C calls it, so that it has to stay alive

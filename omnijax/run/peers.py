@@ -1,7 +1,8 @@
-"""The other processes of a job: whether they still live, what they have to say, and at which step all of them stop.
+"""The other processes of a job: whether they are alive, what they say, and after which step all processes stop.
 
-Everything goes through the key-value store of JAX's coordination service, which process 0 holds; no device takes part,
-so that it works while devices wait for each other. One daemon thread in each process beats, reads and decides.
+Processes talk through the key-value store of JAX's coordination service, which process 0 holds. No device takes part,
+so that this works while devices wait for each other. In each process one daemon thread sends heartbeats, reads the
+store, and acts on it.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ from typing import Any, NoReturn, TypeVar
 import jax
 
 from omnijax.errors import RESUMABLE, PeerLostError
-from omnijax.run.stopping import end
+from omnijax.run.ending import end
 
 T = TypeVar("T")
 
 BEAT_SECONDS = 1.0
 LOST_AFTER_SECONDS = 20.0
-"""Without a beat for so long, a process is lost: longer than any pause of a healthy one, well below a minute."""
+"""A process without a heartbeat for this long is lost. No healthy process pauses for that long."""
 TELL_EVERY_SECONDS = 30.0
 ALIVE, WORDS, DONE = "omnijax/alive/", "omnijax/words/", "omnijax/done/"
 
 
 class Peers:
-    """This process among the others of a job; made once by `omnijax.run.distributed.start`.
+    """The link of this process to the others of its job; `omnijax.run.distributed.start` makes one.
 
     Attributes:
-        process: index of this one.
-        processes: how many there are.
-        lost: the error that this process is about to end with, once the watch has missed another.
+        process: index of this process.
+        processes: number of processes.
+        lost: the error that this process is about to end with; None while no process is lost.
     """
 
     def __init__(self, client: Any, process: int, processes: int):
@@ -42,7 +43,7 @@ class Peers:
         self._asked, self._agreeing = False, False
         self._step = 0
         self._stop_at: int | None = None
-        self._stepping = threading.Lock()  # held by the thread while processes agree: then no step is begun
+        self._stepping = threading.Lock()  # the thread holds it while processes agree, so that no step begins
         self._meetings = 0
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="omnijax-peers", daemon=True)
@@ -51,17 +52,17 @@ class Peers:
     # ------------------------------------------------------------------ what the train loop asks
 
     def ask_to_stop(self) -> None:
-        """Asks that all processes stop, at a step that they agree on."""
+        """Asks all processes to stop after a step that they agree on."""
         self._asked = True
 
     def stop_after(self, step: int) -> bool:
-        """Whether all processes stop after this step; to be asked after every one."""
+        """Whether all processes stop after this step. Call it after every step."""
         with self._stepping:
             self._step = step
             return self._stop_at is not None and step >= self._stop_at
 
     def first(self, name: str, work: Callable[[], T], within_seconds: float) -> T:
-        """What `work` gives: process 0 does it, and the others when it has.
+        """Runs `work` in process 0, and in the others once process 0 has finished.
 
         Raises:
             PeerLostError: process 0 hasn't finished in time.
@@ -74,10 +75,10 @@ class Peers:
         return work()
 
     def gather(self, value: str, within_seconds: float = 600.0) -> list[str]:
-        """The values that all processes give, in their order; all must call it equally often.
+        """Collects one value from every process, in order. All processes have to call it equally often.
 
         Raises:
-            PeerLostError: one didn't come in time.
+            PeerLostError: a process didn't come in time.
         """
         self._meetings += 1
         meeting = f"{DONE}meeting{self._meetings}/"
@@ -88,23 +89,23 @@ class Peers:
         ]
 
     def leave(self, status: int, why: str) -> NoReturn:
-        """Ends this process at once and lets the others end with the same status."""
+        """Ends this process at once, and makes the others end with the same status."""
         self._leaving.set()
         if status:
             say = f"{status} process {self.process} has left: {why}"
             try:
                 self._client.key_value_set(f"{WORDS}left", say, allow_overwrite=True)
-                time.sleep(2 * BEAT_SECONDS if self.process == 0 else 0)  # the store goes when process 0 goes
+                time.sleep(2 * BEAT_SECONDS if self.process == 0 else 0)  # the store ends with process 0
             except jax.errors.JaxRuntimeError:
-                pass  # process 0 is gone; the others see that themselves
+                pass  # process 0 is gone, and the others notice that themselves
         end(status)
 
     def wait_for_news(self) -> None:
-        """Gives the watch the time to find out which process is gone; it doesn't return from here if one is."""
+        """Waits until the watch must have noticed a lost process, in which case it ends this process."""
         self._leaving.wait(LOST_AFTER_SECONDS + 5 * BEAT_SECONDS)
 
     def part(self) -> None:
-        """Waits, at the end of all work, until all have come so far; from then on none is missed."""
+        """Waits at the end of the work for all processes; after that a silent process counts as finished."""
         self.gather("bye")
         self._leaving.set()
         self._thread.join()
@@ -122,7 +123,7 @@ class Peers:
         raise self._lost(what, f"not within {within_seconds:.0f} s")
 
     def _silent(self, processes: str) -> PeerLostError:
-        return self._lost(f"process {processes}", f"it has sent no sign of life for {LOST_AFTER_SECONDS:.0f} s")
+        return self._lost(f"process {processes}", f"it has sent no heartbeat for {LOST_AFTER_SECONDS:.0f} s")
 
     def _lost(self, who: str, how: str) -> PeerLostError:
         return PeerLostError("process", who, how, "run the same command again on all processes")
@@ -157,7 +158,7 @@ class Peers:
         if silent:
             self.lost = self._silent(", ".join(silent))
             self._client.key_value_set(f"{WORDS}lost", ", ".join(silent), allow_overwrite=True)
-            time.sleep(2 * BEAT_SECONDS)  # the others read it before process 0 takes the store away
+            time.sleep(2 * BEAT_SECONDS)  # so that the others read it before the store ends with process 0
             self._answer({"lost": ", ".join(silent)})
 
     def _answer(self, words: dict[str, str]) -> None:
@@ -170,7 +171,7 @@ class Peers:
         if self._asked and "stop" not in words:
             self._client.key_value_set(f"{WORDS}stop", str(self.process), allow_overwrite=True)
         if ("stop" in words or self._asked) and not self._agreeing:
-            # From here on no step is begun until all have said how far they are; the last of them stops all.
+            # No step begins until all processes have told their step; all stop one step after the largest.
             self._stepping.acquire()
             self._agreeing = True
             self._client.key_value_set(f"{WORDS}step/{self.process}", str(self._step))

@@ -1,4 +1,4 @@
-"""Where a run begins that has no checkpoint of its own: with random parameters, or with those of another run."""
+"""The state in which a run begins if it has no checkpoint: random parameters, or those of another run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from omnijax.vocab.vocabulary import Vocabulary
 
 
 def check_start(config: Config, mesh: Mesh) -> None:
-    """Checks that the run can begin as `train.start_from` says. Writes nothing.
+    """Checks that the run can begin with the parameters of `train.start_from`. Writes nothing.
 
     Raises:
-        CheckpointError: there is no such run, it has no checkpoint or another model, or a vocabulary that this one has
-            not grown from.
+        CheckpointError: the run doesn't exist, it has no checkpoint or another model, or the vocabulary of this run
+            doesn't extend that of the other one.
     """
     if config.train.start_from:
         vocabulary = _old_vocabulary(config)
@@ -35,8 +35,8 @@ def check_start(config: Config, mesh: Mesh) -> None:
 def start_state(config: Config, model: Transformer, mesh: Mesh) -> State:
     """The state before the first step.
 
-    With `train.start_from`, the parameters of that run's newest checkpoint, bit for bit, and random ones, from this
-    run's seed, for tokens that it hasn't got. The step is 0 and the moments are 0, so that the schedule warms up anew.
+    With `train.start_from`, parameters are those of that run's newest checkpoint, bit for bit; tokens that are new get
+    random ones from this run's seed. Step and moments are 0, so that the schedule warms up again.
 
     Raises:
         CheckpointError: see `check_start`.
@@ -57,9 +57,9 @@ def start_state(config: Config, model: Transformer, mesh: Mesh) -> State:
 def _old_vocabulary(config: Config) -> Vocabulary:
     vocabulary = load_config(Path(config.train.start_from)).vocabulary
     try:
-        check_growth(vocabulary, config.vocabulary)
+        check_growth(vocabulary, config.vocabulary, number_line=False)
     except VocabularyError as error:
-        rule = f"its vocabulary didn't grow into this one: {error.field} = {error.value!r}: {error.rule}"
+        rule = f"this vocabulary doesn't extend that of the other run: {error.field} = {error.value!r}: {error.rule}"
         raise CheckpointError("train.start_from", config.train.start_from, rule, error.fix) from error
     return vocabulary
 
@@ -78,5 +78,5 @@ def _newest(config: Config, checkpoints: Checkpoints) -> int:
 
 
 def _abstract(config: Config, vocabulary: Vocabulary, mesh: Mesh) -> Any:
-    """Shapes and shardings, on this mesh, of the parameters of this model for another vocabulary."""
+    """Shapes and shardings of the parameters of this model with another vocabulary, on this mesh."""
     return abstract_state(config, model_of(config, vocabulary), mesh).params

@@ -1,30 +1,38 @@
-"""Signals that ask a run to stop: it saves, and the same command goes on from there."""
+"""Signals that ask a run to stop. It saves a checkpoint, and the same command goes on from there."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from omnijax import errors
+from omnijax.errors import RESUMABLE
+from omnijax.run.ending import end
+
+if TYPE_CHECKING:  # signals are caught before JAX is imported, which takes seconds
+    from omnijax.run.peers import Peers
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 SAME_SECONDS = 3.0
-"""Two signals so close together are one request: a launcher and a process group often both deliver it."""
+"""Two signals within this time are one request: a launcher and its process group often both deliver it."""
 
 
 class Stop:
-    """While it is entered, SIGTERM and SIGUSR1 (SLURM's, before the time limit) ask to stop; it may be entered again.
+    """A context in which SIGTERM and SIGUSR1 (which SLURM sends before the time limit) ask to stop. It can be nested.
 
-    Before the first step there is nothing to save, and a signal ends the process at once. From `begin` on, the train
-    loop saves after the step at which all processes agree to stop; a second signal doesn't wait for that.
+    Before the first step there is nothing to save, and a signal ends the process at once. After `begin`, the train loop
+    saves after the step at which all processes agree to stop. A second signal ends the process without waiting.
+
+    Attributes:
+        asked: a signal has come.
+        peers: the other processes of the job; None for a job of one process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, peers: Peers | None = None) -> None:
         self.asked = False
+        self.peers = peers
         self._depth = 0
         self._training = False
         self._since = 0.0
@@ -42,46 +50,31 @@ class Stop:
                 signal.signal(number, handler)
 
     def begin(self) -> None:
-        """From now on there is something to save."""
+        """Says that there is something to save from now on."""
         self._training = True
 
     def after(self, step: int) -> bool:
-        """Whether to stop after this step; to be asked after every one. All processes are told the same."""
-        from omnijax.run import distributed
-
-        peers = distributed.peers()
-        return self.asked if peers is None else peers.stop_after(step)
+        """Whether to stop after this step. Call it after every step; all processes get the same answer."""
+        return self.asked if self.peers is None else self.peers.stop_after(step)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del frame
         name = signal.Signals(number).name
         if not self._training:
-            leave(errors.RESUMABLE, f"{name} before the first step: nothing is lost")
+            self._leave(f"{name} before the first step: nothing is lost")
         if self.asked and time.monotonic() - self._since > SAME_SECONDS:
-            leave(errors.RESUMABLE, f"a second {name}: the run goes on from its last whole checkpoint")
+            self._leave(f"a second {name}: the run goes on from its last whole checkpoint")
         if not self.asked:
             self.asked, self._since = True, time.monotonic()
-            distributed = sys.modules.get("omnijax.run.distributed")
-            peers = None if distributed is None else distributed.peers()
-            if peers is not None:
-                peers.ask_to_stop()
+            if self.peers is not None:
+                self.peers.ask_to_stop()
 
+    def _leave(self, why: str) -> NoReturn:
+        """Ends this process and the others of its job.
 
-def leave(status: int, why: str) -> NoReturn:
-    """Ends the process at once, and, with a status other than 0, the other processes of its job.
-
-    An exception wouldn't do: the interpreter would wait for threads, and JAX for processes that may be gone.
-    """
-    print(f"omnijax: {why}", file=sys.stderr)
-    distributed = sys.modules.get("omnijax.run.distributed")  # not imported yet: then there are no others
-    peers = None if distributed is None else distributed.peers()
-    if peers is not None:
-        peers.leave(status, why)
-    end(status)
-
-
-def end(status: int) -> NoReturn:
-    """Ends the process without the good-byes of the interpreter and of JAX, which wait for what may be gone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+        It raises no exception, because the interpreter would then wait for threads, and JAX for other processes.
+        """
+        print(f"omnijax: {why}", file=sys.stderr)
+        if self.peers is not None:
+            self.peers.leave(RESUMABLE, why)
+        end(RESUMABLE)

@@ -1,4 +1,4 @@
-"""Where the figures of a run go: `metrics.jsonl`, TensorBoard, and a line or a bar for whoever watches."""
+"""Writes the metrics of a run to `metrics.jsonl` and TensorBoard, and shows them as a progress bar or lines."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ METRICS = "metrics.jsonl"
 
 
 class Writer:
-    """Writes the metrics of a run, from process 0 alone; a context manager.
+    """Writes the metrics of a run, in process 0 only; a context manager.
 
-    On resuming, lines of steps that will be done again are dropped, so that a step stands once.
+    A run that resumes drops the lines of steps that it will do again, so that each step has one line.
     """
 
     def __init__(self, run: pathlib.Path, start: int, steps: int):
@@ -65,7 +65,7 @@ class Writer:
             self._progress.update(self._task, completed=step)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """One line of `metrics.jsonl`, the same in TensorBoard, and on a terminal's bar or in the log."""
+        """Writes one line of `metrics.jsonl` and the same values to TensorBoard, and shows a few of them."""
         if not self._active:
             return
         metrics = {**metrics, "seconds": self._before + time.perf_counter() - self._started}
@@ -83,7 +83,7 @@ class Writer:
 
 
 def _lines_until(path: pathlib.Path, step: int) -> list[str]:
-    """The whole lines of steps up to `step`; a line that a kill cut off is none."""
+    """The complete lines of steps up to `step`; a kill may have cut off the last one."""
     if not path.exists():
         return []
     lines = path.read_text().splitlines(keepends=True)
@@ -91,5 +91,5 @@ def _lines_until(path: pathlib.Path, step: int) -> list[str]:
 
 
 def _short(value: Any) -> float:
-    """Seven significant digits: all that a float32 has."""
+    """The value with seven significant digits, which is all that a float32 has."""
     return float(np.format_float_positional(value, precision=7, fractional=False))

@@ -1,11 +1,11 @@
-"""From fragments of one modality to fragments of another, or to the rest of the same: prompt, sample, decode."""
+"""From items of some fields to items of another, or to the rest of the same: prompt, sample, decode."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,37 +15,35 @@ import rich.progress
 from jaxtyping import Bool, Int, Int64, PRNGKeyArray
 
 from omnijax.config import Config, SampleConfig, Target
-from omnijax.data.corpus import segment
-from omnijax.errors import ConfigError, VocabularyError
+from omnijax.data.columns import Column, Encoded, segments_of, side_by_side
+from omnijax.errors import ConfigError
+from omnijax.modalities.base import GENERAL, Items, Modality
 from omnijax.model.transformer import Transformer
-from omnijax.sample.sampler import Sampler
+from omnijax.sample.document_grammar import holds, segment_markers
+from omnijax.sample.sampler import Sampler, SegmentTarget
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.decode import Error, Kind, decode
-from omnijax.vocab.documents import GENERAL, Documents, Segment
+from omnijax.vocab.documents import Documents, Segment
 from omnijax.vocab.encode import encode
-from omnijax.vocab.ids import Numbers, PrimaryIds
+from omnijax.vocab.ids import PrimaryIds
 from omnijax.vocab.vocabulary import PAD, Vocabulary
 
-Fragments = Sequence[Numbers]
-Known = Sequence[tuple[Int64[np.ndarray, " items"], Numbers]]
-"""Of each document, some positions of a segment, from 1, and the fragments there."""
+Given = Mapping[str, Sequence[Items]]
+"""For each field, in the order in which they stand, the items of one signal for each document."""
 
 
 class Generated(NamedTuple):
     """What was generated.
 
     Attributes:
-        fragments: of each document, those that could be read.
-        decodable: the document is one of the vocabulary, closed, and has as many items as its target allows.
-        rejected: how many fragments of each were drawn again because of their check digit.
+        items: of each document, those that could be read.
+        decodable: whether each document could be read whole, with as many items as its modality allows.
+        rejected: number of fragments of each document that were drawn again because of their check digit.
     """
 
-    fragments: list[Numbers]
+    items: list[Items]
     decodable: Bool[np.ndarray, " n"]
     rejected: Int[np.ndarray, " n"]
-
-
-NOTHING = Generated([], np.zeros(0, bool), np.zeros(0, np.int32))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +51,7 @@ class Generator:
     """Generates with one set of parameters.
 
     Attributes:
-        config: of the run; its `eval.targets` say what can be generated, and how.
+        config: of the run; its tasks say what can be generated, its `eval.targets` how.
         model: of the run.
         params: as trained.
         progress: gets a bar while something is generated; None for none.
@@ -64,103 +62,207 @@ class Generator:
     params: Any
     progress: rich.progress.Progress | None = None
 
-    def target(self, name: str) -> Target:
-        """The target of a modality.
-
-        Raises:
-            ConfigError: the configuration has none of this name.
-        """
-        for target in self.config.eval.targets:
-            if target.name == name:
-                return target
-        names = ", ".join(target.name for target in self.config.eval.targets)
-        raise ConfigError("target", name, f"the run can generate {names}", "choose one of these")
-
-    def along(self, route: Sequence[str], fragments: Fragments, key: PRNGKeyArray) -> Generated:
-        """Goes from the first modality of a route to the last, one document for each step of the way."""
-        generated = Generated(list(fragments), np.ones(len(fragments), bool), np.zeros(len(fragments), np.int32))
+    def along(self, route: Sequence[str], items: Sequence[Items], key: PRNGKeyArray) -> Generated:
+        """Goes from the first field of a route to the last, one document for each step of the way."""
+        count = len(items)
+        generated = Generated(list(items), np.ones(count, bool), np.zeros(count, np.int32))
         for number, (source, target) in enumerate(zip(route, route[1:], strict=False)):
-            step = self.generate(source, generated.fragments, target, jax.random.fold_in(key, number))
+            step = self.generate({source: generated.items}, target, jax.random.fold_in(key, number))
             decodable, rejected = generated.decodable & step.decodable, generated.rejected + step.rejected
-            generated = Generated(step.fragments, decodable, rejected)
+            generated = Generated(step.items, decodable, rejected)
         return generated
 
     def generate(
-        self, source: str, fragments: Fragments, target: str, key: PRNGKeyArray, sample: SampleConfig | None = None
+        self,
+        given: Given,
+        field: str,
+        key: PRNGKeyArray,
+        sample: SampleConfig | None = None,
+        count: int = 1,
     ) -> Generated:
-        """Generates the target's modality behind each document of the source's.
+        """Generates a field behind others.
 
         Args:
-            source: name of the modality of `fragments`.
-            fragments: of each document, ids within the modality's own space.
-            target: name of the modality to generate.
+            given: the fields that stand before it; {} for none.
+            field: to generate.
             key: draws the tokens.
             sample: how tokens are drawn, instead of as the target says.
+            count: number of documents, where nothing is given.
+
+        Raises:
+            ConfigError: no task trains the field.
         """
-        wanted = self._wanted(target, sample)
-        if not len(fragments):
-            return NOTHING
-        prompts = prompt(self.config.vocabulary, source, fragments, target)
-        drawn, rejected = self._draw(wanted, *prompts, key)
-        return read_generated(self.config.vocabulary, wanted, drawn, rejected)
+        target, modality = self._target(field, sample), self.config.data.fields[field]
+        rows = self._prompts(given) if given else [np.zeros(0, np.int32)] * count
+        found = Generated([Items.joined([])] * len(rows), np.ones(len(rows), bool), np.zeros(len(rows), np.int32))
+        for number, marker in enumerate(segment_markers(field, modality) if rows else ()):
+            opened = [np.append(row, self.config.vocabulary.token(marker)) for row in rows]
+            starts = np.array([len(row) for row in rows])
+            each = zip(found.items, found.decodable, strict=True)
+            bounds = [modality.bounds(items) if good else modality.limits[number] for items, good in each]
+            segment = DrawnSegment(modality, number, marker, np.array(bounds, np.int32))
+            key = jax.random.fold_in(key, number) if number else key
+            read, rows = self._draw(segment, target, opened, starts, key)
+            both = found.decodable & read.decodable
+            chained = [Items.chained(old, new) for old, new in zip(found.items, read.items, strict=True)]
+            kept = [new if good else old for new, old, good in zip(chained, found.items, both, strict=True)]
+            found = Generated(kept if number else read.items, both, found.rejected + read.rejected)
+        return found
 
     def complete(
         self,
-        target: str,
-        known: Known,
+        field: str,
+        items: Sequence[Items],
+        known: Sequence[Bool[np.ndarray, " items"]],
         key: PRNGKeyArray,
-        before: tuple[str, Fragments] | None = None,
+        given: Given | None = None,
         sample: SampleConfig | None = None,
     ) -> Generated:
-        """Generates what is missing of segments of which some fragments are known, in an order that the model chooses.
+        """Generates what is missing of signals of which some fragments are known, in an order that the model chooses.
 
         Args:
-            target: name of the modality of the segments.
-            known: of each document, what is known; it stays as it is.
+            field: of the signals.
+            items: whole signals, one for each document. A header is taken as known.
+            known: which of their items are known; these stay as they are, and the others are not looked at.
             key: draws the tokens.
-            before: another modality and its fragments in each document, to generate behind; None for nothing.
+            given: fields that stand before it; None for nothing.
             sample: how tokens are drawn, instead of as the target says.
 
         Returns:
-            The fragments by position, known ones included.
+            The items by position, known ones included.
 
         Raises:
-            ConfigError: the position of a fragment isn't written before it, so that the model can't choose it, or its
-                digits have no end of their own.
-            VocabularyError: a target without fragments, or positions that can't be.
+            ConfigError: positions aren't written before their fragments, or digits have no end of their own, or the
+                field is written in general tokens.
         """
-        vocabulary = self.config.vocabulary
-        if vocabulary.position != "before":
-            rule = "what is missing can be written only where its position comes first"
-            raise ConfigError("vocabulary.position", vocabulary.position, rule, "train with position='before'")
-        if vocabulary.width != "fixed":
-            rule = "the last known fragment has no end before what follows it, and could get another digit"
-            raise ConfigError("vocabulary.width", vocabulary.width, rule, "train with width='fixed'")
-        vocabulary.space_index(target)
-        if not known:
-            return NOTHING
-        wanted = dataclasses.replace(self._wanted(target, sample), order="any")
-        parts = known_parts(vocabulary, wanted, known)
-        prompts = _padded(parts)
-        if before is not None:
-            openings, lengths = prompt(vocabulary, *before, target)
-            rows = zip(openings, lengths, parts, strict=True)
-            prompts = _padded([np.append(row[:length], part[1:]) for row, length, part in rows])
-        drawn, rejected = self._draw(wanted, *prompts, key)
-        written = [np.append(part[1:], row) for part, row in zip(parts, drawn, strict=True)]
-        return read_generated(vocabulary, wanted, _padded(written)[0], rejected)
+        v, modality, target = self.config.vocabulary, self.config.data.fields[field], self._target(field, sample)
+        self._check_completion(field, modality)
+        if not items:
+            return Generated([], np.zeros(0, bool), np.zeros(0, np.int32))
+        part = len(modality.parts) - 1
+        documents = documents_of(self.config, {**(given or {}), field: items})
+        # The encoder writes whole segments: what isn't known is there behind what is, and is cut off.
+        order, counts = np.arange(documents.spaces.size), []
+        ends = np.cumsum(np.add.reduceat(documents.segment_items, _first_segments(documents)))
+        for one, mask, end in zip(items, known, ends, strict=True):
+            body = np.asarray(mask)[one.part == part]
+            order[end - len(body) : end] = end - len(body) + np.argsort(~body, kind="stable")
+            counts.append(int(body.sum()))
+        markers = segment_markers(field, modality)
+        context = int(v.contexts.of_control[v.token(markers[-1]) - v.control_start])
+        each = v.fragment_tokens(context)
+        rows = [tokens.array for tokens in encode(v, documents, order).split()]
+        starts = np.array([np.flatnonzero(row == v.token(markers[-1]))[-1] for row in rows])
+        ahead = 1 + v.contexts.grouped[context]
+        opened = [row[: start + ahead + n * each] for row, start, n in zip(rows, starts, counts, strict=True)]
+        bounds = np.array([modality.limits[0] if part == 0 else (len(one.of(part, 1)),) * 2 for one in items], np.int32)
+        wanted = dataclasses.replace(target, order="any")
+        read, _ = self._draw(DrawnSegment(modality, part, markers[-1], bounds), wanted, opened, starts, key)
+        heads = [_only(one, one.part < part) for one in items]
+        whole = [Items.chained(head, body) for head, body in zip(heads, read.items, strict=True)]
+        return read._replace(items=whole if part else read.items)
 
-    def _wanted(self, target: str, sample: SampleConfig | None) -> Target:
-        wanted = self.target(target)
-        return wanted if sample is None else dataclasses.replace(wanted, sample=sample)
+    def _target(self, field: str, sample: SampleConfig | None) -> Target:
+        target = self.config.target(field)
+        return dataclasses.replace(target, sample=sample or target.sample)
+
+    def _check_completion(self, field: str, modality: Modality) -> None:
+        writing = self.config.writing
+        for knob, value, rule in (
+            ("position", "before", "what is missing can be written only where its position comes first"),
+            ("width", "fixed", "the last known fragment has no end of its own, and could get another digit"),
+        ):
+            if getattr(writing, knob) != value:
+                raise ConfigError(f"writing.{knob}", getattr(writing, knob), rule, f"train with {knob}={value!r}")
+        if not modality.parts or modality.general:
+            rule = "general tokens have no positions, so that nothing says where they are missing"
+            raise ConfigError("field", field, rule, "complete a field of fragments")
 
     def _draw(
-        self, target: Target, prompts: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"], key: PRNGKeyArray
-    ) -> tuple[Int[np.ndarray, "n m"], Int[np.ndarray, " n"]]:
-        """Samples behind prompts, as many side by side as the configuration says; tokens and rejections."""
-        sampler = _sampler(self.model, self.config.vocabulary, target)
-        with _bar(self.progress, f"  {target.name}") as progress:
-            return sampler(self.params, prompts, lengths, key, self.config.eval.batch_size, progress)
+        self,
+        segment: DrawnSegment,
+        target: Target,
+        opened: Sequence[Int[np.ndarray, " t"]],
+        starts: Int[np.ndarray, " n"],
+        key: PRNGKeyArray,
+    ) -> tuple[Generated, list[Int[np.ndarray, " t"]]]:
+        """Draws the rest of a segment of each document.
+
+        Args:
+            segment: what it is.
+            target: how tokens are drawn.
+            opened: tokens of each document up to where it goes on.
+            starts: where the segment's marker stands in each.
+            key: draws them.
+
+        Returns:
+            The segments, and the tokens of the documents up to their ends.
+        """
+        v, modality = self.config.vocabulary, segment.modality
+        sampler = _sampler(self.model, v, segment_target(self.config, target.name, segment.number, target))
+        bounded = len(modality.limits) > 1 and target.sample.grammar  # nothing else keeps bounds
+        exact = {"least_n": segment.bounds[:, 0], "most_n": segment.bounds[:, 1]} if bounded else {}
+        prompts, lengths = padded(opened)
+        with _bar(self.progress, f"  {segment.marker}") as progress:
+            drawn = sampler(self.params, prompts, lengths, key, self.config.eval.batch_size, progress, **exact)
+        rows = [np.append(row, tokens) for row, tokens in zip(opened, drawn.tokens, strict=True)]
+        read = read_segment(v, segment, [row[start:] for row, start in zip(rows, starts, strict=True)])
+        ends = [_end(v, tokens) for tokens in drawn.tokens]
+        closed = [np.append(row, tokens[:end]) for row, tokens, end in zip(opened, drawn.tokens, ends, strict=True)]
+        return read._replace(rejected=drawn.rejected), closed
+
+    def _prompts(self, given: Given) -> list[Int[np.ndarray, " t"]]:
+        """Tokens of the given fields of each document, without the token that closes it."""
+        if not len(next(iter(given.values()))):
+            return []
+        encoded = encode(self.config.vocabulary, documents_of(self.config, given))
+        closed = int(self.config.vocabulary.end is not None)
+        return [tokens.array[: tokens.array.size - closed] for tokens in encoded.split()]
+
+
+def documents_of(config: Config, given: Given) -> Documents:
+    """Items of some fields as documents: a segment for each part of each field, in the order of the fields."""
+    columns = []
+    for field, items in given.items():
+        count = len(items)
+        encoded = Encoded(field, Items.joined(items), np.arange(count), np.zeros(count, np.int64))
+        segments = segments_of(config.vocabulary, config.data.fields[field], encoded)
+        columns.append(Column([segments], count).take(np.arange(count)))
+    return side_by_side(columns)
+
+
+class DrawnSegment(NamedTuple):
+    """A segment of some documents to be drawn.
+
+    Attributes:
+        modality: that it is of.
+        number: of its segments.
+        marker: opens it.
+        bounds: int32[n, 2], fewest and most items in each document.
+    """
+
+    modality: Modality
+    number: int
+    marker: str
+    bounds: Int[np.ndarray, "n 2"]
+
+
+def segment_target(config: Config, field: str, number: int, target: Target | None = None) -> SegmentTarget:
+    """What a sampler has to know of a segment of a field.
+
+    Args:
+        config: of the run.
+        field: name of the field.
+        number: of the segment, one for each part; -1 for the last.
+        target: how tokens are drawn, instead of as the configuration says.
+
+    Raises:
+        ConfigError: no task trains the field.
+    """
+    modality, target = config.data.fields[field], target or config.target(field)
+    least, most = modality.limits[number]
+    marker = segment_markers(field, modality)[number]
+    return SegmentTarget(marker, least, most, holds(modality), target.sample, target.order)
 
 
 @contextlib.contextmanager
@@ -177,98 +279,83 @@ def _bar(progress: rich.progress.Progress | None, name: str) -> Iterator[Callabl
 
 
 @functools.lru_cache(maxsize=32)
-def _sampler(model: Transformer, vocabulary: Vocabulary, target: Target) -> Sampler:
+def _sampler(model: Transformer, vocabulary: Vocabulary, target: SegmentTarget) -> Sampler:
     """One sampler for each way of sampling, so that its loop is compiled once."""
     return Sampler.of(model, vocabulary, target)
 
 
-def prompt(
-    vocabulary: Vocabulary, source: str, fragments: Fragments, target: str
-) -> tuple[Int[np.ndarray, "n t"], Int[np.ndarray, " n"]]:
-    """Documents of one segment that end with the marker of the segment to come, padded, and their lengths."""
-    encoded = encode(vocabulary, Documents.of([segment(vocabulary, source, ids)] for ids in fragments))
-    marker = vocabulary.token(target)
-    closed = int(vocabulary.end is not None)
-    return _padded([np.append(tokens.array[: tokens.array.size - closed], marker) for tokens in encoded.split()])
+def _first_segments(documents: Documents) -> Int64[np.ndarray, " documents"]:
+    return np.cumsum(documents.document_segments) - documents.document_segments
 
 
-def known_parts(vocabulary: Vocabulary, target: Target, known: Known) -> list[Int[np.ndarray, " t"]]:
-    """Segments that begin with the fragments that are known, each behind its position, and go on from there.
-
-    Args:
-        vocabulary: with positions before their fragments.
-        target: what the segments are to be.
-        known: of each segment.
-
-    Raises:
-        VocabularyError: a position that is given twice or out of bounds, or an id outside its space.
-    """
-    segments: list[Segment] = []
-    orders = []
-    for places, ids in known:
-        if not np.issubdtype(places.dtype, np.integer):
-            raise VocabularyError("known", places.dtype, "positions are whole numbers", "convert them")
-        places = places.astype(np.int64)
-        outside = (places < 1) | (places > target.max_items)
-        if outside.any() or np.unique(places).size != places.size or len(places) != len(ids):
-            rule = f"one fragment for each of some of the positions 1 … {target.max_items}"
-            raise VocabularyError("known", (places.tolist(), len(ids)), rule, "give each position once")
-        # The encoder writes whole segments: what isn't known is there as fragment 0, behind what is, and cut off.
-        whole = np.zeros((places.max(initial=0), *ids.shape[1:]), ids.dtype)
-        whole[places - 1] = ids
-        first = sum(part.ids.shape[0] for part in segments)
-        segments.append(segment(vocabulary, target.name, whole))
-        orders.append(first + np.append(places - 1, np.setdiff1d(np.arange(len(whole)), places - 1)))
-    encoded = encode(vocabulary, Documents.of([part] for part in segments), np.concatenate(orders))
-    return [
-        _cut(vocabulary, tokens.array, len(places)) for tokens, (places, _) in zip(encoded.split(), known, strict=True)
-    ]
+def _only(items: Items, mask: Bool[np.ndarray, " items"]) -> Items:
+    """Some items of one sequence."""
+    return Items(items.part[mask], items.digits[mask], np.array([mask.sum()], np.int64))
 
 
-def _cut(vocabulary: Vocabulary, tokens: Int[np.ndarray, " t"], fragments: int) -> Int[np.ndarray, " s"]:
-    """The tokens of a document before the position of the fragment behind so many."""
-    positions = np.flatnonzero((tokens >= vocabulary.position_start) & (tokens < vocabulary.digit_start))
-    closed = tokens.size - (vocabulary.end is not None)
-    return tokens[: np.append(positions, closed)[fragments * vocabulary.position_places]]
+def _end(vocabulary: Vocabulary, tokens: Int[np.ndarray, " t"]) -> int:
+    """Where a drawn segment ends: before the first token that closes it, or padding."""
+    closing = (tokens == PAD) | (tokens >= vocabulary.control_start)
+    return int(np.argmax(closing)) if closing.any() else len(tokens)
 
 
-def _padded(rows: Sequence[Int[np.ndarray, " t"]]) -> tuple[Int[np.ndarray, "n t"], Int[np.ndarray, " n"]]:
+def padded(rows: Sequence[Int[np.ndarray, " t"]]) -> tuple[Int[np.ndarray, "n t"], Int[np.ndarray, " n"]]:
     """Rows of tokens padded on the right, and their lengths."""
     lengths = np.array([row.size for row in rows], np.int32)
-    padded = np.full((len(rows), lengths.max()), PAD, np.int32)
-    for line, row in zip(padded, rows, strict=True):
+    filled = np.full((len(rows), lengths.max()), PAD, np.int32)
+    for line, row in zip(filled, rows, strict=True):
         line[: row.size] = row
-    return padded, lengths
+    return filled, lengths
 
 
-def read_generated(
-    vocabulary: Vocabulary, target: Target, drawn: Int[np.ndarray, "n t"], rejected: Int[np.ndarray, " n"] | None = None
-) -> Generated:
-    """Reads sampled tokens, which stand behind the marker of the target, as its fragments.
+def read_segment(vocabulary: Vocabulary, segment: DrawnSegment, rows: Sequence[Int[np.ndarray, " t"]]) -> Generated:
+    """Reads sampled segments, each of which begins with its marker.
 
     Args:
         vocabulary: that the tokens are of.
-        target: what they were to be.
-        drawn: as a `Sampler` returns them.
-        rejected: likewise; None for none.
+        segment: what they were to be.
+        rows: tokens of each segment, and of the end of its document.
     """
-    marker = vocabulary.token(target.name)
-    tokens = np.concatenate([np.full((len(drawn), 1), marker, np.int32), drawn], axis=1)
+    modality, tokens = segment.modality, padded(rows)[0]
     reading = jax.device_get(decode(vocabulary, PrimaryIds(jnp.asarray(tokens))))
-    typed = vocabulary.contexts.of_control[marker - vocabulary.control_start] > 0
     fragment, general = reading.kind == Kind.FRAGMENT, reading.kind == Kind.GENERAL
-    items = (fragment if typed else general) & (reading.segment == 1)
+    fits = {"general": general, "fragments": fragment, "any": general | fragment}[holds(modality)]
+    items = fits & (reading.segment == 1)
     counts = items.sum(axis=1)
     decodable = (
         (reading.error == Error.NONE).all(axis=1)
         & (tokens == (PAD if vocabulary.end is None else vocabulary.end)).any(axis=1)
         & (reading.segment <= 2).all(axis=1)
         & ~((general | fragment) & ~items).any(axis=1)
-        & (target.min_items <= counts)
-        & (counts <= target.max_items)
+        & (segment.bounds[:, 0] <= counts)
+        & (counts <= segment.bounds[:, 1])
     )
-    found = []
-    for documents in assemble(vocabulary, reading):
-        first = documents[0][0]
-        found.append(first.ids[(first.spaces == GENERAL) != typed])
-    return Generated(found, decodable, np.zeros(len(drawn), np.int32) if rejected is None else rejected)
+    number = segment.number
+    found = [items_of(vocabulary, modality, number, documents[0][0]) for documents in assemble(vocabulary, reading)]
+    return Generated(found, decodable, np.zeros(len(rows), np.int32))
+
+
+def items_of(vocabulary: Vocabulary, modality: Modality, number: int, read: Segment) -> Items:
+    """The items of a segment that belong to its modality.
+
+    Args:
+        vocabulary: that the ids are of.
+        modality: of the segment.
+        number: of its part.
+        read: the segment.
+    """
+    parts = [Items.joined([])]
+    general = read.spaces == GENERAL
+    ids = read.ids[general] if read.ids.ndim == 1 else read.ids[general, 0].astype(np.int64)
+    of_general = Items.one(GENERAL, ids[:, None]) if modality.general or not modality.parts else parts[0]
+    if not modality.parts:
+        return of_general
+    part = modality.parts[number]
+    inside = read.spaces == vocabulary.space_index(part.name)
+    fragments = Items.one(number, part.digits(read.ids[inside]))
+    if not modality.general:
+        return fragments
+    kept = np.flatnonzero(general | inside)
+    order = np.argsort(np.concatenate([np.flatnonzero(general), np.flatnonzero(inside)]), kind="stable")
+    both = Items.chained(of_general, fragments)
+    return Items(both.part[order], both.digits[order], np.array([len(kept)], np.int64))

@@ -1,4 +1,4 @@
-"""One token for each row, from its logits."""
+"""Draws one token for each row from its logits."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def pick(
     legal_bv: Bool[Array, "b v"] | None,
     keys_b: PRNGKeyArray,
 ) -> Int[Array, " b"]:
-    """One token for each row: illegal ones out, then temperature, top-k, top-p (arXiv:1904.09751).
+    """Draws one legal token for each row, with temperature, then top-k, then top-p (arXiv:1904.09751).
 
-    Draws one number for each row, and takes the token at which the sum of the probabilities passes it: noise for each
-    token of the vocabulary takes as long as a tenth of a small model.
+    It draws one number for each row, and takes the token at which the cumulative probability passes it. This is faster
+    than drawing noise for each token of the vocabulary, which would take a tenth of the time of a small model.
 
     Args:
         config: how tokens are drawn.
         logits_bv: of the model.
-        legal_bv: the tokens to draw from, at least one in each row; None for all.
+        legal_bv: tokens that may be drawn, at least one in each row; None for all.
         keys_b: a key for each row; not used at temperature 0.
     """
     logits_bv = logits_bv.astype(jnp.float32)
@@ -37,21 +37,21 @@ def pick(
     p_bv = jax.nn.softmax(logits_bv / config.temperature, axis=-1)
     if config.top_k or config.top_p < 1:
         p_bv = jnp.where(_likeliest(config, p_bv), p_bv, 0)
-    # Whatever the order is in which sums are made, and rounded: what has no probability is never taken.
+    # A token without probability is never taken, whatever the rounding of the cumulative sum.
     sums_bv = jnp.where(p_bv > 0, jnp.cumsum(p_bv, axis=-1), 0)
     drawn_b = jax.vmap(jax.random.uniform)(keys_b) * sums_bv.max(axis=-1)
     return jnp.argmax(sums_bv > drawn_b[:, None], axis=-1).astype(jnp.int32)
 
 
 def _likeliest(config: SampleConfig, p_bv: Float[Array, "b v"]) -> Bool[Array, "b v"]:
-    """The k likeliest, and those before which less than top-p of the probability lies; equals stay together.
+    """The tokens that top-k and top-p keep; equally likely tokens are kept or dropped together.
 
-    Finds the least probability that is kept by halving: sorting takes ten times as long.
+    It finds the least probability to keep by bisection, which takes a tenth of the time of sorting.
     """
-    bits_bv = lax.bitcast_convert_type(p_bv, jnp.int32)  # of numbers ≥ 0, in the same order as these
+    bits_bv = lax.bitcast_convert_type(p_bv, jnp.int32)  # numbers ≥ 0 and their bits have the same order
 
     def keeps(least_b: Array) -> Array:
-        """Whether what has this probability is kept, judged by all that is likelier."""
+        """Whether a token of this probability is kept, which depends on the tokens that are likelier."""
         likelier_bv = bits_bv > least_b[:, None]
         kept = jnp.ones(least_b.shape, bool)
         if config.top_k:

@@ -1,4 +1,7 @@
-"""What a sampling loop has written: rows of tokens out of step with each other, and where each can go back to."""
+"""Rows of tokens that a sampler writes, and the state to which it can take each row back.
+
+A row holds one document that is being sampled. Rows needn't be equally long.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ from omnijax.vocab.grammar import Grammar, GrammarState
 from omnijax.vocab.vocabulary import PAD
 
 
-class Opened(NamedTuple):
-    """The open fragment of each row.
+class OpenFragment(NamedTuple):
+    """The fragment that each row is writing, for rejection by check digit.
 
     Attributes:
-        fresh: nothing of it has been drawn; what stands of it is forced.
-        digits: how many it has.
+        fresh: none of its tokens has been drawn; those that are there were forced.
+        digits: number of its digits so far.
         attempts: how often it has been rejected.
-        rejected: how many rejections the row has seen.
-        start: tokens of the row where the first of it was drawn.
-        start_digits: how many digits it had there, forced ones.
-        state: of the grammar there.
-        logits: there.
+        rejected: rejections in the whole row.
+        start: length of the row when its first token was drawn.
+        start_digits: its digits at that time, which were forced.
+        state: of the grammar at that time.
+        logits: at that time.
     """
 
     fresh: Bool[Array, " b"]
@@ -38,16 +41,16 @@ class Opened(NamedTuple):
     logits: Float[Array, "b v"]
 
 
-class Rows(NamedTuple):
+class RowBuffers(NamedTuple):
     """The rows so far.
 
     Attributes:
-        tokens: of each; behind its length anything.
-        length: how many these are.
-        done: nothing more is to be written.
+        tokens: behind the prompt; what stands behind `length` has no meaning.
+        length: number of tokens.
+        done: the row is complete.
         state: of the grammar; None without one.
-        legal: what can follow; None without a grammar.
-        opened: None where no fragment is rejected.
+        legal: tokens that can follow; None without a grammar.
+        fragment: None where no fragment is ever rejected.
     """
 
     tokens: Int[Array, "b n"]
@@ -55,137 +58,153 @@ class Rows(NamedTuple):
     done: Bool[Array, " b"]
     state: GrammarState | None
     legal: Bool[Array, "b v"] | None
-    opened: Opened | None
+    fragment: OpenFragment | None
 
-    def finished(self, most: int) -> Int[Array, "b m"]:
-        """The first `most` tokens, padded behind the length."""
+    def padded(self, most: int) -> Int[Array, "b m"]:
+        """The first `most` tokens, with padding behind the length."""
         return jnp.where(jnp.arange(most)[None, :] < self.length[:, None], self.tokens[:, :most], PAD)
 
 
-def where(active: Bool[Array, " b"], new: Any, old: Any) -> Any:
-    """Trees of arrays over rows: the active ones from `new`, the others from `old`."""
+def select_rows(active: Bool[Array, " b"], new: Any, old: Any) -> Any:
+    """Active rows from `new` and the others from `old`, which are trees of arrays over rows."""
     return jax.tree.map(lambda a, b: jnp.where(active.reshape((-1,) + (1,) * (a.ndim - 1)), a, b), new, old)
 
 
 @dataclasses.dataclass(frozen=True)
-class Pen:
-    """Writes tokens behind rows, and takes back fragments whose check digit is wrong.
+class RowWriter:
+    """Appends tokens to rows, and takes back fragments whose check digit is wrong.
 
     Attributes:
-        grammar: whose state goes with the rows.
-        most: tokens of a row, at most.
-        retries: how often a fragment is rejected, at most.
-        width: digits of a fragment, its check digit not counted.
+        grammar: that the rows are written by.
+        most_tokens: longest row.
+        retries: how often one fragment can be rejected.
+        digits: number of digits of a fragment without its check digit.
     """
 
     grammar: Grammar
-    most: int
+    most_tokens: int
     retries: int
-    width: int
+    digits: int
 
-    def start(self, room: int, state: GrammarState, logits: Float[Array, "b v"], under: bool) -> Rows:
-        """Rows without a token, behind what the state has read.
+    def empty(self, room: int, state: GrammarState, logits: Float[Array, "b v"], use_grammar: bool) -> RowBuffers:
+        """Rows without a token.
 
         Args:
-            room: tokens of a row to keep space for.
-            state: behind the prompts.
-            logits: of the shape that logits have.
-            under: what is written keeps to the grammar.
+            room: capacity of each row in tokens.
+            state: of the grammar behind the prompts.
+            logits: an array of the shape and dtype of the logits.
+            use_grammar: whether rows keep to the grammar.
         """
         zero = jnp.zeros(logits.shape[0], jnp.int32)
-        opened = Opened(zero == 0, zero, zero, zero, zero, zero, state, logits) if self.retries else None
+        fragment = OpenFragment(zero == 0, zero, zero, zero, zero, zero, state, logits) if self.retries else None
         tokens = jnp.full((zero.size, room), PAD, jnp.int32)
-        if not under:
-            return Rows(tokens, zero, zero > 0, None, None, None)
-        return Rows(tokens, zero, zero > 0, state, self.grammar.mask(state), opened)
+        if not use_grammar:
+            return RowBuffers(tokens, zero, zero > 0, None, None, None)
+        return RowBuffers(tokens, zero, zero > 0, state, self.grammar.mask(state), fragment)
 
-    def write(self, rows: Rows, token: Int[Array, " b"], active: Bool[Array, " b"], drawn: bool | Array) -> Rows:
+    def write(
+        self, rows: RowBuffers, token: Int[Array, " b"], active: Bool[Array, " b"], drawn: bool | Array
+    ) -> RowBuffers:
         """Appends a token, drawn or forced, to the active rows."""
         v = self.grammar.vocabulary
         place = jnp.where(active, rows.length, rows.tokens.shape[1])
         length = rows.length + active
-        done = rows.done | (active & (token == (PAD if v.end is None else v.end))) | (length >= self.most)
+        done = rows.done | (active & (token == (PAD if v.end is None else v.end))) | (length >= self.most_tokens)
         tokens = rows.tokens.at[jnp.arange(place.size), place].set(token, mode="drop")
         rows = rows._replace(tokens=tokens, length=length, done=done)
         if rows.state is None:
             return rows
-        state = where(active, self.grammar.advance(rows.state, token), rows.state)
+        state = select_rows(active, self.grammar.advance(rows.state, token), rows.state)
         rows = rows._replace(state=state, legal=self.grammar.mask(state))
-        if rows.opened is None:
+        if rows.fragment is None:
             return rows
         digit = (token >= v.digit_start) & (token < v.aos)
         closed = state.begun == 0
-        fresh = closed | (rows.opened.fresh & jnp.logical_not(drawn))
-        digits = jnp.where(closed, 0, rows.opened.digits + digit)
-        fresh, digits = where(active, (fresh, digits), (rows.opened.fresh, rows.opened.digits))
-        return rows._replace(opened=rows.opened._replace(fresh=fresh, digits=digits))
+        fresh = closed | (rows.fragment.fresh & jnp.logical_not(drawn))
+        digits = jnp.where(closed, 0, rows.fragment.digits + digit)
+        fresh, digits = select_rows(active, (fresh, digits), (rows.fragment.fresh, rows.fragment.digits))
+        return rows._replace(fragment=rows.fragment._replace(fresh=fresh, digits=digits))
 
-    def write_on(self, rows: Rows, token: Int[Array, " b"], active: Bool[Array, " b"], drawn: bool) -> Rows:
-        """Appends a token to the active rows, drawn or forced, then tokens to each row as long as only one can follow.
+    def write_with_forced(
+        self, rows: RowBuffers, token: Int[Array, " b"], active: Bool[Array, " b"], drawn: bool
+    ) -> RowBuffers:
+        """Appends a token to the active rows, then to every row the tokens that the grammar leaves no choice for.
 
-        One loop for all of them: the grammar, which is most of it, is compiled once.
+        This is one loop, so that the grammar, which is the largest part of the program, is compiled once.
         """
 
-        def more(carry: tuple[Rows, Array, Array, Array]) -> Array:
+        def more(carry: tuple[RowBuffers, Array, Array, Array]) -> Array:
             return carry[2].any() | carry[3]
 
-        def write(carry: tuple[Rows, Array, Array, Array]) -> tuple[Rows, Array, Array, Array]:
+        def write(carry: tuple[RowBuffers, Array, Array, Array]) -> tuple[RowBuffers, Array, Array, Array]:
             *_, first = carry
             rows = self.write(*carry[:3], drawn=first & drawn)
             return rows, *self.forced(rows), jnp.zeros_like(first)
 
         return lax.while_loop(more, write, (rows, token, active, jnp.ones((), bool)))[0]
 
-    def forced(self, rows: Rows) -> tuple[Int[Array, " b"], Bool[Array, " b"]]:
-        """The only token that can follow, and in which rows there is one."""
+    def forced(self, rows: RowBuffers) -> tuple[Int[Array, " b"], Bool[Array, " b"]]:
+        """The only token that can follow in each row, and which rows have such a token."""
         assert rows.legal is not None
         token = self.grammar.forced(rows.legal)
         active = (token >= 0) & ~rows.done
-        if rows.opened is not None:
-            active &= ~self._at_check(rows.opened)
+        if rows.fragment is not None:
+            active &= ~self._at_check_digit(rows.fragment)
         return token, active
 
-    def before(self, rows: Rows, ready: Bool[Array, " b"], logits: Float[Array, "b v"]) -> tuple[Rows, Array]:
-        """Notes where fragments begin, before a token is drawn for rows that are ready; and what to draw it from.
+    def open_fragments(
+        self, rows: RowBuffers, ready: Bool[Array, " b"], logits: Float[Array, "b v"]
+    ) -> tuple[RowBuffers, Array]:
+        """Prepares to draw a token: remembers the rows whose fragment begins here, and says what to draw from.
 
-        A check digit is drawn from all digits. A fragment that was rejected is followed by another one, not by an end:
-        ends are never rejected, and would become too frequent.
+        A check digit is drawn from all digits. A rejected fragment is followed by another fragment and not by an end of
+        the segment: an end is never rejected, so that ends would become too frequent.
+
+        Args:
+            rows: so far.
+            ready: rows for which a token is to be drawn.
+            logits: to draw it from.
+
+        Returns:
+            The rows, and bool[b, v], the tokens that may be drawn.
         """
-        v, opened, legal = self.grammar.vocabulary, rows.opened, rows.legal
-        assert opened is not None
+        v, fragment, legal = self.grammar.vocabulary, rows.fragment, rows.legal
+        assert fragment is not None
         assert legal is not None
         assert rows.state is not None
-        first = ready & opened.fresh
         here = {
             "attempts": jnp.zeros_like(rows.length),
             "start": rows.length,
-            "start_digits": opened.digits,
+            "start_digits": fragment.digits,
             "state": rows.state,
-            "logits": logits.astype(opened.logits.dtype),
+            "logits": logits.astype(fragment.logits.dtype),
         }
-        noted = where(first, here, {name: getattr(opened, name) for name in here})
-        opened = opened._replace(fresh=opened.fresh & ~ready, **noted)
+        before = {name: getattr(fragment, name) for name in here}
+        noted = select_rows(ready & fragment.fresh, here, before)
+        fragment = fragment._replace(fresh=fragment.fresh & ~ready, **noted)
         column = jnp.arange(v.size)[None, :]
         any_digit = (column >= v.digit_start) & (column < v.digit_start + v.check_base)
         of_fragment = (column >= v.position_start) & (column < v.aos)
-        again = (opened.attempts > 0) & (rows.length == opened.start)
-        legal = jnp.where(self._at_check(opened)[:, None], any_digit, legal & (of_fragment | ~again[:, None]))
-        return rows._replace(opened=opened), legal
+        again = (fragment.attempts > 0) & (rows.length == fragment.start)
+        legal = jnp.where(self._at_check_digit(fragment)[:, None], any_digit, legal & (of_fragment | ~again[:, None]))
+        return rows._replace(fragment=fragment), legal
 
-    def after(self, rows: Rows, token: Int[Array, " b"], ready: Bool[Array, " b"]) -> tuple[Rows, Array]:
-        """Takes back fragments whose check digit was drawn wrong, and tells in which rows."""
-        opened, legal = rows.opened, rows.legal
-        assert opened is not None
+    def reject(
+        self, rows: RowBuffers, token: Int[Array, " b"], ready: Bool[Array, " b"]
+    ) -> tuple[RowBuffers, Bool[Array, " b"]]:
+        """Takes back the fragments for which a wrong check digit was drawn; says which rows these are."""
+        fragment, legal = rows.fragment, rows.legal
+        assert fragment is not None
         assert legal is not None
         wrong = ready & ~jnp.take_along_axis(legal, token[:, None], axis=1)[:, 0]
-        length, state = where(wrong, (opened.start, opened.state), (rows.length, rows.state))
-        opened = opened._replace(
-            attempts=opened.attempts + wrong,
-            rejected=opened.rejected + wrong,
-            digits=jnp.where(wrong, opened.start_digits, opened.digits),
+        length, state = select_rows(wrong, (fragment.start, fragment.state), (rows.length, rows.state))
+        fragment = fragment._replace(
+            attempts=fragment.attempts + wrong,
+            rejected=fragment.rejected + wrong,
+            digits=jnp.where(wrong, fragment.start_digits, fragment.digits),
         )
-        return rows._replace(length=length, state=state, opened=opened), wrong
+        return rows._replace(length=length, state=state, fragment=fragment), wrong
 
-    def _at_check(self, opened: Opened) -> Bool[Array, " b"]:
-        """Where a check digit comes next that may still be wrong."""
-        return (opened.digits == self.width) & (opened.attempts < self.retries)
+    def _at_check_digit(self, fragment: OpenFragment) -> Bool[Array, " b"]:
+        """Rows whose next token is a check digit that may be drawn wrong."""
+        return (fragment.digits == self.digits) & (fragment.attempts < self.retries)

@@ -8,20 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from omnijax.vocab.ids import PrimaryIds
-from omnijax.vocab.kinds import token_kinds
-from omnijax.vocab.vocabulary import Vocabulary
-
 
 class LossParts(NamedTuple):
-    """Sums over tokens, so that parts of a batch add up.
+    """Sums over the targets of positive weight. The sums of the parts of a batch add up to those of the batch.
 
     Attributes:
         loss: Σ weight · nats.
         weight: Σ weight.
         correct: Σ weight · [the likeliest token is the target].
-        kind_loss: float32[kinds], nats of the tokens of each kind (`kind_names`), unweighted.
-        kind_count: float32[kinds], how many there are.
+        kind_loss: float32[kinds], nats of the targets of each kind (`kind_names`), unweighted.
+        kind_count: float32[kinds], number of targets of each kind.
     """
 
     loss: Float[Array, ""]
@@ -29,15 +25,6 @@ class LossParts(NamedTuple):
     correct: Float[Array, ""]
     kind_loss: Float[Array, " k"]
     kind_count: Float[Array, " k"]
-
-
-def target_kinds(
-    vocabulary: Vocabulary, tokens_bt: Int[Array, "b t"], targets_bt: Int[Array, "b t"]
-) -> Int[Array, "b t"]:
-    """Index into `kind_names` of each target of whole rows."""
-    # The marker of a document is never a target, so kinds are read off the whole row.
-    row_bt = jnp.concatenate([tokens_bt, targets_bt[:, -1:]], axis=1)
-    return token_kinds(vocabulary, PrimaryIds(row_bt))[:, 1:]
 
 
 def next_token_loss(
@@ -49,14 +36,14 @@ def next_token_loss(
 ) -> LossParts:
     """Cross-entropy of each target under the logits at the token before it; log-sum-exp in float32.
 
-    Targets of weight 0 count nowhere.
+    Targets of weight 0 count in none of the sums.
 
     Args:
-        logits_btv: of the model, in any float dtype.
-        targets_bt: the tokens that follow.
-        weights_bt: of each in the loss.
-        kinds_bt: of `target_kinds`.
-        kinds: how many there are.
+        logits_btv: logits of any float dtype.
+        targets_bt: the token that follows each token.
+        weights_bt: weight of each target in the loss.
+        kinds_bt: kind of each target, index into `kind_names`.
+        kinds: number of kinds.
     """
     logits_btv = logits_btv.astype(jnp.float32)
     chosen_bt = jnp.take_along_axis(logits_btv, targets_bt[..., None], axis=-1)[..., 0]

@@ -13,7 +13,7 @@ from omnijax.step.sharding import path_of
 
 
 def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear to `learning_rate` in `warmup_steps`, then a cosine to `final_fraction` of it."""
+    """Learning rate by step: it grows linearly for `warmup_steps`, then falls as a cosine to `final_fraction` of it."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
@@ -24,12 +24,12 @@ def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def decays(params: Any) -> Any:
-    """True for the parameters that weight decay applies to: matrices between activations, not norms or embeddings."""
+    """True for the parameters with weight decay: all but norms and embeddings."""
     return jax.tree_util.tree_map_with_path(lambda keys, _: not path_of(keys).endswith(("scale", "embed")), params)
 
 
 def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """The whole chain; gradients are clipped before the moments see them."""
+    """The whole optimizer. Gradients are clipped before they enter the moments."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         _preconditioner(config),
@@ -39,7 +39,7 @@ def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
 
 
 def _preconditioner(config: OptimConfig) -> optax.GradientTransformation:
-    """Adam, with its moments as `moments` says; the factored second one decays as Adafactor's, not by `beta2`."""
+    """Adam with moments as `config.moments` says. A factored second moment decays as in Adafactor, not by `beta2`."""
     first = jnp.float32 if config.moments == "float32" else jnp.bfloat16
     if config.moments == "factored":
         momentum = optax.ema(config.beta1, debias=True, accumulator_dtype=first)

@@ -1,4 +1,4 @@
-"""One mesh, and one table from the path of a parameter to how it is split over the mesh."""
+"""The mesh of devices, and a table that says how each parameter is split over it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from omnijax.model.shards import Groups, Shards
 
 AXES = ("data", "fsdp", "context", "tensor")
 
-# Path of a parameter (its last two names) -> its axes; the leading axis of `layers` is the layer and is never split.
-# `tensor` splits heads and hidden units, so that a layer sums over it once for attention and once for the MLP;
-# `fsdp` splits the other axis of a matrix, which is gathered where it is used. The embedding and the head of a primary
-# vocabulary are small: they aren't split over `tensor`, which would cost a sum over all logits.
+# From the last two names in the path of a parameter to its axes. The leading axis of `layers` is never split.
+# `tensor` splits heads and hidden units: each layer sums over it once for attention and once for the MLP. `fsdp` splits
+# the other axis of a matrix, which is gathered where it is used. Embedding and head of a primary vocabulary are small:
+# they aren't split over `tensor`, which would cost a sum over all logits.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"ends/embed", PartitionSpec(None, "fsdp")),
     (r"ends/head", PartitionSpec("fsdp", None)),
@@ -38,14 +38,14 @@ TOKENS = PartitionSpec(("data", "fsdp"), "context")
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh `data × fsdp × context × tensor` over all devices, slice by slice along `data`.
+    """The mesh `data × fsdp × context × tensor` over all devices; slices follow each other along `data`.
 
     Args:
         config: devices along each axis in one slice.
-        devices: real ones, or those of a topology; all of them by default.
+        devices: real devices or those of a topology; all devices of this job by default.
 
     Raises:
-        ConfigError: the axes don't multiply to the number of devices of a slice.
+        ConfigError: the product of the axes isn't the number of devices in a slice.
     """
     devices = jax.devices() if devices is None else devices
     slices = len({getattr(device, "slice_index", 0) for device in devices})
@@ -67,7 +67,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def mesh_that_fits(config: Config) -> Mesh:
-    """The mesh of a configuration where it fits the devices that are here; else as many along `fsdp` as can be."""
+    """The mesh of a configuration if it fits the devices of this job; otherwise as many along `fsdp` as possible."""
     try:
         return make_mesh(config.mesh)
     except ConfigError:
@@ -84,11 +84,11 @@ def parameter_spec(path: str, shape: tuple[int, ...]) -> PartitionSpec:
     """How the parameter at a path like `layers/mlp/up` is split.
 
     Raises:
-        ConfigError: no rule, or more than one, holds for the path, or the rule is for another number of axes.
+        ConfigError: not exactly one rule matches the path, or the rule has another number of axes.
     """
     found = [spec for rule, spec in RULES if re.search(rf"(^|/){rule}$", path)]
     if len(found) != 1:
-        rule = f"exactly one rule of omnijax/step/sharding.py must hold for it, and {len(found)} do"
+        rule = f"exactly one rule of omnijax/step/sharding.py must match it, and {len(found)} do"
         raise ConfigError("parameter", path, rule, "add or narrow a rule")
     spec = PartitionSpec(None, *found[0]) if path.startswith("layers/") and len(found[0]) else found[0]
     if len(spec) not in (0, len(shape)):
@@ -122,9 +122,10 @@ def parameter_shardings(mesh: Mesh, params: Any) -> Any:
 
 
 def like_parameters(mesh: Mesh, params: Any, tree: Any) -> Any:
-    """Shardings for a tree that holds copies of the parameters' tree (an optimiser state): theirs; else replicated.
+    """Shardings for a tree with copies of the parameters' tree, such as an optimiser state.
 
-    A leaf belongs to the parameter whose path its own path ends with, if the shapes agree.
+    A leaf gets the sharding of a parameter if its path ends with that parameter's path and the shapes are equal. All
+    other leaves are replicated.
     """
     shapes = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -144,27 +145,27 @@ def like_parameters(mesh: Mesh, params: Any, tree: Any) -> Any:
 
 
 def batch_shardings(mesh: Mesh, batch: Any) -> Any:
-    """For each array of a batch: rows over `data` and `fsdp`, and tokens, where it has some, over `context`."""
+    """Shardings of a batch: sequences are split over `data` and `fsdp`, and their tokens over `context`."""
     specs = jax.tree.map(lambda array: TOKENS if array.ndim > 1 else ROWS, batch)
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
 
 def rows_here(mesh: Mesh, rows: int) -> list[int]:
-    """Those rows of a batch that the devices of this process hold: the ones it has to make.
+    """Indices of the sequences of a batch that the devices of this process hold, and that it therefore has to make.
 
-    Devices that share a row's tokens or heads may belong to several processes; each of them makes the row then.
+    Devices that share the tokens or heads of a sequence may belong to several processes, which then all make it.
     """
     held = NamedSharding(mesh, ROWS).addressable_devices_indices_map((rows,)).values()
     return sorted({row for index in held if index is not None for row in range(*index[0].indices(rows))})
 
 
 def put_batch(mesh: Mesh, batch: Any, rows: int | None = None) -> Any:
-    """A global batch on the devices.
+    """Puts a global batch on the devices.
 
     Args:
         mesh: the devices.
-        batch: all rows of it; where `rows` is given, those that `rows_here` names, in this order.
-        rows: of the global batch.
+        batch: all sequences; if `rows` is given, only those of `rows_here`, in that order.
+        rows: number of sequences in the global batch.
     """
     if rows is None:
         return jax.device_put(batch, batch_shardings(mesh, batch))
@@ -182,7 +183,7 @@ def put_batch(mesh: Mesh, batch: Any, rows: int | None = None) -> Any:
 
 
 def shards_of(mesh: Mesh, params: Any) -> Shards:
-    """How the model is split over a mesh, for the program of one device."""
+    """How the model is split over a mesh; for the program that each device runs."""
     specs = jax.tree.map(lambda sharding: sharding.spec, parameter_shardings(mesh, params))
     layers = jax.tree.map(
         lambda spec: PartitionSpec(*spec[1:]), specs["layers"], is_leaf=lambda x: isinstance(x, PartitionSpec)
@@ -191,10 +192,10 @@ def shards_of(mesh: Mesh, params: Any) -> Shards:
 
 
 def rings_of(mesh: Mesh) -> tuple[Groups, ...]:
-    """The rings that an `fsdp` axis laid over a torus of TPUs consists of, those of the slowest dimension first.
+    """The rings of a TPU torus along `fsdp`, those of the slowest dimension first; () for one ring or no torus.
 
-    TPU's compiler leaves a reduce-scatter over one ring as it is, and makes of one over a plane an all-reduce of twice
-    the bytes (libtpu 0.0.42, v5e, v5p). () where there is one ring, or no torus.
+    TPU's compiler keeps a reduce-scatter over one ring. It replaces one over a plane by an all-reduce, which moves
+    twice the bytes (libtpu 0.0.42, v5e, v5p).
     """
     along = np.moveaxis(mesh.devices, AXES.index("fsdp"), 0).reshape(mesh.shape["fsdp"], -1)[:, 0]
     if along[0].platform != "tpu":
@@ -212,7 +213,7 @@ def rings_of(mesh: Mesh) -> tuple[Groups, ...]:
 
 
 def rings(*sizes: int) -> tuple[Groups, ...]:
-    """The lines of a grid of these sizes, whose points are numbered row by row, along each of its dimensions."""
+    """The lines along each dimension of a grid of these sizes, whose points are numbered row by row."""
     grid = np.arange(math.prod(sizes)).reshape(sizes)
     lines = (np.moveaxis(grid, axis, -1).reshape(-1, size).tolist() for axis, size in enumerate(sizes))
     return tuple(tuple(tuple(line) for line in along) for along in lines)

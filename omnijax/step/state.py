@@ -14,26 +14,26 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from omnijax.config import Config
-from omnijax.data.pipeline import Batch
+from omnijax.data.batch import Batch
 from omnijax.errors import ConfigError
 from omnijax.model.layers import token_keys
 from omnijax.model.shards import Shards
 from omnijax.model.sums import Sums
 from omnijax.model.transformer import Transformer
-from omnijax.step.losses import LossParts, next_token_loss, target_kinds
+from omnijax.step.losses import LossParts, next_token_loss
 from omnijax.step.noise import with_digit_noise
 from omnijax.step.optim import optimizer, schedule
 from omnijax.step.sharding import batch_shardings, like_parameters, parameter_shardings, shards_of
-from omnijax.vocab.kinds import kind_names
+from omnijax.vocab.kinds import kind_names, kind_type
 
 
 class State(NamedTuple):
-    """All that training changes.
+    """Everything that training changes.
 
     Attributes:
-        params: nested dict of float32.
-        opt_state: of optax; its moments are shaped and sharded as the parameters.
-        step: steps done so far.
+        params: nested dict of float32 arrays.
+        opt_state: from optax; moments have the shapes and shardings of the parameters.
+        step: number of steps done.
     """
 
     params: Any
@@ -42,15 +42,15 @@ class State(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step reports: sums of the loss, figures of the update, and how much was read.
+    """What a step reports.
 
     Attributes:
-        parts: of the loss, before the update.
+        parts: sums of the loss, before the update.
         gradient_norm: before clipping.
-        finite: all parameters are numbers after the update.
+        finite: whether all parameters are finite after the update.
         learning_rate: of this update.
-        items: items in the rows that were read.
-        tokens: tokens in them, padding not counted.
+        items: number of items in the batch.
+        tokens: number of tokens in the batch, without padding.
     """
 
     parts: LossParts
@@ -65,14 +65,14 @@ class Step(Protocol):
     """A jitted train step."""
 
     def __call__(self, state: State, batch: Any, /) -> tuple[State, Metrics]:
-        """The state after a batch, and what it reports; the old state's buffers are given up."""
+        """The state after a batch, and its metrics. The buffers of the old state are reused."""
 
     def lower(self, state: Any, batch: Any, /) -> jax.stages.Lowered:
-        """The program for arguments of these shapes, before it is compiled."""
+        """The program for arguments of these shapes, not compiled yet."""
 
 
 def abstract_state(config: Config, model: Transformer, mesh: Mesh) -> State:
-    """Shapes, dtypes and shardings of the state, without making it."""
+    """Shapes, dtypes and shardings of the state; no array is made."""
     shapes = jax.eval_shape(functools.partial(_init, config, model), jax.eval_shape(lambda: jax.random.key(0)))
     shardings = shapes._replace(
         params=parameter_shardings(mesh, shapes.params),
@@ -85,7 +85,7 @@ def abstract_state(config: Config, model: Transformer, mesh: Mesh) -> State:
 
 
 def init_state(config: Config, model: Transformer, mesh: Mesh) -> State:
-    """A fresh state, made where it belongs: no device ever holds more than its part."""
+    """A fresh state. Each device makes its own part of it, and never holds more."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, model, mesh))
     init = jax.jit(functools.partial(_init, config, model), out_shardings=shardings)
     return init(jax.random.key(config.train.seed))
@@ -97,10 +97,10 @@ def _init(config: Config, model: Transformer, key: PRNGKeyArray) -> State:
 
 
 def make_step(config: Config, model: Transformer, mesh: Mesh) -> Step:
-    """The jitted train step: `(state, batch) -> (state, metrics)`; the old state's buffers are given up.
+    """The jitted train step: `(state, batch) -> (state, metrics)`. The buffers of the old state are reused.
 
     Raises:
-        ConfigError: rows that don't divide into micro-batches over the mesh.
+        ConfigError: sequences, or their tokens, don't divide evenly over the mesh and the micro-batches.
     """
     rows, shares = config.batch.size, mesh.shape["data"] * mesh.shape["fsdp"] * config.optim.accumulate
     if rows % shares:
@@ -108,7 +108,7 @@ def make_step(config: Config, model: Transformer, mesh: Mesh) -> Step:
         raise ConfigError("batch.size", rows, rule, f"use {-(-rows // shares) * shares}")
     split = config.batch.sequence_length - 1
     if split % mesh.shape["context"]:
-        rule = f"the {split} tokens of a row that are read must divide by mesh.context = {mesh.shape['context']}"
+        rule = f"the {split} tokens of a sequence that are read must divide by mesh.context = {mesh.shape['context']}"
         fix = f"use {-(-split // mesh.shape['context']) * mesh.shape['context'] + 1}"
         raise ConfigError("batch.sequence_length", config.batch.sequence_length, rule, fix)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, model, mesh))
@@ -126,6 +126,7 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
     """Shapes, dtypes and shardings of a global batch."""
     b, t = config.batch.size, config.batch.sequence_length - 1
     dtypes = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32, "positions": jnp.int32}
+    dtypes |= {"kinds": kind_type(config.vocabulary)}
     shapes: Any = {name: jax.ShapeDtypeStruct((b, t), dtype) for name, dtype in dtypes.items()}
     shapes |= {"documents": shapes["tokens"], "items": jax.ShapeDtypeStruct((b,), jnp.int32)}
     return jax.tree.map(
@@ -155,22 +156,19 @@ def _step(config: Config, model: Transformer, mesh: Mesh, state: State, batch: A
 
 def _noisy(config: Config, batch: Any, step: Array) -> Array:
     share, seed = config.train.digit_noise, config.train.seed
-    return with_digit_noise(config.vocabulary, batch["tokens"], batch["targets"][:, -1:], share, seed, step)
+    return with_digit_noise(config.vocabulary, batch["tokens"], batch["kinds"], share, seed, step)
 
 
 def gradients_of(
     config: Config, model: Transformer, mesh: Mesh, params: Any, batch: Any, key: PRNGKeyArray
 ) -> tuple[Any, LossParts]:
-    """Gradients of the weighted mean loss of a whole batch, split as the parameters are, and the sums of the loss.
+    """Gradients of the weighted mean loss of a whole batch, sharded as the parameters, and the sums of the loss.
 
-    Where the batch has `read`, the model reads these tokens in place of `tokens`.
+    If the batch has `read`, the model reads these tokens instead of `tokens`.
     """
     shards = shards_of(mesh, params)
     weight = jnp.maximum(jnp.sum(batch["weights"]), 1e-9)
-    batch = batch | {
-        "kinds": target_kinds(config.vocabulary, batch["tokens"], batch["targets"]),
-        "rows": jnp.arange(batch["tokens"].shape[0]),
-    }
+    batch = batch | {"rows": jnp.arange(batch["tokens"].shape[0])}
     replicated = PartitionSpec()
     specs = jax.tree.map(lambda sharding: sharding.spec, parameter_shardings(mesh, params))
     rows = jax.tree.map(lambda sharding: sharding.spec, batch_shardings(mesh, batch))
@@ -186,10 +184,10 @@ def gradients_of(
 def _local_gradients(
     config: Config, model: Transformer, shards: Shards, specs: Any, params: Any, batch: Any, weight: Array, key: Array
 ) -> tuple[Any, LossParts]:
-    """What one device adds: the derivative of the sum of all devices' losses by its parts of the parameters.
+    """The part of one device: the derivative of the sum of all devices' losses by its parts of the parameters.
 
-    Each copy of a parameter counts as one of its own, until the end, where the gradients of copies are summed. Devices
-    along `tensor` all have the same loss, so that each gives its share of it.
+    Copies of a parameter count as separate parameters until the end, where their gradients are summed. Devices along
+    `tensor` have the same loss, so that each counts only its share of it.
     """
     kinds = len(kind_names(config.vocabulary))
 
@@ -205,7 +203,7 @@ def _local_gradients(
         gradients, parts = jax.grad(lambda params: _first(loss(params, None, batch)), has_aux=True)(params)
     else:
         gradients, parts = _accumulated(loss, params, batch, config.optim.accumulate)
-    once = jax.tree.map(lambda _: PartitionSpec("tensor"), parts)  # the parts of the loss are the same along it
+    once = jax.tree.map(lambda _: PartitionSpec("tensor"), parts)  # devices along `tensor` have the same loss
     return shards.summed(gradients, specs), shards.summed(parts, once)
 
 
@@ -215,9 +213,9 @@ def _first(result: tuple[tuple[Array, Any], LossParts]) -> tuple[Array, LossPart
 
 
 def _accumulated(loss: Callable[..., Any], params: Any, batch: Any, count: int) -> tuple[Any, LossParts]:
-    """Gradients and loss, summed over micro-batches: every count-th row of this device is one of them.
+    """Gradients and loss, summed over `count` micro-batches; each takes every count-th sequence of this device.
 
-    There is one copy of the gradients, that each micro-batch adds to.
+    All micro-batches add to one copy of the gradients.
     """
     zeros = jax.tree.map(jnp.zeros_like, params)
 

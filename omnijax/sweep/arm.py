@@ -1,104 +1,129 @@
-"""One arm with one seed: trained in a run directory of its own, then measured; `result.json` is written last."""
+"""One arm with one seed: trained in its own run directory, then measured. `result.json` is written last."""
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
-from omnijax import evaluate
-from omnijax.config import Config, modality_of
-from omnijax.data.corpus import Corpus
-from omnijax.errors import CheckpointError, DataError
-from omnijax.evaluate.likelihoods import bits_per_item
-from omnijax.modalities import PatchImage
+import jax
+
+from omnijax.config import Config
+from omnijax.errors import RESUMABLE, CheckpointError, ConfigError, DataError
+from omnijax.evaluate.loading import OpenRun
+from omnijax.evaluate.split import split_of
+from omnijax.evaluate.tasks import run_tasks
 from omnijax.model.build import model_of
 from omnijax.run.checkpoint import Checkpoints
-from omnijax.run.directory import RUN, check, write_json
+from omnijax.run.directory import check, device, versions, write_json
 from omnijax.run.writers import METRICS
-from omnijax.step.sharding import make_mesh, mesh_that_fits
+from omnijax.step.sharding import make_mesh
 from omnijax.step.state import abstract_batch, abstract_state, make_step
-from omnijax.sweep.fairness import SAYS, fragments_hash
-from omnijax.sweep.inputs import RESULT
-from omnijax.sweep.resolve import ARMS, Job, heldout_corpus
+from omnijax.sweep.directory import RESULT, locked
+from omnijax.sweep.fairness import HASHED, data_hashes
+from omnijax.sweep.jobs import Job
+from omnijax.sweep.sweep import Sweep
 from omnijax.train import load_corpus, train
 
+BUSY = 73
+"""Exit status if another process works on the job."""
 
-def directory(out: Path, job: Job) -> Path:
-    """The run directory of a job."""
-    return out / ARMS / job.name
+
+def run_alone(job: Job, sweep: Sweep, out: Path, command: str) -> int:
+    """Runs a job unless it is done or another process works on it; gives the exit status.
+
+    Raises:
+        OmnijaxError: see `run_job`.
+    """
+    with locked(job.run(out).with_suffix(".lock"), wait=False) as mine:
+        if not mine:
+            print(f"{job.name}: another process works on it", file=sys.stderr)
+            return BUSY
+        if is_done(out, job):
+            return 0
+        print(f"{job.name}: started or resumed", flush=True)
+        return 0 if run_job(job, out, sweep.tasks, sweep.experiment, command) else RESUMABLE
 
 
 def is_done(out: Path, job: Job) -> bool:
-    """Whether its result is there, of this configuration.
+    """Whether the job has a result.
 
     Raises:
-        CheckpointError: the directory belongs to another configuration.
+        CheckpointError: the run directory belongs to another configuration.
     """
-    run = directory(out, job)
+    run = job.run(out)
     if not (run / RESULT).exists():
         return False
     check(run, job.config)
     return True
 
 
-def run_job(job: Job, out: Path, tasks: tuple[str, ...], budget: dict[str, Any], command: str) -> bool:
-    """Trains an arm, or goes on with it, and measures it; of its checkpoints the last one is kept.
-
-    Args:
-        job: which.
-        out: the directory of the sweep.
-        tasks: what to measure.
-        budget: of the sweep, for the record.
-        command: what the user typed, for the record.
+def run_job(job: Job, out: Path, tasks: tuple[str, ...], experiment: Path, command: str) -> bool:
+    """Trains an arm, or resumes it, and measures it. Only its last checkpoint is kept.
 
     Returns:
-        Whether it is done; else a signal stopped it, and the same command goes on.
+        Whether the job is done; if not, a signal stopped it, and it can be resumed.
 
     Raises:
-        OmnijaxError: see `omnijax.train.train`; or other data than when the sweep was resolved.
+        ConfigError: a training step doesn't fit into memory.
+        DataError: the data differ from those that the job was made with.
+        OmnijaxError: see `omnijax.train.train`.
     """
-    run = directory(out, job)
-    heldout = heldout_corpus(job.config)
-    views = {view for task in job.config.batch.tasks for view in task.segments}
-    here = {
-        "fragments": fragments_hash(load_corpus(job.config), views),
-        "heldout": fragments_hash(heldout, map(modality_of, views)),
-    }
-    for part, found in here.items():
+    run, train_corpus = job.run(out), load_corpus(job.config)
+    for part, found in data_hashes(job.config, train_corpus, split_of(job.config).corpus).items():
         if found != job.data[part]:
-            rule = f"{SAYS[part]} must be those of when the sweep was resolved, {job.data[part][:16]}"
-            raise DataError(f"arms.{job.arm}.data", found[:16], rule, "use the data that the other arms have")
-    if train(job.config, run, command).stopped:
+            rule = f"{HASHED[part]} must have the hash that the sweep was started with, {job.data[part][:16]}"
+            raise DataError(f"arms.{job.arm}.data", found[:16], rule, "use the same data as the other arms")
+    needed, there = peak_bytes(job.config), memory_bytes()
+    if needed > there:
+        rule = f"a training step must fit into the {there / 1e9:.1f} GB of memory"
+        fix = "lower batch.size, raise optim.accumulate, or leave the arm out with --only"
+        raise ConfigError(f"arms.{job.arm}.memory", f"{needed / 1e9:.1f} GB", rule, fix)
+    if train(job.config, run, command, experiment=experiment, corpus=train_corpus).stopped:
         return False
-    write_json(run / RESULT, measure(job, run, heldout, tasks) | {"budget": budget, "command": command})
-    with Checkpoints(run) as checkpoints:  # those of the curve have been measured
+    result = measure(job, run, tasks)
+    write_json(run / RESULT, result | {"cost": job.cost | {"peak_bytes": needed}, "command": command})
+    with Checkpoints(run) as checkpoints:
         checkpoints.keep_only(job.end.step)
     return True
 
 
-def measure(job: Job, run: Path, heldout: Corpus, tasks: tuple[str, ...]) -> dict[str, Any]:
-    """All that is said of a trained arm.
+def measure(job: Job, run: Path, tasks: tuple[str, ...]) -> dict[str, Any]:
+    """The result of a trained arm: bits at each checkpoint of its curve, and all tasks at the last one.
 
     Raises:
-        CheckpointError: a checkpoint of the curve is gone or damaged.
+        CheckpointError: a checkpoint of the curve is missing or damaged.
     """
-    config, end = job.config, job.end
-    bits = _bits_along(job, run, heldout)
-    speed = _speed(run)
+    figures: dict[int, dict[str, Any]] = {}
+    with OpenRun(run, config=job.config) as opened:
+        if missing := {point.step for point in job.curve} - {*opened.steps()}:
+            rule = "checkpoints of the curve were deleted after the measurement, and now the result is missing too"
+            raise CheckpointError(f"arms.{job.name}", sorted(missing), rule, f"delete {run} to train the arm again")
+        for point in job.curve:
+            trained = opened.load(point.step)
+            found = run_tasks(trained, opened.split, tasks if point is job.end else ("bits",))
+            figures[point.step] = {key: value for one in found.values() for key, value in one.figures.items()}
+    end, speed = job.end, _speed(run)
     seconds = end.tokens / speed["tokens_per_second"]
-    about = json.loads((run / RUN).read_text())
     curve = [
         {
-            "step": seen.step,
-            "items": seen.items,
-            "seconds": seconds * seen.tokens / end.tokens,
-            "flops": job.step_flops * seen.step,
-            "bits": {form: entry["renormalised"] for form, entry in bits[seen.step].items()},
+            "step": point.step,
+            "items": point.items,
+            "seconds": seconds * point.tokens / end.tokens,
+            "flops": job.step_flops * point.step,
+            "bits": {form: entry["renormalised"] for form, entry in figures[point.step]["bits_per_item"].items()},
         }
-        for seen in job.curve
+        for point in job.curve
     ]
+    last = figures[end.step]
+    accuracies = {
+        route: {name: found[name] for name in ("accuracy", "standard_error")}
+        for route, found in last.get("directions", {}).items()
+        if "accuracy" in found
+    }
     return {
         "arm": job.arm,
         "seed": job.seed,
@@ -106,75 +131,42 @@ def measure(job: Job, run: Path, heldout: Corpus, tasks: tuple[str, ...]) -> dic
         "seconds": seconds,
         "flops": job.step_flops * end.step,
         "data": job.data,
-        "bits": bits[end.step],
-        "bits_per_unit": bits_per_unit(config, bits[end.step]),
+        "bits": last.pop("bits_per_item"),
+        "accuracies": accuracies,
+        "figures": last,
         "speed": {**speed, "tokens_per_item": job.tokens_per_item},
-        "cost": {**job.cost, "peak_bytes": peak_bytes(config)},
+        "cost": job.cost,
         "curve": curve,
-        "directions": _generated(run, tasks),
-        "device": about["device"],
-        "versions": about["versions"],
+        "device": device(),
+        "versions": versions(),
     }
 
 
-def _bits_along(job: Job, run: Path, heldout: Corpus) -> dict[int, dict[str, dict[str, Any]]]:
-    """`bits_per_item` by step, at each checkpoint of the curve."""
-    config, model = job.config, model_of(job.config)
-    abstract = abstract_state(config, model, mesh_that_fits(config)).params
-    records = min(config.eval.examples, len(heldout))
-    found = {}
-    with Checkpoints(run) as checkpoints:
-        if gone := {seen.step for seen in job.curve} - {*checkpoints.steps}:
-            rule = "checkpoints of the curve are gone, as they are when all is measured, and so is the result"
-            raise CheckpointError(f"arms.{job.name}", sorted(gone), rule, f"delete {run}: it is trained anew then")
-        for seen in job.curve:
-            params = checkpoints.restore_params(seen.step, abstract, config.vocabulary)
-            found[seen.step] = bits_per_item(config, model, params, heldout, records)
-    return found
-
-
-def bits_per_unit(config: Config, bits: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Bits a pixel of pictures and a byte of words of the spoken digits, where they were measured with nothing given.
-
-    Speech isn't among them: its fragments don't give the samples back.
-    """
-    found: dict[str, float] = {}
-    if config.data.source != "spoken_digits":
-        return found
-    if "text" in bits:
-        found["text"] = bits["text"]["renormalised"]
-    if "image" in bits:
-        picture = PatchImage()
-        found["image"] = bits["image"]["renormalised"] * bits["image"]["items"] / (picture.height * picture.width)
-    return found
-
-
 def peak_bytes(config: Config) -> int:
-    """Memory of one training step on a device, as the compiler reckons it: arguments, results and what is temporary."""
+    """Memory of one training step on a device, according to the compiler: arguments, results and temporaries."""
     mesh, model = make_mesh(config.mesh), model_of(config)
     lowered = make_step(config, model, mesh).lower(abstract_state(config, model, mesh), abstract_batch(config, mesh))
     found = lowered.compile().memory_analysis()
     assert found is not None
-    return int(
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-        + found.temp_size_in_bytes
-        + found.generated_code_size_in_bytes
-    )
+    kinds = ("argument", "output", "temp", "generated_code")
+    return int(sum(getattr(found, f"{kind}_size_in_bytes") for kind in kinds) - found.alias_size_in_bytes)
+
+
+def memory_bytes() -> int:
+    """Memory of an accelerator; without accelerators, the main memory that a process may use."""
+    if stats := jax.local_devices()[0].memory_stats():
+        return int(stats["bytes_limit"])
+    group = Path("/sys/fs/cgroup/memory.max")
+    allowed = group.read_text().strip() if group.is_file() else "max"
+    main = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(main, int(allowed)) if allowed.isdigit() else main
 
 
 def _speed(run: Path) -> dict[str, float]:
-    """Medians over the intervals of the log, without the first tenth of them: these compile."""
+    """Medians over the intervals of the log; the first tenth is left out, since it includes compilation."""
     lines = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     after = lines[min(len(lines) - 1, -(-len(lines) // 10)) :]
     return {
         name: statistics.median(float(line[name]) for line in after)
         for name in ("items_per_second", "tokens_per_second")
     }
-
-
-def _generated(run: Path, tasks: tuple[str, ...]) -> dict[str, Any] | None:
-    """What the other tasks than `bits` find of the newest checkpoint."""
-    others = [task for task in tasks if task != "bits"]
-    return evaluate.measure(evaluate.load_run(run), others) if others else None

@@ -1,115 +1,91 @@
 """Arms of a sweep: named changes of a configuration, and how they combine.
 
-A choice is a name and a function from a configuration to another one. `product`, `zipped` and `chain` make many of few,
-and `arms_of` applies them. The usual ones stand below.
+`Choices` map names to functions that change a configuration. `knob` and the functions below it make choices, `product`
+and `chain` combine them, and `arms_of` applies them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from omnijax.config import Config
 from omnijax.errors import ConfigError, OmnijaxError
 from omnijax.vocab.assignment import Assignment
-from omnijax.vocab.cost import rebased
 from omnijax.vocab.radix import Base
-from omnijax.vocab.vocabulary import Vocabulary
 
 Change = Callable[[Config], Config]
 Choices = dict[str, Change]
+Made = TypeVar("Made")
+NO_POSITION: dict[str, Any] = {"position": "none", "positions": 0, "position_places": 1}
 
 
 def product(*choices: Choices) -> Choices:
-    """Every choice of the first with every one of the second, and so on: `base=2,model.depth=4`.
+    """Every combination of one choice from each argument: `base=2,model.depth=4`.
 
     Raises:
-        ConfigError: two of them have the same name.
+        ConfigError: two combinations have the same name.
     """
     return _named(_together(parts) for parts in itertools.product(*(one.items() for one in choices)))
 
 
-def zipped(*choices: Choices) -> Choices:
-    """The first of each together, then the second of each, and so on.
-
-    Raises:
-        ConfigError: they are not of one length, or two of them have the same name.
-    """
-    lengths = [len(one) for one in choices]
-    if len(set(lengths)) > 1:
-        raise ConfigError("zipped", lengths, "must all have as many choices", "add or drop some, or use product")
-    return _named(_together(parts) for parts in zip(*(one.items() for one in choices), strict=True))
-
-
 def chain(*choices: Choices) -> Choices:
-    """Those of the first, then those of the second, and so on.
+    """All choices of all arguments, in order.
 
     Raises:
-        ConfigError: two of them have the same name.
+        ConfigError: two choices have the same name.
     """
     return _named(itertools.chain.from_iterable(one.items() for one in choices))
 
 
 def arms_of(config: Config, choices: Choices) -> dict[str, Config]:
-    """The configuration as each choice changes it.
+    """The configuration after each choice, by the name of the choice.
 
     Raises:
-        ConfigError: a choice that can't be, by the name of its arm.
-        VocabularyError: likewise, of a vocabulary that couldn't be read back.
+        OmnijaxError: a changed configuration is invalid; the error names the arm.
     """
-    return {name: changed(name, config, change) for name, change in choices.items()}
+    return {name: naming(name, change, config) for name, change in choices.items()}
 
 
-def changed(name: str, config: Config, change: Change) -> Config:
-    """The configuration of one arm, its name in front of what is wrong with it.
-
-    Raises:
-        OmnijaxError: of the kind that the change raised.
-    """
-    with naming(name):
-        return change(config)
-
-
-@contextlib.contextmanager
-def naming(name: str) -> Iterator[None]:
-    """Puts the name of an arm in front of what is wrong with it."""
+def naming(name: str, change: Callable[..., Made], *arguments: Any) -> Made:
+    """Calls a function, and adds the name of an arm to the errors that it raises."""
     try:
-        yield
+        return change(*arguments)
     except OmnijaxError as error:
         raise type(error)(f"arms.{name}.{error.field}", error.value, error.rule, error.fix) from error
 
 
 def knob(path: str, *values: Any, name: str = "") -> Choices:
-    """One knob with each of some values: `knob("model.depth", 2, 4)` gives `model.depth=2` and `model.depth=4`.
+    """One knob at several values: `knob("model.depth", 2, 4)` gives `model.depth=2` and `model.depth=4`.
 
     Args:
-        path: dotted, parts of a tuple by number, as on the command line.
-        values: for the knob.
-        name: what stands before the `=`; the path by default.
+        path: dotted, with numbers for the parts of a tuple, as on the command line.
+        values: one choice for each.
+        name: text before the `=`; the path by default.
 
     Raises:
-        ConfigError: two values of one name.
+        ConfigError: two values give the same name.
     """
-    return _named((f"{name or path}={written(value)}", _setting(path, value)) for value in values)
+    names = path.split(".")
+    return _choices(name or path, values, lambda value, config: _placed(config, names, value))
 
 
 def bases(*values: Base) -> Choices:
-    """Radices, each with as many digit tokens as it needs; `base=64x1304` has one for each place."""
-    return _vocabulary("base", values, rebased)
+    """`base=64`, with as many digit tokens as the base needs; `base=64x1304` has one base for each digit place."""
+    return _choices("base", values, lambda base, config: _rewritten(config, base=base, digits=0))
 
 
 def flat() -> Choices:
-    """One token an item, as a flat softmax has: the base is the size of the largest space, no position is written."""
+    """One token per item, as with a flat softmax: the base is the size of the largest space, without positions."""
 
-    def change(vocabulary: Vocabulary) -> Vocabulary:
-        size = max(space.room for space in vocabulary.spaces)
-        alone: dict[str, Any] = {"position": "none", "positions": 0, "position_places": 1, "width": "fixed"}
-        return dataclasses.replace(vocabulary, base=max(size, 2), digits=max(size, 2), **alone)
+    def change(config: Config) -> Config:
+        size = max([2, *(space.room for space in config.vocabulary.spaces)])
+        return _rewritten(config, base=size, digits=0, width="fixed", **NO_POSITION)
 
-    return {"flat": _on_vocabulary(change)}
+    return {"flat": change}
 
 
 def heads(*values: str) -> Choices:
@@ -118,105 +94,63 @@ def heads(*values: str) -> Choices:
 
 
 def positions(*values: str) -> Choices:
-    """Where a position stands: `position=before`, `after`, or `none`, which has no position tokens."""
-
-    def change(vocabulary: Vocabulary, position: Any) -> Vocabulary:
-        rest: dict[str, Any] = {"positions": 0, "position_places": 1} if position == "none" else {}
-        return dataclasses.replace(vocabulary, position=position, **rest)
-
-    return _vocabulary("position", values, change)
-
-
-def layouts(*values: str) -> Choices:
-    """`layout=grouped`, `layout=inline`."""
-    return knob("vocabulary.layout", *values, name="layout")
-
-
-def widths(*values: str) -> Choices:
-    """`width=minimal`, `width=fixed`."""
-    return knob("vocabulary.width", *values, name="width")
-
-
-def digit_orders(*values: str) -> Choices:
-    """`order=big`, `order=little`."""
-    return knob("vocabulary.digit_order", *values, name="order")
-
-
-def digit_noise(*values: float) -> Choices:
-    """Shares of the digits that the model reads which are drawn anew: `noise=0.05`."""
-    return knob("train.digit_noise", *values, name="noise")
+    """Where the position of a fragment is written: `position=before`, `position=after`, or `position=none`."""
+    changes = {value: NO_POSITION if value == "none" else {"position": value} for value in values}
+    return _choices("position", values, lambda value, config: _rewritten(config, **changes[value]))
 
 
 def assignments(space: str, kinds: Mapping[str, Assignment | Callable[[Config], Assignment]]) -> Choices:
     """Which number each fragment of a space gets: `ids=NAME`.
 
     Args:
-        space: its name.
-        kinds: by name, assignments, or functions of the configuration where they depend on it, as on the base.
+        space: name of the space.
+        kinds: name -> assignment, or a function from a configuration to an assignment.
     """
 
-    def setting(kind: Assignment | Callable[[Config], Assignment]) -> Change:
-        def change(config: Config) -> Config:
-            config.vocabulary.space_index(space)
-            made: Any = kind(config) if callable(kind) else kind
-            spaces = tuple(
-                dataclasses.replace(one, assignment=made) if one.name == space else one
-                for one in config.vocabulary.spaces
-            )
-            return dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, spaces=spaces))
+    def change(name: str, config: Config) -> Config:
+        config.vocabulary.space_index(space)
+        others = [pair for pair in config.writing.assignments if pair[0] != space]
+        kind = kinds[name]
+        return _rewritten(config, assignments=(*others, (space, kind(config) if callable(kind) else kind)))
 
-        return change
-
-    return {f"ids={name}": setting(kind) for name, kind in kinds.items()}
+    return _choices("ids", [*kinds], change)
 
 
-def written(value: Any) -> str:
-    """A value in the name of an arm; the parts of a tuple with `x` between them."""
-    return "x".join(written(part) for part in value) if isinstance(value, tuple) else str(value)
+def _choices(name: str, values: Sequence[Any], change: Callable[[Any, Config], Config]) -> Choices:
+    """`NAME=VALUE` for each value; the parts of a tuple are joined by `x`."""
+
+    def told(value: Any) -> str:
+        return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    return _named((f"{name}={told(value)}", functools.partial(change, value)) for value in values)
 
 
-def _vocabulary(name: str, values: Iterable[Any], change: Callable[[Vocabulary, Any], Vocabulary]) -> Choices:
-    def setting(value: Any) -> Change:
-        return _on_vocabulary(lambda vocabulary: change(vocabulary, value))
-
-    return _named((f"{name}={written(value)}", setting(value)) for value in values)
-
-
-def _on_vocabulary(change: Callable[[Vocabulary], Vocabulary]) -> Change:
-    return lambda config: dataclasses.replace(config, vocabulary=change(config.vocabulary))
+def _rewritten(config: Config, **changes: Any) -> Config:
+    return dataclasses.replace(config, writing=dataclasses.replace(config.writing, **changes))
 
 
 def _together(parts: Iterable[tuple[str, Change]]) -> tuple[str, Change]:
     names, changes = zip(*parts, strict=True)
-
-    def change(config: Config) -> Config:
-        for one in changes:
-            config = one(config)
-        return config
-
-    return ",".join(names), change
+    return ",".join(names), lambda config: functools.reduce(lambda config, change: change(config), changes, config)
 
 
 def _named(pairs: Iterable[tuple[str, Change]]) -> Choices:
     choices: Choices = {}
     for name, change in pairs:
         if name in choices:
-            raise ConfigError("arms", name, "two arms have this name", "each combination may stand there once")
+            raise ConfigError("arms", name, "two arms have this name", "drop one of the two")
         choices[name] = change
     return choices
 
 
-def _setting(path: str, value: Any) -> Change:
-    def place(part: Any, names: list[str]) -> Any:
-        if not names:
-            return value
-        name, *rest = names
-        if isinstance(part, tuple) and name.isdigit() and int(name) < len(part):
-            number = int(name)
-            return (*part[:number], place(part[number], rest), *part[number + 1 :])
-        fields = {field.name for field in dataclasses.fields(part)} if dataclasses.is_dataclass(part) else set()
-        if name not in fields:
-            raise ConfigError("knob", path, f"there is no {name!r} in it", "see `omnijax train FILE --knobs`")
-        return dataclasses.replace(part, **{name: place(getattr(part, name), rest)})
-
-    return lambda config: place(config, path.split("."))
+def _placed(part: Any, names: Sequence[str], value: Any) -> Any:
+    """A configuration, or a part of it, with a knob set."""
+    if not names:
+        return value
+    name, *rest = names
+    if isinstance(part, tuple) and name.isdigit() and int(name) < len(part):
+        number = int(name)
+        return (*part[:number], _placed(part[number], rest, value), *part[number + 1 :])
+    if not dataclasses.is_dataclass(part) or name not in {field.name for field in dataclasses.fields(part)}:
+        raise ConfigError("knob", ".".join(names), f"there is no {name!r} here", "see `omnijax train FILE --knobs`")
+    return dataclasses.replace(part, **{name: _placed(getattr(part, name), rest, value)})  # type: ignore[type-var]

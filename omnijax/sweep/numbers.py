@@ -1,4 +1,4 @@
-"""How numbers of a sweep are written: means with intervals, quantities, times."""
+"""How numbers are written in tables: means with intervals, quantities, times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def told(one: Interval, decimals: int = 3) -> str:
-    """An interval as it stands in tables: `2.345 ± 0.012`; the mean alone, where there is no interval."""
+    """`2.345 ± 0.012`; only the mean if there is no interval."""
     if not one.count or math.isnan(one.mean):
         return "–"
     mean = f"{one.mean:.{decimals}f}".replace("-", MINUS)
@@ -18,31 +18,20 @@ def told(one: Interval, decimals: int = 3) -> str:
 
 
 def signed(one: Interval, decimals: int = 3) -> str:
-    """A difference, likewise."""
+    """A difference, with its sign."""
     return told(one, decimals) if one.mean < 0 or not one.count else f"+{told(one, decimals)}"
 
 
 def share(one: Interval) -> str:
-    """A share in percent, likewise; an interval isn't cut off at 0 or 100."""
+    """A share in percent; the interval may exceed 0 or 100."""
     in_percent = Interval(100 * one.mean, 100 * one.low, 100 * one.high, one.count)
     return f"{told(in_percent, 1)}\N{NO-BREAK SPACE}%" if one.count else "–"
 
 
 def quantity(value: float) -> str:
-    """Three digits and a prefix of the SI."""
-    if not math.isfinite(value):
-        return "–"
-    power = 0
-    while abs(value) >= 999.5 and power < 6:
-        value, power = value / 1000, power + 1
-    return f"{value:.3g}\N{NO-BREAK SPACE}{('', 'k', 'M', 'G', 'T', 'P', 'E')[power]}".rstrip()
-
-
-def duration(seconds: float) -> str:
-    """A time with three digits at most, in its unit."""
-    if not math.isfinite(seconds):
-        return "–"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g}\N{NO-BREAK SPACE}{unit}"
-    return f"{seconds:.3g}\N{NO-BREAK SPACE}s"
+    """Three digits and an SI prefix."""
+    prefixes = ["", "k", "M", "G", "T", "P", "E"]
+    while abs(value) >= 999.5 and len(prefixes) > 1:
+        value = value / 1000
+        prefixes.pop(0)
+    return f"{value:.3g}\N{NO-BREAK SPACE}{prefixes[0]}".rstrip() if math.isfinite(value) else "–"

@@ -1,142 +1,125 @@
-"""The page of a sweep: what was asked, what came out, and what that does and doesn't show."""
+"""The report of a sweep: one page with all tables and figures."""
 
 from __future__ import annotations
 
 import html
 import pathlib
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from omnijax.report.style import STYLE
-from omnijax.report.text import section
+from omnijax.report.text import definitions, facts, section, whole_page
 from omnijax.report.theme import Figures
-from omnijax.sweep import parts, words
-from omnijax.sweep.inputs import Results, read_results
-from omnijax.sweep.table import Row, rows_of
+from omnijax.sweep import sections
+from omnijax.sweep.fairness import HASHED
+from omnijax.sweep.numbers import quantity
+from omnijax.sweep.results import Results, read_results
 
 SHOWN_FORMS = 4
-"""Forms with figures of their own, at most; all are in the tables."""
+"""Most forms that get figures; the others get tables."""
+_BUDGETS = {
+    "items": ("items", "All arms saw equally many items. An arm with more tokens per item spent more time and FLOPs."),
+    "flops": ("FLOPs", "All arms spent equally many training FLOPs, by formula. Cheaper arms saw more items."),
+    "seconds": (
+        "seconds",
+        "All arms trained for equally many seconds, by the time of a step as measured before training. Faster arms saw "
+        "more items. Another machine gives other results.",
+    ),
+}
+_INTERVALS = (
+    "95 % intervals (Student's t) over seeds. Seeds draw parameters, noise and order; the held-out documents are the "
+    "same. Intervals of two seeds are very wide. An arm is compared with the baseline by the differences between runs "
+    "with the same seed; about one arm in twenty looks different by chance."
+)
 
 
 def write_report(out: pathlib.Path) -> pathlib.Path:
-    """Writes `report.html` and `figures/*.png` into the directory of a sweep, whether it has ended or not.
+    """Writes `report.html` and `figures/*.png` into the directory of a sweep, which may still be running.
 
-    The page needs no other file and no network. Where `anchors.csv` lies in the directory, its figures stand beside
-    those of the same unit.
-
-    Args:
-        out: holds sweep.json, and arms/NAME/seedK/result.json of what is done.
+    The page needs no other file and no network.
 
     Returns:
         Path of the page.
 
     Raises:
-        DataError: a file is missing or damaged; nothing has been written then.
+        DataError: see `read_results`; nothing has been written then.
     """
-    results = read_results(out)
-    plots = Figures(out / "figures")
+    results, plots = read_results(out), Figures(out / "figures")
     plots.directory.mkdir(exist_ok=True)
+    shown = shown_forms(results)
+    others = [form for form in results.forms if form not in shown]
+    body = [
+        _opening(results),
+        _reading(results),
+        *(sections.form(results, form, plots if form in shown else None) for form in [*shown, *others]),
+        sections.units(results, plots),
+        sections.accuracies(results),
+        sections.cost(results),
+        _making(results),
+    ]
     page, partial = out / "report.html", out / ".report.html.partial"
-    partial.write_text(render(results, plots), encoding="utf-8")
+    partial.write_text(whole_page(f"{results.name}: {results.question}", "".join(body)), encoding="utf-8")
     partial.replace(page)
     return page
 
 
-def render(results: Results, plots: Figures) -> str:
-    """The whole page as HTML, drawing its figures on the way."""
-    rows = {form: rows_of(results, form) for form in results.forms}
-    shown = shown_forms(results)
-    body = [
-        _opening(results),
-        _shows(results, {form: rows[form] for form in shown}),
-        *(parts.form(results, name, rows[name], plots) for name in shown),
-        parts.others(results, {form: rows[form] for form in rows if form not in shown}),
-        parts.units(results, plots),
-        parts.directions(results),
-        parts.cost(results, plots),
-        _making(results),
-    ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(results.name)}: {html.escape(results.question)}</title>"
-        f"<style>{STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"
-    )
-
-
 def shown_forms(results: Results) -> list[str]:
-    """The forms whose documents hold the most bits, in their own order; text of a few bytes is hardly what is asked."""
+    """The forms with the most bits per document, in the order of the results."""
 
     def weight(form: str) -> float:
-        def bits(run: dict[str, Any]) -> float | None:
-            return run["bits"][form]["items"] * run["bits"][form]["renormalised"] if form in run["bits"] else None
+        found = [run["bits"][form] for run in results.every if form in run["bits"]]
+        return float(np.mean([entry["items"] * entry["renormalised"] for entry in found]))
 
-        found = [value for arm in results.arms for value in results.computed(arm, bits).values()]
-        return float(np.mean(found)) if found else 0.0
-
-    chosen = sorted(results.forms, key=lambda form: -weight(form))[:SHOWN_FORMS]
+    chosen = sorted(results.forms, key=weight, reverse=True)[:SHOWN_FORMS]
     return [form for form in results.forms if form in chosen]
 
 
 def _opening(results: Results) -> str:
-    done = sum(len(runs) for runs in results.runs.values())
-    devices = words.listed(sorted({str(run["device"]) for run in results.every})) or "–"
-    facts = {
-        "budget of an arm": words.budget_told(results),
+    shown = {
+        "budget per arm": f"{quantity(results.budget['amount'])} {_BUDGETS[results.budget['kind']][0]}",
         "arms": f"{len(results.arms)}",
         "seeds": f"{len(results.seeds)}",
-        "runs with a result": f"{done} of {len(results.arms) * len(results.seeds)}",
+        "runs with a result": f"{len(results.every)} of {len(results.arms) * len(results.seeds)}",
         "baseline": results.baseline,
-        "hardware": devices,
+        "device": ", ".join(_devices(results)) or "–",
     }
-    shown = "".join(f"<div><dt>{key}</dt><dd>{html.escape(value)}</dd></div>" for key, value in facts.items())
-    return (
-        f'<p class="run">omnijax · sweep {html.escape(results.name)}</p><h1>{html.escape(results.question)}</h1>'
-        f'<dl class="facts">{shown}</dl>'
-    )
+    name, question = html.escape(results.name), html.escape(results.question)
+    return f'<p class="run">omnijax · sweep {name}</p><h1>{question}</h1>{facts(shown)}'
 
 
-def _shows(results: Results, rows: dict[str, list[Row]]) -> str:
-    told = "".join(
-        f'<div class="card"><h3>{parts.given(form)}</h3>{_list(list(words.findings(results, found)))}</div>'
-        for form, found in rows.items()
-    )
-    limits = _list(list(words.limits(results, list(rows))))
-    return section(
-        "shows",
-        "What the figures show, and what they don't",
-        "Written from the figures. An arm is told from the baseline by the interval of their differences, seed for "
-        "seed; from the lowest arm, if their own intervals don't overlap. Whatever can't be told apart is called so, "
-        "however far apart the means are.",
-        f'<div class="grid pair">{told}</div><h3 style="margin:1.4rem 0 .4rem">Before anyone relies on it</h3>'
-        f'<div class="card">{limits}</div>',
-    )
+def _devices(results: Results) -> list[str]:
+    return sorted({str(run["device"]) for run in results.every})
 
 
-def _list(sentences: Sequence[str]) -> str:
-    lines = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
-    return f'<ul style="margin:.5rem 0 0;padding-left:1.1rem">{lines}</ul>'
+def _reading(results: Results) -> str:
+    """What is equal, what is missing, and how the tables are to be read."""
+    missing = {arm: [f"seed {seed}" for seed in results.seeds if seed not in results.runs[arm]] for arm in results.arms}
+    absent = "; ".join(f"{arm} ({', '.join(seeds)})" for arm, seeds in missing.items() if seeds)
+    differ = [
+        f"{said}, seed {seed}"
+        for seed in results.seeds
+        for part, said in HASHED.items()
+        if len({run["data"][part] for run in results.every if run["seed"] == seed}) > 1
+    ]
+    same = "Equal in all arms, by SHA-256: " + "; ".join(HASHED.values()) + "."
+    notes = {
+        "Budget": _BUDGETS[results.budget["kind"]][1],
+        "Data": f"NOT COMPARABLE: arms differ in {'; '.join(differ)}." if differ else same,
+        "Missing": html.escape(absent) or "nothing",
+        "Intervals": _INTERVALS,
+    }
+    if len(_devices(results)) > 1:
+        notes["Devices"] = "Runs used different devices: their times and speeds aren't comparable."
+    return section("reading", "How to read this", "", definitions(notes))
 
 
 def _making(results: Results) -> str:
     if not results.every:
         return ""
     first = results.every[0]
-    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
-    command = first["command"] if isinstance(first["command"], str) else " ".join(first["command"])
     made = {
-        "Command of one arm": f"<code>{html.escape(command)}</code>",
-        "Versions": html.escape(versions),
-        "Device": html.escape(words.listed(sorted({str(run["device"]) for run in results.every}))),
-        "Data": "<br>".join(f"{name} <code>{html.escape(str(value))}</code>" for name, value in first["data"].items()),
+        "Command of one arm": f"<code>{html.escape(first['command'])}</code>",
+        "Versions": html.escape(", ".join(f"{name} {version}" for name, version in first["versions"].items())),
+        "Data": "<br>".join(f"{part} <code>{html.escape(value)}</code>" for part, value in first["data"].items()),
     }
-    lines = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in made.items())
-    return section(
-        "making",
-        "How it was made",
-        "results.csv beside this page has a line for every arm, seed and form, curves.csv one for every checkpoint; "
-        "table.csv has what the tables show, directions.csv what was generated.",
-        f'<div class="card"><dl class="made">{lines}</dl></div>',
-    )
+    note = "The CSV files beside this page hold all numbers: results.csv, curves.csv and table.csv."
+    return section("making", "How it was made", note, definitions(made))

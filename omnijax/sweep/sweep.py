@@ -1,17 +1,19 @@
-"""What a sweep is: arms, the budget that they are compared at, and what is measured of them."""
+"""The definition of a sweep: its arms, the budget that each arm may spend, and what is measured."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from omnijax.config import Config
+from omnijax.config.experiment_file import run_file
 from omnijax.errors import ConfigError
 from omnijax.evaluate import check_tasks
-from omnijax.experiment import run_file
+from omnijax.sweep.arms import naming
 from omnijax.sweep.budget import Budget
 
 NAME = re.compile(r"[A-Za-z0-9=_][A-Za-z0-9.,=+_-]{0,199}")
@@ -19,21 +21,21 @@ NAME = re.compile(r"[A-Za-z0-9=_][A-Za-z0-9.,=+_-]{0,199}")
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """A question, and the arms that are to answer it.
+    """A question, and the arms that answer it.
 
     Attributes:
-        arms: name -> whole configuration. `train.steps`, `batch.sequence_length`, seeds, checkpoints, lines of the log
-            follow from the sweep, and the warm-up takes a fifth of the steps at most; everything else is the
-            experiment's. Rows are packed by items. A name is that of a directory, too.
-        budget: what every arm may spend.
-        question: what is asked, for the page.
-        baseline: name of the arm that the others are held against.
-        seeds: each arm is trained with the seeds 0 … seeds - 1, for parameters, noise and order alike.
-        tasks: what is measured at the end, of `omnijax.evaluate`.
-        points: checkpoints along training at which held-out bits are measured, the last one among them.
+        arms: name -> whole configuration. The name is also the name of a directory. The sweep sets `train.steps`,
+            `batch.sequence_length`, the seeds, checkpoints and log intervals, and limits the warm-up to a fifth of the
+            steps. Everything else comes from the experiment. `batch.sequence_items` must be above 0.
+        question: the title of the report.
+        baseline: name of the arm that the other arms are compared with.
+        seeds: each arm is trained with the seeds 0 … seeds - 1, for parameters, noise and order.
+        tasks: what is measured at the end: names of `omnijax.evaluate.TASKS`, `bits` among them.
+        points: number of checkpoints at which bits are measured, including the last step.
+        experiment: the file that the sweep came from, for the classes and data that only it can make.
 
     Raises:
-        ConfigError: a part that can't be.
+        ConfigError: an attribute is invalid.
     """
 
     arms: Mapping[str, Config]
@@ -43,37 +45,55 @@ class Sweep:
     seeds: int = 3
     tasks: tuple[str, ...] = ("bits",)
     points: int = 8
+    experiment: Path = Path()
 
     def __post_init__(self) -> None:
-        if not self.arms:
-            raise ConfigError("sweep.arms", dict(self.arms), "there must be something to compare", "add arms")
-        for name, config in self.arms.items():
+        rule = "the name must be usable as a directory: letters, digits and .,=+_-, no dot or dash at the start"
+        for name in self.arms:
             if not NAME.fullmatch(name):
-                rule = "a name is that of a directory: letters, digits and .,=+_- alone, no dot or dash in front"
-                raise ConfigError("sweep.arms", name, rule, "rename it")
-            if not isinstance(config, Config):
-                raise ConfigError(f"arms.{name}", config, "must be a Config", "see omnijax.sweep.arms.arms_of")
-        if self.baseline not in self.arms:
-            near = difflib.get_close_matches(self.baseline, self.arms, n=1, cutoff=0.3)
-            fix = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(self.arms)}"
-            raise ConfigError("sweep.baseline", self.baseline, "there is no such arm", fix)
-        for name, least in (("seeds", 1), ("points", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"sweep.{name}", getattr(self, name), f"must be at least {least}", "raise it")
-        check_tasks(self.tasks)
-        if "bits" not in self.tasks:
-            raise ConfigError("sweep.tasks", self.tasks, "arms are compared by their bits", "add 'bits'")
+                raise ConfigError("sweep.arms", name, rule, "rename the arm")
+        near = difflib.get_close_matches(self.baseline, self.arms, n=1, cutoff=0.3)
+        known = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(self.arms)}"
+        for field, holds, rule, fix in (
+            ("arms", bool(self.arms), "a sweep needs at least one arm", "add arms"),
+            ("baseline", self.baseline in self.arms, "there is no such arm", known),
+            ("seeds", self.seeds >= 1, "must be at least 1", "raise it"),
+            ("points", self.points >= 1, "must be at least 1", "raise it"),
+            ("tasks", "bits" in check_tasks(self.tasks), "arms are compared by their bits", "add 'bits'"),
+        ):
+            if not holds:
+                raise ConfigError(f"sweep.{field}", getattr(self, field), rule, fix)
+
+    def changed(self, change: Callable[[Config], Config]) -> Sweep:
+        """The same sweep with every configuration changed.
+
+        Raises:
+            OmnijaxError: an arm can't be changed like this; the error names the arm.
+        """
+        return dataclasses.replace(self, arms={name: naming(name, change, one) for name, one in self.arms.items()})
+
+    def matching(self, pattern: str | None) -> list[str]:
+        """Names of the arms that match a pattern such as `base=*`; of all arms if the pattern is None.
+
+        Raises:
+            ConfigError: no name matches.
+        """
+        names = [name for name in self.arms if fnmatch.fnmatchcase(name, pattern or "*")]
+        if not names:
+            rule = f"no arm has such a name: {', '.join(self.arms)}"
+            raise ConfigError("--only", pattern, rule, "give one of these names, or a pattern such as 'base=*'")
+        return names
 
 
 def load_sweep(path: Path) -> Sweep:
     """The sweep of an experiment file: a Python file with `sweep()`.
 
     Raises:
-        ConfigError: no such file, or it has no `sweep` that gives a `Sweep`; or one that can't be.
-        VocabularyError: an arm has a vocabulary that can't be read back.
+        ConfigError: there is no such file, it has no `sweep()`, or the sweep is invalid.
+        VocabularyError: the vocabulary of an arm can't be decoded.
     """
     module = run_file(path)
     sweep = module.sweep() if hasattr(module, "sweep") else None
     if not isinstance(sweep, Sweep):
         raise ConfigError("sweep", str(path), "its sweep() must return a Sweep", "see experiments/ablations/")
-    return sweep
+    return dataclasses.replace(sweep, experiment=path)

@@ -5,17 +5,17 @@ A library of its own: it needs NumPy and JAX, and of omnijax nothing but the err
 
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.assignment import Assignment, Frequency, Gray, Hilbert, Identity, Random, Tree
+from omnijax.vocab.cost import position_tokens
 from omnijax.vocab.decode import Error, Kind, Reading, decode
 from omnijax.vocab.documents import Documents, Segment
-from omnijax.vocab.encode import encode
+from omnijax.vocab.encode import count_tokens, encode
 from omnijax.vocab.grammar import Grammar, SegmentRule
-from omnijax.vocab.ids import Digits, GeneralIds, PrimaryIds, SecondaryIds
+from omnijax.vocab.ids import GeneralIds, PrimaryIds, SecondaryIds
 from omnijax.vocab.likelihood import item_bits, token_bits
-from omnijax.vocab.vocabulary import Space, Vocabulary
+from omnijax.vocab.vocabulary import Marker, Space, Vocabulary
 
 __all__ = [
     "Assignment",
-    "Digits",
     "Documents",
     "Error",
     "Frequency",
@@ -25,6 +25,7 @@ __all__ = [
     "Hilbert",
     "Identity",
     "Kind",
+    "Marker",
     "PrimaryIds",
     "Random",
     "Reading",
@@ -35,8 +36,10 @@ __all__ = [
     "Tree",
     "Vocabulary",
     "assemble",
+    "count_tokens",
     "decode",
     "encode",
     "item_bits",
+    "position_tokens",
     "token_bits",
 ]

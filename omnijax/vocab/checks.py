@@ -1,6 +1,8 @@
-"""What the encoder refuses, before it writes anything: documents that could not be read back as they were."""
+"""Checks of documents before the encoder writes anything. It refuses what could not be read back unchanged."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,131 +10,131 @@ from numpy.typing import NDArray
 from omnijax.errors import VocabularyError
 from omnijax.vocab.documents import GENERAL, UNMARKED, Documents
 from omnijax.vocab.numbers import below, blocks, check_form, to_ints
-from omnijax.vocab.vocabulary import END, Vocabulary
+from omnijax.vocab.rules import END, Rule, enforce
+from omnijax.vocab.vocabulary import Vocabulary
 
 
 def check_segments(vocabulary: Vocabulary, documents: Documents) -> None:
-    """Holds documents and their markers against the vocabulary.
+    """Checks the arrays, documents, segments and markers.
 
     Raises:
-        VocabularyError: parts that don't fit together, a document without segments, a marker that is none, a later
-            segment without one, or a segment that would leave no trace.
+        VocabularyError: array lengths differ, a document has no segments, a marker opens no segment, a later segment
+            has no marker, or nothing would be written for a segment.
     """
-    counts = (len(documents.spaces), len(documents.ids), int(documents.segment_items.sum()))
-    if len(set(counts)) > 1 or (documents.segment_items < 0).any():
-        rule = "spaces, ids and the items of all segments must be as many"
-        raise VocabularyError("documents", counts, rule, "give each item its space and its id")
-    segments = (documents.segment_items.size, documents.segment_markers.size, int(documents.document_segments.sum()))
-    if len(set(segments)) > 1:
-        rule = "there must be as many markers as segments, and these in the documents"
-        raise VocabularyError("documents", segments, rule, "build them with Documents.of")
+    enforce(_segment_rules(vocabulary, documents))
+
+
+def _segment_rules(v: Vocabulary, documents: Documents) -> Iterator[Rule]:
+    items, markers = documents.segment_items, documents.segment_markers
+    counts = (len(documents.spaces), len(documents.ids), int(items.sum()))
+    rule, fix = "spaces, ids and the items of all segments must have the same count", "give each item a space and an id"
+    yield len(set(counts)) == 1 and not (items < 0).any(), "documents", counts, rule, fix
+    counts = (items.size, markers.size, int(documents.document_segments.sum()))
+    rule = "there must be one marker for each segment, and the documents must have all segments"
+    yield len(set(counts)) == 1, "documents", counts, rule, "build them with Documents.of"
     check_form(documents.ids, "ids")
-    if (documents.document_segments < 1).any():
-        raise VocabularyError("document_segments", 0, "a document has at least one segment", "drop the empty document")
-    markers = documents.segment_markers
-    wrong = (markers < UNMARKED) | (markers >= len(vocabulary.control))
-    if END in vocabulary.control:
-        wrong |= markers == vocabulary.control.index(END)
-    if wrong.any():
-        names = ", ".join(name for name in vocabulary.control if name != END) or "none"
-        rule = f"must be -1 (no marker) or the index of a control token that opens a segment ({names})"
-        raise VocabularyError("segment_markers", int(markers[np.argmax(wrong)]), rule, "use one of these")
-    if vocabulary.layout == "inline" and ((markers == UNMARKED) & (documents.segment_items == 0)).any():
-        rule = "inline writes nothing for a segment that has neither a marker nor items"
-        raise VocabularyError("segment_items", 0, rule, "leave the segment out, or give it a marker")
+    full = not (documents.document_segments < 1).any()
+    yield full, "document_segments", 0, "a document has at least one segment", "drop the empty document"
+    wrong = (markers < UNMARKED) | (markers >= len(v.control))
+    if END in v.control:
+        wrong |= markers == v.control.index(END)
+    names = ", ".join(name for name in v.control if name != END) or "none"
+    rule = f"must be -1 (no marker) or the index of a control token that opens a segment ({names})"
+    first_wrong = int(markers[np.argmax(wrong)]) if wrong.any() else None
+    yield first_wrong is None, "segment_markers", first_wrong, rule, "use one of these"
+    traceless = v.layout == "inline" and ((markers == UNMARKED) & (items == 0)).any()
+    rule = "inline writes nothing for a segment that has neither a marker nor items"
+    yield not traceless, "segment_items", 0, rule, "leave the segment out, or give it a marker"
     later = np.ones(markers.size, bool)
     later[np.cumsum(documents.document_segments) - documents.document_segments] = False
-    if (later & (markers == UNMARKED)).any():
-        rule = "only the first segment of a document can go without a marker"
-        raise VocabularyError("segment_markers", UNMARKED, rule, "give each later one a control token")
+    rule = "only the first segment of a document can go without a marker"
+    yield not (later & (markers == UNMARKED)).any(), "segment_markers", UNMARKED, rule, "give each a control token"
 
 
 def check_items(vocabulary: Vocabulary, documents: Documents, contexts: NDArray[np.int64]) -> None:
-    """Holds every item against its space and its segment.
+    """Checks every item: its space, its id, and whether its segment may hold it.
 
-    Args:
-        vocabulary: that the documents are to be written in.
-        documents: whose segments are all right.
-        contexts: int64[segments], row of `Vocabulary.contexts` of each segment.
+    The documents have passed `check_segments`. `contexts` is int64[segments], rows of `Vocabulary.contexts`.
 
     Raises:
-        VocabularyError: names the first item that is wrong, and its segment.
+        VocabularyError: names the first wrong item and its segment.
     """
-    spaces, ids, items = documents.spaces, documents.ids, documents.segment_items
+    items = documents.segment_items
     if _same_space(vocabulary, documents, contexts):
         return
     segment_of = np.repeat(np.arange(items.size), items)
-    item_position = np.arange(spaces.size) - (np.cumsum(items) - items)[segment_of] + 1
-    context = contexts[segment_of]
-
-    def refuse(wrong: NDArray[np.bool_], field: str, values: NDArray, rule: str, fix: str) -> None:
+    position = np.arange(segment_of.size) - (np.cumsum(items) - items)[segment_of] + 1
+    for wrong, field, values, rule, fix in _item_rules(vocabulary, documents, contexts[segment_of], position):
         if wrong.any():
             item = int(np.argmax(wrong))
-            where = f"item {item_position[item]} of segment {segment_of[item]}: {field}"
+            where = f"item {position[item]} of segment {segment_of[item]}: {field}"
             raise VocabularyError(where, to_ints(values[item : item + 1])[0], rule, fix)
 
-    unknown = (spaces < GENERAL) | (spaces >= len(vocabulary.spaces))
-    names = ", ".join(space.name for space in vocabulary.spaces)
-    refuse(unknown, "space", spaces, f"the spaces are {names}", "use their index, or -1 for a general token")
 
-    outside = np.zeros(spaces.size, bool)
+def _item_rules(
+    v: Vocabulary, documents: Documents, context: NDArray[np.int64], position: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.bool_], str, NDArray, str, str]]:
+    """Items that break a rule, the field, its values, the rule, and the fix."""
+    spaces, tables = documents.spaces, v.contexts
+    names = ", ".join(space.name for space in v.spaces)
+    unknown = (spaces < GENERAL) | (spaces >= len(v.spaces))
+    yield unknown, "space", spaces, f"the spaces are {names}", "use their index, or -1 for a general token"
     for space in np.unique(spaces):
-        of_space = spaces == space
-        outside[of_space] = ~below(ids[of_space], _size(vocabulary, space))
-    if outside.any():
-        space = spaces[np.argmax(outside)]
-        kind = "general" if space == GENERAL else vocabulary.spaces[space].name
-        rule = f"must be in 0 … {_size(vocabulary, space) - 1}"
-        refuse(outside, f"id in {kind}", ids, rule, "check the modality that made it, or enlarge the space")
-
-    fragment = spaces != GENERAL
-    foreign = (context > 0) & (spaces != context - 1)
-    rule = "a segment opened by the marker of a space holds fragments of that space alone"
-    refuse(foreign, "space", spaces, rule, "put the item into a segment of its own")
-
-    if vocabulary.position != "none":
-        each = "" if vocabulary.position_places == 1 else f", {vocabulary.position_places} for a position"
-        rule = f"there are {vocabulary.positions} position tokens{each}, for items 1 … {vocabulary.last_position}"
-        too_far = fragment & (item_position > vocabulary.last_position)
-        refuse(too_far, "position", item_position, rule, "raise vocabulary.positions, or use more, shorter segments")
-    elif vocabulary.layout == "grouped":
-        rule = "grouped without position tokens can't say that a general token stood after a fragment"
-        after_fragment = ~fragment & (item_position > 1) & np.concatenate([[False], fragment[:-1]])[: fragment.size]
-        refuse(after_fragment, "kind", spaces, rule, "put general tokens first, or use position tokens")
+        size = v.general if space == GENERAL else v.spaces[space].size
+        outside = spaces == space
+        outside[outside] = ~below(documents.ids[outside], size)
+        kind = "general" if space == GENERAL else v.spaces[space].name
+        fix = "check the modality that made it, or enlarge the space"
+        yield outside, f"id in {kind}", documents.ids, f"must be in 0 … {size - 1}", fix
+    fragment, own = spaces != GENERAL, tables.spaces[context]
+    foreign = (own >= 0) & (spaces != own) & (fragment | ~tables.general[context])
+    rule = "a typed segment holds fragments of one space, and general tokens only if its Marker says so"
+    yield foreign, "space", spaces, rule, "put the item into a segment of its own, or set Marker.general"
+    if v.position != "none":
+        each = "" if v.position_places == 1 else f", {v.position_places} for a position"
+        rule = f"there are {v.positions} position tokens{each}, for items 1 … {v.last_position}"
+        fix = "raise vocabulary.positions, or use more, shorter segments"
+        yield fragment & (position > v.last_position), "position", position, rule, fix
+        return
+    rule = "grouped without position tokens can't say that a general token stood after a fragment"
+    after_fragment = ~fragment & (position > 1) & np.append(False, fragment[:-1]) & tables.grouped[context]
+    yield after_fragment, "kind", spaces, rule, "put general tokens first, or use position tokens"
 
 
 def check_order(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64] | None) -> None:
-    """Holds the sequence in which items are to be written against the documents.
+    """Checks the order in which items will be written.
 
     Raises:
-        VocabularyError: it is no permutation of the items within each segment, or can't be undone when it is read.
+        VocabularyError: it is not a permutation of the items within each segment, or a reader could not undo it.
     """
-    if order is None:
-        return
-    if vocabulary.position == "none":
-        rule = "without position tokens nothing says where an item belongs"
-        raise VocabularyError("order", "given", rule, "use position='before' or 'after', or leave the order out")
+    if order is not None:
+        enforce(_order_rules(vocabulary, documents, order))
+
+
+def _order_rules(v: Vocabulary, documents: Documents, order: NDArray[np.integer]) -> Iterator[Rule]:
+    rule = "without position tokens nothing says where an item belongs"
+    fix = "use position='before' or 'after', or leave the order out"
+    yield v.position != "none", "order", "given", rule, fix
     items = documents.spaces.size
-    if order.shape != (items,) or not np.issubdtype(order.dtype, np.integer):
-        rule = f"must be the whole numbers 0 … {items - 1}, one for each item"
-        raise VocabularyError("order", f"{order.dtype}{list(order.shape)}", rule, "give int64[items]")
+    whole = order.shape == (items,) and np.issubdtype(order.dtype, np.integer)
+    rule = f"must be the whole numbers 0 … {items - 1}, one for each item"
+    yield whole, "order", f"{order.dtype}{list(order.shape)}", rule, "give int64[items]"
     order = order.astype(np.int64)  # differences of unsigned numbers have no sign
     segment_of = np.repeat(np.arange(documents.segment_items.size), documents.segment_items)
     there = (order >= 0) & (order < items)
     wrong = ~there | (segment_of[np.where(there, order, 0)] != segment_of)
     wrong |= np.bincount(order[there], minlength=items)[:items] != 1
-    if wrong.any():
+    for item in order[wrong][:1]:
         rule = "must name each item once, among those of its own segment"
-        raise VocabularyError("order", int(order[np.argmax(wrong)]), rule, "permute the items of each segment")
+        yield False, "order", int(item), rule, "permute the items of each segment"
     general = order[documents.spaces[order] == GENERAL]
-    if (np.diff(general) < 0).any():
+    for item in general[1:][np.diff(general) < 0][:1]:
         rule = "general tokens have no position: they are read in the order in which they are written"
-        item = int(general[1:][np.diff(general) < 0][0])
-        raise VocabularyError("order", item, rule, "permute fragments alone")
+        yield False, "order", int(item), rule, "permute fragments alone"
 
 
 def _same_space(vocabulary: Vocabulary, documents: Documents, contexts: NDArray[np.int64]) -> bool:
-    """Whether all items are of one space and right. It is the usual case, and checked at the speed of memory."""
+    """Whether all items are of one space and correct. This is the usual case, which is checked fast."""
     spaces, items = documents.spaces, documents.segment_items
     if spaces.size == 0:
         return True
@@ -141,10 +143,6 @@ def _same_space(vocabulary: Vocabulary, documents: Documents, contexts: NDArray[
         return False
     if vocabulary.position != "none" and items.max() > vocabulary.last_position:
         return False
-    right = (contexts == 0) | (contexts == space + 1) | (items == 0)
+    right = np.isin(vocabulary.contexts.spaces[contexts], (-1, space)) | (items == 0)
     size = vocabulary.spaces[space].size
     return bool(right.all()) and all(below(documents.ids[part], size).all() for part in blocks(spaces.size, 4))
-
-
-def _size(vocabulary: Vocabulary, space: int) -> int:
-    return vocabulary.general if space == GENERAL else vocabulary.spaces[space].size

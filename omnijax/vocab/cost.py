@@ -1,7 +1,8 @@
 """What writing costs, from the vocabulary alone: digits and tokens of items, segments and documents.
 
-`encode` writes exactly these many. Where that depends on the ids (minimal width) or on the number of items, a `Count`
-says the least, the mean and the most. A mean takes the ids of a space to be drawn evenly: no assignment changes it.
+`encode` writes exactly these numbers of tokens. If a number depends on the ids (minimal width) or on the number of
+items, a `Count` has the smallest, the mean and the largest value. A mean assumes that all ids of a space are equally
+frequent, so that the assignment makes no difference.
 """
 
 from __future__ import annotations
@@ -12,38 +13,32 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from omnijax.errors import VocabularyError
-from omnijax.vocab.radix import Base, radices_of
+from omnijax.vocab.radix import Base, radices_of, width_of
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 
 class Count(NamedTuple):
-    """A number that may vary.
-
-    Attributes:
-        least: smallest that there is.
-        mean: on average.
-        most: largest that there is.
-    """
+    """The smallest value, the mean, and the largest value of a number that may vary."""
 
     least: int
     mean: float
     most: int
 
     def plus(self, other: Count | int) -> Count:
-        """The sum of two, or of one and a constant."""
+        """The sum of this number and another one, or a constant."""
         least, mean, most = other if isinstance(other, Count) else (other, other, other)
         return Count(self.least + least, self.mean + mean, self.most + most)
 
     def times(self, other: Count) -> Count:
-        """The product of two that don't depend on each other."""
+        """The product of this number and an independent one."""
         return Count(self.least * other.least, self.mean * other.mean, self.most * other.most)
 
 
 def rebased(vocabulary: Vocabulary, base: Base) -> Vocabulary:
-    """The same vocabulary in another radix, with exactly the digit tokens that this one needs.
+    """The same vocabulary in another radix, with exactly the digit tokens that the radix needs.
 
     Raises:
-        VocabularyError: the radix can't be, or can't write the ids of this vocabulary.
+        VocabularyError: the radix is out of bounds, or can't write the ids of this vocabulary.
     """
     if base == vocabulary.base:
         return vocabulary
@@ -51,66 +46,81 @@ def rebased(vocabulary: Vocabulary, base: Base) -> Vocabulary:
 
 
 def item_digits(vocabulary: Vocabulary, space: str) -> Count:
-    """Digits of a fragment, its check digit not counted.
+    """Digits of a fragment, without its check digit.
 
-    In a typed segment if there is a marker for the space, else in an untyped one.
+    If a marker opens segments of the space, the fragment is in such a segment; otherwise in an untyped segment.
 
     Raises:
-        VocabularyError: there is no space of this name.
+        VocabularyError: no space has this name.
     """
     index, tables = vocabulary.space_index(space), vocabulary.contexts
-    context = 1 + index if 1 + index in tables.of_control else 0
+    context = 1 + index if index in tables.spaces[tables.of_control] else 0
     widest = int(tables.widths[context])
     if vocabulary.width == "fixed":
         return Count(widest, widest, widest)
     first = 0 if context else tables.offsets[1 + index]
     end = first + vocabulary.spaces[index].size
-    # More than k digits have the numbers from the product of the last k radices on; more than none have all.
+    # Numbers from the product of the last k radices on have more than k digits. All numbers have more than 0.
     reaches = [math.prod(radices_of(vocabulary.base, k)) if k else 0 for k in range(widest)]
     longer = [end - max(first, reach) for reach in reaches if reach < end]
     return Count(sum(count == end - first for count in longer), sum(longer) / (end - first), len(longer))
 
 
 def item_tokens(vocabulary: Vocabulary, space: str | None) -> Count:
-    """Tokens of a fragment (digits, check digit, position), or of a general token: the steps to generate it.
+    """Tokens of a fragment (digits, check digit, position) or of a general token.
 
-    Args:
-        vocabulary: that it is written in.
-        space: name of its space; None for a general token.
+    `space` is the name of its space; None stands for a general token.
 
     Raises:
-        VocabularyError: there is no space of this name.
+        VocabularyError: no space has this name.
     """
     if space is None:
         return Count(1, 1, 1)
-    places = vocabulary.position_places if vocabulary.position != "none" else 0
-    return item_digits(vocabulary, space).plus(places + int(vocabulary.check_digit))
+    return item_digits(vocabulary, space).plus(vocabulary.fragment_tokens(0) - int(vocabulary.contexts.widths[0]))
 
 
 def segment_tokens(vocabulary: Vocabulary, marker: str, items: Count) -> Count:
-    """Tokens of a segment of items of one kind: marker, items, and `aos` where the layout has it; `eos` is not counted.
+    """Tokens of a segment of items of one kind: its marker, its items, and `aos` if it has one. `eos` isn't counted.
 
-    Args:
-        vocabulary: that it is written in.
-        marker: name of the control token that opens it. With a space of this name the items are its fragments, else
-            general tokens.
-        items: how many there are.
+    `marker` is the name of the control token that opens the segment. If the segment is typed, all items are fragments
+    of its space; otherwise they are general tokens.
 
     Raises:
-        VocabularyError: there is no marker of this name, or there are more items than positions.
+        VocabularyError: no marker has this name, or there are more items than positions.
     """
-    vocabulary.token(marker)
     space = space_of(vocabulary, marker)
     if space is not None and vocabulary.position != "none" and items.most > vocabulary.last_position:
         rule = f"the last position that can be written is {vocabulary.last_position}"
         fix = "raise vocabulary.positions or vocabulary.position_places"
         raise VocabularyError(f"items of a segment of {marker}", items.most, rule, fix)
     name = None if space is None else space.name
-    return items.times(item_tokens(vocabulary, name)).plus(1 + int(vocabulary.layout == "grouped"))
+    context = _context(vocabulary, marker)
+    return items.times(item_tokens(vocabulary, name)).plus(1 + int(vocabulary.contexts.grouped[context]))
+
+
+def position_tokens(items: int, most: int = 256) -> tuple[int, int]:
+    """Number of position tokens, and places of a position, that number the items of the longest segment.
+
+    These are the fewest places with at most `most` tokens, and then the fewest tokens. Positions count from 1.
+
+    >>> position_tokens(255), position_tokens(256), position_tokens(1024)
+    ((256, 1), (17, 2), (33, 2))
+
+    Raises:
+        VocabularyError: `items` is negative, or `most` is below 2.
+    """
+    for name, value, least in (("items", items, 0), ("most", most, 2)):
+        if value < least:
+            raise VocabularyError(name, value, f"must be at least {least}", "raise it")
+    places = width_of(items, most)
+    positions = max(2, int((items + 1) ** (1 / places)) - 1)  # the root may be rounded down or up
+    while positions**places <= items:
+        positions += 1
+    return positions, places
 
 
 def document_tokens(vocabulary: Vocabulary, segments: Iterable[Count]) -> Count:
-    """Tokens of a document with segments of so many tokens: these, and `eos` where the vocabulary has it."""
+    """Tokens of a document with segments of these numbers of tokens, and `eos` if the vocabulary has it."""
     total = Count(0, 0, 0).plus(int(vocabulary.end is not None))
     for segment in segments:
         total = total.plus(segment)
@@ -118,5 +128,11 @@ def document_tokens(vocabulary: Vocabulary, segments: Iterable[Count]) -> Count:
 
 
 def space_of(vocabulary: Vocabulary, marker: str) -> Space | None:
-    """The space whose fragments a marker opens a segment of; None where the segment is untyped."""
-    return next((space for space in vocabulary.spaces if space.name == marker), None)
+    """The space of the segments that a marker opens; None if they are untyped."""
+    index = vocabulary.contexts.spaces[_context(vocabulary, marker)]
+    return None if index < 0 else vocabulary.spaces[index]
+
+
+def _context(vocabulary: Vocabulary, marker: str) -> int:
+    """Row of `Vocabulary.contexts` of the segments that a marker opens."""
+    return int(vocabulary.contexts.of_control[vocabulary.token(marker) - vocabulary.control_start])

@@ -1,9 +1,9 @@
-"""Primary tokens back to items, under `jit`: static shapes, any leading dimensions, never a failure.
+"""Primary tokens back to items, under `jit`, with static shapes and any leading dimensions. Decoding never fails.
 
-A model can emit anything, so a malformed stream is data: each position gets what was read there and an error code, and
-what is valid around an error is kept. What needs a look along the stream is done on marks, 32 tokens to a word
-(`marks.py`, `shapes.py`), and digits become numbers by static shifts (`values.py`), so that the time is that of a few
-passes over the tokens, however they are arranged.
+A model can emit anything, so that a malformed stream is data. The decoder reports for each token what was read there
+and an error code, and keeps what is valid around an error. Work that follows the stream is done on marks, 32 tokens in
+a word (`marks.py`, `shapes.py`). Digits become numbers by static shifts (`values.py`). The time is that of a few passes
+over the tokens, whatever these are.
 """
 
 from __future__ import annotations
@@ -28,24 +28,20 @@ from omnijax.vocab.vocabulary import PAD, Vocabulary
 
 
 def decode(vocabulary: Vocabulary, ids: PrimaryIds) -> Reading:
-    """Reads streams of primary tokens.
-
-    Args:
-        vocabulary: static.
-        ids: int[..., tokens], anything.
+    """Reads streams of primary tokens, int[..., tokens] of any numbers.
 
     Raises:
-        VocabularyError: these are no primary ids, or not whole numbers.
+        VocabularyError: these are not `PrimaryIds`, or not whole numbers.
     """
     return _decode(vocabulary, token_array(ids, vocabulary.size))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _decode(v: Vocabulary, tokens: Array) -> Reading:
-    """All that is known of a token is kept in marks until the last step.
+    """Keeps everything known about a token in marks until the last step.
 
-    A few bits are a 32nd of the memory that an array of integers takes; and packing them is a reduction, which XLA
-    computes once, where it would repeat a chain of cheap operations for each field that needs its result.
+    A mark takes a 32nd of the memory of an integer. Packing marks is a reduction, which XLA computes once. A chain of
+    cheap operations would be repeated for each field that needs its result.
     """
     blocks = marks.into_blocks(tokens, PAD)
     classes = classify(v, blocks)
@@ -79,19 +75,20 @@ def _decode(v: Vocabulary, tokens: Array) -> Reading:
         marks.number(lengths),
         *(jnp.where(is_fragment, limb, 0) for limb in limbs[1:]),
     )
-    rows = [marks.out_of_blocks(field)[..., : tokens.shape[-1]] for field in fields]
-    kind, error, ids, position, segment, length, *high = rows
-    return Reading(kind, error, ids, position, segment, length, tuple(high))
+    kind, error, number, position, segment, length, *high = (
+        marks.out_of_blocks(field)[..., : tokens.shape[-1]] for field in fields
+    )
+    return Reading(kind, error, number, position, segment, length, tuple(high))
 
 
 class _Fragments:
-    """What is written in the fragments that have all parts, at the last token of each.
+    """Contents of the fragments that have all their parts, at the last token of each fragment.
 
     Attributes:
-        length: bits of the number of tokens, the lowest first; 0 where there are too few or too many.
-        position: int32[..., blocks, 32], as it is written, or one more than there are tokens where that is still more.
-        limbs: uint32[..., blocks, 32] each, of the secondary id.
-        errors: marks of each `Error` that its digits can have, the first that applies first.
+        length: bits of the number of tokens, lowest bit first; 0 if the number of digits is wrong.
+        position: int32[..., blocks, 32], the written position; the number of tokens plus 1 if it is larger.
+        limbs: limbs of the secondary id, uint32[..., blocks, 32] each.
+        errors: marks for each `Error` in the digits. If several apply, the first one counts.
     """
 
     def __init__(self, v: Vocabulary, blocks: Array, classes: Classes, shapes: Shapes):
@@ -103,7 +100,7 @@ class _Fragments:
         count = marks.number(self.length) - v.check_digit - places
         counts = sorted({int(width) for width in v.contexts.widths})
         counts = counts if v.width == "fixed" else list(range(1, v.most_digits + 1))
-        # How far before the last token the least significant digit stands.
+        # Distance from the least significant digit to the last token.
         backs = [behind] if v.digit_order == "big" else [digits + behind - 1 for digits in counts]
         still = backs[0] if len(backs) == 1 else 0
 
@@ -133,9 +130,9 @@ class _Fragments:
 
 
 def _lengths(v: Vocabulary, classes: Classes, shapes: Shapes, others: int) -> tuple[list[Words], Words, Words]:
-    """Bits of the number of tokens of each fragment, and marks on those with too few and with too many digits.
+    """Bits of the number of tokens of each fragment, and marks on fragments with too few and with too many digits.
 
-    Of a fragment's tokens, so many `others` are none of the digits of its id.
+    `others` is the number of tokens of a fragment that are not digits of its id.
     """
     none = shapes.ends & ~shapes.ends
     bits, few, right, started = [none] * (v.most_digits + others).bit_length(), none, none, none
@@ -158,7 +155,7 @@ def _lengths(v: Vocabulary, classes: Classes, shapes: Shapes, others: int) -> tu
 
 
 def _positions(v: Vocabulary, flat: Int[Array, "*b t"]) -> Int[Array, "*b t"]:
-    """What is written in the position tokens that end at each token; one more than tokens where it is still more."""
+    """The position in the position tokens that end at each token, at most the number of tokens plus 1."""
     most = flat.shape[-1]
     if v.position == "none":
         return jnp.zeros_like(flat)
@@ -171,7 +168,7 @@ def _positions(v: Vocabulary, flat: Int[Array, "*b t"]) -> Int[Array, "*b t"]:
 
 
 def _errors(v: Vocabulary, classes: Classes, shapes: Shapes, fragments: _Fragments) -> tuple[Words, ...]:
-    """Bits of the `Error` at each token, the lowest first."""
+    """Bits of the number of the `Error` at each token, lowest bit first."""
     errors: dict[int, Words] = {**fragments.errors}
     if v.position != "none":
         position = fragments.position
@@ -182,7 +179,7 @@ def _errors(v: Vocabulary, classes: Classes, shapes: Shapes, fragments: _Fragmen
         (valid,) = marks.settle(shapes.whole & ~functools.reduce(operator.or_, errors.values()))
         errors[Error.POSITION_TWICE] = _taken(v, valid, classes.control, position)
     left, found = shapes.whole, {}
-    for error, words in errors.items():  # the first that applies
+    for error, words in errors.items():  # the first error that applies counts
         found[error] = left & words
         left &= ~words
     bits = marks.bits_of(found, int(max(Error)).bit_length())
@@ -190,12 +187,12 @@ def _errors(v: Vocabulary, classes: Classes, shapes: Shapes, fragments: _Fragmen
 
 
 def _taken(v: Vocabulary, valid: Words, control: Words, position: Int[Array, "*b n 32"]) -> Words:
-    """Marks on valid fragments whose position an earlier valid one of the segment has.
+    """Marks on valid fragments whose position already belongs to an earlier valid fragment of the segment.
 
-    A position has its slot in the stream: so many tokens behind the marker of the segment, which never has more items
-    than tokens. The first fragment of each slot is found by a scatter. Since a fragment takes several tokens, at most
-    one end of a valid one is among as many neighbours, of which the first is a token of that fragment, too; and so the
-    scatter needs only one slot of them.
+    Each position has a slot in the stream: position p has the slot of the p-th token behind the marker of the segment,
+    which has at least as many tokens as items. A scatter finds the first fragment of each slot. A fragment takes
+    several tokens. Among as many neighbouring tokens at most one ends a valid fragment, so that the scatter needs one
+    entry for such a group of tokens.
     """
     shortest = min(int(width) for width in v.contexts.widths) if v.width == "fixed" else 1
     shortest += v.check_digit + v.position_places

@@ -1,4 +1,4 @@
-"""What is written: documents of segments of items, many at a time, as flat arrays."""
+"""What the encoder writes: documents of segments of items, as flat arrays."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ UNMARKED = -1
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """What is encoded by itself; positions count from 1 in each.
+    """Items that are encoded together. Positions count from 1 in each segment.
 
     Attributes:
-        marker: index of the control token that opens it, or `UNMARKED`.
-        spaces: int32[items], index of the space of each item, `GENERAL` for a general token.
-        ids: int64[items] or uint32[items, limbs], id within its space, or of the general token.
+        marker: index of the control token that opens the segment, or `UNMARKED`.
+        spaces: int32[items], index of the space of each item; `GENERAL` for a general token.
+        ids: int64[items] or uint32[items, limbs], id within the space, or number of the general token.
     """
 
     marker: int
@@ -32,25 +32,34 @@ class Segment:
     ids: Numbers
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, marker: str | None, ids: SecondaryIds | GeneralIds) -> Segment:
-        """A segment opened by the control token of this name, or by none, of fragments of one space or general tokens.
+    def of(cls, vocabulary: Vocabulary, marker: str | None, *parts: SecondaryIds | GeneralIds) -> Segment:
+        """A segment of items, one part after another.
+
+        Args:
+            vocabulary: gives marker and spaces their numbers.
+            marker: name of the control token that opens the segment; None for an unmarked segment.
+            *parts: the items in order. Each part is general tokens, or fragments of one space.
 
         Raises:
-            VocabularyError: there is no such control token or space, or the ids don't say what they are of.
+            VocabularyError: the marker or a space doesn't exist, or a part is another type.
         """
         opener = UNMARKED if marker is None else vocabulary.token(marker) - vocabulary.control_start
-        if isinstance(ids, GeneralIds):
-            space, numbers = GENERAL, np.asarray(ids.array)
-        else:
-            fragments = expect(SecondaryIds, ids, "ids")
-            space, numbers = vocabulary.space_index(fragments.space), np.asarray(fragments.numbers)
-        if numbers.ndim not in (1, 2):
-            rule = "must be int64[items], or uint32[items, limbs]"
-            raise VocabularyError("ids", f"{numbers.dtype}{list(numbers.shape)}", rule, "convert them")
-        return cls(opener, np.full(len(numbers), space, np.int32), numbers)
+        spaces: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
+        ids: list[Numbers] = []
+        for part in parts:
+            if isinstance(part, GeneralIds):
+                space, numbers = GENERAL, np.asarray(part.array)
+            else:
+                fragments = expect(SecondaryIds, part, "ids")
+                space, numbers = vocabulary.space_index(fragments.space), np.asarray(fragments.numbers)
+            if numbers.ndim not in (1, 2):
+                raise _not_ids(numbers)
+            spaces.append(np.full(len(numbers), space, np.int32))
+            ids.append(numbers)
+        return cls(opener, np.concatenate(spaces), ids[0] if len(ids) == 1 else _concatenate(ids))
 
     def __eq__(self, other: object) -> bool:
-        """Same marker and items, whichever form their ids have."""
+        """Whether marker and items are the same. The form of the ids makes no difference."""
         if not isinstance(other, Segment):
             return NotImplemented
         limbs = max(part.ids.shape[1] if part.ids.ndim == 2 else 2 for part in (self, other))
@@ -66,14 +75,14 @@ Document = Sequence[Segment]
 
 @dataclasses.dataclass(frozen=True)
 class Documents:
-    """Many documents, ragged, as flat arrays: items in segments in documents.
+    """Many documents of different lengths as flat arrays: items in segments in documents.
 
     Attributes:
         spaces: int32[items], as in `Segment`.
         ids: int64[items] or uint32[items, limbs], as in `Segment`.
-        segment_items: int64[segments], items in each segment.
-        segment_markers: int64[segments], control token that opens it, or `UNMARKED`.
-        document_segments: int64[documents], segments in each document.
+        segment_items: int64[segments], number of items in each segment.
+        segment_markers: int64[segments], index of the control token that opens each segment, or `UNMARKED`.
+        document_segments: int64[documents], number of segments in each document.
     """
 
     spaces: NDArray[np.int32]
@@ -84,10 +93,11 @@ class Documents:
 
     @classmethod
     def of(cls, documents: Iterable[Document]) -> Documents:
-        """The flat form of a list of documents. Where one segment has ids in limbs, all of them get limbs.
+        """The flat form of a list of documents. If one segment has ids in limbs, all segments get limbs.
 
         Raises:
-            VocabularyError: these are no documents; ids are not whole numbers, or negative among others in limbs.
+            VocabularyError: a document is not a list of segments; ids are not whole numbers; or some ids are negative
+                and others are in limbs.
         """
         documents = list(documents)
         for part in documents:
@@ -116,13 +126,12 @@ class Documents:
 
 
 def _concatenate(parts: list[Numbers]) -> Numbers:
-    """The ids of all segments in one form, which is limbs if any of them has limbs."""
+    """The ids of all segments in one form, which is limbs if any segment has limbs."""
     for part in parts:
         whole = part.ndim == 1 and (np.issubdtype(part.dtype, np.integer) or part.size == 0)
         limbs = part.ndim == 2 and part.dtype == np.uint32 and part.shape[1] > 0
         if not (whole or limbs):
-            rule = "ids must be whole numbers, in one dimension or as uint32[items, limbs]"
-            raise VocabularyError("ids", f"{part.dtype}{list(part.shape)}", rule, "convert them before encoding")
+            raise _not_ids(part)
     most = max((part.shape[1] for part in parts if part.ndim == 2), default=0)
     if most == 0:
         return np.concatenate([np.zeros(0, np.int64), *(part.astype(np.int64, copy=False) for part in parts)])
@@ -130,3 +139,8 @@ def _concatenate(parts: list[Numbers]) -> Numbers:
         if part.ndim == 1 and (part < 0).any():
             raise VocabularyError("ids", int(part.min()), "ids are 0 or more", "check the modality that made it")
     return np.concatenate([to_limbs(part, max(2, most)) for part in parts])
+
+
+def _not_ids(array: NDArray) -> VocabularyError:
+    rule = "must be whole numbers: int64[items], or uint32[items, limbs]"
+    return VocabularyError("ids", f"{array.dtype}{list(array.shape)}", rule, "convert them before encoding")

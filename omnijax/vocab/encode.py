@@ -1,11 +1,14 @@
-"""Documents to primary tokens: a pure function of arrays to arrays, with no Python loop over items.
+"""Documents to primary tokens: a pure function from arrays to arrays, without a Python loop over items.
 
-Items are written in blocks that stay in the cache, those of each context (untyped, or of one space) together. Around
-them stands the frame of each segment: its marker, `aos`, `eos`.
+Items are written in blocks that fit the processor's cache, as a table with a row for each item and a column for each
+token that it can have. Items of the same context are written together. Around the items of a segment stands its frame:
+marker, `aos`, `eos`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import operator
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -16,24 +19,33 @@ from numpy.typing import NDArray
 from omnijax.errors import VocabularyError
 from omnijax.vocab.checks import check_items, check_order, check_segments
 from omnijax.vocab.documents import GENERAL, UNMARKED, Documents
-from omnijax.vocab.ids import PrimaryIds
-from omnijax.vocab.numbers import blocks
+from omnijax.vocab.ids import Numbers, PrimaryIds
+from omnijax.vocab.kinds import Kinds, token_kinds
+from omnijax.vocab.numbers import add, blocks, limbs_for, to_int64, to_limbs, write_digits
+from omnijax.vocab.radix import radices_of, width_of
 from omnijax.vocab.vocabulary import Vocabulary
-from omnijax.vocab.write import fragment_tokens, write_items
 
 
-class Encoded(NamedTuple):
-    """The tokens of many documents, end to end.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoded:
+    """The tokens of many documents, one after another.
 
     Attributes:
+        vocabulary: how the documents were written.
         tokens: int32[tokens].
-        segment_tokens: int64[segments], tokens of each segment; `eos` belongs to the last one of its document.
-        document_tokens: int64[documents], tokens of each document.
+        segment_tokens: int64[segments], number of tokens of each segment. `eos` belongs to the last segment.
+        document_tokens: int64[documents], number of tokens of each document.
     """
 
+    vocabulary: Vocabulary
     tokens: PrimaryIds
     segment_tokens: NDArray[np.int64]
     document_tokens: NDArray[np.int64]
+
+    @functools.cached_property
+    def kinds(self) -> Kinds:
+        """Index into `kind_names` of each token. It is computed when it is first asked for."""
+        return token_kinds(self.vocabulary, self.tokens.array, self.segment_tokens)
 
     def split(self) -> list[PrimaryIds]:
         """The tokens of each document."""
@@ -44,19 +56,83 @@ class Encoded(NamedTuple):
 def encode(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64] | None = None) -> Encoded:
     """Writes documents in the primary vocabulary.
 
-    A segment becomes `[marker] general… aos fragments…` (grouped) or `[marker] items…` (inline); a fragment becomes its
-    digits with its position tokens after, before, or not at all; `eos`, where the vocabulary has it, closes a document.
+    A segment becomes `[marker] general… aos fragments…` (grouped) or `[marker] items…` (inline, or a marker with
+    general tokens). A fragment becomes its digits, with its position tokens after, before, or not at all. `eos` closes
+    a document if the vocabulary has it.
 
     Args:
         vocabulary: how to write.
         documents: what to write.
-        order: int64[items], the items in the sequence in which they are written, each within its own segment; positions
-            still say where fragments belong. General tokens keep their order. As they stand, if it is left out.
+        order: int64[items], the indices of the items in the order of writing, a permutation within each segment.
+            Positions still say where fragments belong. General tokens keep their order. By default items are written
+            as they stand.
 
     Raises:
-        VocabularyError: no `Documents`, an id outside its space, more items than positions, an item that can't stand
-            there, or an order that can't be undone.
+        VocabularyError: these are not `Documents`, an id is outside its space, a segment has more items than positions,
+            an item can't stand in its segment, or the order can't be undone.
     """
+    plan = _plan(vocabulary, documents, order)
+    marked, grouped = documents.segment_markers != UNMARKED, plan.grouped
+    first = np.cumsum(plan.segment_tokens) - plan.segment_tokens + marked
+    boundary = first + plan.before_aos
+    tokens = np.empty(plan.segment_tokens.sum(), np.int32)
+    tokens[first[marked] - 1] = vocabulary.control_start + documents.segment_markers[marked]
+    tokens[boundary[grouped]] = vocabulary.aos
+    if vocabulary.end is not None:
+        tokens[np.cumsum(plan.document_tokens) - 1] = vocabulary.end
+    edges = np.stack([first, boundary, boundary + grouped, first + grouped + plan.item_tokens], axis=1)
+    for group in plan.groups:
+        _place(group, edges[group.segments], tokens)
+    return Encoded(vocabulary, PrimaryIds(tokens), plan.segment_tokens, plan.document_tokens)
+
+
+def count_tokens(vocabulary: Vocabulary, documents: Documents) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of tokens that `encode` would write: `Encoded.segment_tokens` and `Encoded.document_tokens`.
+
+    Raises:
+        VocabularyError: as `encode`.
+    """
+    plan = _plan(vocabulary, documents, None)
+    return plan.segment_tokens, plan.document_tokens
+
+
+class _Group(NamedTuple):
+    """The items of all segments of one context.
+
+    Attributes:
+        segments: bool[all segments], whether each segment is of this context.
+        segment_tokens: int64[segments of the context], number of tokens of the items of each.
+        blocks: int32[tokens] each, the tokens of the items, one block after another. Blocks are written only when they
+            are asked for, if the number of tokens is known before.
+    """
+
+    segments: NDArray[np.bool_]
+    segment_tokens: NDArray[np.int64]
+    blocks: Iterable[NDArray[np.int32]]
+
+
+class _Plan(NamedTuple):
+    """What is written where.
+
+    Attributes:
+        groups: all items.
+        grouped: bool[segments], whether a segment has an `aos`.
+        before_aos: int64[segments], number of general tokens before the `aos`.
+        item_tokens: int64[segments], number of tokens of the items.
+        segment_tokens: int64[segments], these and the frame.
+        document_tokens: int64[documents].
+    """
+
+    groups: list[_Group]
+    grouped: NDArray[np.bool_]
+    before_aos: NDArray[np.int64]
+    item_tokens: NDArray[np.int64]
+    segment_tokens: NDArray[np.int64]
+    document_tokens: NDArray[np.int64]
+
+
+def _plan(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64] | None) -> _Plan:
+    """Checks the documents, and lays out their tokens."""
     given: object = documents
     if not isinstance(given, Documents):
         rule = "must be Documents"
@@ -65,63 +141,35 @@ def encode(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64
     contexts = np.append(vocabulary.contexts.of_control, 0)[documents.segment_markers]  # UNMARKED is -1: the last row
     check_items(vocabulary, documents, contexts)
     check_order(vocabulary, documents, order)
-    rows, general = _sequence(vocabulary, documents, order)
+    grouped = vocabulary.contexts.grouped[contexts]
+    rows, before_aos = _sequence(documents, grouped, order)
     groups = [_group(vocabulary, documents, contexts == context, context, rows) for context in np.unique(contexts)]
-
-    marked, grouped = documents.segment_markers != UNMARKED, int(vocabulary.layout == "grouped")
-    item_tokens = np.zeros(marked.size, np.int64)
+    item_tokens = np.zeros(contexts.size, np.int64)
     for group in groups:
         item_tokens[group.segments] = group.segment_tokens
-    segment_tokens = marked + grouped + item_tokens
+    segment_tokens = item_tokens + (documents.segment_markers != UNMARKED) + grouped
     last_segment = np.cumsum(documents.document_segments) - 1
     segment_tokens[last_segment] += vocabulary.end is not None
-    ends = np.cumsum(segment_tokens)
-    starts = ends - segment_tokens
-
-    tokens = np.empty(segment_tokens.sum(), np.int32)
-    tokens[starts[marked]] = vocabulary.control_start + documents.segment_markers[marked]
-    first = starts + marked
-    boundary = first + grouped * general
-    if grouped:
-        tokens[boundary] = vocabulary.aos
-    if vocabulary.end is not None:
-        tokens[ends[last_segment] - 1] = vocabulary.end
-    edges = np.stack([first, boundary, boundary + grouped, first + grouped + item_tokens], axis=1)
-    for group in groups:
-        _place(group, edges[group.segments], tokens)
-    document_ends = np.concatenate([[0], ends])[np.cumsum(documents.document_segments)]
-    return Encoded(PrimaryIds(tokens), segment_tokens, np.diff(document_ends, prepend=0))
+    return _Plan(groups, grouped, before_aos, item_tokens, segment_tokens, _sums(segment_tokens, last_segment + 1))
 
 
 def _sequence(
-    vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64] | None
+    documents: Documents, grouped: NDArray[np.bool_], order: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
-    """The items in the sequence in which they are written (None: as they stand); general tokens of each segment."""
-    none = np.zeros(documents.segment_items.size, np.int64)
-    if documents.spaces.min(initial=0) != GENERAL:
-        return order, none
-    segment_of = np.repeat(np.arange(documents.segment_items.size), documents.segment_items)
-    is_general = documents.spaces == GENERAL
-    general = none + np.bincount(segment_of[is_general], minlength=none.size)
-    if vocabulary.layout == "inline" or is_general.all():
-        return order, general
-    rows = np.arange(is_general.size) if order is None else order
-    return rows[np.argsort(2 * segment_of - is_general[rows], kind="stable")], general
+    """The items in the sequence in which they are written, and how many of each segment stand before its `aos`.
 
-
-class _Group(NamedTuple):
-    """The items of all segments of one context.
-
-    Attributes:
-        segments: bool[all segments], which are of this context.
-        segment_tokens: int64[segments], tokens of the items of each.
-        blocks: int32[tokens] each, of all these items one behind the other; written when they are asked for, if it is
-            known without that how many there are.
+    The sequence is int64[items], or None if items are written as they stand.
     """
-
-    segments: NDArray[np.bool_]
-    segment_tokens: NDArray[np.int64]
-    blocks: Iterable[NDArray[np.int32]]
+    none = np.zeros(documents.segment_items.size, np.int64)
+    if documents.spaces.min(initial=0) != GENERAL or not grouped.any():
+        return order, none
+    segment_of = np.repeat(np.arange(none.size), documents.segment_items)
+    first = (documents.spaces == GENERAL) & grouped[segment_of]
+    general = none + np.bincount(segment_of[first], minlength=none.size)
+    if first.all():
+        return order, general
+    rows = np.arange(first.size) if order is None else order
+    return rows[np.argsort(2 * segment_of - first[rows], kind="stable")], general
 
 
 def _group(
@@ -133,59 +181,35 @@ def _group(
 ) -> _Group:
     if not segments.all():
         of_group = np.repeat(segments, documents.segment_items)
-        rows = np.flatnonzero(of_group) if rows is None else rows[of_group]  # rows stay within their segment
+        rows = np.flatnonzero(of_group) if rows is None else rows[of_group]  # the order stays within segments
     spaces = documents.spaces if rows is None else documents.spaces[rows]
     items = documents.segment_items[segments]
-    first_item = (np.cumsum(documents.segment_items) - documents.segment_items)[segments]
-    written = _written(vocabulary, documents, context, rows, first_item, np.cumsum(items))
-    if spaces.max(initial=GENERAL) == GENERAL:
-        return _Group(segments, items, map(operator.itemgetter(0), written))
-    if vocabulary.width == "fixed" and spaces.min() != GENERAL:
-        return _Group(segments, items * fragment_tokens(vocabulary, context), map(operator.itemgetter(0), written))
-    found = list(written)
-    lengths = np.concatenate([lengths for _, lengths in found])
-    ends = np.concatenate([[0], np.cumsum(lengths)])[np.cumsum(items)]
-    return _Group(segments, np.diff(ends, prepend=0), [tokens for tokens, _ in found])
+    ends, before = np.cumsum(items), (np.cumsum(documents.segment_items) - documents.segment_items)[segments]
+    longest = vocabulary.fragment_tokens(context)
 
+    def written() -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        for block in blocks(spaces.size, longest):
+            first, last = np.searchsorted(ends, [block.start, block.stop - 1], side="right")
+            counts = _differences(block.start, np.minimum(ends[first : last + 1], block.stop))
+            which = block if rows is None else rows[block]
+            row = np.arange(block.start, block.stop, dtype=np.uint32) if rows is None else rows[block].astype(np.uint32)
+            positions = row - np.repeat((before[first : last + 1] - 1).astype(np.uint32), counts)
+            yield _write_items(vocabulary, context, spaces[block], documents.ids[which], positions)
 
-def _written(
-    vocabulary: Vocabulary,
-    documents: Documents,
-    context: int,
-    rows: NDArray[np.int64] | None,
-    first_item: NDArray[np.int64],
-    ends: NDArray[np.int64],
-) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
-    """Tokens of the items of a context, and how many each has, block by block.
-
-    Args:
-        vocabulary: that they are written in.
-        documents: that they are of.
-        context: row of `Vocabulary.contexts`.
-        rows: int64[items], which items, in sequence; None for all of them.
-        first_item: int64[segments], of each segment of the context, the row of its first item.
-        ends: int64[segments], items of the context up to the end of each segment.
-    """
-    size = documents.spaces.size if rows is None else rows.size
-    for block in blocks(size, fragment_tokens(vocabulary, context)):
-        first, last = np.searchsorted(ends, [block.start, block.stop - 1], side="right")
-        counts = _differences(block.start, np.minimum(ends[first : last + 1], block.stop))
-        row = np.arange(block.start, block.stop, dtype=np.uint32) if rows is None else rows[block].astype(np.uint32)
-        positions = row - np.repeat((first_item[first : last + 1] - 1).astype(np.uint32), counts)
-        which = block if rows is None else rows[block]
-        yield write_items(vocabulary, context, documents.spaces[which], documents.ids[which], positions)
+    all_general = spaces.max(initial=GENERAL) == GENERAL
+    if all_general or (vocabulary.width == "fixed" and spaces.min() != GENERAL):
+        return _Group(segments, items * (1 if all_general else longest), map(operator.itemgetter(0), written()))
+    found = list(written())
+    return _Group(segments, _sums(np.concatenate([lengths for _, lengths in found]), ends), [part for part, _ in found])
 
 
 def _place(group: _Group, edges: NDArray[np.int64], tokens: NDArray[np.int32]) -> None:
     """Puts the blocks of a group into int32[all tokens].
 
-    Args:
-        group: whose blocks.
-        edges: int64[segments, 4], where items begin in each of its segments, stop before `aos`, go on, and end.
-        tokens: where they go.
+    `edges` is int64[segments, 4], for each segment: where its items begin, stop before `aos`, go on, and end.
     """
     before = np.cumsum(group.segment_tokens) - group.segment_tokens
-    of_items = np.resize([False, True], edges.size + 1)  # the frame, general tokens, `aos`, fragments, the frame, …
+    of_items = np.resize([False, True], edges.size + 1)  # frame, general tokens, `aos`, fragments, frame, …
     done = here = segment = 0
     for block in group.blocks:
         done += block.size
@@ -196,9 +220,99 @@ def _place(group: _Group, edges: NDArray[np.int64], tokens: NDArray[np.int32]) -
         counts = _differences(here, inside, end)
         tokens[here:end][np.repeat(of_items[: counts.size], counts)] = block
         here, segment = end, last
-        del block  # the next one can have its memory, which is in the cache
+        del block  # the next block can take its memory, which is in the cache
 
 
 def _differences(*parts: NDArray[np.int64] | int) -> NDArray[np.int64]:
-    bounds = np.hstack(parts)
-    return bounds[1:] - bounds[:-1]
+    return np.diff(np.hstack(parts))
+
+
+def _sums(values: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sums of neighbouring values, up to each of these ends."""
+    return np.diff(np.concatenate([[0], np.cumsum(values)])[ends], prepend=0)
+
+
+def _write_items(
+    vocabulary: Vocabulary, context: int, spaces: NDArray[np.int32], ids: Numbers, positions: NDArray[np.uint32]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Writes items of segments of one context: int32[tokens], and int64[items], the number of tokens of each item.
+
+    The arrays hold for each item: its space, or `GENERAL`; its id within the space; its position, from 1.
+    """
+    general = np.flatnonzero(spaces == GENERAL) if vocabulary.contexts.general[context] else np.zeros(0, np.int64)
+    if general.size == spaces.size:
+        return 1 + to_int64(ids).astype(np.int32), np.broadcast_to(np.int64(1), spaces.shape)
+    table = _fragments(vocabulary, context, spaces, ids, positions)
+    if vocabulary.width == "fixed" and general.size == 0:
+        return table.reshape(-1), np.broadcast_to(np.int64(table.shape[1]), spaces.shape)
+    written = np.ones(table.shape, bool)
+    if vocabulary.width == "minimal":  # digits from the first that isn't 0 on are written, and the last one
+        digits, shown = (_digits(vocabulary, context, each) for each in (table, written))
+        seen = np.zeros(len(digits), bool)
+        for place in range(digits.shape[1] - 1):
+            seen |= digits[:, place] != vocabulary.digit_start
+            shown[:, place] = seen
+    table[general, 0] = 1 + to_int64(ids[general])
+    written[general, 0] = True
+    written[general, 1:] = False
+    return table[written], written.sum(axis=1)
+
+
+def _fragments(
+    v: Vocabulary, context: int, spaces: NDArray[np.int32], ids: Numbers, positions: NDArray[np.uint32]
+) -> NDArray[np.int32]:
+    """Tokens of fragments with their leading zeros, int32[items, tokens]."""
+    table = np.empty((len(spaces), v.fragment_tokens(context)), np.int32)
+    digits = _digits(v, context, table)
+    write_digits(_numbers(v, context, spaces, ids), v.radices(context), digits, v.digit_start)
+    if v.check_digit:
+        check = _check_digits(digits - v.digit_start, v.check_base)
+        table[:, _first_digit(v) + digits.shape[1]] = v.digit_start + check
+    if v.position != "none":
+        at = 0 if v.position == "before" else table.shape[1] - v.position_places
+        radices = (v.positions,) * v.position_places
+        write_digits(positions, radices, table[:, at : at + v.position_places], v.position_start)
+    return table
+
+
+def _digits(v: Vocabulary, context: int, table: NDArray) -> NDArray:
+    """The columns of the digits, most significant first."""
+    first = _first_digit(v)
+    digits = table[:, first : first + int(v.contexts.widths[context])]
+    return digits if v.digit_order == "big" else digits[:, ::-1]
+
+
+def _first_digit(v: Vocabulary) -> int:
+    return v.position_places if v.position == "before" else 0
+
+
+def _check_digits(digits: NDArray[np.int32], base: int) -> NDArray[np.int32]:
+    """`radix.check_digit` of each row."""
+    signs = np.where(np.arange(digits.shape[1])[::-1] % 2, 1, -1).astype(np.int64)
+    return ((digits @ signs) % base).astype(np.int32)
+
+
+def _numbers(v: Vocabulary, context: int, spaces: NDArray[np.int32], ids: Numbers) -> Numbers:
+    """The numbers that are written: those that the space assigns, on the number line of the segment."""
+    tables, size = v.contexts, v.contexts.sizes[context]
+    if not tables.general[context]:
+        return _assigned(v, int(tables.spaces[context]), ids)
+    line: Numbers = np.zeros(len(ids), np.int64)
+    if size > 2**63:
+        line = np.zeros((len(ids), limbs_for(size)), np.uint32)
+    for space in np.unique(spaces[spaces != GENERAL]).tolist():
+        of_space = spaces == space
+        numbers = _form(_assigned(v, space, ids[of_space]), size)
+        line[of_space] = add(numbers, tables.offsets[1 + space] - tables.offsets[context])
+    return line
+
+
+def _assigned(v: Vocabulary, space: int, ids: Numbers) -> Numbers:
+    part = v.spaces[space]
+    radices = radices_of(v.base, width_of(part.size - 1, v.base))
+    return part.assignment.forward(_form(ids, part.size), part.size, radices)
+
+
+def _form(numbers: Numbers, size: int) -> Numbers:
+    """Numbers below `size` in the form for arithmetic: int64 if `size` allows it, else limbs."""
+    return to_int64(numbers) if size <= 2**63 else to_limbs(numbers, limbs_for(size))

@@ -1,11 +1,12 @@
-"""The worked example of the method's source document (appendix 5.1): its vocabulary, its information, its tokens."""
+"""The worked example of the source document (appendix 5.1): its vocabulary, its information, its tokens."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from omnijax.vocab.documents import GENERAL, UNMARKED, Documents, Segment
+from omnijax.vocab.documents import Documents, Segment
 from omnijax.vocab.encode import encode
+from omnijax.vocab.ids import GeneralIds, SecondaryIds
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 GENERAL_TOKENS = ("A", "B", "C", "D")
@@ -19,7 +20,7 @@ INFORMATION = ("A", "B", "C", "D", "BCD", "img_sp1", "img_sp2", "voice_sp1", "vo
 
 
 def example_vocabulary(printed: bool = False) -> Vocabulary:
-    """The vocabulary as the document lists it, or with the one more position token that its printed ids need."""
+    """The vocabulary that the document lists; `printed` adds the position token that its printed ids need."""
     return Vocabulary(
         general=len(GENERAL_TOKENS),
         general_names=GENERAL_TOKENS,
@@ -32,13 +33,13 @@ def example_vocabulary(printed: bool = False) -> Vocabulary:
 
 def example_document() -> list[Segment]:
     """The information of the example, one segment without a marker."""
-    spaces, ids = [], []
-    names = list(FRAGMENTS)
+    spaces = {fragment: space for space, fragments in FRAGMENTS.items() for fragment in fragments}
+    parts: list[GeneralIds | SecondaryIds] = []
     for item in INFORMATION:
-        space = next((name for name in names if item in FRAGMENTS[name]), None)
-        spaces.append(GENERAL if space is None else names.index(space))
-        ids.append(GENERAL_TOKENS.index(item) if space is None else FRAGMENTS[space].index(item))
-    return [Segment(UNMARKED, np.array(spaces, np.int32), np.array(ids, np.int64))]
+        among = FRAGMENTS[spaces[item]] if item in spaces else GENERAL_TOKENS
+        number = np.array([among.index(item)])
+        parts.append(SecondaryIds(spaces[item], number) if item in spaces else GeneralIds(number))
+    return [Segment.of(example_vocabulary(), None, *parts)]
 
 
 def worked_example(printed: bool = False) -> dict[str, list[str] | list[int]]:

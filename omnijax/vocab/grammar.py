@@ -1,7 +1,7 @@
 """The legal next tokens: an automaton with static shapes that runs inside `jit`.
 
-It accepts exactly what the encoder can write: `mask` gives the tokens that can follow, `advance` reads one. The sampler
-draws under the mask, the likelihood is renormalised under the same one, and data is checked by it.
+It accepts exactly what the encoder can write. `mask` gives the tokens that can follow; `advance` reads one token. The
+sampler draws under the mask, the likelihood is renormalised under it, and data is checked by it.
 """
 
 from __future__ import annotations
@@ -19,38 +19,44 @@ from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.grammar_digits import CLOSED, DigitRows, DigitTables, digit_tables
-from omnijax.vocab.grammar_positions import between, unused, with_position, words
-from omnijax.vocab.grammar_rules import (
-    LARGEST,
-    SegmentRows,
-    check_rules,
-    last_position,
-    places_needed,
-    segment_rows,
+from omnijax.vocab.grammar_items import (
+    Bounds,
+    between,
+    bound_columns,
+    bounded,
+    bounds_from,
+    unused,
+    with_position,
 )
+from omnijax.vocab.grammar_rules import SegmentRows, check_rules, last_position, places_needed, segment_rows
 from omnijax.vocab.grammar_rules import SegmentRule as SegmentRule
-from omnijax.vocab.ids import PrimaryIds, expect
+from omnijax.vocab.ids import PrimaryIds, token_array
 from omnijax.vocab.vocabulary import PAD, Vocabulary
 
 
 class GrammarState(NamedTuple):
-    """What has been read of one document, int32[batch] but for `used`.
+    """What has been read of each document. All fields are int32[batch], unless another shape is given.
 
     Attributes:
-        marker: index of the control token that opened the segment; one more for an unmarked segment, and another one
-            more before the first token.
-        after_aos: 1 behind the boundary of a grouped segment.
-        generals: general tokens of the segment so far.
-        fragments: fragments of the segment so far, counted from where both begin and position are written.
-        last: largest position among them.
-        used: uint32[batch, words], in any order: a bit for each of their positions.
+        marker: index of the control token that opened the segment. The number of control tokens stands for an unmarked
+            segment; this number plus 1 stands for the state before the first token.
+        after_aos: 1 behind the `aos` of a grouped segment.
+        generals: number of general tokens of the segment so far.
+        fragments: number of fragments of the segment so far. A fragment counts once its position is complete, or
+            without positions once its digits are complete.
+        last: largest position of these fragments.
+        used: uint32[batch, words], a bit for each position that is used, if the order is `any`.
         begun: 1 inside a fragment.
-        place: position tokens of its position so far, 0 when all are there.
-        prefix: the number they make.
+        place: number of position tokens of the current position so far; 0 once all are there.
+        prefix: the number that these position tokens make.
         digits: row of the digit automaton.
         alternating: alternating sum of the digits, modulo the radix of the check digit.
-        complete: 1 where the digits, and the check digit, are all there.
+        complete: 1 if all digits, check digit included, are there.
         ended: 1 once the document is closed.
+        number: int32[batch, 1], control tokens so far; int32[batch, 0] if no segment has bounds of its own.
+        least: int32[batch, n], the fewest items of segment `number`, where column 0 is for a segment without a marker;
+            -1 stands for the bound of the rule. n is 0 if no segment has bounds of its own.
+        most: int32[batch, n], the most items, likewise.
     """
 
     marker: Int[Array, " b"]
@@ -66,32 +72,46 @@ class GrammarState(NamedTuple):
     alternating: Int[Array, " b"]
     complete: Int[Array, " b"]
     ended: Int[Array, " b"]
+    number: Int[Array, "b c"]
+    least: Int[Array, "b n"]
+    most: Int[Array, "b n"]
 
 
 class _Now(NamedTuple):
-    """Which kinds of tokens a state allows, bool[batch] each."""
+    """The kinds of tokens that a state allows, bool[batch] each."""
 
     general: Array
     position: Array
     digits: Array
     boundary: Array
     closes: Array
-    """The segment may end."""
+    """Whether the segment may end."""
+
+
+class _Tables(NamedTuple):
+    segments: SegmentRows
+    follow: NDArray[np.bool_]
+    """bool[rows, control], the control tokens that may follow."""
+    resting: NDArray[np.int32]
+    """Row of the digit automaton between two fragments, by marker. If positions come first, it is closed."""
+    digits: DigitTables
+    places: int
+    """Largest position of a segment in any order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Grammar:
-    """Which tokens can follow, for a vocabulary and what is asked of its segments. Hashable: static for `jit`.
+    """The grammar of a vocabulary, with rules for its segments. It is hashable, so that `jit` takes it as static.
 
     Attributes:
-        vocabulary: what is written.
-        rules: for some segment markers, what such a segment holds and what follows it.
-        start: control tokens that may open a document; None for all, and for a segment without a marker.
-        order: how the fragments of a segment follow each other: in `raster` order, by increasing position, as the
-            encoder writes them if it isn't told otherwise, or in `any`, each position once.
+        vocabulary: how documents are written.
+        rules: rules for the segments of some markers.
+        start: control tokens that may open a document. None allows all, and a segment without a marker.
+        order: order of the fragments of a segment. `raster` means by increasing position, as the encoder writes them by
+            default. `any` means each position once, in any order.
 
     Raises:
-        VocabularyError: a marker that doesn't exist, or rules that no document can keep.
+        VocabularyError: a marker doesn't exist, or no document can keep the rules.
     """
 
     vocabulary: Vocabulary
@@ -101,20 +121,60 @@ class Grammar:
 
     def __post_init__(self) -> None:
         check_rules(self.vocabulary, self.rules, self.start, self.order)
-        _ = self._places
+        _ = self._tables
 
-    def start_state(self, batch: int) -> GrammarState:
-        """The state before the first token of a document."""
+    def start_state(self, batch: int, least_bs: Bounds = None, most_bs: Bounds = None) -> GrammarState:
+        """The state before the first token of a document.
+
+        The bounds are arrays, so that one compiled program serves segments of all sizes.
+
+        Args:
+            batch: number of documents.
+            least_bs: int32[batch, segments], the fewest items of the segment that control token number s opens, counted
+                from 0. It replaces `SegmentRule.least`; -1 keeps the rule's bound, as do later segments.
+            most_bs: int32[batch, segments], the most items, likewise. `SegmentRule.most` stays an upper bound.
+        """
         zero = jnp.zeros(batch, jnp.int32)
         row = len(self.vocabulary.control) + 1
-        used = jnp.zeros((batch, words(self._places) if self.order == "any" else 0), jnp.uint32)
-        nothing = dict.fromkeys(GrammarState._fields, zero)
-        return GrammarState(**nothing | {"marker": zero + row, "used": used, "digits": zero + self._resting[row]})
+        used = jnp.zeros((batch, self._tables.places // 32 + 1 if self.order == "any" else 0), jnp.uint32)
+        least, most = bound_columns(batch, least_bs, most_bs)
+        return GrammarState(
+            **dict.fromkeys(GrammarState._fields, zero)
+            | {"marker": zero + row, "used": used, "digits": zero + self._tables.resting[row]}
+            | {"number": jnp.zeros((batch, min(1, least.shape[1])), jnp.int32), "least": least, "most": most}
+        )
+
+    def with_bounds(self, state: GrammarState, least_b: Int[Array, " b"], most_b: Int[Array, " b"]) -> GrammarState:
+        """The state with other bounds on the number of items of the segment that is open now.
+
+        The bounds that `start_state` got for later segments stay. What has been read already counts: `most` can't fall
+        below it.
+
+        Args:
+            state: of any number of documents.
+            least_b: int32[batch], the fewest items; -1 keeps the bound of the rule.
+            most_b: int32[batch], the most items, likewise.
+        """
+        here = state.number if state.number.shape[1] else jnp.zeros((least_b.shape[0], 1), jnp.int32)
+        return state._replace(
+            number=jnp.zeros_like(here),
+            least=bounds_from(state.least, here, least_b),
+            most=bounds_from(state.most, here, most_b),
+        )
+
+    def _segment(self, state: GrammarState) -> SegmentRows:
+        """What the open segment of each document may hold."""
+        segment = SegmentRows(*_picked(self._tables.segments, state.marker))
+        if not state.least.shape[1]:
+            return segment
+        uncounted = state.place > 0 if self.vocabulary.position == "before" else state.begun > 0
+        items = jnp.maximum(state.generals + state.fragments + uncounted, state.last)
+        return bounded(self.vocabulary, segment, state.number, state.least, state.most, items)
 
     def mask(self, state: GrammarState) -> Bool[Array, "b v"]:
-        """Which primary tokens can follow; never none of them."""
+        """The primary tokens that can follow. At least one can."""
         v = self.vocabulary
-        segment = SegmentRows(*_picked(self._segments, state.marker))
+        segment = self._segment(state)
         first, last = self._next_positions(state, segment)
         now = self._now(state, segment, first <= last)
         ended, opens = state.ended > 0, state.marker == len(v.control) + 1
@@ -129,18 +189,18 @@ class Grammar:
             else:
                 positions &= between(v, first, last, state.place, state.prefix)
         pad = ended if v.end is not None else ended | (now.closes & ~opens)
-        control = _at(self._follow, state.marker) & (now.closes | (opens & ~ended))[:, None]
+        control = _at(self._tables.follow, state.marker) & (now.closes | (opens & ~ended))[:, None]
         digits = self._digit_mask(state, now.digits)
         return jnp.concatenate(
             [wide(pad, 1), wide(now.general, v.general), positions, digits, wide(now.boundary, 1), control], axis=1
         )
 
     def _now(self, state: GrammarState, segment: SegmentRows, place: Bool[Array, " b"]) -> _Now:
-        """What can follow; `place` says whether there is a position for one more fragment."""
+        """The kinds of tokens that can follow. `place` says whether there is a position for another fragment."""
         v = self.vocabulary
         items = state.generals + state.fragments
         free = state.begun == 0
-        if v.position == "before" and v.width == "minimal":  # only the next token says that the id is complete
+        if v.position == "before" and v.width == "minimal":  # only the next token shows that the id is complete
             free |= state.complete > 0
         free &= state.ended == 0
         room, enough = free & (items < segment.most), items >= segment.least
@@ -149,9 +209,10 @@ class Grammar:
             closes &= items >= state.last
         boundary = jnp.zeros_like(free)
         if v.layout == "grouped":
-            before, after = state.after_aos == 0, state.after_aos > 0
+            grouped, before = segment.opens > 0, state.after_aos == 0
+            after = ~before | ~grouped
             enough |= (segment.fragments > 0) & (segment.least - items <= last_position(v))
-            boundary = free & before & enough & (segment.opens > 0)
+            boundary = free & before & enough & grouped
             general, fragment, closes = general & before, fragment & after, closes & after
         begun, placing = state.begun > 0, state.place > 0
         position = fragment if v.position == "before" else begun & (state.complete > 0)
@@ -164,20 +225,22 @@ class Grammar:
         )
 
     def _next_positions(self, state: GrammarState, segment: SegmentRows) -> tuple[Array, Array]:
-        """First and last position that the next fragment may have, those already used in any order among them."""
+        """First and last position that the next fragment may have. In any order, used positions are among these."""
         reach, items = last_position(self.vocabulary), state.generals + state.fragments
         if self.vocabulary.position == "none":
             return items, items
-        if self.order == "any":  # none is left when all up to the last have their fragments
+        if self.order == "any":  # no position is left if all up to the last are used
             last = jnp.minimum(segment.most, reach)
             return state.fragments + 1, last
         if self.vocabulary.layout == "inline":
             return items + 1, jnp.minimum(items + 1, reach)
-        # General tokens have to fill every gap; and there have to be positions for the items that are still needed.
-        return state.last + 1, jnp.minimum(items + 1, reach - jnp.maximum(segment.least - items - 1, 0))
+        # General tokens must fill all gaps, and positions must be left for the items that are still needed.
+        grouped, needed = segment.opens > 0, jnp.maximum(segment.least - items - 1, 0)
+        first = jnp.where(grouped, state.last + 1, items + 1)
+        return first, jnp.minimum(items + 1, jnp.where(grouped, reach - needed, reach))
 
     def _digit_mask(self, state: GrammarState, allowed: Bool[Array, " b"]) -> Bool[Array, "b d"]:
-        row = DigitRows(*_picked(self._digits.rows, state.digits))
+        row = DigitRows(*_picked(self._tables.digits.rows, state.digits))
         column = jnp.arange(self.vocabulary.digits, dtype=jnp.int32)[None, :]
         legal = (column >= row.low[:, None]) & (column <= row.high[:, None])
         if self.vocabulary.check_digit:
@@ -186,7 +249,7 @@ class Grammar:
         return legal & allowed[:, None]
 
     def advance(self, state: GrammarState, tokens: Int[Array, " b"]) -> GrammarState:
-        """The state after one more token of each document; tokens that `mask` allows."""
+        """The state after another token of each document. `mask` must allow these tokens."""
         v = self.vocabulary
         general = (tokens >= 1) & (tokens < v.position_start)
         digit = (tokens >= v.digit_start) & (tokens < v.aos)
@@ -211,7 +274,7 @@ class Grammar:
         if v.position == "none":
             after = after._replace(fragments=after.fragments + (digit & complete))
 
-        resting = _at(self._resting, marker)
+        resting = _at(self._tables.resting, marker)
         after = after._replace(
             begun=jnp.where(finished, 0, after.begun),
             digits=jnp.where(finished, resting, after.digits),
@@ -223,12 +286,13 @@ class Grammar:
             **{name: jnp.where(control, 0, getattr(after, name)) for name in anew},
             used=jnp.where(control[:, None], 0, after.used),
             ended=state.ended | (tokens == PAD) | (tokens == (-1 if v.end is None else v.end)),
+            number=state.number + control[:, None],
         )
         return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
 
     def _read_digit(self, state: GrammarState, digit: Array) -> tuple[Array, Array, Array]:
-        """Row, alternating sum and completeness behind one more digit."""
-        v, table = self.vocabulary, self._digits
+        """Row of the automaton, alternating sum and completeness after another digit."""
+        v, table = self.vocabulary, self._tables.digits
         step = jnp.sum(digit[:, None] >= _at(table.breaks, state.digits), axis=1, dtype=jnp.int32)
         row = _at(table.following.reshape(-1), state.digits * table.following.shape[1] + step)
         if not v.check_digit:
@@ -243,7 +307,7 @@ class Grammar:
         return row, alternating % v.check_base, complete
 
     def _read_position(self, state: GrammarState, tokens: Array, finished: Array) -> tuple[GrammarState, Array]:
-        """Reads a position token where there is one; and whether the fragment is finished by it."""
+        """Reads a position token, if the token is one. Also says whether it finishes the fragment."""
         v = self.vocabulary
         token = (tokens >= v.position_start) & (tokens < v.digit_start)
         number = state.prefix * v.positions + tokens - v.position_start
@@ -261,26 +325,28 @@ class Grammar:
             after = after._replace(used=jnp.where(whole[:, None], with_position(state.used, number), state.used))
         if v.position == "after":
             return after._replace(digits=jnp.where(token, CLOSED, after.digits)), finished | whole
-        begins = _at(self._segments.start, state.marker)
+        begins = _at(self._tables.segments.start, state.marker)
         row = jnp.where(whole, begins, jnp.where(part, CLOSED, state.digits))
         return after._replace(digits=row, alternating=jnp.where(token, 0, after.alternating)), finished
 
-    def masks(self, tokens: PrimaryIds) -> Bool[Array, "b t v"]:
-        """The legal tokens at each position of legal documents, given what stands before it."""
-        _, masks = self.read(self.start_state(_streams(tokens).shape[1]), tokens)
+    def masks(self, tokens: PrimaryIds, least_bs: Bounds = None, most_bs: Bounds = None) -> Bool[Array, "b t v"]:
+        """The legal tokens at each position of legal documents; `start_state` explains the bounds."""
+        _, masks = self.read(
+            self.start_state(_streams(tokens, self.vocabulary.size).shape[1], least_bs, most_bs), tokens
+        )
         return masks
 
     def read(self, state: GrammarState, tokens: PrimaryIds) -> tuple[GrammarState, Bool[Array, "b t v"]]:
-        """Reads tokens of documents; returns the state behind them, and the mask before each of them."""
+        """Reads tokens of documents. Returns the state after them, and the mask before each token."""
 
         def step(state: GrammarState, tokens_b: Array) -> tuple[GrammarState, Array]:
             return self.advance(state, tokens_b), self.mask(state)
 
-        state, masks = lax.scan(step, state, _streams(tokens))
+        state, masks = lax.scan(step, state, _streams(tokens, self.vocabulary.size))
         return state, jnp.swapaxes(masks, 0, 1)
 
-    def accepts(self, tokens: PrimaryIds) -> Bool[Array, " b"]:
-        """Whether each row is one whole document that keeps the rules, padded on the right."""
+    def accepts(self, tokens: PrimaryIds, least_bs: Bounds = None, most_bs: Bounds = None) -> Bool[Array, " b"]:
+        """Whether each sequence is one whole document that keeps the rules and the bounds, padded on the right."""
 
         def step(carry: tuple[GrammarState, Array], tokens_b: Array) -> tuple[tuple[GrammarState, Array], None]:
             state, legal = carry
@@ -289,49 +355,29 @@ class Grammar:
             legal &= inside & jnp.take_along_axis(self.mask(state), known[:, None], axis=1)[:, 0]
             return (self.advance(state, known), legal), None
 
-        streams = _streams(tokens)
-        (state, legal), _ = lax.scan(
-            step, (self.start_state(streams.shape[1]), jnp.ones(streams.shape[1], bool)), streams
-        )
+        streams = _streams(tokens, self.vocabulary.size)
+        start = self.start_state(streams.shape[1], least_bs, most_bs)
+        (state, legal), _ = lax.scan(step, (start, jnp.ones(streams.shape[1], bool)), streams)
         return legal & self.mask(state)[:, PAD]
 
     def forced(self, mask: Bool[Array, "b v"]) -> Int[Array, " b"]:
-        """The only legal token of each row, -1 where there are several."""
+        """The only legal token of each document; -1 if there are several."""
         column = jnp.arange(mask.shape[1], dtype=jnp.int32)[None, :]
         token = jnp.sum(jnp.where(mask, column, 0), axis=1)
         return jnp.where(jnp.sum(mask, axis=1, dtype=jnp.int32) == 1, token, -1)
 
-    # Tables are NumPy arrays: constants that are made while tracing must not outlive the trace.
-
     @functools.cached_property
-    def _digits(self) -> DigitTables:
-        return digit_tables(self.vocabulary)
-
-    @functools.cached_property
-    def _rows(self) -> tuple[SegmentRows, NDArray[np.bool_]]:
-        return segment_rows(self.vocabulary, self.rules, self.start)
-
-    @property
-    def _segments(self) -> SegmentRows:
-        return self._rows[0]
-
-    @property
-    def _follow(self) -> NDArray[np.bool_]:
-        return self._rows[1]
-
-    @functools.cached_property
-    def _places(self) -> int:
-        return places_needed(self.vocabulary, self._segments) if self.order == "any" else 0
-
-    @property
-    def _resting(self) -> NDArray[np.int32]:
-        """Row of the digit automaton between two fragments, by marker: position before, none until it is written."""
-        starts = self._segments.start
-        return np.full_like(starts, CLOSED) if self.vocabulary.position == "before" else starts
+    def _tables(self) -> _Tables:
+        # These are NumPy arrays, since JAX constants that are made while tracing must not outlive the trace.
+        segments, follow = segment_rows(self.vocabulary, self.rules, self.start)
+        closed = np.full_like(segments.start, CLOSED)
+        resting = closed if self.vocabulary.position == "before" else segments.start
+        places = places_needed(self.vocabulary, segments) if self.order == "any" else 0
+        return _Tables(segments, follow, resting, digit_tables(self.vocabulary), places)
 
 
 def _picked(tables: SegmentRows | DigitRows, row: Int[Array, " b"]) -> tuple[Array, ...]:
-    """One row of each table, gathered at once."""
+    """Takes one row of each table in one gather."""
     return tuple(jnp.unstack(_at(np.stack(tables, axis=1), row), axis=1))
 
 
@@ -340,12 +386,8 @@ def _at(table: NDArray[Any], row: Int[Array, " b"]) -> Array:
     return jnp.take(jnp.asarray(table), row, axis=0, mode="clip")
 
 
-def _streams(tokens: PrimaryIds) -> Int[Array, "t b"]:
-    array = expect(PrimaryIds, tokens, "tokens").array
+def _streams(tokens: PrimaryIds, size: int) -> Int[Array, "t b"]:
+    array = token_array(tokens, size)
     if array.ndim != 2:
         raise VocabularyError("tokens", tuple(array.shape), "must be int[rows, tokens]", "use tokens[None] for one row")
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise VocabularyError("tokens", array.dtype, "tokens must be whole numbers", "convert them first")
-    if array.dtype.itemsize > 4:  # must not wrap around to a token
-        array = array.clip(-1, LARGEST)
-    return jnp.asarray(array, jnp.int32).T
+    return array.T

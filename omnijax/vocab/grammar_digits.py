@@ -1,7 +1,7 @@
-"""Which digits can follow: a finite automaton over the digits of one id, its states rows of a table.
+"""The digits that can follow: a finite automaton over the digits of an id. Its states are the rows of a table.
 
-Whether an id is below the size of its space shows from how its written digits compare with those of the largest id, so
-that no state holds the number itself and ids may be as large as one likes.
+To know whether an id is below the size of its space, it is enough to compare its digits with those of the largest id.
+So no state holds the number itself, and ids may have any size.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from omnijax.errors import VocabularyError
 from omnijax.vocab.vocabulary import Vocabulary
 
 CLOSED = 0
-"""The row in which no digit can follow."""
+"""Row in which no digit can follow."""
 MOST_STATES = 2**16
 _FAR = 2**31 - 1
 
 
 class DigitRows(NamedTuple):
-    """What holds in each state, int32[rows]; or, picked from these, int32[batch].
+    """Properties of each state, int32[rows]; or of the states of a batch, int32[batch].
 
     Attributes:
-        low: the least digit that can follow.
-        high: the largest one; below `low` where none can.
-        stops: 1 where the digits so far are an id.
+        low: the smallest digit that can follow.
+        high: the largest digit that can follow; below `low` if none can.
+        stops: 1 if the digits so far are an id.
         odd: number of digits so far, modulo 2.
     """
 
@@ -39,12 +39,12 @@ class DigitRows(NamedTuple):
 
 
 class DigitTables(NamedTuple):
-    """The automaton: a digit `d` read in row r leads to row `following[r, number of breaks[r] ≤ d]`.
+    """The automaton. A digit `d` in row r leads to row `following[r, number of breaks[r] ≤ d]`.
 
     Attributes:
         starts: int32[contexts], the row before the first digit.
-        rows: what holds in each row.
-        breaks: int32[rows, breaks], digits from which on another row follows, increasing.
+        rows: properties of each row.
+        breaks: int32[rows, breaks], digits at which the next row changes, increasing.
         following: int32[rows, breaks + 1].
     """
 
@@ -57,16 +57,16 @@ class DigitTables(NamedTuple):
 class _State(NamedTuple):
     context: int
     read: int
-    """Digits so far."""
+    """Number of digits so far."""
     order: int
-    """Below 0, 0 or above: they against those of the largest id at the same places."""
+    """-1, 0 or 1: these digits are below, equal to or above those of the largest id at the same places."""
     lengths: int
-    """Bit k: they can begin an id of k digits."""
+    """Bit k is set if these digits can begin an id of k digits."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Ids:
-    """Ids of one context, one digit after another as they are written."""
+    """The ids of a context, read digit by digit in the order of writing."""
 
     context: int
     radices: tuple[int, ...]
@@ -84,45 +84,35 @@ class _Ids:
         return bool(whole and (state.read < len(self.radices) or state.order <= 0))
 
     def breaks(self, state: _State) -> list[int]:
-        """Digits from which on the next state, or that there is one, can differ."""
+        """Digits at which the next state, or its existence, can change; 0 first."""
         if state.read == len(self.radices):
-            return []
+            return [0]
         bound = self._bound(state.read)
-        return sorted({1, bound, bound + 1, *self._radices(state.read)} - {0})
+        return sorted({0, 1, bound, bound + 1, *self._radices(state).values()})
 
     def step(self, state: _State, digit: int) -> _State | None:
-        """The state after a digit; what can't become an id is left to be found out from where its way ends."""
-        count, longest = state.read, len(self.radices)
-        if count == longest:
-            return None
-        lengths = state.lengths & self._fitting(count, digit)
-        if self.minimal and digit == 0:  # the most significant digit is 0 in the id 0 alone
+        """The state after a digit; None if there is none. States that can't lead to an id are removed later."""
+        count = state.read
+        lengths = sum(1 << length for length, radix in self._radices(state).items() if digit < radix)
+        if self.minimal and digit == 0:  # only the id 0 has a most significant digit 0
             if self.big and count == 0:
                 lengths &= 1 << 1
             elif not self.big and count > 0:
                 lengths &= ~(1 << count + 1)
+        if not lengths:
+            return None
         bound = self._bound(count)
         order = (digit > bound) - (digit < bound)
-        order = (state.order or order) if self.big else (order or state.order)
-        return _State(self.context, count + 1, order, lengths) if lengths else None
+        return _State(self.context, count + 1, (state.order or order) if self.big else (order or state.order), lengths)
 
     def _bound(self, count: int) -> int:
         return self.largest[count if self.big else -1 - count]
 
-    def _radices(self, count: int) -> set[int]:
-        """Radices that the next digit can have, by how many digits there will be."""
-        if not self.big:
-            return {self.radices[-1 - count]}
-        return set(self.radices[count:] if self.minimal else self.radices[count : count + 1])
-
-    def _fitting(self, count: int, digit: int) -> int:
-        """Lengths above `count` in which `digit` is below the radix of its place."""
+    def _radices(self, state: _State) -> dict[int, int]:
+        """Radix of the next digit, for each number of digits that the id can have."""
         longest = len(self.radices)
-        fitting = 0
-        for length in range(count + 1, longest + 1):
-            if digit < self.radices[longest - length + count if self.big else longest - 1 - count]:
-                fitting |= 1 << length
-        return fitting
+        lengths = [length for length in range(state.read + 1, longest + 1) if state.lengths >> length & 1]
+        return {k: self.radices[longest - k + state.read if self.big else longest - 1 - state.read] for k in lengths}
 
 
 @functools.lru_cache(maxsize=32)
@@ -130,7 +120,7 @@ def digit_tables(vocabulary: Vocabulary) -> DigitTables:
     """The automaton of all contexts of a vocabulary.
 
     Raises:
-        VocabularyError: mixed radices that make it too large; no other way of writing does.
+        VocabularyError: the automaton is too large, which only happens with mixed radices.
     """
     v, contexts = vocabulary, vocabulary.contexts
     of_context = []
@@ -149,10 +139,10 @@ def digit_tables(vocabulary: Vocabulary) -> DigitTables:
             rule = f"the grammar of these radices has more than {MOST_STATES} states"
             raise VocabularyError("vocabulary.base", v.base, rule, "use fixed width, or fewer different radices")
         ids = of_context[state.context]
-        ways[state] = [(digit, ids.step(state, digit)) for digit in (0, *ids.breaks(state))]
+        ways[state] = [(digit, ids.step(state, digit)) for digit in ids.breaks(state)]
         waiting += [after for _, after in ways[state] if after is not None]
 
-    # Digits only ever get more, so that a state's ways are known before it is.
+    # Each step adds a digit, so that the states after a state are decided before it.
     alive: dict[_State, int] = {}
     for state in sorted(ways, key=lambda state: -state.read):
         if of_context[state.context].stops(state) or any(after in alive for _, after in ways[state]):

@@ -1,7 +1,7 @@
-"""Kinds of whole numbers that must not be taken for one another, each with a type of its own.
+"""Types for the kinds of ids, so that nobody can mistake one kind for another.
 
-A codec's codes fed to a model as if they were its tokens train without a complaint and mean nothing. The borders of
-this package take and give these types, so that neither the type checker nor a run lets one pass for another.
+A model trains without any complaint on the codes of a codec that are passed as tokens, and learns nothing. The public
+functions of this package take and return these types. The type checker and the functions themselves refuse others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Numbers = NDArray[np.int64] | NDArray[np.uint32]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class PrimaryIds:
-    """Tokens: rows of the embedding and of the softmax. A pytree, so that it goes through `jit`.
+    """Tokens, which are rows of the embedding and of the softmax. A pytree, so that `jit` takes it.
 
     Attributes:
         array: int[..., tokens], NumPy or JAX.
@@ -34,7 +34,7 @@ class PrimaryIds:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the array."""
+        """Shape of the array."""
         return tuple(self.array.shape)
 
 
@@ -43,7 +43,7 @@ class SecondaryIds:
     """Fragments of one space.
 
     Attributes:
-        space: its name.
+        space: name of the space.
         numbers: ids within the space, on the host.
     """
 
@@ -53,7 +53,7 @@ class SecondaryIds:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GeneralIds:
-    """General tokens by their own number, 0 … general - 1: bytes, unless the vocabulary says otherwise.
+    """General tokens by their own number, 0 … general - 1. Usually these are bytes.
 
     Attributes:
         array: int[items], on the host.
@@ -62,43 +62,29 @@ class GeneralIds:
     array: NDArray[np.int64]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class Digits:
-    """Digits of numbers, most significant first. A pytree, so that it goes through `jit`.
-
-    Attributes:
-        array: int[..., places], NumPy or JAX.
-        radices: of each place.
-    """
-
-    array: Any
-    radices: tuple[int, ...] = dataclasses.field(metadata={"static": True})
-
-
 def token_array(ids: PrimaryIds, size: int) -> Array:
-    """int32[..., tokens] of primary ids; what is no token becomes `size`, whatever integers they were.
+    """Primary ids as int32[..., tokens]. Numbers that are not tokens become `size`.
 
     Raises:
-        VocabularyError: these are no primary ids, or not whole numbers.
+        VocabularyError: these are not `PrimaryIds`, or not whole numbers.
     """
     tokens = expect(PrimaryIds, ids, "ids").array
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise VocabularyError("tokens", tokens.dtype, "tokens must be whole numbers", "convert them before decoding")
+        raise VocabularyError("tokens", tokens.dtype, "tokens must be whole numbers", "convert them first")
     if tokens.dtype.itemsize >= 4 and tokens.dtype != jnp.int32:  # must not wrap around to a token
         module = np if isinstance(tokens, np.ndarray) else jnp
         tokens = module.where((tokens >= 0) & (tokens < size), tokens, size)
     return jnp.asarray(tokens.astype(np.int32))
 
 
-Kind = TypeVar("Kind", PrimaryIds, SecondaryIds, GeneralIds, Digits)
+Kind = TypeVar("Kind", PrimaryIds, SecondaryIds, GeneralIds)
 
 
 def expect(kind: type[Kind], value: object, field: str) -> Kind:
-    """`value`, if it is of this kind.
+    """Returns `value` if it has this type.
 
     Raises:
-        VocabularyError: it is another kind of numbers, or an array that doesn't say what it is.
+        VocabularyError: it has another type, such as a bare array.
     """
     if isinstance(value, PrimaryIds) and not hasattr(value.array, "dtype"):
         given = type(value.array).__name__

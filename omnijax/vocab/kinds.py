@@ -1,44 +1,55 @@
-"""What kind of token each primary id is: for the loss by kind, and for whoever counts tokens."""
+"""Kinds of tokens: what a token is, and for a digit its place. Losses and errors are reported for each kind."""
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Int
+from typing import Any
 
-from omnijax.vocab import marks
-from omnijax.vocab.ids import PrimaryIds, token_array
-from omnijax.vocab.shapes import classify, context_of, modulo
-from omnijax.vocab.values import look_up
-from omnijax.vocab.vocabulary import PAD, Vocabulary
+import numpy as np
+from numpy.typing import NDArray
+
+from omnijax.vocab.vocabulary import Vocabulary
 
 FIXED_KINDS = ("pad", "general", "position", "aos", "control")
+PAD_KIND, GENERAL, POSITION, AOS, CONTROL, FIRST_DIGIT = range(6)
+Kinds = NDArray[np.uint8] | NDArray[np.uint16]
+"""Index into `kind_names` of each token; uint16 if there are more than 256 kinds."""
 
 
 def kind_names(vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Names of the kinds that `token_kinds` gives: the fixed ones, digit places, 0 the most significant, `check`."""
+    """Names of the kinds: the fixed ones, then `digit_0`, … by digit place, then `check` if there are check digits.
+
+    Place 0 is the most significant digit that is written for an id.
+    """
     digits = [f"digit_{place}" for place in range(vocabulary.most_digits)]
     return (*FIXED_KINDS, *digits, *["check"] * vocabulary.check_digit)
 
 
-def token_kinds(vocabulary: Vocabulary, tokens: PrimaryIds) -> Int[Array, "*b t"]:
-    """Index into `kind_names` of each token of whole documents (their markers say how wide the digits are).
+def kind_type(vocabulary: Vocabulary) -> np.dtype[Any]:
+    """Dtype of kinds: uint8, or uint16 if there are more than 256 kinds."""
+    return np.min_scalar_type(len(kind_names(vocabulary)) - 1)
 
-    Runs of digits longer than any id count at the last place.
-    """
-    v, array = vocabulary, token_array(tokens, vocabulary.size)
-    blocks = marks.into_blocks(array, PAD)
-    classes = classify(v, blocks)
-    index, others = marks.token_index(classes.digit), ~classes.digit
-    place, left = index - marks.last(others) - 1, marks.following(others) - index - 1
-    if v.position == "none":
-        width = look_up(v.contexts.widths.astype(np.int32) + v.check_digit, context_of(classes))
-        place = modulo(place, width)
-        left = width - 1 - place
-    significance = place if v.digit_order == "big" else left - v.check_digit
-    kind = len(FIXED_KINDS) + jnp.clip(significance, 0, v.most_digits - 1)
+
+def token_kinds(vocabulary: Vocabulary, tokens: NDArray[np.int32], segment_tokens: NDArray[np.int64]) -> Kinds:
+    """Kind of each token that the encoder wrote. The arrays are those of `Encoded`."""
+    v = vocabulary
+    order = np.array([PAD_KIND, GENERAL, POSITION, FIRST_DIGIT, AOS, CONTROL], kind_type(v))
+    kinds = np.repeat(order, (1, v.general, v.positions, v.digits, 1, len(v.control)))[tokens]
+    edges = np.flatnonzero(np.diff(kinds == FIRST_DIGIT, prepend=False, append=False))
+    starts, lengths = edges[::2], np.diff(edges)[::2]
+    if v.position == "none":  # a run of digits may be several fragments, each of the width of its segment
+        ends = np.cumsum(segment_tokens)
+        marker = tokens[ends - segment_tokens] - v.control_start
+        context = np.append(v.contexts.of_control, 0)[np.maximum(marker, -1)]
+        width = v.contexts.widths[context[np.searchsorted(ends, starts, side="right")]] + v.check_digit
+        count = lengths // width
+        lengths = np.repeat(width, count)
+        number = np.arange(lengths.size) - np.repeat(np.cumsum(count) - count, count)
+        starts = np.repeat(starts, count) + number * lengths
+    last = starts + lengths - 1
     if v.check_digit:
-        kind = jnp.where(left == 0, len(FIXED_KINDS) + v.most_digits, kind)
-    named = (classes.digit, classes.pad, classes.general, classes.position, classes.aos)
-    kinds = jnp.select([marks.unpack(words) for words in named], [kind, 0, 1, 2, 3], FIXED_KINDS.index("control"))
-    return marks.out_of_blocks(kinds)[..., : array.shape[-1]]
+        kinds[last] = FIRST_DIGIT + v.most_digits
+    for place in range(v.most_digits):
+        here = lengths - v.check_digit > place
+        tokens_here = starts[here] + place if v.digit_order == "big" else last[here] - v.check_digit - place
+        kinds[tokens_here] = FIRST_DIGIT + place
+    return kinds

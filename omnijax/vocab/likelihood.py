@@ -1,7 +1,7 @@
-"""Exact likelihoods: bits of tokens, and of the items that they make.
+"""Exact likelihoods: bits of tokens, and bits of items.
 
-−log2 p(item) = Σ −log2 p(digit | what stands before) + −log2 p(position token | …), by the chain rule, so that figures
-of different radices, orders and layouts are comparable. The position is reported apart from the digits.
+By the chain rule, −log2 p(item) = Σ −log2 p(digit | everything before) + −log2 p(position token | everything before).
+So bits of different radices, orders and layouts are comparable. The bits of positions are reported separately.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class TokenBits(NamedTuple):
     """−log2 of the probability of each token, float32[..., tokens].
 
     Attributes:
-        raw: under the softmax as it is.
-        renormalised: under the softmax restricted to the legal tokens; `raw - renormalised` is the leak, the cost of
-            the probability that the model spends on what can't follow.
+        raw: under the softmax over all tokens.
+        renormalised: under the softmax over the legal tokens. `raw - renormalised` is the leak: the cost of the
+            probability that the model gives to illegal tokens.
     """
 
     raw: Float[Array, "*b t"]
@@ -36,10 +36,10 @@ class ItemBits(NamedTuple):
     """Bits of the item that ends at each token, float32[..., tokens]; 0 where none ends.
 
     Attributes:
-        content: of the digits of a fragment, or of a general token.
-        position: of the position tokens of a fragment.
-        check: of the check digit of a fragment, which says nothing that the digits before it don't.
-        places: float32[..., tokens, digits], of the digits, most significant first.
+        content: bits of the digits of a fragment, or of a general token.
+        position: bits of the position tokens of a fragment.
+        check: bits of the check digit of a fragment, which carries no information of its own.
+        places: float32[..., tokens, digits], bits of each digit, most significant first.
     """
 
     content: Float[Array, "*b t"]
@@ -63,7 +63,7 @@ def token_bits(logits_btv: Float[Array, "*b t v"], tokens: PrimaryIds, legal_btv
 def item_bits(vocabulary: Vocabulary, tokens: PrimaryIds, bits_bt: Float[Array, "*b t"]) -> ItemBits:
     """Sums the bits of tokens to bits of items.
 
-    Sums run over the few tokens of one item, not over differences of long sums, so that nothing cancels.
+    The sums run over the few tokens of an item. They are not differences of long sums, so that nothing cancels.
     """
     v = vocabulary
     reading: Reading = decode(v, expect(PrimaryIds, tokens, "tokens"))
@@ -77,7 +77,7 @@ def item_bits(vocabulary: Vocabulary, tokens: PrimaryIds, bits_bt: Float[Array, 
         return jnp.where(fragment, _back(bits_bt, by), 0.0)
 
     places = []
-    for place in range(v.most_digits):  # how far before the end the digit of this place stands
+    for place in range(v.most_digits):  # the distance from the digit of this place to the end
         from_run_end = digits - 1 - place if v.digit_order == "big" else place
         places.append(jnp.where(place < digits, back(from_run_end + behind + v.check_digit), 0.0))
     places_btk = jnp.stack(places, axis=-1)
@@ -88,6 +88,6 @@ def item_bits(vocabulary: Vocabulary, tokens: PrimaryIds, bits_bt: Float[Array, 
 
 
 def _back(bits: Array, by: Array | int) -> Array:
-    """Bits of the token so many before each one."""
+    """Bits of the token that stands `by` tokens before each token."""
     index = lax.broadcasted_iota(jnp.int32, bits.shape, bits.ndim - 1) - by
     return jnp.take_along_axis(bits, jnp.clip(index, 0, bits.shape[-1] - 1), axis=-1)

@@ -1,10 +1,10 @@
-"""Marks on tokens, 32 to a word: the scans of the decoder, at a 32nd of what they cost token by token.
+"""Marks on tokens, 32 in a word. They make the scans of the decoder 32 times as cheap.
 
-A scan over tokens (what was the last marker, how many items came before) is what reading a stream costs. Here one bit
-of a word says whether something holds at a token; shifts, counts and searches for the last one set are single
-instructions, so that only the words, a 32nd of the tokens, have to be scanned.
+Reading a stream needs scans over tokens: which marker came last, how many items came before. Here a bit of a word says
+whether something is true at a token. Shifts, counts, and the search for the last set bit are single instructions, so
+that only the words have to be scanned, which are a 32nd of the tokens.
 
-`words` is uint32[..., blocks]; bit k of word i is token 32 i + k. Streams have a multiple of 32 tokens. Results for
+`words` is uint32[..., blocks]. Bit k of word i is token 32 i + k. Streams have a multiple of 32 tokens. Results for
 tokens are [..., blocks, 32].
 """
 
@@ -26,15 +26,15 @@ Words = UInt32[Array, "*b n"]
 
 
 def pack(*where: Bool[Array, "*b n 32"]) -> tuple[Words, ...]:
-    """Words of marks, all in one pass."""
+    """Packs booleans into words of marks, all in one pass."""
     return _either(*(jnp.where(one, np.uint32(1) << _places(one.ndim), np.uint32(0)) for one in where))
 
 
 def settle(*words: Words) -> tuple[Words, ...]:
-    """The same words, computed here once.
+    """Returns the same words, and makes XLA compute them once.
 
-    XLA repeats a chain of cheap operations wherever its result is used: here that would be for each token of a word. It
-    doesn't repeat reductions, and so this is one, of the even and the odd bits.
+    XLA repeats a chain of cheap operations wherever the result is used, which would be for each token of a word. It
+    doesn't repeat reductions. So this is a reduction, over the even and the odd bits.
     """
     halves = np.array([0x55555555, 0xAAAAAAAA], np.uint32)
     return _either(*(one[..., None] & halves.reshape((1,) * one.ndim + (2,)) for one in words))
@@ -46,7 +46,7 @@ def _settled(numbers: Int[Array, "*b n"]) -> Int[Array, "*b n"]:
 
 
 def _either(*bits: UInt32[Array, "*b n k"]) -> tuple[Words, ...]:
-    """All bits of the last axis in one word."""
+    """Combines the last axis into one word by `or`."""
 
     def either(one: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
         return tuple(a | b for a, b in zip(one, other, strict=True))
@@ -60,7 +60,7 @@ def unpack(words: Words) -> Bool[Array, "*b n 32"]:
 
 
 def bits_of(numbers: Mapping[int, Words], bits: int) -> tuple[Words, ...]:
-    """Bits, the lowest first, of the number whose marks each token has; 0 without any."""
+    """Bits, lowest first, of the number whose marks a token has; 0 without a mark."""
     return tuple(
         functools.reduce(operator.or_, (words for number, words in numbers.items() if number >> bit & 1))
         for bit in range(bits)
@@ -73,7 +73,7 @@ def number(bits: Sequence[Words]) -> Int[Array, "*b n 32"]:
 
 
 def later(words: Words, by: int = 1) -> Words:
-    """Marks moved so many tokens towards the end of the stream."""
+    """Moves marks by `by` tokens towards the end of the stream."""
     for _ in range(by // BLOCK):
         words = _shift(words, 1, 0)
     by %= BLOCK
@@ -84,7 +84,7 @@ def later(words: Words, by: int = 1) -> Words:
 
 
 def earlier(words: Words, by: int = 1, fill: int = 0) -> Words:
-    """Marks moved so many tokens towards the start, by less than 32; `fill` (0 or 2^32 - 1) comes in at the end."""
+    """Moves marks by `by` < 32 tokens towards the start. `fill` (0 or 2^32 - 1) comes in at the end."""
     if by == 0:
         return words
     after = _shift(words, -1, fill)
@@ -92,37 +92,37 @@ def earlier(words: Words, by: int = 1, fill: int = 0) -> Words:
 
 
 def hold(on: Words, off: Words) -> Words:
-    """Marks every token up to which the last mark of either kind is `on`. No token has both.
+    """Marks every token where the last mark so far is `on` and not `off`. No token may have both.
 
-    Within a word the carry of an addition runs through the tokens without marks behind one that is `on`.
+    Within a word the carry of an addition runs through the unmarked tokens behind an `on`.
     """
     still = ~(on | off)
     held = on | (still & ~(still + (still & (on << np.uint32(1)))))
     blocks = on.shape[-1]
     if blocks == 1:
         return held
-    # The tokens before the first mark of a word go on as the word before ended.
+    # The tokens before the first mark of a word have the state at the end of the word before.
     first = still & ~(still + (still & np.uint32(1)))
     ends, silent = held >> np.uint32(BLOCK - 1) > 0, (on | off) == 0
     set_words, off_words = pack(*(into_blocks(one, False) for one in (ends, ~ends & ~silent)))
-    (before,) = settle(later(hold(set_words, off_words)))  # how the word before each one ended
+    (before,) = settle(later(hold(set_words, off_words)))  # the state at the end of the word before
     carried = out_of_blocks(unpack(before))[..., :blocks]
     return held | jnp.where(carried, first, np.uint32(0))
 
 
 def count(words: Words) -> Int[Array, "*b n 32"]:
-    """Marks up to and with each token."""
+    """Number of marks up to and with each token."""
     return count_before(words)[..., None] + _ones(words[..., None] & _up_to(_places(words.ndim + 1)))
 
 
 def count_before(words: Words) -> Int[Array, "*b n"]:
-    """Marks in the words before each one."""
+    """Number of marks in the words before each word."""
     ones = _ones(words)
     return _settled(jnp.cumsum(ones, axis=-1) - ones)
 
 
 def last(words: Words) -> Int[Array, "*b n 32"]:
-    """Index of the last mark up to and with each token; -1 where there is none."""
+    """Index of the last mark up to and with each token; -1 without a mark."""
     inside = words[..., None] & _up_to(_places(words.ndim + 1))
     first = _first_tokens(words)
     ends = jnp.where(words > 0, first + _highest(words), -1)
@@ -130,18 +130,8 @@ def last(words: Words) -> Int[Array, "*b n 32"]:
     return jnp.where(inside > 0, first[..., None] + _highest(inside), carried[..., None])
 
 
-def following(words: Words) -> Int[Array, "*b n 32"]:
-    """Index of the first mark behind each token; the number of tokens where there is none."""
-    inside = words[..., None] & ~_up_to(_places(words.ndim + 1))
-    first = _first_tokens(words)
-    tokens = BLOCK * words.shape[-1]
-    starts = jnp.where(words > 0, first + _lowest(words), tokens)
-    carried = _settled(_shift(lax.cummin(starts, axis=starts.ndim - 1, reverse=True), -1, tokens))
-    return jnp.where(inside > 0, first[..., None] + _lowest(inside), carried[..., None])
-
-
 def count_at_last(counted: Words, words: Words) -> Int[Array, "*b n 32"]:
-    """How many tokens were `counted` up to the last mark of `words`, up to and with each token; 0 without a mark."""
+    """Number of `counted` tokens up to the last mark of `words` at or before each token; 0 without a mark."""
     before = count_before(counted)
     inside = words[..., None] & _up_to(_places(words.ndim + 1))
     here = before[..., None] + _ones(counted[..., None] & _up_to(_highest(inside)))
@@ -151,7 +141,7 @@ def count_at_last(counted: Words, words: Words) -> Int[Array, "*b n 32"]:
 
 
 def count_at_next(counted: Words, words: Words) -> Int[Array, "*b n 32"]:
-    """How many tokens are `counted` up to the next mark of `words` behind each token; all of them without one."""
+    """Number of `counted` tokens up to the next mark of `words` behind each token; the total without a mark."""
     before = count_before(counted)
     inside = words[..., None] & ~_up_to(_places(words.ndim + 1))
     here = before[..., None] + _ones(counted[..., None] & _up_to(_lowest(inside)))
@@ -163,7 +153,7 @@ def count_at_next(counted: Words, words: Words) -> Int[Array, "*b n 32"]:
 
 
 def into_blocks(array: Array, fill: int | bool) -> Array:
-    """`array[..., tokens]` as [..., blocks, 32], filled up behind; at least one block."""
+    """`array[..., tokens]` as [..., blocks, 32], at least one block. `fill` stands behind the tokens."""
     missing = -array.shape[-1] % BLOCK if array.shape[-1] else BLOCK
     array = jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)], constant_values=fill)
     return array.reshape(*array.shape[:-1], array.shape[-1] // BLOCK, BLOCK)
@@ -184,7 +174,7 @@ def _first_tokens(words: Words) -> Int[Array, "*b n"]:
 
 
 def _places(ndim: int) -> np.ndarray:
-    """Place in its word of each token, in so many dimensions."""
+    """Place of each token in its word, in an array of `ndim` dimensions."""
     return PLACES.reshape((1,) * (ndim - 1) + (BLOCK,))
 
 
@@ -193,7 +183,7 @@ def _ones(words: Array) -> Array:
 
 
 def _up_to(place: Array | np.ndarray) -> Array | np.ndarray:
-    """Marks on the places up to and with this one."""
+    """Marks on all places up to and with this one."""
     return (np.uint32(2) << place.astype(np.uint32)) - np.uint32(1)
 
 
@@ -206,6 +196,6 @@ def _lowest(words: Array) -> Array:
 
 
 def _shift(array: Array, by: int, fill: int | bool) -> Array:
-    """Moved by one along the last axis."""
+    """Moves an array by one along its last axis."""
     missing = jnp.full_like(array[..., :1], fill)
     return jnp.concatenate([missing, array[..., :-1]] if by > 0 else [array[..., 1:], missing], axis=-1)

@@ -1,6 +1,7 @@
-"""Arrays of whole numbers of any size, and their digits: NumPy, vectorised, no Python integer for an item.
+"""Arrays of whole numbers of any size, and their digits, in vectorised NumPy.
 
-`Numbers` are int64[items], or uint32[items, limbs] with the least significant limb first.
+`Numbers` are int64[items], or uint32[items, limbs] with the least significant limb first. Digits come by long division
+over limbs for runs of digits, then by 32-bit arithmetic within a run.
 """
 
 from __future__ import annotations
@@ -12,53 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
-from omnijax.vocab.ids import Digits, Numbers, SecondaryIds, expect
-from omnijax.vocab.long_division import LIMB as LIMB
-from omnijax.vocab.long_division import LOW, SHIFT, multiply_add, runs_of
-from omnijax.vocab.long_division import limbs_for as limbs_for
-from omnijax.vocab.long_division import write_digits as write_digits
-from omnijax.vocab.radix import Base, radices_of
+from omnijax.vocab.ids import Numbers
 
+LIMB = 32
+LOW = np.uint64(2**LIMB - 1)
+SHIFT = np.uint64(LIMB)
 BLOCK = 2**18
-"""Digits that are worked on at a time: what belongs to them stays in the processor's cache."""
-
-
-def digits_of(ids: SecondaryIds, radices: tuple[int, ...]) -> Digits:
-    """Digits of fragments' ids, as many places as there are radices.
-
-    Raises:
-        VocabularyError: an id that these places can't write, or something else than secondary ids.
-    """
-    numbers = check_form(expect(SecondaryIds, ids, "ids").numbers, "ids")
-    if not below(numbers, math.prod(radices)).all():
-        rule = f"digits in radices {radices} write ids below {math.prod(radices)}"
-        raise VocabularyError("radices", radices, rule, "add places")
-    return Digits(to_digits(numbers, radices), radices)
-
-
-def ids_of(space: str, digits: Digits) -> SecondaryIds:
-    """The fragments of a space whose digits these are: the inverse of `digits_of`.
-
-    Raises:
-        VocabularyError: a digit that isn't below its radix, or something else than digits.
-    """
-    given = expect(Digits, digits, "digits")
-    array = np.asarray(given.array)
-    if not np.issubdtype(array.dtype, np.integer) or array.ndim != 2 or array.shape[1] != len(given.radices):
-        rule = f"must be whole numbers [items, {len(given.radices)}]"
-        raise VocabularyError("digits", f"{array.dtype}{list(array.shape)}", rule, "one digit for each radix")
-    wrong = (array < 0) | (array >= np.array(given.radices))
-    if wrong.any():
-        rule = f"digits are below their radices {given.radices}"
-        raise VocabularyError("digits", int(array[wrong][0]), rule, "give digits, not tokens")
-    return SecondaryIds(space, from_digits(array, given.radices))
+"""Number of digits in a block of work, which fits the processor's cache."""
 
 
 def check_form(numbers: Numbers, field: str) -> Numbers:
-    """The numbers, if they are `Numbers`.
+    """Returns the numbers if they have the form of `Numbers`.
 
     Raises:
-        VocabularyError: another dtype, or another number of dimensions.
+        VocabularyError: they have another dtype or another number of dimensions.
     """
     if (numbers.dtype.name, numbers.ndim) not in (("int64", 1), ("uint32", 2)) or 0 in numbers.shape[1:]:
         rule = "must be int64[items], or uint32[items, limbs]"
@@ -67,7 +35,7 @@ def check_form(numbers: Numbers, field: str) -> Numbers:
 
 
 def to_digits(numbers: Numbers, radices: tuple[int, ...]) -> NDArray[np.int32]:
-    """int32[items, places], most significant first, of numbers below the product of the radices."""
+    """Digits of numbers below the product of the radices, int32[items, places], most significant first."""
     out = np.empty((len(numbers), len(radices)), np.int32)
     for block in blocks(len(numbers), len(radices)):
         write_digits(numbers[block], radices, out[block], 0)
@@ -75,19 +43,19 @@ def to_digits(numbers: Numbers, radices: tuple[int, ...]) -> NDArray[np.int32]:
 
 
 def blocks(items: int, width: int) -> list[slice]:
-    """The items block by block, each as many as a block has room for, if an item has `width` digits."""
+    """Divides items of `width` digits each into blocks of at most `BLOCK` digits."""
     length = max(1, BLOCK // width)
     return [slice(start, min(start + length, items)) for start in range(0, items, length)]
 
 
 def from_digits(digits: NDArray[np.integer], radices: tuple[int, ...]) -> Numbers:
-    """The numbers with these digits, int[items, places]; int64 where all that can be written fit, limbs otherwise."""
+    """The numbers with these digits, int[items, places]; int64 if all numbers with such digits fit, else limbs."""
     most = math.prod(radices)
     columns = [np.zeros(len(digits), np.uint64)] * limbs_for(most)
     start = 0
     for count in runs_of(radices):
-        part = np.zeros(len(digits), np.uint32)
-        for place in range(start, start + count):
+        part = digits[:, start].astype(np.uint32)
+        for place in range(start + 1, start + count):
             part = part * np.uint32(radices[place]) + digits[:, place].astype(np.uint32)
         columns = multiply_add(columns, math.prod(radices[start : start + count]), part.astype(np.uint64))
         start += count
@@ -95,23 +63,8 @@ def from_digits(digits: NDArray[np.integer], radices: tuple[int, ...]) -> Number
     return to_int64(numbers) if most <= 2**63 else numbers
 
 
-def widths(numbers: Numbers, base: Base, most: int) -> NDArray[np.int64]:
-    """int64[items], digits without leading zeros of numbers that take `most` at most; 0 takes one digit."""
-    if numbers.ndim == 1:
-        thresholds = [math.prod(radices_of(base, width)) for width in range(1, most)]
-        found = np.ones(len(numbers), np.uint8)
-        for threshold in thresholds:
-            found += numbers >= threshold
-        return found.astype(np.int64)
-    digits = to_digits(numbers, radices_of(base, most))
-    width = np.ones(len(numbers), np.int64)
-    for place in range(most - 1)[::-1]:
-        width[digits[:, place] > 0] = most - place
-    return width
-
-
 def add(numbers: Numbers, amount: int) -> Numbers:
-    """The numbers, each with `amount` added (which may be negative), in the same form; what doesn't fit is cut off."""
+    """Adds `amount`, which may be negative, to each number. The form stays; bits that don't fit are lost."""
     if numbers.ndim == 1 or amount == 0:
         return numbers + np.int64(amount) if amount else numbers
     amounts = from_ints([amount % 2 ** (LIMB * numbers.shape[1])], numbers.shape[1])[0]
@@ -124,9 +77,9 @@ def add(numbers: Numbers, amount: int) -> Numbers:
 
 
 def below(numbers: Numbers, bound: int) -> NDArray[np.bool_]:
-    """bool[items], whether each number is in 0 … bound - 1."""
+    """Whether each number is in 0 … bound - 1, bool[items]."""
     if numbers.ndim == 1:
-        # Negative numbers are beyond 2^63 in the eyes of uint64: one comparison sees both ends.
+        # As uint64 a negative number is above 2^63, so that one comparison checks both ends.
         return numbers.view(np.uint64) < np.uint64(min(bound, 2**63))
     if bound >= 2 ** (LIMB * numbers.shape[1]):
         return np.ones(len(numbers), bool)
@@ -138,7 +91,7 @@ def below(numbers: Numbers, bound: int) -> NDArray[np.bool_]:
 
 
 def to_limbs(numbers: Numbers, limbs: int) -> NDArray[np.uint32]:
-    """uint32[items, limbs] of the same numbers, whose further limbs are 0."""
+    """The same numbers as uint32[items, limbs]. Further limbs of the numbers must be 0."""
     if numbers.ndim == 1:
         numbers = np.ascontiguousarray(numbers, "<i8").view("<u4").reshape(-1, 2)
     out = np.zeros((len(numbers), limbs), np.uint32)
@@ -155,25 +108,25 @@ def to_int64(numbers: Numbers) -> NDArray[np.int64]:
 
 
 def from_ints(numbers: Sequence[int], limbs: int) -> NDArray[np.uint32]:
-    """uint32[items, limbs] of Python integers: for tables and tests."""
+    """Python integers as uint32[items, limbs], for tables and tests."""
     raw = b"".join(int(number).to_bytes(4 * limbs, "little") for number in numbers)
     return np.frombuffer(raw, "<u4").astype(np.uint32).reshape(-1, limbs)
 
 
 def to_ints(numbers: Numbers) -> list[int]:
-    """Python integers of the same value: for tables and tests."""
+    """The numbers as Python integers, for tables and tests."""
     if numbers.ndim == 1:
         return [int(number) for number in numbers]
     return [int.from_bytes(row.tobytes(), "little") for row in numbers.astype("<u4")]
 
 
 def limbs_of_bytes(raw: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """uint32[items, limbs] of lossless fragments, uint8[items, bytes]: the first byte is the most significant.
+    """Lossless fragments, uint8[items, bytes], as numbers, uint32[items, limbs]. The first byte is most significant.
 
-    A 2×2 RGB patch is 12 bytes, 3 limbs. In base 256 its digits are the bytes themselves, in their order.
+    A 2×2 RGB patch has 12 bytes, which are 3 limbs. In base 256 its digits are the bytes in their order.
 
     Raises:
-        VocabularyError: these are no bytes, or not in two dimensions.
+        VocabularyError: these are not bytes in two dimensions.
     """
     if raw.dtype != np.uint8 or raw.ndim != 2:
         rule, fix = "must be uint8[items, bytes]", "convert it, or reshape it: x.reshape(len(x), -1)"
@@ -184,7 +137,109 @@ def limbs_of_bytes(raw: NDArray[np.uint8]) -> NDArray[np.uint32]:
 
 
 def bytes_of(numbers: Numbers, count: int) -> NDArray[np.uint8]:
-    """uint8[items, count], the inverse of `limbs_of_bytes`."""
+    """The bytes of numbers, uint8[items, count]. The inverse of `limbs_of_bytes`."""
     limbs = to_limbs(numbers, -(-count // 4))
     raw = np.ascontiguousarray(limbs[:, ::-1], ">u4").view(np.uint8)
     return raw.reshape(len(limbs), -1)[:, limbs.shape[1] * 4 - count :]
+
+
+def write_digits(numbers: Numbers, radices: tuple[int, ...], out: NDArray[np.int32], first: int) -> None:
+    """Writes `first` + digit to int32[items, places], most significant place first, for a block of items."""
+    target, start = out.view(np.uint32), np.uint32(first)  # NumPy is fast if the kind of integers stays the same
+    columns = _columns(numbers, math.prod(radices))
+    if len(radices) > 1 and all(radix & (radix - 1) == 0 for radix in radices):
+        _write_bits(columns, radices, target, start)
+        return
+    end = len(radices)
+    for count in runs_of(radices)[::-1]:
+        run = radices[end - count : end]
+        if end == count and columns[0].dtype == np.uint32:
+            part = columns[0]
+        else:
+            columns, part = _divide(columns, math.prod(run))
+        _write_part(part, run, target[:, end - count : end], start)
+        end -= count
+
+
+def limbs_for(size: int) -> int:
+    """Number of limbs of the numbers below `size`."""
+    return max(1, -(-(size - 1).bit_length() // LIMB))
+
+
+def _columns(numbers: Numbers, most: int) -> list[NDArray]:
+    """Numbers below `most` as contiguous arrays, least significant first.
+
+    The result is one uint32 or uint64 array if that is enough, otherwise a uint64 array for each limb.
+    """
+    if numbers.ndim == 1:
+        return [numbers.astype(np.uint32 if most <= 2**32 else np.uint64)]
+    if numbers.shape[1] == 1 or most <= 2**32:
+        return [np.ascontiguousarray(numbers[:, 0])]
+    return [numbers[:, limb].astype(np.uint64) for limb in range(min(numbers.shape[1], limbs_for(most)))]
+
+
+def runs_of(radices: tuple[int, ...]) -> list[int]:
+    """Lengths of runs of places whose radices multiply to at most 2^32. All but the first are as long as possible."""
+    counts, product = [0], 1
+    for radix in reversed(radices):
+        if product * radix > 2**LIMB:
+            counts, product = [*counts, 0], 1
+        counts[-1] += 1
+        product *= radix
+    return counts[::-1]
+
+
+def _divide(columns: list[NDArray], by: int) -> tuple[list[NDArray], NDArray[np.uint32]]:
+    """Quotients and remainders of a division by a number ≤ 2^32."""
+    if len(columns) == 1 and (columns[0].dtype == np.uint64 or by < 2**LIMB):
+        divisor = columns[0].dtype.type(by)
+        quotient = columns[0] // divisor
+        return [quotient], (columns[0] - quotient * divisor).astype(np.uint32)
+    if len(columns) == 1:
+        return [np.zeros_like(columns[0])], columns[0]
+    quotients, rest, divisor = [], np.zeros(len(columns[0]), np.uint64), np.uint64(by)
+    for limb in reversed(columns):
+        dividend = rest << SHIFT | limb
+        quotient = dividend // divisor
+        rest = dividend - quotient * divisor
+        quotients.append(quotient)
+    return quotients[::-1], rest.astype(np.uint32)
+
+
+def multiply_add(columns: list[NDArray], by: int, carry: NDArray[np.uint64]) -> list[NDArray]:
+    """The numbers times `by` ≤ 2^32, plus `carry` < 2^32. No step overflows 64 bits."""
+    out = []
+    for limb in columns:
+        product = limb * np.uint64(by) + carry
+        out.append(product & LOW)
+        carry = product >> SHIFT
+    return out
+
+
+def _write_part(part: NDArray[np.uint32], radices: tuple[int, ...], out: NDArray[np.uint32], first: np.uint32) -> None:
+    """Writes the digits of 32-bit numbers. The first digit is the rest, whatever its radix."""
+    for place in range(1, len(radices))[::-1]:
+        quotient = part // np.uint32(radices[place])
+        np.add(part - quotient * np.uint32(radices[place]), first, out=out[:, place])
+        part = quotient
+    np.add(part, first, out=out[:, 0])
+
+
+def _write_bits(columns: list[NDArray], radices: tuple[int, ...], out: NDArray[np.uint32], first: np.uint32) -> None:
+    """Writes digits whose radices are powers of two: bits of the numbers, which two limbs may share."""
+    bits = LIMB if len(columns) > 1 else 8 * columns[0].dtype.itemsize
+    at = 0
+    for place in range(len(radices))[::-1]:
+        limb, shift = divmod(at, bits)
+        length = radices[place].bit_length() - 1
+        at += length
+        if limb >= len(columns):
+            out[:, place] = first
+            continue
+        kind = columns[limb].dtype.type
+        digit = columns[limb] >> kind(shift) if shift else columns[limb]
+        if shift + length > bits and limb + 1 < len(columns):
+            digit = digit | columns[limb + 1] << kind(bits - shift)
+        if place or len(columns) > 1:
+            digit = digit & kind(radices[place] - 1)
+        np.add(digit.astype(np.uint32, copy=False), first, out=out[:, place])

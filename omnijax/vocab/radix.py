@@ -1,6 +1,6 @@
-"""Numbers and radices, one for each digit place or the same for all: the arithmetic that everything here rests on.
+"""Digits of a Python integer in one radix, or in a radix for each digit place. For tables and checks.
 
-Plain integers, for tables and checks; `numbers.py` does the same to arrays.
+`numbers.py` does the same for arrays.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 
 Base = int | tuple[int, ...]
-"""One radix for all digit places, or one for each, most significant first."""
+"""One radix for all digit places, or a radix for each place, most significant first."""
 
 
 def width_of(number: int, base: Base) -> int:
-    """Digits that `number` ≥ 0 takes without leading zeros; 0 takes one.
+    """Number of digits of `number` ≥ 0 without leading zeros. 0 has one digit.
 
     >>> width_of(9, 9), width_of(8, 9), width_of(0, 9), width_of(4096, (64, 4096))
     (2, 1, 1, 2)
@@ -44,7 +44,7 @@ def radices_of(base: Base, width: int) -> tuple[int, ...]:
 
 
 def to_digits(number: int, radices: tuple[int, ...]) -> list[int]:
-    """Digits of a number, most significant first, as many as there are radices.
+    """Digits of a number, one for each radix, most significant first.
 
     >>> to_digits(9, (9, 9)), to_digits(4097, (64, 4096))
     ([1, 0], [1, 1])
@@ -57,7 +57,7 @@ def to_digits(number: int, radices: tuple[int, ...]) -> list[int]:
 
 
 def from_digits(digits: list[int], radices: tuple[int, ...]) -> int:
-    """The number that `to_digits` wrote.
+    """The number with these digits. The inverse of `to_digits`.
 
     >>> from_digits([1, 0], (9, 9))
     9
@@ -69,11 +69,11 @@ def from_digits(digits: list[int], radices: tuple[int, ...]) -> int:
 
 
 def check_digit(digits: list[int], base: int) -> int:
-    """The digit that makes the alternating sum of a number's digits a multiple of `base`, itself added.
+    """The digit that, added to the alternating sum of a number's digits, makes it a multiple of `base`.
 
-    Signs alternate from the least significant digit, so that leading zeros don't matter. One wrong digit always shows,
-    since two values of it differ by less than the base; two neighbours that changed places show unless they differ by
-    half the base.
+    Signs alternate from the least significant digit on, so that leading zeros make no difference. A single wrong digit
+    is always found, since two values of a digit differ by less than the base. Two neighbours that are swapped are found
+    unless they differ by half the base.
 
     >>> check_digit([1, 0], 9), check_digit([0, 1, 0], 9), check_digit([0, 1], 9)
     (1, 1, 8)

@@ -1,4 +1,4 @@
-"""What a decoder says of a stream: kinds, errors, and a row of them for each token."""
+"""What the decoder reports for each token: kinds and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Kind(enum.IntEnum):
     PAD = 0
     GENERAL = 1
     FRAGMENT = 2
-    """The last token of a fragment, where it is reported."""
+    """The last token of a fragment. The fragment is reported there."""
     PART = 3
     """Any other token of a fragment."""
     AOS = 4
@@ -23,22 +23,22 @@ class Kind(enum.IntEnum):
 
 
 class Error(enum.IntEnum):
-    """What is wrong with a token: the first that applies, in this order.
+    """What is wrong with a token. If several errors apply, the one with the lowest number is reported.
 
-    Where the stream ends inside a fragment, `CUT_OFF` stands for what is missing there.
+    If the stream ends inside a fragment, `CUT_OFF` stands for what is missing there.
     """
 
     NONE = 0
     NOT_A_TOKEN = 1
-    """Outside the primary vocabulary."""
+    """The number is outside the primary vocabulary."""
     WRONG_PLACE = 2
-    """A kind of token that can't stand in this part of this segment."""
+    """A token of this kind can't stand in this part of this segment."""
     POSITION_WITHOUT_DIGITS = 3
     DIGITS_WITHOUT_POSITION = 4
     POSITION_INCOMPLETE = 5
-    """Some position tokens, but fewer than a position is written with."""
+    """There are position tokens, but fewer than a position takes."""
     WRONG_WIDTH = 6
-    """Not as many digits as an id takes here, its check digit counted; with minimal width, too many or too few."""
+    """The number of digits, check digit included, is wrong here. With minimal width: too many or too few."""
     CUT_OFF = 7
     """The stream ended inside a fragment."""
     DIGIT_NOT_BELOW_BASE = 8
@@ -47,22 +47,22 @@ class Error(enum.IntEnum):
     WRONG_CHECK_DIGIT = 11
     POSITION_ZERO = 12
     POSITION_OUT_OF_RANGE = 13
-    """Beyond the number of items that the segment has, well read or not."""
+    """The position is larger than the number of items of the segment. Malformed items count."""
     POSITION_TWICE = 14
 
 
 class Reading(NamedTuple):
-    """What stands at each token, all [..., tokens]; int32 but for `high`.
+    """What stands at each token. All fields are [..., tokens], int32 except for `high`.
 
     Attributes:
         kind: a `Kind`.
         error: an `Error`.
-        id: of a general token, of a control token, or secondary id over all spaces (offset of the space and the number
-            that is written; `assemble` undoes assignments); -1 elsewhere. Of wide ids, the low 32 bits.
-        position: item position of a fragment as it is written, from 1; 0 elsewhere.
-        segment: number of control tokens up to here.
-        length: tokens of the item that ends here; 0 elsewhere.
-        high: uint32, further limbs of the secondary id, the least significant first; empty where all ids fit 32 bits.
+        id: number of a general token or a control token; or the secondary id of a fragment, which is the offset of the
+            space plus the written number (`assemble` undoes assignments); -1 elsewhere. Low 32 bits of wide ids.
+        position: written position of a fragment, from 1; 0 elsewhere.
+        segment: number of control tokens up to and with this token.
+        length: number of tokens of the item that ends here; 0 elsewhere.
+        high: uint32, further limbs of the secondary id, least significant first; empty if all ids fit 32 bits.
     """
 
     kind: Int[Array, "*b t"]

@@ -1,117 +1,143 @@
-"""What a vocabulary refuses to be: parts out of bounds, and ways of writing that no reader could take apart again."""
+"""Checks of a vocabulary: parts that are out of bounds, and ways of writing that nobody could read back."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.radix import from_digits
 
-if TYPE_CHECKING:
-    from omnijax.vocab.vocabulary import Vocabulary
-
 END = "eos"
 LARGEST_BASE = 2**16
-"""A digit has a row of the softmax; and 16 bits of it let the device reckon with ids of any size in 32 bits."""
+"""Largest radix in general. With digits of 16 bits the device can work with ids of any size in 32-bit arithmetic."""
 LARGEST_FLAT_BASE = 2**22
-"""Where all ids are below 2^31, no reckoning with them leaves 32 bits: a space can have one token an item."""
+"""Largest radix if all ids are below 2^31, so that 32 bits are enough. One token can then write a whole item."""
 
 
-def check_parts(vocabulary: Vocabulary) -> None:
-    """Refuses parts that are out of their bounds.
+Rule = tuple[bool, str, object, str, str]
+"""Whether a rule holds, the field and the value that it is about, the rule, and the fix."""
+
+
+def enforce(rules: Iterable[Rule], prefix: str = "") -> None:
+    """Raises the first rule that doesn't hold. Later rules may rely on earlier ones. `prefix` goes before the field.
 
     Raises:
-        VocabularyError: names the part.
+        VocabularyError: names the field, the value, the rule and the fix.
     """
-
-    def require(holds: bool, field: str, rule: str, fix: str) -> None:
+    for holds, field, value, rule, fix in rules:
         if not holds:
-            raise VocabularyError(f"vocabulary.{field}", getattr(vocabulary, field), rule, fix)
+            raise VocabularyError(prefix + field, value, rule, fix)
 
-    for field in ("spaces", "control", "general_names"):
-        rule, fix = "must be a tuple, so that the vocabulary can be a key", "a tuple of one needs a comma: ('eos',)"
-        require(isinstance(getattr(vocabulary, field), tuple), field, rule, fix)
+
+def check_vocabulary(vocabulary: Any) -> None:
+    """Refuses parts that are out of bounds, and ways of writing that could not be read back.
+
+    Raises:
+        VocabularyError: names the part, or two encodings that collide.
+    """
+    for rules in (_types, _numbers, _spaces, _markers, _readable):
+        enforce(rules(vocabulary), "vocabulary.")
+
+
+def _types(v: Any) -> Iterator[Rule]:
+    for field in ("spaces", "control", "general_names", "markers"):
+        rule, fix = "must be a tuple, so that the vocabulary is hashable", "a tuple of one needs a comma: ('eos',)"
+        yield isinstance(getattr(v, field), tuple), field, getattr(v, field), rule, fix
     for field in ("control", "general_names"):
-        named = all(isinstance(name, str) for name in getattr(vocabulary, field))
-        require(named, field, "names are texts", "write them in quotes")
-    spaces = [getattr(space, "name", None) for space in vocabulary.spaces]
-    rule = "each is a Space with a name"
-    require(all(isinstance(name, str) for name in spaces), "spaces", rule, "write Space('image', 100)")
+        names = getattr(v, field)
+        yield (
+            all(isinstance(name, str) for name in names),
+            field,
+            names,
+            "names must be strings",
+            "write them in quotes",
+        )
+    named = all(isinstance(getattr(space, "name", None), str) for space in v.spaces)
+    yield named, "spaces", v.spaces, "each must be a Space with a name", "write Space('image', 100)"
     for field, choices in (
         ("layout", ("grouped", "inline")),
         ("position", ("after", "before", "none")),
         ("width", ("minimal", "fixed")),
         ("digit_order", ("big", "little")),
     ):
-        require(getattr(vocabulary, field) in choices, field, f"must be one of {', '.join(choices)}", "choose one")
-    require(isinstance(vocabulary.check_digit, bool), "check_digit", "must be true or false", "choose one")
+        value = getattr(v, field)
+        yield value in choices, field, value, f"must be one of {', '.join(choices)}", "choose one"
+    yield isinstance(v.check_digit, bool), "check_digit", v.check_digit, "must be true or false", "choose one"
+
+
+def _numbers(v: Any) -> Iterator[Rule]:
     for field, least in (("general", 0), ("positions", 0), ("digits", 2), ("position_places", 1)):
-        value = getattr(vocabulary, field)
-        require(_whole(value) and value >= least, field, f"must be a whole number ≥ {least}", "raise it")
-    base = vocabulary.base
-    radices = base if isinstance(base, tuple) else (base,)
-    rule = f"a radix, or one for each digit place, is a whole number in 2 … {LARGEST_FLAT_BASE}"
-    whole = all(_whole(r) and 2 <= r <= LARGEST_FLAT_BASE for r in radices)
-    require(len(radices) > 0 and whole, "base", rule, "change it")
-    rule = f"a digit needs a token of its own, and there are {vocabulary.digits} digit tokens"
-    require(max(radices) <= vocabulary.digits, "base", rule, f"lower it, or set digits to at least {max(radices)}")
-    names = vocabulary.general_names
-    require(
-        len(names) in (0, vocabulary.general),
-        "general_names",
-        f"one for each of {vocabulary.general}",
-        "name all or none",
-    )
-    rule = "at least one, each with a whole number ≥ 1 of fragments"
-    sized = all(_whole(space.size) and space.size >= 1 for space in vocabulary.spaces)
-    require(len(spaces) > 0 and sized, "spaces", rule, "add fragments; a size is a plain int")
-    require(len(set(spaces)) == len(spaces), "spaces", "names must differ", "rename one")
-    for space in vocabulary.spaces:
-        where = f"vocabulary.spaces.{space.name}.capacity"
-        if not (_whole(space.capacity) and (space.capacity == 0 or space.capacity >= space.size)):
-            raise VocabularyError(where, space.capacity, f"must be 0 or at least the size, {space.size}", "raise it")
-        if space.capacity and vocabulary.width == "minimal":
-            raise VocabularyError(where, space.capacity, "minimal width has room for every id", "leave it out")
-    control = vocabulary.control
-    require(len(set(control)) == len(control), "control", "names must differ", "rename one")
-    require(not {"pad", "aos"} & set(control), "control", "pad and aos are there already", "leave them out")
-    require(END not in spaces, "spaces", f"{END} closes a document and can't open a segment", "rename the space")
-    small = sum(space.room for space in vocabulary.spaces) < 2**31
+        value = getattr(v, field)
+        yield _whole(value) and value >= least, field, value, f"must be a whole number ≥ {least}", "raise it"
+    radices = v.base if isinstance(v.base, tuple) else (v.base,)
+    whole = len(radices) > 0 and all(_whole(radix) and 2 <= radix <= LARGEST_FLAT_BASE for radix in radices)
+    yield whole, "base", v.base, f"a radix must be a whole number in 2 … {LARGEST_FLAT_BASE}", "change it"
+    rule = f"a digit needs a token of its own, and there are {v.digits} digit tokens"
+    fix = f"lower it, or set digits to at least {max(radices)}"
+    yield max(radices) <= v.digits, "base", v.base, rule, fix
+    rule = f"there must be one for each of the {v.general} general tokens"
+    yield len(v.general_names) in (0, v.general), "general_names", v.general_names, rule, "name all or none"
+
+
+def _spaces(v: Any) -> Iterator[Rule]:
+    names = [space.name for space in v.spaces]
+    sized = len(names) > 0 and all(_whole(space.size) and space.size >= 1 for space in v.spaces)
+    rule = "there must be at least one space, and each must have at least one fragment"
+    yield sized, "spaces", v.spaces, rule, "add fragments; a size must be an int"
+    yield len(set(names)) == len(names), "spaces", v.spaces, "names must differ", "rename one"
+    for space in v.spaces:
+        where, capacity = f"spaces.{space.name}.capacity", space.capacity
+        enough = _whole(capacity) and (capacity == 0 or capacity >= space.size)
+        yield enough, where, capacity, f"must be 0 or at least the size, {space.size}", "raise it"
+        yield not capacity or v.width == "fixed", where, capacity, "minimal width has room for every id", "leave it out"
+    yield len(set(v.control)) == len(v.control), "control", v.control, "names must differ", "rename one"
+    yield not {"pad", "aos"} & set(v.control), "control", v.control, "pad and aos are there already", "leave them out"
+    yield END not in names, "spaces", v.spaces, f"{END} closes a document and can't open a segment", "rename the space"
+    small = sum(space.room for space in v.spaces) < 2**31
+    largest = max(v.base) if isinstance(v.base, tuple) else v.base
     rule = f"a radix above {LARGEST_BASE} needs ids that are all below 2^31"
-    require(small or max(radices) <= LARGEST_BASE, "base", rule, f"use {LARGEST_BASE} or less")
+    yield small or largest <= LARGEST_BASE, "base", v.base, rule, f"use {LARGEST_BASE} or less"
 
 
-def check_readable(vocabulary: Vocabulary) -> None:
-    """Refuses what no reader could take apart again.
+def _markers(v: Any) -> Iterator[Rule]:
+    """Markers must be control tokens, have a space, and not mislead by the name of another space."""
+    spaces = [space.name for space in v.spaces]
+    names = [getattr(marker, "name", None) for marker in v.markers]
+    for marker, name in zip(v.markers, names, strict=True):
+        whole = isinstance(name, str) and isinstance(marker.space, str) and isinstance(marker.general, bool)
+        fix = "write Marker('photo', 'patch', general=True)"
+        yield whole, "markers", v.markers, "each is a Marker of two names and a truth value", fix
+        where = f"markers.{name}"
+        rule = f"the name of a marker must be a control token other than {END}"
+        yield name in v.control and name != END, where, name, rule, "add the name to vocabulary.control"
+        rule = "a control token opens segments of one kind"
+        yield names.count(name) == 1, where, name, rule, "keep one of the markers"
+        yield marker.space in spaces, where, marker.space, f"the spaces are {', '.join(spaces)}", "use one of them"
+        rule = f"a control token with the name of a space opens segments of that space, not of {marker.space}"
+        yield name not in spaces or name == marker.space, where, name, rule, "rename the marker"
 
-    Raises:
-        VocabularyError: says which two encodings collide.
-    """
-    v = vocabulary
+
+def _readable(v: Any) -> Iterator[Rule]:
     if v.position == "none" and v.width == "minimal":
         rule = f"with minimal width nothing says where an id ends: {_collision(v)}"
-        raise VocabularyError("vocabulary.position", "none", rule, "use width='fixed', or a position token")
+        yield False, "position", "none", rule, "use width='fixed', or a position token"
     if isinstance(v.base, tuple):
-        longest = sum(space.size for space in v.spaces[:-1]) + v.spaces[-1].room
-        longest = max(longest, *(space.room for space in v.spaces))
-        if longest > math.prod(v.base):
-            rule = (
-                f"its digits write {math.prod(v.base)} ids, so that id {math.prod(v.base)} would be written as id 0 is"
-            )
-            raise VocabularyError("vocabulary.base", v.base, rule, f"add places until they write {longest}")
-    if v.position == "none" and v.position_places > 1:
-        rule = "position is none, so that no position is written"
-        raise VocabularyError("vocabulary.position_places", v.position_places, rule, "leave it at 1")
-    if v.position != "none" and v.positions < 2:
-        rule = "positions count from 1: with p_0 alone the first place would be written as the second is"
-        raise VocabularyError(
-            "vocabulary.positions", v.positions, rule, "use at least 2, better items of a segment + 1"
-        )
+        reach, rooms = math.prod(v.base), [space.room for space in v.spaces]
+        longest = max(sum(space.size for space in v.spaces[:-1]) + rooms[-1], *rooms)
+        rule = f"its digits write {reach} ids, so that id {reach} would be written as id 0 is"
+        yield longest <= reach, "base", v.base, rule, f"add places until they write {longest}"
+    one_place = v.position != "none" or v.position_places == 1
+    rule = "position is none, so that no position is written"
+    yield one_place, "position_places", v.position_places, rule, "leave it at 1"
+    rule = "positions count from 1: with p_0 alone the first place would be written as the second is"
+    fix = "use at least 2, better items of a segment + 1"
+    yield v.position == "none" or v.positions >= 2, "positions", v.positions, rule, fix
 
 
-def _collision(v: Vocabulary) -> str:
-    """A run of digits that is several ids and also one, where neither width nor position says where an id ends."""
+def _collision(v: Any) -> str:
+    """A run of digits that stands for several ids and also for one, for the error message."""
     radices = v.base if isinstance(v.base, tuple) else (v.base,) * 5
     if v.check_digit and len(set(radices)) == 1 and len(radices) >= 5:
         last = radices[0] - 1

@@ -1,4 +1,4 @@
-"""Where fragments stand in a stream, and whether they have their parts: all of it on marks (`marks.py`)."""
+"""Finds the fragments in a stream and checks that they have all their parts, on marks (`marks.py`)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from omnijax.vocab.vocabulary import Vocabulary
 
 
 class Classes(NamedTuple):
-    """What kind of token each one is, and the context (row of `Vocabulary.contexts`) that holds there."""
+    """The kind of each token, and the context (row of `Vocabulary.contexts`) of its segment."""
 
     other: Words
-    """Outside the primary vocabulary."""
+    """Not in the primary vocabulary."""
     pad: Words
     general: Words
     position: Words
@@ -29,26 +29,26 @@ class Classes(NamedTuple):
     aos: Words
     control: Words
     context: tuple[Words, ...]
-    """Bits of its number, the lowest first."""
+    """Bits of the number of the context, lowest bit first."""
 
 
 class Shapes(NamedTuple):
-    """Where fragments are, be they good or not, and all errors that can be seen without reckoning with digits."""
+    """Where fragments are, valid or not, and all errors that can be found without the values of digits."""
 
     ends: Words
-    """Last tokens of fragments."""
+    """Last tokens of all fragments."""
     whole: Words
-    """Last tokens of those that stand where they may and have position and digits, be these too few or too many."""
+    """Last tokens of fragments at an allowed place with a position and digits; the number of digits may be wrong."""
     cut_off: Words
-    """Last tokens behind which nothing follows: what is missing there may have been cut off."""
+    """Last tokens that the end of the stream follows: missing parts may have been cut off there."""
     starts: Words
     """First tokens of fragments that have digits."""
     errors: tuple[Words, ...]
-    """Bits of the number of the `Error` at each token, the lowest first."""
+    """Bits of the number of the `Error` at each token, lowest bit first."""
 
 
 class _Parts(NamedTuple):
-    """Last tokens of fragments by what they have; no token is in two of them."""
+    """Last tokens of fragments by the parts that the fragments have. No token is in two sets of the first four."""
 
     whole: Words
     incomplete: Words
@@ -59,8 +59,8 @@ class _Parts(NamedTuple):
 
 
 def classify(v: Vocabulary, tokens: Int[Array, "*b n 32"]) -> Classes:
-    """Reads the tokens, once."""
-    unsigned = tokens.astype(jnp.uint32)  # negative ones are large
+    """Reads the tokens once, and packs what is known of each into marks."""
+    unsigned = tokens.astype(jnp.uint32)  # negative numbers become large
     edges = (1, v.position_start, v.digit_start, v.aos, v.control_start, v.size)
     code = jnp.zeros_like(unsigned)
     for edge in edges:
@@ -82,22 +82,23 @@ def classify(v: Vocabulary, tokens: Int[Array, "*b n 32"]) -> Classes:
 
 
 def find_fragments(v: Vocabulary, classes: Classes) -> Shapes:
-    """Cuts a stream into fragments and the rest.
+    """Divides a stream into fragments and other tokens.
 
-    A run of digits and, of the position tokens at its side, as many as a position has places are a fragment; each
-    further position token is one by itself. Without positions, a run of digits is cut into fragments of the width that
-    holds there.
+    A fragment is a run of digits with the position tokens next to it, at most as many as a position has places. Each
+    further position token is a (malformed) fragment by itself. Without positions, a run of digits is divided into
+    fragments of the width of the context.
     """
     nowhere = classes.pad & ~classes.pad
     behind_aos = marks.hold(marks.later(classes.aos), marks.later(classes.control))
     after_aos = (behind_aos | classes.aos) & ~classes.control
-    typed = functools.reduce(operator.or_, classes.context, nowhere)
+    wrong_place = classes.general & ~in_contexts(classes, v.contexts.general)
     if v.layout == "grouped":
-        barred = ~after_aos
-        wrong_place = (classes.general & (typed | after_aos)) | (classes.aos & behind_aos)
+        grouped = ~in_contexts(classes, ~v.contexts.grouped)
+        barred = grouped & ~after_aos
+        wrong_place |= (classes.general & grouped & after_aos) | (classes.aos & (behind_aos | ~grouped))
     else:
         barred = nowhere
-        wrong_place = (classes.general & typed) | classes.aos
+        wrong_place |= classes.aos
     if v.position == "none":
         parts = _unplaced(v, classes)
         wrong_place |= classes.position
@@ -175,7 +176,7 @@ def _unplaced(v: Vocabulary, classes: Classes) -> _Parts:
 
 
 def context_of(classes: Classes) -> Int[Array, "*b n 32"]:
-    """Row of `Vocabulary.contexts` that holds at each token."""
+    """Row of `Vocabulary.contexts` of each token."""
     context = jnp.zeros((*classes.pad.shape, marks.BLOCK), jnp.int32)
     for bit, words in enumerate(classes.context):
         context |= marks.unpack(words).astype(jnp.int32) << bit
@@ -183,19 +184,19 @@ def context_of(classes: Classes) -> Int[Array, "*b n 32"]:
 
 
 def in_contexts(classes: Classes, rows: Bool[np.ndarray, " contexts"]) -> Words:
-    """Marks on the tokens where one of these contexts holds."""
+    """Marks on the tokens that are in one of these contexts."""
     nowhere = classes.pad & ~classes.pad
     if rows.all():
         return ~nowhere
     found = nowhere
-    for row in np.flatnonzero(rows[: 1 << len(classes.context)]):  # no marker opens those behind
+    for row in np.flatnonzero(rows[: 1 << len(classes.context)]):  # no marker opens later contexts
         bits = (words if row >> bit & 1 else ~words for bit, words in enumerate(classes.context))
         found |= functools.reduce(operator.and_, bits, ~nowhere)
     return found
 
 
 def modulo(number: Array, divisor: Array) -> Array:
-    """`number % divisor` of numbers below 2^24, several times as fast: no processor divides integers in vectors."""
+    """`number % divisor` of numbers below 2^24. It is faster than `%`: processors can't divide integer vectors."""
     quotient = (number.astype(jnp.float32) / divisor.astype(jnp.float32)).astype(jnp.int32)
     rest = number - quotient * divisor  # the quotient may be one off
     return jnp.where(rest < 0, rest + divisor, jnp.where(rest >= divisor, rest - divisor, rest))

@@ -1,7 +1,7 @@
-"""Digits to numbers, under `jit`: static shifts of the stream, one for each digit place, and no integer beyond 32 bits.
+"""Digits to numbers, under `jit`: static shifts of the stream for each digit place, in 32-bit arithmetic.
 
-Every token is taken for the least significant digit of a number, at a few operations for each place; who reads the
-stream picks the tokens that really are one.
+A number is computed at every token, as if the token were its least significant digit. This takes a few operations for
+each place. The caller picks the tokens that really are least significant digits.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from jaxtyping import Array, Bool, Int, UInt32
 from omnijax.vocab.vocabulary import Vocabulary
 
 HALF = 16
-"""Bits of a half limb: a product of two fits 32 bits, and so does the carry."""
+"""Bits of half a limb. The product of two halves and a carry fit 32 bits."""
 FEW = 16
 
 
 class Values(NamedTuple):
-    """The numbers whose least significant digit stands so many tokens before each token, and what is wrong with them.
+    """A number for each token, and what is wrong with it.
 
     Attributes:
-        limbs: uint32[..., tokens] each, of the secondary id, the least significant first.
-        not_below_base: bool[..., tokens], a digit is none of its radix.
-        leading_zero: bool[..., tokens].
-        out_of_range: bool[..., tokens], more than the largest id of the context.
-        check: int32[..., tokens], the check digit that belongs to them.
+        limbs: limbs of the secondary id, uint32[..., tokens] each, least significant first.
+        not_below_base: bool[..., tokens], a digit is not below its radix.
+        leading_zero: bool[..., tokens], the most significant of several digits is 0.
+        out_of_range: bool[..., tokens], the number is larger than the largest id of the context.
+        check: int32[..., tokens], the check digit of the number; None without check digits.
     """
 
     limbs: tuple[UInt32[Array, "*b t"], ...]
@@ -40,25 +40,25 @@ class Values(NamedTuple):
 
 
 def read_numbers(v: Vocabulary, tokens: Int[Array, "*b t"], context: Int[Array, "*b t"], behind: int = 0) -> Values:
-    """Numbers of the digits from `behind` tokens before each token on, towards the most significant one.
+    """The number whose least significant digit stands `behind` tokens before each token.
 
-    The digits are read from one padded array, by slices: what is moved later, padding and all, XLA neither reads in
-    vectors nor reckons once.
+    The digits are slices of one padded array. If padded arrays were shifted later, XLA would neither vectorise the
+    reads nor compute the array once.
     """
     tables, most = v.contexts, v.most_digits
     length = tokens.shape[-1]
     sides = (most - 1 + behind, 0) if v.digit_order == "big" else (behind, most)
     padding = [(0, 0)] * (tokens.ndim - 1) + [sides]
-    # Every place reads the stream anew: in as few bytes as hold a digit and, as their largest number, what is none.
+    # Every place reads the stream again, so the array has a small dtype. Its largest number stands for "not a digit".
     small = next(kind for kind in (np.uint8, np.uint16, np.uint32) if v.digits <= np.iinfo(kind).max)
     none = small(np.iinfo(small).max)
     written = (tokens - v.digit_start).astype(jnp.uint32)
     padded = jnp.pad(jnp.where(written < v.digits, written.astype(small), none), padding, constant_values=none)
-    check_follows = v.check_digit and v.digit_order == "little"  # a digit is inside if there is one more behind it
+    check_follows = v.check_digit and v.digit_order == "little"  # a digit belongs to the id if one more digit follows
     inside = jnp.ones(tokens.shape, bool)
     bad = jnp.zeros(tokens.shape, bool)
     within, zero_first, alternating = inside, bad, jnp.zeros(tokens.shape, jnp.int32)
-    # Where all numbers of so many digits fit, the number says whether it is too large; else its digits do.
+    # If all numbers of so many digits fit 32 bits, the number is compared with the size, otherwise its digits.
     exact = v.limbs == 1 and max(tables.sizes) < 2**32 and math.prod(map(int, tables.radices)) <= 2**32
     digits = []
     for place in range(most):  # from the least significant
@@ -86,7 +86,7 @@ def read_numbers(v: Vocabulary, tokens: Int[Array, "*b t"], context: Int[Array, 
 
 
 def _limbs(v: Vocabulary, digits: list[Array], context: Array, offset: bool = True) -> tuple[Array, ...]:
-    """The secondary id with these digits, the least significant first, modulo 2^32 for each of its limbs.
+    """Limbs of the secondary id with these digits, which come least significant first.
 
     Without `offset`, the id within the space.
     """
@@ -118,7 +118,7 @@ def _limbs(v: Vocabulary, digits: list[Array], context: Array, offset: bool = Tr
 
 
 def _times_plus(halves: list[Array], radix: int, number: Array, count: int) -> list[Array]:
-    """`halves` · radix + number, in so many half limbs."""
+    """`halves` · radix + number, in `count` half limbs."""
     if radix == 2**HALF:
         return [number, *halves][:count]
     result, carry = [], number
@@ -130,7 +130,7 @@ def _times_plus(halves: list[Array], radix: int, number: Array, count: int) -> l
 
 
 def look_up(table: np.ndarray, index: Array) -> Array:
-    """`table[index]`, by comparison where the table is short, which no gather comes near."""
+    """`table[index]`. If the table is short, comparisons are much faster than a gather."""
     if (table == table[0]).all():
         return jnp.full(index.shape, table[0])
     if len(table) > FEW:
@@ -143,7 +143,7 @@ def look_up(table: np.ndarray, index: Array) -> Array:
 
 
 def fetch(array: Array, back: Int[Array, "*b t"], choices: range | list[int]) -> Array:
-    """`array[..., i - back[..., i]]`, by static shifts where there are few choices of `back`; else anything."""
+    """`array[..., i - back[..., i]]` where `back` is one of `choices`. Few choices are static shifts."""
     if len(choices) <= FEW:
         found = shift_right(array, choices[0])
         for choice in choices[1:]:
@@ -154,7 +154,7 @@ def fetch(array: Array, back: Int[Array, "*b t"], choices: range | list[int]) ->
 
 
 def shift_right(array: Array, by: int) -> Array:
-    """Moved towards the end of the last axis, zeros in front."""
+    """Moves an array towards the end of its last axis. Zeros come in at the front."""
     by = min(by, array.shape[-1])
     padding = [(0, 0)] * (array.ndim - 1) + [(by, 0)]
     return jnp.pad(array, padding)[..., : array.shape[-1]]

@@ -1,7 +1,7 @@
-"""The two-level vocabulary as one immutable value: what tokens there are, and how an item is written with them.
+"""The two-level vocabulary as one immutable value: which tokens exist, and how an item is written with them.
 
-The *primary* vocabulary is all the model sees, laid out as `pad | general | p_0… | v_0… | aos | control`. The
-*secondary* vocabulary is one number line of fragments, cut into named spaces, and addressed by digits in a radix.
+The *primary* vocabulary is all that the model sees. Its order is `pad | general | p_0… | v_0… | aos | control`. The
+*secondary* vocabulary is one number line of fragments, divided into named spaces. Digits in a radix address it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import hashlib
 import itertools
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from omnijax.errors import VocabularyError
 from omnijax.vocab.assignment import KINDS, Assignment, Identity, assignment_from_dict
 from omnijax.vocab.radix import Base, radices_of, to_digits, width_of
 from omnijax.vocab.rules import END as END
-from omnijax.vocab.rules import check_parts, check_readable
+from omnijax.vocab.rules import check_vocabulary
 
 PAD = 0
 
@@ -29,10 +30,10 @@ class Space:
     """A named, contiguous range of secondary ids.
 
     Attributes:
-        name: for people, and for the control token of the same name that opens a segment of this space.
-        size: number of fragments in it; as large as one likes.
-        capacity: number of ids that fixed width leaves room for, so that the space can grow; 0 is `size`.
-        assignment: which number each fragment is written as.
+        name: name of the space. A control token of the same name opens a segment of this space.
+        size: number of fragments, without a limit.
+        capacity: number of ids that fixed width leaves room for, so that the space can grow; 0 stands for `size`.
+        assignment: says which number is written for each fragment.
     """
 
     name: str
@@ -47,33 +48,52 @@ class Space:
 
 
 @dataclasses.dataclass(frozen=True)
-class Vocabulary:
-    """What can be written, and how. Hashable, so that `jax.jit` takes it as a static argument.
-
-    A segment opened by a control token with the name of a space is *typed*: it holds fragments of that space alone and
-    writes their ids within the space. Every other segment is untyped: it may mix general tokens with fragments of all
-    spaces, and writes ids on the common number line, as the worked example does; with fixed width,
-    in as many digits as the end of that line takes.
+class Marker:
+    """A control token that opens typed segments. Several markers may share a space.
 
     Attributes:
-        general: number of general tokens; 256 are the bytes.
-        positions: number of position tokens `p_0 …`. Positions count from 1: with one token each, `p_0` is not written.
+        name: the control token; it must be in `Vocabulary.control`.
+        space: name of the space whose fragments the segment holds.
+        general: whether the segment may also hold general tokens. Such a segment keeps the order of its items in every
+            layout, so that it has no `aos`.
+    """
+
+    name: str
+    space: str
+    general: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """What can be written, and how. It is hashable, so that `jax.jit` takes it as a static argument.
+
+    A segment is *typed* if its control token has the name of a space or is a `Marker`. It holds fragments of that one
+    space and writes their ids within the space. With `Marker.general` it holds general tokens, too. All other segments
+    are untyped: they may mix general tokens with fragments of all spaces. An untyped segment writes ids on the common
+    number line, as the worked example does. With fixed width each id there takes as many digits as the end of the line.
+
+    Attributes:
+        general: number of general tokens. 256 general tokens are the bytes.
+        positions: number of position tokens `p_0 …`. Positions count from 1, so that `p_0` never occurs if a position
+            takes one token.
         digits: number of digit tokens `v_0 …`.
-        base: the radix, 2 ≤ base ≤ digits; or one for each digit place, most significant first, of which a shorter
-            number takes the last ones. The source's rule is digits - 1: the largest value a digit token expresses.
+        base: the radix, 2 ≤ base ≤ digits; or a radix for each digit place, most significant first. A shorter number
+            then uses the last radices. The rule of the source is digits - 1, the largest value of a digit token.
         spaces: the secondary vocabulary, in the order of its ids.
         control: names of the control tokens: segment markers, and `eos`, which closes a document.
+        markers: control tokens that open segments of a space with another name, or segments with general tokens.
         layout: `grouped` puts the general tokens first, then `aos`, then the fragments; `inline` keeps the order.
-        position: where the position token of a fragment stands: `after` its digits, `before` them, or `none`.
+        position: place of the position token of a fragment: `after` its digits, `before` them, or `none`.
         width: `minimal` writes no leading zeros; `fixed` writes as many digits as the largest id of the space has.
-        digit_order: `big` writes the most significant digit first, `little` the least.
-        position_places: position tokens that a position is written with, most significant first, in radix `positions`:
-            2 of them let a segment have `positions ** 2 - 1` items.
-        check_digit: one more digit behind those of a fragment, in the largest radix, that their alternating sum gives.
-        general_names: how general tokens are shown; bytes by default.
+        digit_order: `big` writes the most significant digit first, `little` the least significant digit.
+        position_places: number of position tokens of a position, most significant first, in radix `positions`. With 2
+            places a segment can have `positions ** 2 - 1` items.
+        check_digit: whether another digit follows those of a fragment. It is in the largest radix and follows from the
+            alternating sum of the digits.
+        general_names: names under which general tokens are shown; bytes by default.
 
     Raises:
-        VocabularyError: a part out of its bounds, or a way of writing that can't be read back.
+        VocabularyError: a part is out of its bounds, or what is written could not be read back.
     """
 
     positions: int
@@ -89,12 +109,19 @@ class Vocabulary:
     position_places: int = 1
     check_digit: bool = False
     general_names: tuple[str, ...] = ()
+    markers: tuple[Marker, ...] = ()
 
     def __post_init__(self) -> None:
-        check_parts(self)
-        check_readable(self)
+        check_vocabulary(self)
         for space in self.spaces:
-            _check_assignment(space, radices_of(self.base, width_of(space.size - 1, self.base)))
+            where = f"vocabulary.spaces.{space.name}"
+            if type(space.assignment) not in KINDS.values():
+                rule = f"must be one of {', '.join(kind.__name__ for kind in KINDS.values())}"
+                raise VocabularyError(f"{where}.assignment", space.assignment, rule, "see omnijax.vocab.assignment")
+            try:
+                space.assignment.check(space.size, radices_of(self.base, width_of(space.size - 1, self.base)))
+            except VocabularyError as error:
+                raise VocabularyError(f"{where}.{error.field}", error.value, error.rule, error.fix) from error
 
     @property
     def position_start(self) -> int:
@@ -108,7 +135,7 @@ class Vocabulary:
 
     @property
     def aos(self) -> int:
-        """Primary id of the boundary between general tokens and fragments."""
+        """Primary id of `aos`, the boundary between general tokens and fragments."""
         return self.digit_start + self.digits
 
     @property
@@ -118,7 +145,7 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """Number of primary tokens: rows of the embedding and of the softmax."""
+        """Number of primary tokens, which is the number of rows of the embedding and of the softmax."""
         return self.control_start + len(self.control)
 
     @property
@@ -128,70 +155,80 @@ class Vocabulary:
 
     @property
     def end(self) -> int | None:
-        """Primary id of `eos`, or None where documents have no closing token."""
+        """Primary id of `eos`; None if documents have no closing token."""
         return self.token(END) if END in self.control else None
 
     @property
     def limbs(self) -> int:
-        """32-bit limbs of a secondary id. Ids below 2^31 are one int32, and the only ones that need no thought."""
+        """Number of 32-bit limbs of a secondary id. Ids below 2^31 are a single int32."""
         return max(1, -(-(self.secondary_size - 1).bit_length() // 32))
 
     @property
     def last_position(self) -> int:
-        """Largest position that can be written: the most items of a segment; 0 where positions aren't written."""
+        """Largest position that can be written, which bounds the items of a segment; 0 if no positions are written."""
         return 0 if self.position == "none" else int(self.positions**self.position_places) - 1
 
     @property
     def check_base(self) -> int:
-        """Radix of the check digit: the largest of all."""
+        """Radix of the check digit, which is the largest radix."""
         return max(self.base) if isinstance(self.base, tuple) else self.base
 
     @functools.cached_property
     def contexts(self) -> Contexts:
-        """What the digits of a segment mean: row 0 for an untyped segment, row 1 + s for one of space s."""
-        sizes = [self.secondary_size, *(space.size for space in self.spaces)]
-        rooms = [sizes[0] - self.spaces[-1].size + self.spaces[-1].room, *(space.room for space in self.spaces)]
-        offsets = [0, 0, *itertools.accumulate(sizes[1:-1])]
-        widths = [width_of(room - 1, self.base) for room in rooms]
-        radices = radices_of(self.base, max(widths))
-        bounds = [to_digits(size - 1, radices) for size in sizes]
+        """What the kinds of segments hold, and what their digits mean."""
         names = [space.name for space in self.spaces]
-        typed = np.array([1 + names.index(name) if name in names else 0 for name in self.control], np.int64)
+        marked = {marker.name: (marker.space, marker.general) for marker in self.markers}
+        opened = {name: (name, False) for name in names if name in self.control} | marked
+        with_general = [name for name in names if (name, True) in opened.values()]
+        rows = [("", True), *((name, False) for name in names), *((name, True) for name in with_general)]
+        spaces = [names.index(name) if name else -1 for name, _ in rows]
+        starts = [0, *itertools.accumulate(space.size for space in self.spaces)]
+        sizes = [self.secondary_size if space < 0 else self.spaces[space].size for space in spaces]
+        line = starts[-2] + self.spaces[-1].room
+        widths = [width_of((line if space < 0 else self.spaces[space].room) - 1, self.base) for space in spaces]
+        radices = radices_of(self.base, max(widths))
+        general = np.array([general for _, general in rows])
         return Contexts(
-            tuple(sizes), tuple(offsets), np.array(widths, np.int64), typed, np.array(bounds, np.int32), radices
+            sizes=tuple(sizes),
+            offsets=tuple(0 if space < 0 else starts[space] for space in spaces),
+            widths=np.array(widths, np.int64),
+            of_control=np.array([rows.index(opened.get(name, rows[0])) for name in self.control], np.int64),
+            bounds=np.array([to_digits(size - 1, radices) for size in sizes], np.int32),
+            radices=radices,
+            spaces=np.array(spaces, np.int64),
+            general=general,
+            grouped=(self.layout == "grouped") & ~(general & (np.array(spaces) >= 0)),
         )
 
     @property
     def most_digits(self) -> int:
-        """Digits of the longest id that can be written, its check digit not counted."""
+        """Number of digits of the longest id, without its check digit."""
         return len(self.contexts.radices)
 
+    def fragment_tokens(self, context: int) -> int:
+        """Number of tokens of the longest fragment of a context. With fixed width all fragments have it."""
+        places = 0 if self.position == "none" else self.position_places
+        return int(self.contexts.widths[context]) + self.check_digit + places
+
     def radices(self, context: int) -> tuple[int, ...]:
-        """Radices of the largest id of a context (row of `contexts`), most significant first."""
+        """Radices of the largest id of a context, which is a row of `contexts`; most significant first."""
         return radices_of(self.base, int(self.contexts.widths[context]))
 
     def token(self, name: str) -> int:
         """Primary id of a control token.
 
         Raises:
-            VocabularyError: there is no control token of this name.
+            VocabularyError: no control token has this name.
         """
-        if name not in self.control:
-            raise VocabularyError(
-                "control", name, f"the control tokens are {', '.join(self.control) or 'none'}", "use one of them"
-            )
-        return self.control_start + self.control.index(name)
+        return self.control_start + _index("control", "control tokens", self.control, name)
 
     def space_index(self, name: str) -> int:
         """Index of a space by its name.
 
         Raises:
-            VocabularyError: there is no space of this name.
+            VocabularyError: no space has this name.
         """
-        names = [space.name for space in self.spaces]
-        if name not in names:
-            raise VocabularyError("space", name, f"the spaces are {', '.join(names)}", "use one of them")
-        return names.index(name)
+        return _index("space", "spaces", [space.name for space in self.spaces], name)
 
     def symbols(self) -> list[str]:
         """Names of all primary tokens, by id."""
@@ -201,22 +238,27 @@ class Vocabulary:
         return ["pad", *general, *positions, *digits, "aos", *self.control]
 
     def to_json(self) -> str:
-        """A text that `from_json` turns into an equal vocabulary; the same for equal vocabularies."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """A text that `from_json` turns into an equal vocabulary. Equal vocabularies give the same text.
+
+        A vocabulary without `markers` gives the text that it gave before this field existed.
+        """
+        parts = dataclasses.asdict(self)
+        if not self.markers:
+            del parts["markers"]
+        return json.dumps(parts, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
-        """The vocabulary that `to_json` wrote.
+        """The vocabulary whose text `to_json` wrote.
 
         Raises:
-            VocabularyError: the text is not that of a vocabulary.
+            VocabularyError: the text is not the text of a vocabulary.
         """
         try:
             parts = json.loads(text)
         except json.JSONDecodeError as error:
-            raise VocabularyError(
-                "vocabulary", text[:40], "must be the text that to_json writes", str(error)
-            ) from error
+            rule = "must be the text that to_json writes"
+            raise VocabularyError("vocabulary", text[:40], rule, str(error)) from error
         return cls.from_dict(parts)
 
     @classmethod
@@ -224,7 +266,7 @@ class Vocabulary:
         """The vocabulary with these parts, as `dataclasses.asdict` gives them.
 
         Raises:
-            VocabularyError: a part is unknown, missing, or has no possible value.
+            VocabularyError: a part is unknown, missing, or has a wrong value.
         """
         if not isinstance(parts, dict):
             raise VocabularyError("vocabulary", parts, "must be a mapping of its parts", "give what to_json writes")
@@ -233,29 +275,37 @@ class Vocabulary:
         for name in [*sorted(set(parts) - known), *sorted(needed - set(parts))]:
             raise VocabularyError(name, parts.get(name), f"a vocabulary has {', '.join(sorted(known))}", "give these")
         values: dict[str, Any] = {name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()}
-        spaces = parts["spaces"]
-        if not isinstance(spaces, (list, tuple)):
-            raise VocabularyError("vocabulary.spaces", spaces, "must be a list of spaces", "give name and size of each")
-        values["spaces"] = tuple(_space(part) for part in spaces)
+        if not isinstance(values["spaces"], tuple):
+            rule = "must be a list of spaces"
+            raise VocabularyError("vocabulary.spaces", parts["spaces"], rule, "give name and size of each")
+        for field, kind in (("spaces", Space), ("markers", Marker)):
+            if isinstance(values.get(field), tuple):
+                values[field] = tuple(_part(field, kind, part) for part in values[field])
         return cls(**values)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with anything that changes what a token means."""
+        """16 hexadecimal digits. They change whenever the meaning of a token changes."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)
 class Contexts:
-    """Tables over the contexts of a vocabulary, row 0 for untyped segments, then one for each space.
+    """Tables over the contexts of a vocabulary, which are the kinds of segments.
+
+    Row 0 is for untyped segments and row 1 + s for segments that hold fragments of space s alone. After these there is
+    a row for each space that has a marker with general tokens.
 
     Attributes:
-        sizes: of each context, how many ids can be written there.
-        offsets: of each context, what is added to the number that is written to get the secondary id.
-        widths: int64[contexts], digits of the largest id; with fixed width, of the last one there is room for.
+        sizes: number of ids that can be written in each context.
+        offsets: what is added to a written number to get the secondary id, for each context.
+        widths: int64[contexts], digits of the largest id; with fixed width, of the largest id that there is room for.
         of_control: int64[control], context of the segment that each control token opens.
         bounds: int32[contexts, most digits], digits of the largest id, most significant first, zeros in front.
-        radices: of these places.
+        radices: radices of these digit places.
+        spaces: int64[contexts], index of the space of a typed segment; -1 for untyped segments.
+        general: bool[contexts], whether general tokens can stand there.
+        grouped: bool[contexts], whether general tokens come first, then `aos`, then fragments.
     """
 
     sizes: tuple[int, ...]
@@ -264,24 +314,24 @@ class Contexts:
     of_control: np.ndarray
     bounds: np.ndarray
     radices: tuple[int, ...]
+    spaces: np.ndarray
+    general: np.ndarray
+    grouped: np.ndarray
 
 
-def _check_assignment(space: Space, radices: tuple[int, ...]) -> None:
-    where = f"vocabulary.spaces.{space.name}"
-    if type(space.assignment) not in KINDS.values():
-        rule = f"must be one of {', '.join(kind.__name__ for kind in KINDS.values())}"
-        raise VocabularyError(f"{where}.assignment", space.assignment, rule, "see omnijax.vocab.assignment")
-    try:
-        space.assignment.check(space.size, radices)
-    except VocabularyError as error:
-        raise VocabularyError(f"{where}.{error.field}", error.value, error.rule, error.fix) from error
+def _index(field: str, what: str, names: Sequence[str], name: str) -> int:
+    if name not in names:
+        raise VocabularyError(field, name, f"the {what} are {', '.join(names) or 'none'}", "use one of them")
+    return names.index(name)
 
 
-def _space(part: Any) -> Space:
-    if isinstance(part, Space):
+def _part(field: str, kind: Any, part: Any) -> Any:
+    """The space or marker with these parts."""
+    if isinstance(part, kind):
         return part
-    known = {field.name for field in dataclasses.fields(Space)}
-    if not isinstance(part, dict) or not {"name", "size"} <= set(part) <= known:
-        rule = f"a space has {', '.join(sorted(known))}"
-        raise VocabularyError("vocabulary.spaces", part, rule, "give name and size, and nothing but these")
-    return Space(**{**part, "assignment": assignment_from_dict(part.get("assignment", {"kind": "identity"}))})
+    known = {one.name: one.default is dataclasses.MISSING for one in dataclasses.fields(kind)}
+    if not isinstance(part, dict) or not {name for name, needed in known.items() if needed} <= set(part) <= set(known):
+        rule = f"a {kind.__name__.lower()} has {', '.join(known)}"
+        raise VocabularyError(f"vocabulary.{field}", part, rule, "give the parts without a default, and none but these")
+    given = {"assignment": assignment_from_dict(part["assignment"])} if "assignment" in part else {}
+    return kind(**part | given)

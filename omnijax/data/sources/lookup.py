@@ -7,15 +7,18 @@ can't. Where a fragment is one of several choices, its digits depend on one anot
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int64, Integer, UInt8
+from jaxtyping import Int64, Integer, UInt8, UInt32
 
-from omnijax.config import LookupConfig
-from omnijax.data.table import Table
 from omnijax.errors import ConfigError
+from omnijax.modalities import Codes, Modality, Text
+from omnijax.source import TRAIN, VALIDATION, Record, Source
 from omnijax.vocab.assignment import Random
 from omnijax.vocab.numbers import from_digits, to_digits, to_int64, to_limbs
 from omnijax.vocab.radix import radices_of, width_of
@@ -24,73 +27,160 @@ from omnijax.vocab.vocabulary import Vocabulary
 TEXT, ITEM = "text", "item"
 _ZERO = ord("0")
 _KEYS_AT_ONCE = 1024
+_PLACE = 2**32
+"""Radix of a natural digit where a space has no attributes and is larger than this."""
 
 
-def check(vocabulary: Vocabulary, config: LookupConfig) -> None:
-    """Holds the vocabulary against the records.
+@dataclasses.dataclass(frozen=True)
+class Lookup(Source):
+    """Keys, and the fragments that belong to them: fields `text` and `item`, made from these knobs and no file."""
 
-    Raises:
-        ConfigError: `text` or `item` has no marker, there are too few general tokens, or the space has another size.
-    """
-    for name in (TEXT, ITEM):
-        if name not in vocabulary.control:
-            rule = f"needs {name!r}, the marker of a segment of data.source='lookup'"
-            raise ConfigError("vocabulary.control", vocabulary.control, rule, "add it")
-    least = max(config.attributes, default=_ZERO + 10)
-    if vocabulary.general < least:
-        rule = f"the text of keys takes {least} general tokens"
-        raise ConfigError("vocabulary.general", vocabulary.general, rule, f"use {least} or more")
-    sizes = {space.name: space.size for space in vocabulary.spaces}
-    if sizes.get(ITEM) != config.space:
-        rule = f"data.lookup.space is {config.space}, and the fragments are of the space {ITEM!r}"
-        raise ConfigError(f"size of space {ITEM!r}", sizes.get(ITEM), rule, "make them equal")
+    keys: int = 4096
+    """Number of keys; each yields `copies` training records. At most 2^20."""
+    space: int = 2**14
+    """Number of different fragments; at most 2^64."""
+    items: int = 4
+    """Fragments of a key."""
+    choices: int = 1
+    """Number of different fragments that each place of a key chooses from, evenly, anew for each record."""
+    rule: Literal["random", "composed"] = "random"
+    """`random` fragments have to be learned by heart. The digits of `composed` ones, in the radices of `attributes`,
+    are the attributes of the key, each permuted, so that the fragments of new keys can be told."""
+    attributes: tuple[int, ...] = ()
+    """Number of values of each attribute of a key. The text of a key is a general token for each attribute, or its
+    number in decimals where there are none. Where fragments are composed, the product is `space`."""
+    heldout: float = 0.1
+    """Share of the keys that validation has for itself, where fragments are composed. Where they are random, validation
+    has the same keys with new choices."""
+    copies: int = 1
+    """Training records of a key."""
+
+    @property
+    def fields(self) -> Mapping[str, Modality]:
+        """The text of a key, and its fragments."""
+        length = len(self.attributes) or len(str(self.keys - 1))
+        radices = self.attributes if math.prod(self.attributes) == self.space else self._radices
+        item = Codes(ITEM, radices=radices, size=self.space, least=self.items, most=self.items)
+        return {TEXT: Text(least=length, most=length), ITEM: item}
+
+    @property
+    def _radices(self) -> tuple[int, ...]:
+        high = -(-self.space // _PLACE)
+        return (self.space,) if high == 1 else (high, _PLACE)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Nothing is published on this data but what is measured on validation."""
+        return (TRAIN, VALIDATION)
+
+    def check(self) -> None:
+        """Checks the knobs.
+
+        Raises:
+            ConfigError: one of them is out of its bounds.
+        """
+        composed, sizes = self.rule == "composed", self.attributes
+        combinations, fragments = math.prod(sizes), self.keys * self.items
+        most_keys = min(2**20, combinations) if sizes else 2**20
+        most_choices = min(self.space, 256, *(sizes[:1] if composed else ()))
+        held = round(self.heldout * self.keys)
+        for name, holds, rule in (
+            ("space", 2 <= self.space <= 2**64, "must be in 2 … 2^64"),
+            ("attributes", all(2 <= size <= 256 for size in sizes), "each must have 2 … 256 values"),
+            ("attributes", combinations <= 2**64, "there can be 2^64 combinations"),
+            ("attributes", not composed or combinations == self.space, f"must multiply to space, {self.space}"),
+            ("keys", 1 <= self.keys <= most_keys, f"must be in 1 … {most_keys}, so that all differ"),
+            ("items", self.items >= 1, "must be at least 1"),
+            ("choices", 1 <= self.choices <= most_choices, f"must be in 1 … {most_choices}, so that all differ"),
+            ("choices", fragments * self.choices <= 2**26, "all keys can have 2^26 fragments to choose from"),
+            ("copies", self.copies >= 1 and self.copies * fragments <= 2**26, "1 or more; 2^26 fragments in all"),
+            ("heldout", 0 <= self.heldout < 1, "must be in [0, 1)"),
+            ("heldout", not composed or 0 < held < self.keys, f"leaves {held} of {self.keys} keys for validation"),
+            ("seed", self.seed >= 0, "must be 0 or more"),
+        ):
+            if not holds:
+                raise ConfigError(f"data.{name}", getattr(self, name), rule, "see --knobs for what it means")
+
+    def small(self, directory: str) -> Lookup:
+        """At most 97 keys, once each."""
+        return dataclasses.replace(self, keys=min(97, self.keys), copies=1)
+
+    def records(self, split: str) -> Sequence[Record]:
+        """The records of a split; those of a key follow one another.
+
+        Where fragments are composed the splits have different keys. Where they are random they have the same keys, in
+        another order, and choices of their own. Keys have one record each in validation.
+        """
+        return _records(self, split)
 
 
-def views(config: LookupConfig, split: Literal["train", "heldout"]) -> dict[str, Table]:
-    """The records of a split, by modality: the text of a key, and its fragments.
+class _Records(Sequence[Record]):
+    """Rows of tables, so that a million records cost little."""
 
-    Of composed fragments the splits have different keys; of random ones the same keys, in another order, and choices of
-    their own. Held-out keys have one record each.
-    """
+    def __init__(self, text: UInt8[np.ndarray, "keys bytes"], keys: Int64[np.ndarray, " n"], items: Any) -> None:
+        self._text, self._keys, self._items = text, keys, items
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, places: Sequence[int]) -> list[Record]:
+        chosen = np.asarray(places, np.int64)
+        texts, items = self._text[self._keys[chosen]], self._items(chosen)
+        # Attributes are general tokens by their number, and a Latin-1 character is not always one byte of UTF-8.
+        return [{TEXT: text.tobytes(), ITEM: digits} for text, digits in zip(texts, items, strict=True)]
+
+
+@functools.lru_cache(maxsize=4)
+def _records(config: Lookup, split: str) -> _Records:
     keys = _keys_of(config, split)
-    copies = config.copies if split == "train" else 1
-    random = np.random.default_rng((config.seed, 2 if split == "train" else 3))
+    copies = config.copies if split == TRAIN else 1
+    random = np.random.default_rng((config.seed, 2 if split == TRAIN else 3))
     table = alternatives(config, keys)
     rows = np.repeat(np.arange(keys.size), copies)
     drawn = random.integers(0, config.choices, (rows.size, config.items), np.uint8)
     chosen = table[rows[:, None], np.arange(config.items), drawn]
-    return {TEXT: Table(_text(config, keys), rows), ITEM: Table(chosen)}
+    part = config.fields[ITEM].parts[0]
+
+    def digits(places: Int64[np.ndarray, " n"]) -> UInt32[np.ndarray, "n items places"]:
+        ids = chosen[places].reshape(-1)
+        numbers = to_limbs(ids.view(np.int64), 2) if ids.dtype == np.uint64 else ids.astype(np.int64)
+        return part.digits(numbers).reshape(len(places), config.items, len(part.radices))
+
+    return _Records(_text(config, keys), rows, digits)
 
 
-def optimum(config: LookupConfig) -> float:
-    """Bits an item of the best model there can be, of the held-out split: that of the choices, and nothing else.
+def optimum(config: Lookup) -> float:
+    """Bits per item of the best possible model on the validation split: the entropy of the choices.
 
-    It knows which fragments belong to a key. Those of new keys it can only know where they are composed.
+    That model knows which fragments belong to a key. It can know those of new keys only where they are composed.
     """
     return math.log2(config.choices)
 
 
-def optimum_of_digits(config: LookupConfig, vocabulary: Vocabulary, keys: int = _KEYS_AT_ONCE) -> float:
-    """Bits an item of the best model that tells the digits of a fragment apart from one another, given the key.
+def optimum_of_digits(config: Lookup, vocabulary: Vocabulary, keys: int = _KEYS_AT_ONCE) -> float:
+    """Bits per item of the best model that predicts each digit of a fragment independently, given the key.
 
-    What parallel heads can reach: the sum over places of the entropy of a digit among the choices, as the vocabulary
-    writes them. It is the mean over the first held-out keys.
+    Parallel heads can reach it. It is the sum over digit places of the entropy of that digit among the choices, as the
+    vocabulary writes them, and the mean over the first validation keys.
     """
-    table = alternatives(config, _keys_of(config, "heldout")[:keys])
+    table = alternatives(config, _keys_of(config, VALIDATION)[:keys]).reshape(-1)
     space = vocabulary.spaces[vocabulary.space_index(ITEM)]
     radices = radices_of(vocabulary.base, width_of(space.size - 1, vocabulary.base))
-    ids = Table(table.reshape(-1, 1)).take(range(table.size))[:, 0]
+    ids = to_limbs(table.view(np.int64), 2) if table.dtype == np.uint64 else table.astype(np.int64)
     numbers = space.assignment.forward(ids, space.size, radices)
     digits = to_digits(numbers, radices).reshape(-1, config.choices, len(radices))
     like = sum(np.log2((digits == digits[:, [one]]).sum(axis=1)).sum() for one in range(config.choices))
     return len(radices) * math.log2(config.choices) - float(like) / (len(digits) * config.choices)
 
 
-def alternatives(config: LookupConfig, keys: Int64[np.ndarray, " n"]) -> Integer[np.ndarray, "n items choices"]:
-    """The fragments that each of these keys, numbered from 0, chooses from: all different, in no order."""
+def alternatives(config: Lookup, keys: Int64[np.ndarray, " n"]) -> Integer[np.ndarray, "n items choices"]:
+    """The fragments that each of these keys chooses from. They are all different, in random order."""
     if config.rule == "composed":
         return _composed(config, keys)
-    # Every subset is as likely as any other (Floyd's sampling: Bentley and Floyd 1987), so that there is none to guess.
+    # Every subset is equally likely (Floyd's sampling: Bentley and Floyd 1987), so a model can't guess one.
     random = np.random.default_rng((config.seed, 1))
     table = np.empty((config.keys, config.items, config.choices), _kind(config.space))
     for place, last in enumerate(range(config.space - config.choices, config.space)):
@@ -100,24 +190,24 @@ def alternatives(config: LookupConfig, keys: Int64[np.ndarray, " n"]) -> Integer
     return table[keys]
 
 
-def attributes_of(config: LookupConfig, keys: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n attributes"]:
+def attributes_of(config: Lookup, keys: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n attributes"]:
     """Values of the attributes of these keys: no two keys have the same."""
     shuffle = Random(key=int(np.random.default_rng((config.seed, 0)).integers(2**63)))
     numbers = shuffle.forward(to_limbs(keys, 2), math.prod(config.attributes), ())
     return to_digits(numbers, config.attributes).astype(np.int64)
 
 
-def _keys_of(config: LookupConfig, split: Literal["train", "heldout"]) -> Int64[np.ndarray, " n"]:
-    """Numbers of the keys of a split; those of the held-out one in an order in which any first ones are a sample."""
+def _keys_of(config: Lookup, split: str) -> Int64[np.ndarray, " n"]:
+    """Numbers of the keys of a split. Validation has them in random order, so that any first ones are a sample."""
     if config.rule == "composed":
         held = round(config.heldout * config.keys)  # attributes are shuffled already
-        return np.arange(held) if split == "heldout" else np.arange(held, config.keys)
-    if split == "train":
+        return np.arange(held) if split == VALIDATION else np.arange(held, config.keys)
+    if split == TRAIN:
         return np.arange(config.keys)
     return np.random.default_rng((config.seed, 4)).permutation(config.keys)
 
 
-def _text(config: LookupConfig, keys: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n tokens"]:
+def _text(config: Lookup, keys: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n tokens"]:
     """General tokens of these keys, equally many for each."""
     if config.attributes:
         return attributes_of(config, keys).astype(np.uint8)
@@ -125,8 +215,8 @@ def _text(config: LookupConfig, keys: Int64[np.ndarray, " n"]) -> UInt8[np.ndarr
     return (_ZERO + keys[:, None] // 10 ** np.arange(width)[::-1] % 10).astype(np.uint8)
 
 
-def _composed(config: LookupConfig, keys: Int64[np.ndarray, " n"]) -> Integer[np.ndarray, "n items choices"]:
-    """Of each item and choice, every attribute goes through a permutation of its own to the digit at its place."""
+def _composed(config: Lookup, keys: Int64[np.ndarray, " n"]) -> Integer[np.ndarray, "n items choices"]:
+    """Each attribute of a key gives the digit at its place, through a permutation for each item and choice."""
     random = np.random.default_rng((config.seed, 1))
     shape = (config.items, config.choices)
     tables = []

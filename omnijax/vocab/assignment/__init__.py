@@ -1,4 +1,4 @@
-"""Which number a fragment gets: bijections of a space onto itself."""
+"""Assignments: bijections of a space onto itself, which say what number is written for a fragment."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import dataclasses
 from typing import Any
 
 from omnijax.errors import VocabularyError
+from omnijax.vocab.assignment.base import Assignment, Identity
 from omnijax.vocab.assignment.gray import Gray
 from omnijax.vocab.assignment.hilbert import Hilbert
-from omnijax.vocab.assignment.identity import Identity
-from omnijax.vocab.assignment.protocol import Assignment
 from omnijax.vocab.assignment.random import Random
 from omnijax.vocab.assignment.table import Frequency
 from omnijax.vocab.assignment.tree import Tree
@@ -27,14 +26,14 @@ __all__ = [
 ]
 
 KINDS: dict[str, Any] = {kind.kind: kind for kind in (Identity, Random, Frequency, Gray, Hilbert, Tree)}
-"""All there are, by name."""
+"""All assignments by name."""
 
 
 def assignment_from_dict(parts: Any) -> Assignment:
     """The assignment with these parts, as `dataclasses.asdict` gives them.
 
     Raises:
-        VocabularyError: there is no such kind, or a part is unknown or has no possible value.
+        VocabularyError: there is no such kind, a part is unknown, or its value is not allowed.
     """
     if type(parts) in KINDS.values():
         return parts

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omnijax.errors import VocabularyError
-from omnijax.vocab.assignment.blocks import in_blocks
-from omnijax.vocab.assignment.protocol import Assignment, check_size
+from omnijax.vocab.assignment.base import Assignment, Radices
 from omnijax.vocab.ids import Numbers
 from omnijax.vocab.numbers import from_digits, to_digits
 from omnijax.vocab.radix import to_digits as digits_of_one
@@ -22,63 +18,42 @@ _Digits = NDArray[np.int32]
 
 
 @dataclasses.dataclass(frozen=True)
-class Gray:
+class Gray(Assignment):
     """The reflected Gray code in the radices of the vocabulary: ids i and i + 1 differ in one digit, by one.
 
-    Every other sweep through the lower digits goes backwards (Knuth, The Art of Computer Programming 7.2.1.1).
+    Every second sweep through the lower digits goes backwards (Knuth, The Art of Computer Programming 7.2.1.1).
 
-    A space that doesn't fill its radices ends within a sweep at each place. The numbers before that end come in the
-    order above, then those of the unfinished sweep: a Gray sequence of its own size in the lower digits, backwards if
-    the sweep goes backwards. Where an unfinished sweep goes backwards it can't begin where the one before ended, so
-    that one pair of neighbours differs in more than a digit: at most one pair for each digit place but the last,
-    and none where the size is a multiple of the product of all radices but the first.
+    If the size is not the product of the radices, the last sweep of each place is unfinished. The finished sweeps come
+    first. The unfinished one is a Gray sequence of its own size in the lower digits; it runs backwards if the sweep
+    goes backwards. An unfinished sweep that goes backwards can't begin where the sweep before it ended. There, one pair
+    of neighbours differs in more than one digit. This happens at most once for each digit place but the last, and never
+    if the size is a multiple of the product of all radices but the first.
     """
 
-    kind: Literal["gray"] = "gray"
+    kind: str = dataclasses.field(default="gray", kw_only=True)
 
-    def __post_init__(self) -> None:
-        if self.kind != "gray":
-            raise VocabularyError("assignment.kind", self.kind, "must be gray", "leave it out")
-
-    def check(self, size: int, radices: tuple[int, ...]) -> None:
-        """Every space with ids will do."""
-        check_size(size)
-
-    def forward(self, ids: Numbers, size: int, radices: tuple[int, ...]) -> Numbers:
-        """The numbers that are written for these ids."""
-        return _by_digits(_code, ids, size, radices)
-
-    def inverse(self, numbers: Numbers, size: int, radices: tuple[int, ...]) -> Numbers:
-        """The ids that these numbers are written for."""
-        return _by_digits(_decode, numbers, size, radices)
-
-    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
-        """In a larger space, if the smaller one doesn't end in a sweep that goes backwards and is finished there."""
+    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[Radices, Radices]) -> bool:
+        """Whether the smaller space has no backward sweep that is unfinished there and goes on here."""
         suffix = radices[1][len(radices[1]) - len(radices[0]) :]
         return old == self and suffix == radices[0] and _goes_on(*sizes, radices[1])
 
-
-def _by_digits(change: Callable[..., _Digits], numbers: Numbers, size: int, radices: tuple[int, ...]) -> Numbers:
-    last = digits_of_one(size - 1, radices)
-
-    def on_block(block: Numbers) -> Numbers:
-        digits = np.ascontiguousarray(to_digits(block, radices).T)
-        return from_digits(change(digits, radices, last).T, radices)
-
-    return in_blocks(on_block, numbers, size)
+    def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
+        digits, last = np.ascontiguousarray(to_digits(numbers, radices).T), digits_of_one(size - 1, radices)
+        return from_digits((_decode if back else _code)(digits, radices, last).T, radices)
 
 
-def _code(digits: _Digits, radices: tuple[int, ...], last: list[int]) -> _Digits:
+def _code(digits: _Digits, radices: Radices, last: list[int]) -> _Digits:
     """Digits of ids to those of their numbers; `last` are the digits of the largest id.
 
-    An item is at the edge as long as its digits are those of the end of the space; from then on it is in a whole sweep.
+    An item is at the edge while its digits equal those of the largest id. From the first other digit on, it is in a
+    finished sweep.
     """
     result = np.empty_like(digits)
     edge, backwards = np.ones(digits.shape[1], bool), np.zeros(digits.shape[1], bool)
     for place, radix in enumerate(radices):
         digit = digits[place]
         result[place] = np.where(backwards, radix - 1 - digit, digit)
-        # Number of sweeps so far: that of the place before, times the radix, and this digit.
+        # The number of sweeps so far is that of the place before, times the radix, plus this digit.
         backwards = (digit & 1 == 1) ^ (backwards if radix % 2 else False)
         edge &= digit == last[place]
         backwards &= ~edge
@@ -87,7 +62,7 @@ def _code(digits: _Digits, radices: tuple[int, ...], last: list[int]) -> _Digits
     return result
 
 
-def _decode(digits: _Digits, radices: tuple[int, ...], last: list[int]) -> _Digits:
+def _decode(digits: _Digits, radices: Radices, last: list[int]) -> _Digits:
     """The inverse of `_code`."""
     result, edges = np.empty_like(digits), np.empty(digits.shape, bool)
     edge, backwards = np.ones(digits.shape[1], bool), np.zeros(digits.shape[1], bool)
@@ -104,8 +79,8 @@ def _decode(digits: _Digits, radices: tuple[int, ...], last: list[int]) -> _Digi
     return result
 
 
-def _turn(digits: _Digits, start: int, radices: tuple[int, ...], last: list[int], edge: NDArray[np.bool_]) -> None:
-    """The digits from `start` on of the items at the edge, counted backwards from the end of the space; in place."""
+def _turn(digits: _Digits, start: int, radices: Radices, last: list[int], edge: NDArray[np.bool_]) -> None:
+    """Reverses the digits from `start` on of the items at the edge, counting from the end of the space; in place."""
     items = np.flatnonzero(edge)
     if not items.size:
         return
@@ -116,7 +91,7 @@ def _turn(digits: _Digits, start: int, radices: tuple[int, ...], last: list[int]
         digits[place, items] = difference + borrow * radices[place]
 
 
-def _goes_on(size: int, larger: int, radices: tuple[int, ...]) -> bool:
+def _goes_on(size: int, larger: int, radices: Radices) -> bool:
     """Whether the sequence of a space is the beginning of that of a larger one."""
     if size == larger:
         return True

@@ -5,76 +5,64 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omnijax.errors import VocabularyError
-from omnijax.vocab.assignment.blocks import in_blocks, look_up
-from omnijax.vocab.assignment.protocol import Assignment
+from omnijax.vocab.assignment.base import Assignment, Radices, require
 from omnijax.vocab.ids import Numbers
-from omnijax.vocab.numbers import bytes_of, from_digits, limbs_of_bytes, to_digits
+from omnijax.vocab.numbers import bytes_of, from_digits, limbs_of_bytes, to_digits, to_int64
 
 LARGEST_BOX = 2**22
-"""Ids of a space whose sides are no equal powers of two: their order is a table in memory."""
+"""Most ids of a box whose sides are not equal powers of two. Its order is a table in memory."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Hilbert:
-    """The place of a fragment on a Hilbert curve: neighbouring numbers are fragments that are near in all coordinates.
+class Hilbert(Assignment):
+    """The place of a fragment on a Hilbert curve. Fragments with neighbouring numbers are near in all coordinates.
 
-    The coordinates are the digits of the id in the radices `sides`, first the most significant, as `PatchImage` makes
-    the id of a patch from its pixels. If all sides are the same power of two, numbers i and i + 1 differ in one
-    coordinate, by one (J. Skilling, Programming the Hilbert curve, 2004). Else the box is cut out of the smallest such
-    cube that holds it, and its points are numbered in the order in which the curve meets them; where it leaves the box
-    and comes back, neighbours are further apart.
+    The coordinates are the digits of the id in the radices `sides`, most significant first. (A patch has its pixels as
+    digits.) If all sides are the same power of two, numbers i and i + 1 differ in one coordinate, by one (J. Skilling,
+    Programming the Hilbert curve, 2004). Otherwise the box is cut out of the smallest such cube that holds it. Its
+    points are numbered in the order in which the curve meets them. Where the curve leaves the box and comes back,
+    neighbours are further apart.
 
     Attributes:
-        sides: of the box, one for each coordinate, each in 2 … 2^16; their product is the size of the space.
+        sides: sides of the box, one for each coordinate, each in 2 … 2^16. Their product is the size of the space.
 
     Raises:
-        VocabularyError: no sides, or one out of its bounds.
+        VocabularyError: there are no sides, or a side is out of its bounds.
     """
 
-    kind: Literal["hilbert"] = dataclasses.field(default="hilbert", kw_only=True)
+    kind: str = dataclasses.field(default="hilbert", kw_only=True)
     sides: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         sides = self.sides
         whole = isinstance(sides, tuple) and all(type(side) is int and 2 <= side <= 2**16 for side in sides)
-        if self.kind != "hilbert" or not whole or not sides:
-            rule = "must be a tuple, one whole number in 2 … 65536 for each coordinate"
-            raise VocabularyError("assignment.sides", sides, rule, "for example (17,) * 4 for 4 pixels of 17 levels")
+        rule = "must be a tuple, one whole number in 2 … 65536 for each coordinate"
+        require(whole and bool(sides), "sides", sides, rule, "for example (17,) * 4 for 4 pixels of 17 levels")
 
-    def check(self, size: int, radices: tuple[int, ...]) -> None:
-        """Refuses a space of another size, and boxes too large for a table.
+    def check(self, size: int, radices: Radices) -> None:
+        """Refuses a space of another size, and a box that is too large for a table.
 
         Raises:
             VocabularyError: names the rule.
         """
-        if math.prod(self.sides) != size:
-            rule = f"the box has {math.prod(self.sides)} points, and the space {size} ids"
-            raise VocabularyError("assignment.sides", self.sides, rule, "give the sides that multiply to the size")
-        if not self._cube and size > LARGEST_BOX:
-            rule = f"sides that are no equal powers of two need a table, of at most {LARGEST_BOX} entries"
-            raise VocabularyError("assignment.sides", self.sides, rule, "use fewer coordinates, or equal powers of two")
+        rule = f"the box has {math.prod(self.sides)} points, and the space {size} ids"
+        fix = "give the sides that multiply to the size"
+        require(math.prod(self.sides) == size, "sides", self.sides, rule, fix)
+        rule = f"sides that are no equal powers of two need a table, of at most {LARGEST_BOX} entries"
+        fix = "use fewer coordinates, or equal powers of two"
+        require(self._cube or size <= LARGEST_BOX, "sides", self.sides, rule, fix)
 
-    def forward(self, ids: Numbers, size: int, radices: tuple[int, ...]) -> Numbers:
-        """The numbers that are written for these ids."""
+    def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
         if not self._cube:
-            return look_up(_box(self.sides)[0], ids)
-        return in_blocks(lambda block: _along_curve(to_digits(block, self.sides), self.sides[0]), ids, size)
-
-    def inverse(self, numbers: Numbers, size: int, radices: tuple[int, ...]) -> Numbers:
-        """The ids that these numbers are written for."""
-        if not self._cube:
-            return look_up(_box(self.sides)[1], numbers)
-        return in_blocks(lambda block: from_digits(_off_curve(block, self.sides), self.sides), numbers, size)
-
-    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
-        """Only in the same space: the curve of a larger box is another one."""
-        return old == self
+            return _box(self.sides)[back][to_int64(numbers)].astype(np.int64)
+        if back:
+            return from_digits(_off_curve(numbers, self.sides), self.sides)
+        return _along_curve(to_digits(numbers, self.sides), self.sides[0])
 
     @property
     def _cube(self) -> bool:

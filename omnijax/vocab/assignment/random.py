@@ -5,15 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omnijax.errors import VocabularyError
-from omnijax.vocab.assignment.blocks import in_blocks
-from omnijax.vocab.assignment.protocol import Assignment, check_size
+from omnijax.vocab.assignment.base import Assignment, Radices, require
 from omnijax.vocab.ids import Numbers
 from omnijax.vocab.numbers import LIMB, below, limbs_for, to_limbs
 
@@ -21,50 +17,42 @@ _ROUNDS = 10
 _HALF = np.uint64(LIMB)
 _LOW = np.uint64(2**LIMB - 1)
 _Words = list[NDArray[np.uint64]]
-"""The 32-bit limbs of many numbers, an array for each, least significant first."""
+"""The 32-bit limbs of many numbers: one array for each limb, least significant first."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Random:
-    """A pseudo-random bijection: what a digit says of a fragment is then nothing that others could share.
+class Random(Assignment):
+    """A pseudo-random bijection. Fragments that share digits then have nothing else in common.
 
-    A Feistel network over the b bits of size - 1: halves of b // 2 and b - b // 2 bits take turns to be xored with a
-    hash of the other one and the key of the round. Numbers that fall beyond the space go through it again (cycle
-    walking): 2^b < 2 · size, so that less than two passes are needed on average. It mixes well; it is no cipher.
+    It is a Feistel network over the b bits of size - 1. Two halves, of b // 2 and b - b // 2 bits, take turns: one is
+    xored with a hash of the other half and of the key of the round. Numbers beyond the space go through the network
+    again (cycle walking). Since 2^b < 2 · size, the mean number of passes is below two. This is not a secure cipher.
 
     Attributes:
-        key: which shuffle; any whole number ≥ 0.
+        key: chooses the shuffle; any whole number ≥ 0.
 
     Raises:
-        VocabularyError: another key.
+        VocabularyError: the key is not such a number.
     """
 
-    kind: Literal["random"] = dataclasses.field(default="random", kw_only=True)
+    kind: str = dataclasses.field(default="random", kw_only=True)
     key: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind != "random" or not isinstance(self.key, int) or isinstance(self.key, bool) or self.key < 0:
-            raise VocabularyError("assignment.key", self.key, "must be a whole number ≥ 0", "choose one")
+        super().__post_init__()
+        whole = isinstance(self.key, int) and not isinstance(self.key, bool)
+        require(whole and self.key >= 0, "key", self.key, "must be a whole number ≥ 0", "choose one")
 
-    def check(self, size: int, radices: tuple[int, ...]) -> None:
-        """Every space with ids will do."""
-        check_size(size)
-
-    def forward(self, ids: Numbers, size: int, radices: tuple[int, ...]) -> Numbers:
-        """The numbers that are written for these ids."""
-        return self._pass(ids, size, range(_ROUNDS))
-
-    def inverse(self, numbers: Numbers, size: int, radices: tuple[int, ...]) -> Numbers:
-        """The ids that these numbers are written for."""
-        return self._pass(numbers, size, range(_ROUNDS - 1, -1, -1))
-
-    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
-        """Only in a space of the same size: another one is shuffled anew."""
-        return old == self and sizes[0] == sizes[1]
-
-    def _pass(self, numbers: Numbers, size: int, rounds: range) -> Numbers:
+    def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
+        rounds = range(_ROUNDS)[:: -1 if back else 1]
         network = functools.partial(_network, self._round_keys, (size - 1).bit_length(), rounds)
-        return in_blocks(lambda block: _walk(network, to_limbs(block, limbs_for(size)), size), numbers, size)
+        numbers = network(to_limbs(numbers, limbs_for(size)))
+        stray = np.flatnonzero(~below(numbers, size))
+        while stray.size:  # each cycle returns to the space that it began in
+            again = network(numbers[stray])
+            numbers[stray] = again
+            stray = stray[~below(again, size)]
+        return numbers
 
     @functools.cached_property
     def _round_keys(self) -> tuple[int, ...]:
@@ -72,19 +60,8 @@ class Random:
         return tuple(int.from_bytes(hashlib.sha256(part).digest()[:8], "little") for part in text)
 
 
-def _walk(network: Callable[[Numbers], Numbers], numbers: Numbers, size: int) -> Numbers:
-    """The network, again for what fell beyond the space; every cycle comes back, since it began within."""
-    numbers = network(numbers)
-    stray = np.flatnonzero(~below(numbers, size))
-    while stray.size:
-        again = network(numbers[stray])
-        numbers[stray] = again
-        stray = stray[~below(again, size)]
-    return numbers
-
-
 def _network(keys: tuple[int, ...], bits: int, rounds: range, numbers: Numbers) -> Numbers:
-    """uint32[items, limbs], numbers below 2^bits, shuffled."""
+    """The shuffled numbers, uint32[items, limbs], all below 2^bits."""
     if bits == 0:
         return numbers
     limbs = [limb.astype(np.uint64) for limb in numbers.T]
@@ -136,7 +113,7 @@ def _hashes(words: _Words, items: int, key: int, count: int) -> _Words:
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): each bit of the input flips half of the output's."""
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014). Each input bit flips about half of the output bits."""
     state = state ^ state >> np.uint64(30)
     state *= np.uint64(0xBF58476D1CE4E5B9)
     state ^= state >> np.uint64(27)

@@ -1,4 +1,4 @@
-"""Assignments that are written out: a number for each id, and the one by frequency."""
+"""Assignments that are tables with a number for each id, and the assignment by frequency."""
 
 from __future__ import annotations
 
@@ -6,42 +6,48 @@ import base64
 import binascii
 import dataclasses
 import functools
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from omnijax.errors import VocabularyError
-from omnijax.vocab.assignment.blocks import look_up
-from omnijax.vocab.assignment.protocol import Assignment
+from omnijax.vocab.assignment.base import Assignment, Radices, require
 from omnijax.vocab.ids import Numbers
+from omnijax.vocab.numbers import to_int64
 
 LARGEST_TABLE = 2**22
-"""Entries; a table stands in the configuration of a run and in each of its checkpoints."""
+"""Most entries of a table. A table is part of the configuration of a run and of each of its checkpoints."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Table:
-    """A number for each id of a space, as a text: equal tables are equal texts.
+class Table(Assignment):
+    """A number for each id of a space, as a text. Equal tables are equal texts.
 
     Attributes:
-        entries: how many ids there are.
-        table: the numbers, each in as many bits as entries - 1 has, most significant bit first, filled up with zeros
-            to whole bytes, in base64.
+        entries: number of ids.
+        table: the numbers in base64. Each takes as many bits as `entries - 1`, most significant bit first. Zeros fill
+            the last byte.
 
     Raises:
-        VocabularyError: the text is none of a permutation.
+        VocabularyError: the text is not that of a permutation.
     """
 
-    kind: str
-    entries: int
-    table: str
+    kind: str = dataclasses.field(default="table", kw_only=True)
+    entries: int = 1
+    table: str = ""
 
     def __post_init__(self) -> None:
-        default = next(field.default for field in dataclasses.fields(self) if field.name == "kind")
-        _require(self.kind == default, "kind", self.kind, f"must be {default}")
+        super().__post_init__()
         whole = isinstance(self.entries, int) and not isinstance(self.entries, bool)
         _require(whole and 1 <= self.entries <= LARGEST_TABLE, "entries", self.entries, f"must be 1 … {LARGEST_TABLE}")
+        _check_permutation(self.numbers)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(entries={self.entries}, table={self.table[:8]!r}…)"
+
+    @functools.cached_property
+    def numbers(self) -> NDArray[np.int64]:
+        """int64[entries], the number of each id. Nobody may write to this array."""
         try:
             packed = np.frombuffer(base64.b64decode(self.table, validate=True), np.uint8)
         except (binascii.Error, TypeError, ValueError) as error:
@@ -52,18 +58,7 @@ class Table:
         unpacked = np.unpackbits(packed)
         _require(not unpacked[self.entries * bits :].any(), "table", self.table[-8:], "must be filled up with zeros")
         weights = (1 << np.arange(bits, dtype=np.int64))[::-1]
-        numbers = unpacked[: self.entries * bits].reshape(self.entries, bits) @ weights
-        _check_permutation(numbers)
-        object.__setattr__(self, "_numbers", numbers.astype(np.int64))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(entries={self.entries}, table={self.table[:8]!r}…)"
-
-    @property
-    def numbers(self) -> NDArray[np.int64]:
-        """int64[entries], the number of each id; not to be written to."""
-        numbers: NDArray[np.int64] = self.__dict__["_numbers"]
-        return numbers
+        return (unpacked[: self.entries * bits].reshape(self.entries, bits) @ weights).astype(np.int64)
 
     @functools.cached_property
     def ids(self) -> NDArray[np.int64]:
@@ -72,51 +67,38 @@ class Table:
         ids[self.numbers] = np.arange(self.entries)
         return ids
 
-    def check(self, size: int, radices: tuple[int, ...]) -> None:
+    def check(self, size: int, radices: Radices) -> None:
         """Refuses a space of another size.
 
         Raises:
             VocabularyError: it has more or fewer ids than the table.
         """
-        if size != self.entries:
-            rule = f"a table of {self.entries} entries can't be a bijection of {size} ids"
-            raise VocabularyError("assignment.table", repr(self), rule, "make it anew for this space")
+        rule = f"a table of {self.entries} entries can't be a bijection of {size} ids"
+        require(size == self.entries, "table", repr(self), rule, "make it anew for this space")
 
-    def forward(self, ids: Numbers, size: int, radices: tuple[int, ...]) -> Numbers:
-        """The numbers that are written for these ids."""
-        return look_up(self.numbers, ids)
-
-    def inverse(self, numbers: Numbers, size: int, radices: tuple[int, ...]) -> Numbers:
-        """The ids that these numbers are written for."""
-        return look_up(self.ids, numbers)
-
-    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
-        """If the smaller space's table is the beginning of this one, or both have the identity there."""
+    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[Radices, Radices]) -> bool:
+        """Whether this table begins with the table of the smaller space."""
         return isinstance(old, Table) and np.array_equal(old.numbers, self.numbers[: old.entries])
+
+    def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
+        return (self.ids if back else self.numbers)[to_int64(numbers)]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Frequency(Table):
-    """Fragments by how often they occur, the commonest first: with minimal width, common fragments have short numbers.
+    """The commonest fragment gets number 0, and so on. With minimal width common fragments have few digits."""
 
-    Attributes:
-        entries: see `Table`.
-        table: see `Table`.
-    """
-
-    kind: Literal["frequency"] = "frequency"
-    entries: int = 1
-    table: str = ""
+    kind: str = dataclasses.field(default="frequency", kw_only=True)
 
     @classmethod
     def of(cls, counts: ArrayLike) -> Frequency:
-        """By counts.
+        """The assignment by these counts.
 
         Args:
-            counts: number[size], of each id; among equals the smaller id comes first.
+            counts: number[size], how often each id occurs. Of equal counts the smaller id comes first.
 
         Raises:
-            VocabularyError: no counts, or some that are no numbers ≥ 0.
+            VocabularyError: there are no counts, or a count is not a number ≥ 0.
         """
         array = np.asarray(counts)
         if array.ndim != 1 or not array.size or array.dtype.kind not in "iuf" or not (array >= 0).all():
@@ -130,7 +112,7 @@ class Frequency(Table):
         return cls(entries=array.size, table=packed(numbers))
 
     def grown(self, size: int) -> Frequency:
-        """For a space enlarged to `size` ids: the new ones come behind all others, in their own order."""
+        """The assignment of the space enlarged to `size` ids. New ids come last, in their own order."""
         return Frequency(entries=size, table=packed(np.append(self.numbers, np.arange(self.entries, size))))
 
 
@@ -138,7 +120,7 @@ def packed(numbers: NDArray[np.int64]) -> str:
     """The text of a table.
 
     Raises:
-        VocabularyError: the numbers are no permutation of 0 … their count - 1, or too many.
+        VocabularyError: the numbers are not a permutation of 0 … count - 1, or there are too many.
     """
     size = len(numbers)
     _require(1 <= size <= LARGEST_TABLE, "entries", size, f"must be 1 … {LARGEST_TABLE}")
@@ -156,7 +138,4 @@ def _check_permutation(numbers: NDArray[np.int64]) -> None:
 
 
 def _require(holds: bool, field: str, value: object, rule: str) -> None:
-    if not holds:
-        raise VocabularyError(
-            f"assignment.{field}", value, rule, "make the table anew, or take the text as it was written"
-        )
+    require(holds, field, value, rule, "make the table anew, or take the text as it was written")

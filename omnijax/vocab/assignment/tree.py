@@ -1,14 +1,14 @@
-"""A balanced tree of clusters: fragments that are alike share leading digits."""
+"""A balanced tree of clusters, in which similar fragments share their leading digits."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
+from omnijax.vocab.assignment.base import Radices, require
 from omnijax.vocab.assignment.table import Table, packed
 from omnijax.vocab.radix import Base, radices_of, width_of
 
@@ -19,32 +19,29 @@ _POWER_STEPS, _LLOYD_STEPS = 8, 6
 class Tree(Table):
     """Numbers by a balanced k-means tree over the embeddings of the fragments.
 
-    Each digit place cuts every cluster into as many as it has radices, all full but the last. A cut into many is a
-    series of cuts into two, each a balanced 2-means clustering: of two clusters of given sizes, the best assignment to
-    given centroids sorts along the line through them, so that Lloyd's iteration needs no search.
+    A digit place of radix r cuts each cluster into r parts, which are all full except for the last. A cut into many
+    parts is a series of cuts into two parts. Each of these is a balanced 2-means clustering. If the sizes of two
+    clusters are given, the best assignment to two centroids sorts the points along the line through the centroids. So
+    Lloyd's iteration needs no search.
 
     Attributes:
-        entries: see `Table`.
-        table: see `Table`.
-        radices: that the tree was made for, most significant first.
+        radices: radices that the tree was made for, most significant first.
     """
 
-    kind: Literal["tree"] = "tree"
-    entries: int = 1
-    table: str = ""
-    radices: tuple[int, ...] = ()
+    kind: str = dataclasses.field(default="tree", kw_only=True)
+    radices: Radices = ()
 
     @classmethod
     def of(cls, embeddings: NDArray[np.floating], base: Base, seed: int = 0) -> Tree:
-        """By embeddings.
+        """The tree over these embeddings.
 
         Args:
             embeddings: float[size, width], one for each id.
-            base: of the vocabulary.
+            base: base of the vocabulary.
             seed: draws the directions that clustering begins with.
 
         Raises:
-            VocabularyError: no embeddings, or some that are no finite numbers.
+            VocabularyError: there are no embeddings, or a number is not finite.
         """
         points = np.asarray(embeddings)
         if points.ndim != 2 or 0 in points.shape or points.dtype.kind not in "iuf" or not np.isfinite(points).all():
@@ -57,22 +54,21 @@ class Tree(Table):
         numbers[order] = np.arange(len(points))
         return cls(entries=len(points), table=packed(numbers), radices=radices)
 
-    def check(self, size: int, radices: tuple[int, ...]) -> None:
+    def check(self, size: int, radices: Radices) -> None:
         """Refuses a space of another size, or other radices.
 
         Raises:
             VocabularyError: the digits of this space would not be the branches of the tree.
         """
         super().check(size, radices)
-        if radices != self.radices:
-            rule = f"the tree was made for digits in the radices {self.radices}, and these are {radices}"
-            raise VocabularyError("assignment.radices", self.radices, rule, "make it anew: Tree.of(embeddings, base)")
+        rule = f"the tree was made for digits in the radices {self.radices}, and these are {radices}"
+        require(radices == self.radices, "radices", self.radices, rule, "make it anew: Tree.of(embeddings, base)")
 
 
-def _tree_order(points: NDArray[np.float64], radices: tuple[int, ...], seed: int) -> NDArray[np.int64]:
+def _tree_order(points: NDArray[np.float64], radices: Radices, seed: int) -> NDArray[np.int64]:
     """int64[items], the item with each number.
 
-    All clusters of a level are cut at once: an array of items in which each cluster is a run, and the runs' starts.
+    All clusters of a level are cut at once. They are runs in an array of items, given by the starts of the runs.
     """
     random = np.random.default_rng(seed)
     order, starts = np.arange(len(points)), np.zeros(1, np.int64)
@@ -96,7 +92,7 @@ def _cut(
     left: NDArray[np.int64],
     random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """The items of each run in a new order: the `left` ones of one cluster, then those of the other."""
+    """The items of each run in a new order: first the `left` items of one cluster, then those of the other."""
     run = np.repeat(np.arange(len(starts)), counts)
     x = points[order]
     x = x - (np.add.reduceat(x, starts) / counts[:, None])[run]

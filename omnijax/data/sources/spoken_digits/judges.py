@@ -1,22 +1,23 @@
-"""Classifiers that tell which digit a generated image, utterance or word is; fitted on real training signals only."""
+"""Classifiers that tell which digit a picture, an utterance or a word is; fitted on real training signals only."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.fft
 import sklearn.svm
 from jaxtyping import Float32, Int64, Shaped, UInt8
 
-from omnijax.config import DataConfig
-from omnijax.data.records import WORDS, Records
-from omnijax.modalities import speech as audio
+from omnijax.data.sources.spoken_digits.settings import WORDS, Settings
 from omnijax.modalities.spectrogram import Spectrogram
+from omnijax.modalities.speech import normalised
+from omnijax.source import TRAIN, Judge, read
 
 NOT_A_DIGIT = -1
-_UTTERANCES = 4000  # the judge of speech is fitted on at most this many
+_UTTERANCES = 4000
+"""Utterances that the judge of speech is fitted on, at most."""
 _WINDOW_SECONDS, _HOP_SECONDS = 0.032, 0.010
 _MELS, _CEPSTRA, _POINTS = 26, 13, 24
 # Natural-logarithm units below the loudest: frames at both ends that are quieter are cut off, bands blur into a floor.
@@ -25,56 +26,43 @@ _LIFTER = 0.5  # cepstrum k weighs (1 + k) to this power, since higher ones vary
 _FLOOR = 1e-5  # far below both, so that padding with silence changes nothing
 
 
-@dataclasses.dataclass(frozen=True)
-class Judges:
-    """Judges of the three modalities.
+def fit_judges(source: Settings) -> Mapping[str, Judge]:
+    """Fits the judges on the training split: each picture once, and utterances spread evenly over the split."""
+    records = source.records(TRAIN)
+    rows = read(records, range(len(records)))
+    labels = np.array([row["label"] for row in rows], np.int64)
+    first = np.unique([row["image_index"] for row in rows], return_index=True)[1]
+    some = np.unique(np.linspace(0, len(rows) - 1, min(_UTTERANCES, len(rows))).round().astype(np.int64))
+    rate, levels = source.speech.sample_rate_hz, source.image.levels
+    images = _machine(_pixels([rows[k]["image"] for k in first], levels), labels[first])
+    sounds = _machine(_cepstra([rows[k]["speech"] for k in some], rate), labels[some])
 
-    Attributes:
-        image_model: a support-vector machine on pixels.
-        speech_model: a support-vector machine on cepstra.
-        sample_rate_hz: of the waveforms that are judged.
-    """
-
-    image_model: sklearn.svm.SVC
-    speech_model: sklearn.svm.SVC
-    sample_rate_hz: int
-
-    def image(self, images: UInt8[np.ndarray, "n 8 8"]) -> Int64[np.ndarray, " n"]:
-        """Returns the digit in each picture (grey levels 0 to 16)."""
-        if not len(images):
+    def judge_images(signals: Sequence[UInt8[np.ndarray, "8 8"]]) -> Int64[np.ndarray, " n"]:
+        if not len(signals):
             return np.zeros(0, np.int64)
-        return np.asarray(self.image_model.predict(_pixels(images)), np.int64)
+        return np.asarray(images.predict(_pixels(signals, levels)), np.int64)
 
-    def speech(self, waveforms: Sequence[Shaped[np.ndarray, " samples"]]) -> Int64[np.ndarray, " n"]:
-        """Returns the digit that each waveform (float32 or int16) says; -1 where there is only silence."""
-        judged = np.full(len(waveforms), NOT_A_DIGIT, np.int64)
-        audible = [k for k, waveform in enumerate(waveforms) if np.any(waveform)]
+    def judge_sounds(signals: Sequence[Shaped[np.ndarray, " samples"]]) -> Int64[np.ndarray, " n"]:
+        judged = np.full(len(signals), NOT_A_DIGIT, np.int64)
+        audible = [k for k, waveform in enumerate(signals) if np.any(waveform)]
         if audible:
-            features = _cepstra([waveforms[k] for k in audible], self.sample_rate_hz)
-            judged[audible] = self.speech_model.predict(features)
+            judged[audible] = sounds.predict(_cepstra([signals[k] for k in audible], rate))
         return judged
 
-    def word(self, words: Sequence[str]) -> Int64[np.ndarray, " n"]:
-        """Returns the digit that each word names; -1 where it isn't exactly the name of a digit."""
-        return np.array([WORDS.index(word) if word in WORDS else NOT_A_DIGIT for word in words], np.int64)
+    return {"text": judge_words, "image": judge_images, "speech": judge_sounds}
 
 
-def fit_judges(train: Records, config: DataConfig) -> Judges:
-    """Fits the judges on real training signals: each image once, and utterances spread evenly over the split."""
-    some = np.unique(np.linspace(0, len(train) - 1, min(_UTTERANCES, len(train))).round().astype(np.int64))
-    speech = _cepstra([train.speech[k] for k in some], config.sample_rate_hz)
-    speech_model = sklearn.svm.SVC(C=10, gamma="scale").fit(speech, train.labels[some])
-    return Judges(fit_image(train), speech_model, config.sample_rate_hz)
+def judge_words(signals: Sequence[str]) -> Int64[np.ndarray, " n"]:
+    """The digit that each word names; -1 where it isn't exactly the name of a digit."""
+    return np.array([WORDS.index(word) if word in WORDS else NOT_A_DIGIT for word in signals], np.int64)
 
 
-def fit_image(train: Records) -> sklearn.svm.SVC:
-    """Fits the judge of pictures, on each once."""
-    first = np.unique(train.image_index, return_index=True)[1]
-    return sklearn.svm.SVC(C=10, gamma="scale").fit(_pixels(train.images[first]), train.labels[first])
+def _machine(features: Float32[np.ndarray, "n features"], labels: Int64[np.ndarray, " n"]) -> Any:
+    return sklearn.svm.SVC(C=10, gamma="scale").fit(features, labels)
 
 
-def _pixels(images: UInt8[np.ndarray, "n 8 8"]) -> Float32[np.ndarray, "n 64"]:
-    return np.asarray(images).reshape(len(images), -1).astype(np.float32) / 16
+def _pixels(images: Sequence[UInt8[np.ndarray, "8 8"]], levels: int) -> Float32[np.ndarray, "n 64"]:
+    return np.stack(images).reshape(len(images), -1).astype(np.float32) / (levels - 1)
 
 
 def _cepstra(
@@ -91,7 +79,7 @@ def _cepstra(
     rows = []
     for waveform in waveforms:
         # Silence on both sides, so that what the frames at the ends hold doesn't depend on what was there before.
-        padded = np.pad(audio.normalised(waveform), window)
+        padded = np.pad(normalised(waveform), window)
         log_mel = analysis.log_mel(padded, -(-len(padded) // hop))
         loudness = np.log(np.exp(2 * log_mel).sum(axis=1)) / 2
         loud = np.flatnonzero(loudness > loudness.max() - _QUIET_FRAME)

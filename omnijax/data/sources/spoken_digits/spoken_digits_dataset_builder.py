@@ -6,10 +6,9 @@ process and from any number of Apache Beam's workers.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +18,11 @@ import tensorflow_datasets as tfds
 from etils import epy
 from jaxtyping import Float32, Int16, Int64, UInt8
 
-from omnijax import errors
-from omnijax.data.canonical import Canonical
-from omnijax.data.records import WORDS
 from omnijax.data.sources.spoken_digits import espeak
+from omnijax.data.sources.spoken_digits.settings import WORDS, Settings
+from omnijax.data.tfds_builders import Canonical
+from omnijax.errors import ConfigError, DataError
+from omnijax.source import TEST, TRAIN, VALIDATION
 
 with epy.lazy_imports():  # an extra: pip install 'omnijax[beam]'
     import apache_beam as beam
@@ -34,25 +34,6 @@ _SILENCE = 0.01  # of the peak: 40 dB below
 _MARGIN_SECONDS = 0.01
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What shapes the records.
-
-    Attributes:
-        seed: draws the held-out images and voices, and each utterance's voice, rate and pitch.
-        utterances: records for each training image.
-        heldout_images: images in the split `heldout`, one record each.
-        heldout_voices: voice variants that only the split `heldout` has.
-        sample_rate_hz: of the stored speech.
-    """
-
-    seed: int = 0
-    utterances: int = 8
-    heldout_images: int = 360
-    heldout_voices: int = 20
-    sample_rate_hz: int = 11025
-
-
 class Builder(Canonical, tfds.core.GeneratorBasedBuilder):
     """Builder of `spoken_digits`; see README.md beside this file."""
 
@@ -62,7 +43,7 @@ class Builder(Canonical, tfds.core.GeneratorBasedBuilder):
     def __init__(
         self,
         *,
-        settings: Settings = Settings(),
+        source: Settings,
         on_record: Callable[[], object] = lambda: None,
         beam: bool = False,
         **tfds_options: Any,
@@ -70,12 +51,12 @@ class Builder(Canonical, tfds.core.GeneratorBasedBuilder):
         """Makes the builder.
 
         Args:
-            settings: what shapes the records.
+            source: what shapes the records.
             on_record: called after each record (for a progress bar); not under Beam.
             beam: build with Apache Beam, on the workers that `download_and_prepare` is given.
             **tfds_options: those of `tfds.core.DatasetBuilder`.
         """
-        self.settings, self.on_record, self.beam = settings, on_record, beam
+        self.source, self.on_record, self.beam = source, on_record, beam
         super().__init__(**tfds_options)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -83,7 +64,7 @@ class Builder(Canonical, tfds.core.GeneratorBasedBuilder):
             {
                 "image": tfds.features.Tensor(shape=(8, 8), dtype=np.uint8),
                 "label": tfds.features.Tensor(shape=(), dtype=np.int64),
-                "word": tfds.features.Text(),
+                "text": tfds.features.Text(),
                 "speech": tfds.features.Tensor(shape=(None,), dtype=np.int16, encoding="bytes"),
                 "voice": tfds.features.Text(),
                 "rate": tfds.features.Tensor(shape=(), dtype=np.int64),
@@ -99,20 +80,20 @@ class Builder(Canonical, tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         generate = self._beam_transform if self.beam else self._generate_examples
-        return {split: generate(split) for split in ("train", "heldout")}
+        return {split: generate(split) for split in self.source.splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        for spoken in utterances(split, self.settings):
-            yield record(spoken, self.settings)
+        for spoken in utterances(split, self.source):
+            yield record(spoken, self.source)
             self.on_record()
 
     def _beam_transform(self, split: str) -> beam.PTransform:
         # Speaking is one sequence a split, so one worker does it (a millisecond a record); the rest is spread.
         return (
             beam.Create([split])
-            | "Speak" >> beam.FlatMap(utterances, self.settings)
+            | "Speak" >> beam.FlatMap(utterances, self.source)
             | "Spread" >> beam.Reshuffle()
-            | "Record" >> beam.Map(record, self.settings)
+            | "Record" >> beam.Map(record, self.source)
         )
 
 
@@ -138,15 +119,15 @@ class Utterance(NamedTuple):
     spoken_hz: int
 
 
-def utterances(split: str, settings: Settings) -> Iterator[Utterance]:
+def utterances(split: str, source: Settings) -> Iterator[Utterance]:
     """Speaks for all records of a split, in order: what the synthesiser says depends on what it has said before."""
-    held_out = split == "heldout"
     _, labels = load_images()
-    chosen = split_images(labels, settings.heldout_images, settings.seed)[held_out]
+    number = source.splits.index(split)
+    chosen = split_images(labels, (source.validation_images, source.test_images), source.seed)[number]
     synthesizer = espeak.Synthesizer()
-    voices = split_voices(synthesizer.variants, settings.heldout_voices, settings.seed)[held_out]
-    random = np.random.default_rng((settings.seed, 2, held_out))
-    for key, index in enumerate(np.repeat(chosen, 1 if held_out else settings.utterances)):
+    voices = split_voices(synthesizer.variants, (source.validation_voices, source.test_voices), source.seed)[number]
+    random = np.random.default_rng((source.seed, 2, number))
+    for key, index in enumerate(np.repeat(chosen, source.utterances if split == TRAIN else 1)):
         voice = voices[random.integers(len(voices))]
         rate = int(random.integers(RATES_WORDS_PER_MINUTE[0], RATES_WORDS_PER_MINUTE[1] + 1))
         pitch = int(random.integers(PITCHES[0], PITCHES[1] + 1))
@@ -154,15 +135,15 @@ def utterances(split: str, settings: Settings) -> Iterator[Utterance]:
         yield Utterance(key, int(index), voice, rate, pitch, spoken, synthesizer.sample_rate_hz)
 
 
-def record(utterance: Utterance, settings: Settings) -> tuple[int, dict[str, Any]]:
+def record(utterance: Utterance, source: Settings) -> tuple[int, dict[str, Any]]:
     """The key and the record of an utterance."""
     images, labels = load_images()
     label = int(labels[utterance.image_index])
     return utterance.key, {
         "image": images[utterance.image_index],
         "label": label,
-        "word": WORDS[label],
-        "speech": clean(utterance.spoken, utterance.spoken_hz, settings.sample_rate_hz),
+        "text": WORDS[label],
+        "speech": clean(utterance.spoken, utterance.spoken_hz, source.speech.sample_rate_hz),
         "voice": utterance.voice,
         "rate": utterance.rate,
         "pitch": utterance.pitch,
@@ -170,31 +151,29 @@ def record(utterance: Utterance, settings: Settings) -> tuple[int, dict[str, Any
     }
 
 
-def check(settings: Settings) -> None:
-    """Checks the ranges of settings.
+def check(source: Settings) -> None:
+    """Checks the splits against the pictures and voices that there are.
 
     Raises:
-        ConfigError: a value that no data set can be built with.
+        ConfigError: a number that no data set can be built with.
         PlatformError: the speech synthesiser is missing.
     """
     images, voices = len(load_images()[1]), len(espeak.Synthesizer().variants)
-    ranges = {
-        "utterances": (1, 1000),
-        "heldout_images": (1, images - 1),
-        "heldout_voices": (1, voices - 1),
-        "sample_rate_hz": (4000, 48000),
-    }
-    for name, (low, high) in ranges.items():
-        value = getattr(settings, name)
-        if not low <= value <= high:
-            rule = f"it must be between {low} and {high}"
-            raise errors.ConfigError(f"data.{name}", value, rule, "choose a number in this range")
+    for name, high in (
+        ("validation_images", images - 1 - source.test_images),
+        ("validation_voices", voices - 1 - source.test_voices),
+        ("utterances", 1000),
+    ):
+        value = getattr(source, name)
+        if not 1 <= value <= high:
+            raise ConfigError(f"data.{name}", value, f"must be in 1 … {high}", "choose a number in it")
 
 
-def count_records(settings: Settings) -> dict[str, int]:
-    """Returns the number of records in each split."""
-    train = (len(load_images()[1]) - settings.heldout_images) * settings.utterances
-    return {"train": train, "heldout": settings.heldout_images}
+def count_records(source: Settings) -> dict[str, int]:
+    """The number of records in each split."""
+    train = len(load_images()[1]) - source.validation_images - source.test_images
+    counts = {TRAIN: train * source.utterances, VALIDATION: source.validation_images, TEST: source.test_images}
+    return {split: counts[split] for split in source.splits}
 
 
 @functools.cache
@@ -204,24 +183,22 @@ def load_images() -> tuple[UInt8[np.ndarray, "n 8 8"], Int64[np.ndarray, " n"]]:
     return digits.images.astype(np.uint8), digits.target.astype(np.int64)
 
 
-def split_images(
-    labels: Int64[np.ndarray, " n"], heldout: int, seed: int
-) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " heldout"]]:
-    """Divides image indices into training and held-out ones, each digit in the same proportion."""
+def split_images(labels: Int64[np.ndarray, " n"], sizes: Sequence[int], seed: int) -> list[Int64[np.ndarray, " split"]]:
+    """Divides image indices into training ones and further splits of some sizes, each digit in the same proportion."""
     random = np.random.default_rng((seed, 0))
     # Each image's rank among those of its digit, as a share: the lowest shares are a stratified sample.
     share = np.empty(len(labels))
     for label in np.unique(labels):
         where = np.flatnonzero(labels == label)
         share[random.permutation(where)] = (np.arange(len(where)) + random.random()) / len(where)
-    order = np.argsort(share, kind="stable")
-    return np.sort(order[heldout:]), np.sort(order[:heldout])
+    *others, train = np.split(np.argsort(share, kind="stable"), np.cumsum(sizes))
+    return [np.sort(part) for part in (train, *others)]
 
 
-def split_voices(variants: tuple[str, ...], heldout: int, seed: int) -> tuple[list[str], list[str]]:
-    """Divides voice variants at random into training and held-out ones."""
-    order = np.random.default_rng((seed, 1)).permutation(len(variants))
-    return [variants[k] for k in sorted(order[heldout:])], [variants[k] for k in sorted(order[:heldout])]
+def split_voices(variants: tuple[str, ...], sizes: Sequence[int], seed: int) -> list[list[str]]:
+    """Divides voice variants at random into training ones and further splits of some sizes."""
+    *others, train = np.split(np.random.default_rng((seed, 1)).permutation(len(variants)), np.cumsum(sizes))
+    return [[variants[k] for k in sorted(part)] for part in (train, *others)]
 
 
 def clean(spoken: Int16[np.ndarray, " n"], from_hz: int, to_hz: int) -> Int16[np.ndarray, " m"]:
@@ -234,7 +211,7 @@ def clean(spoken: Int16[np.ndarray, " n"], from_hz: int, to_hz: int) -> Int16[np
     loud = np.flatnonzero(np.abs(waveform) > _SILENCE * np.abs(waveform).max(initial=1))
     if not len(loud):
         rule = "an utterance must hold more than silence"
-        raise errors.DataError("speech", len(spoken), rule, "report the version of espeakng-loader")
+        raise DataError("speech", len(spoken), rule, "report the version of espeakng-loader")
     margin = round(_MARGIN_SECONDS * from_hz)
     waveform = waveform[max(loud[0] - margin, 0) : loud[-1] + margin]
     divisor = math.gcd(from_hz, to_hz)

@@ -1,0 +1,81 @@
+"""What is measured, and how tokens are drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """How tokens are drawn."""
+
+    temperature: float = 1.0
+    """0 takes the likeliest token."""
+    top_k: int = 0
+    """Draw from the k likeliest; 0 from all."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that together have this probability."""
+    grammar: bool = True
+    """Only tokens that can still become a decodable document."""
+    retries: int = 0
+    """How often a fragment whose check digit is wrong is drawn again; then the right digit is written. Needs
+    `writing.check_digit` and fixed width, the grammar, and a temperature above 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """How one field is generated. Its modality says how many items it has."""
+
+    name: str
+    """Of the field."""
+    sample: SampleConfig = SampleConfig()
+    order: Literal["raster", "any"] = "raster"
+    """Order in which the fragments are written: by position, or as the model likes, which needs position tokens."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """The fields that an evaluated direction goes through, for example `("image", "text", "speech")`."""
+
+    through: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The direction: `image->speech`."""
+        return f"{self.through[0]}->{self.through[-1]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """Signals of a field are completed, of which one half is given. The field must be trained in random order."""
+
+    field: str
+    half: str
+    """One of the modality's `halves`."""
+
+    @property
+    def name(self) -> str:
+        """As in `image/left`."""
+        return f"{self.field}/{self.half}"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """What `omnijax evaluate` measures."""
+
+    targets: tuple[Target, ...] = ()
+    """How fields are generated; a field that isn't named here is drawn at temperature 1."""
+    routes: tuple[Route, ...] = ()
+    """The directions whose results are judged."""
+    split: str = "validation"
+    """The split that is measured. Tune on `validation`; publish on `test`, once."""
+    examples: int = 360
+    """Number of records; the first ones of the split."""
+    batch_size: int = 120
+    """Documents that are sampled side by side."""
+    seed: int = 0
+    show: int = 20
+    """Examples of each direction that the report gets."""
+    completions: tuple[Completion, ...] = ()
+    """Halves that are given, for the rest to be completed."""

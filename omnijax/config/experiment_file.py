@@ -1,0 +1,71 @@
+"""Experiment files: Python files with `get_config()`, executed by path."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from omnijax.errors import ConfigError
+
+EXPERIMENT_PREFIX = "omnijax_experiment_"
+"""Begins the name of a module that was made from an experiment file."""
+
+
+def run_file(path: Path) -> ModuleType:
+    """The module that an experiment file makes.
+
+    Raises:
+        ConfigError: there is no such file, or it is no Python file.
+    """
+    if not path.is_file():
+        raise ConfigError("experiment", str(path), "there is no such file", "give the path of an experiment file")
+    spec = importlib.util.spec_from_file_location(EXPERIMENT_PREFIX + path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError("experiment", str(path), "it must be a Python file", "give one that ends with .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by its name
+    spec.loader.exec_module(module)
+    return module
+
+
+def trust(path: Path) -> None:
+    """Notes that this user has trained with an experiment file, so that its runs may execute it."""
+    known, line = _trusted_file(), _digest(path)
+    if line not in _trusted():
+        known.parent.mkdir(parents=True, exist_ok=True)
+        with known.open("a") as file:
+            file.write(line + "\n")
+
+
+def run_stored(path: Path, trusted: bool) -> ModuleType:
+    """Executes the experiment file that a run has stored, and says so.
+
+    Args:
+        path: of the file.
+        trusted: execute it although this user never trained with it.
+
+    Raises:
+        ConfigError: the file is missing, or comes from elsewhere.
+    """
+    if path.is_file() and not trusted and _digest(path) not in _trusted():
+        rule = "the run comes from elsewhere, and loading it executes this file"
+        raise ConfigError("experiment", str(path), rule, "read the file, then say --trust (in Python: trust=True)")
+    print(f"omnijax: executing {path}, which defines classes or data of the run", file=sys.stderr)
+    return run_file(path)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _trusted_file() -> Path:
+    home = os.environ["XDG_CACHE_HOME"] if os.environ.get("XDG_CACHE_HOME") else Path.home() / ".cache"
+    return Path(home) / "omnijax" / "trusted"
+
+
+def _trusted() -> list[str]:
+    return _trusted_file().read_text().split() if _trusted_file().exists() else []

@@ -1,0 +1,101 @@
+"""What modalities learn from the training split: fitted once, saved with the data, read back."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from omnijax.errors import DataError
+from omnijax.modalities.base import Modality, Progress
+from omnijax.source import TRAIN, Record, Source, modalities_of, read, signals_of
+
+FOLDER = "fitted"
+AT_ONCE = 1024
+"""Records that are read at a time."""
+
+
+def fit(source: Source, modality: Modality, progress: Progress) -> dict[str, np.ndarray]:
+    """What a modality learns from the training signals of all its fields.
+
+    Raises:
+        DataError: there are too few signals.
+    """
+    fields = [field for field, one in source.fields.items() if one == modality]
+    return modality.fit(_Signals(source.records(TRAIN), fields), source.seed, progress)
+
+
+def save(directory: pathlib.Path, modality: Modality, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes what a modality learned below the directory of a data set."""
+    (directory / FOLDER).mkdir(exist_ok=True)
+    with open(directory / FOLDER / f"{modality.name}.npz", "wb") as file:
+        np.savez(file, **dict(arrays))  # type: ignore[arg-type]
+
+
+def fitted(source: Source) -> dict[str, Modality]:
+    """The modality of each field, with what it has learned: read from the data set, or learned now if it has no files.
+
+    Raises:
+        DataError: a file is missing or damaged, or there are too few signals.
+    """
+    if not source.directory:
+        return bound(source, functools.partial(_fit_in_memory, source))
+    return bound(source, functools.partial(load, pathlib.Path(source.directory)))
+
+
+def bound(source: Source, learned: Callable[[Modality], Mapping[str, np.ndarray]]) -> dict[str, Modality]:
+    """The modality of each field, with what `learned` gives for it."""
+    modalities = {
+        name: one.bound(learned(one)) if one.learned else one for name, one in modalities_of(source.fields).items()
+    }
+    return {field: modalities[modality.name] for field, modality in source.fields.items()}
+
+
+def load(directory: pathlib.Path, modality: Modality) -> Mapping[str, np.ndarray]:
+    """What `save` wrote.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    path = directory / FOLDER / f"{modality.name}.npz"
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        rule = f"it must hold what the modality {modality.name!r} learned ({error})"
+        raise DataError("data file", str(path), rule, "build the data set again: omnijax prepare") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _fit_in_memory(source: Source, modality: Modality) -> Mapping[str, np.ndarray]:
+    return fit(source, modality, lambda share: None)
+
+
+class _Signals(Sequence[Any]):
+    """All signals of some fields of some records; records are read many at a time."""
+
+    def __init__(self, records: Sequence[Record], fields: Sequence[str]):
+        self._records, self._fields = records, fields
+        chunk = functools.lru_cache(maxsize=2)(self._chunk)
+        self._read = chunk
+        counts = [len(of) for start in range(0, len(records), AT_ONCE) for of in chunk(start)]
+        self._ends = np.cumsum(np.array(counts, np.int64))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        place = int(np.searchsorted(self._ends, index, side="right"))
+        signals = self._read(place - place % AT_ONCE)[place % AT_ONCE]
+        return signals[index - int(self._ends[place])]  # from the end
+
+    def _chunk(self, start: int) -> list[list[Any]]:
+        """The signals of each record from a place on."""
+        rows = read(self._records, range(start, min(start + AT_ONCE, len(self._records))))
+        return [[signal for field in self._fields for signal in signals_of(row, field)] for row in rows]

@@ -1,0 +1,126 @@
+"""The manifest of a prepared data set: what it was built with, and the hash of each of its files."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+from omnijax.errors import DataError
+from omnijax.modalities.base import Modality
+from omnijax.source import Source, modalities_of
+
+MANIFEST = "manifest.json"
+_REBUILD = "delete the directory and build the data set again: `omnijax prepare`"
+
+
+def shaping(source: Source) -> dict[str, Any]:
+    """The knobs that shape the files: those of the source and of its modalities that `fit` or `encode` depend on.
+
+    A knob is left out if its dataclass field has `metadata={"shapes_data": False}`.
+    """
+    modalities = {name: _knobs(one) for name, one in modalities_of(source.fields).items() if one.learned}
+    fields = {field: modality.name for field, modality in source.fields.items()}
+    knobs = {
+        name: value
+        for name, value in _knobs(source).items()
+        if name != "directory" and not isinstance(getattr(source, name), Modality)
+    }
+    return dict(json.loads(json.dumps({"source": knobs, "fields": fields, "modalities": modalities})))
+
+
+def _knobs(value: Any) -> dict[str, Any]:
+    shaping = {one.name for one in dataclasses.fields(value) if one.init and one.metadata.get("shapes_data", True)}
+    return {name: part for name, part in dataclasses.asdict(value).items() if name in shaping}
+
+
+def describe(directory: pathlib.Path) -> dict[str, dict[str, int | str]]:
+    """Size and SHA-256 of every file below a directory but the manifest, by relative POSIX path."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {
+        path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in paths
+    }
+
+
+def verify(source: Source) -> None:
+    """Checks a prepared data set: it is there, complete, unaltered, and built with this configuration.
+
+    A process hashes the files once, and again only after one of them has changed. A source that stores nothing has
+    nothing to check.
+
+    Raises:
+        DataError: which of these fails, with the file or the knob.
+    """
+    if not source.directory:
+        return
+    directory = pathlib.Path(source.directory)
+    if directory.exists() and not directory.is_dir():
+        raise DataError("data.directory", source.directory, "it must be a directory", "choose another directory")
+    if not directory.exists() or not any(directory.iterdir()):
+        fix = "build it: `omnijax prepare`"
+        raise DataError("data.directory", source.directory, "the data set must be there", fix)
+    manifest = read_manifest(source)
+    _compare("data", manifest["config"], shaping(source), source.directory)
+    _verify_files(directory, _signature(directory))
+
+
+def _signature(directory: pathlib.Path) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a file does: names, sizes and times of modification."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
+@functools.lru_cache(maxsize=8)
+def _verify_files(directory: pathlib.Path, signature: tuple[tuple[str, int, int], ...]) -> None:
+    for name, expected in _read(directory / MANIFEST)["files"].items():
+        path = directory / name
+        if not path.is_file():
+            raise DataError("data file", str(path), "it is missing", _REBUILD)
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            rule = f"it is damaged: {size} bytes, and the manifest says {expected['bytes']}"
+            raise DataError("data file", str(path), rule, _REBUILD)
+        if _sha256(path) != expected["sha256"]:
+            rule = "it was altered: its SHA-256 isn't that of the manifest"
+            raise DataError("data file", str(path), rule, _REBUILD)
+
+
+def read_manifest(source: Source) -> dict[str, Any]:
+    """The manifest of a data set.
+
+    Raises:
+        DataError: there is none, or it can't be read.
+    """
+    return _read(pathlib.Path(source.directory) / MANIFEST)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text())
+        if isinstance(manifest["config"], dict) and isinstance(manifest["files"], dict):
+            return dict(manifest)
+    except FileNotFoundError as error:
+        rule = "a directory of data must have a manifest; this one holds something else, or is damaged"
+        raise DataError("data manifest", str(path), rule, f"choose another directory, or {_REBUILD}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError("data manifest", str(path), f"it can't be read ({error})", _REBUILD) from error
+    raise DataError("data manifest", str(path), "it must hold `config` and `files`", _REBUILD)
+
+
+def _compare(field: str, built: Any, wanted: Any, directory: str) -> None:
+    if isinstance(wanted, dict) and isinstance(built, dict):
+        for name in sorted(built.keys() | wanted.keys()):
+            where = f"{field}.{name}".replace("data.source.", "data.").replace("data.modalities.", "data.")
+            _compare(where, built.get(name), wanted.get(name), directory)
+    elif built != wanted:
+        rule = f"the data set in {directory} was built with {built!r}"
+        raise DataError(field, wanted, rule, "use that value, or another --data.directory for a new data set")
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

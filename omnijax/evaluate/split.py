@@ -1,0 +1,120 @@
+"""The split that runs are measured on, and what judges it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from omnijax.config import Config
+from omnijax.data.corpus import Corpus, fields_of, read_corpus
+from omnijax.data.fitting import fitted
+from omnijax.data.prepare import prepare
+from omnijax.errors import DataError
+from omnijax.modalities.base import Items, Modality
+from omnijax.sample.generate import items_of
+from omnijax.source import Judge, Record, read
+
+
+class EvaluatedSplit:
+    """`eval.split` of a data set; each part is read, or fitted, when a task first asks for it, and kept.
+
+    Attributes:
+        config: of a run.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        """The split in items, without views."""
+        routes = [name for route in self.config.eval.routes for name in route.through]
+        names = dict.fromkeys([*fields_of(self.config), *routes, *(one.field for one in self.config.eval.completions)])
+        return read_corpus(self.config, self.config.eval.split, tuple(names))
+
+    @functools.cached_property
+    def records(self) -> Sequence[Record]:
+        """The split in signals."""
+        return self.config.data.records(self.config.eval.split)
+
+    @property
+    def count(self) -> int:
+        """Number of records that are measured."""
+        return min(self.config.eval.examples, len(self.records))
+
+    @functools.cached_property
+    def labels(self) -> Int[np.ndarray, " n"] | None:
+        """The class of each record of the split; None without classes."""
+        return self.config.data.labels(self.config.eval.split)
+
+    @functools.cached_property
+    def modalities(self) -> Mapping[str, Modality]:
+        """What turns items into signals, by field."""
+        return fitted(self.config.data)
+
+    @functools.cached_property
+    def judges(self) -> Mapping[str, Judge]:
+        """Classifiers of generated signals, by field."""
+        return self.config.data.judges()
+
+    @functools.cached_property
+    def _rows(self) -> list[Record]:
+        return read(self.records, range(self.count))
+
+    def signals(self, field: str, places: Sequence[int] | Int[np.ndarray, " n"]) -> list[Any]:
+        """The first signal of a field of some records."""
+        values = [self._rows[int(place)][field] for place in places]
+        return [value[0] if isinstance(value, list) else value for value in values]
+
+    def items(self, field: str, places: Sequence[int] | Int[np.ndarray, " n"]) -> list[Items]:
+        """The items of the first signal of a field of some records, as the corpus has them."""
+        modality = self.config.data.fields[field]
+        numbers = range(max(1, len(modality.parts)))
+        return [
+            Items.chained(*(items_of(self.config.vocabulary, modality, number, document[number]) for number in numbers))
+            for document in self.corpus.columns[field].take(np.asarray(places)).to_list()
+        ]
+
+    def places(self, fields: Sequence[str]) -> Int[np.ndarray, " n"]:
+        """Places of the measured records that have all of some fields."""
+        found = [place for place, row in enumerate(self._rows) if all(_there(row.get(field)) for field in fields)]
+        return np.array(found, np.int64)
+
+    def having(self, fields: Sequence[str]) -> Int[np.ndarray, " n"]:
+        """`places` of a direction or a completion, which needs at least one record.
+
+        Raises:
+            DataError: no record has all of these fields.
+        """
+        places = self.places(fields)
+        if not len(places):
+            rule = f"none of the first {self.count} records of {self.config.eval.split} has all of these fields"
+            raise DataError("eval.routes", tuple(fields), rule, "raise eval.examples, or drop the route")
+        return places
+
+
+def _there(value: Any) -> bool:
+    return len(value) > 0 if isinstance(value, list) else value is not None
+
+
+_KEPT: dict[Any, EvaluatedSplit] = {}
+
+
+def split_of(config: Config) -> EvaluatedSplit:
+    """The data that a run is measured on, checked, and built where it is missing.
+
+    What was read stays for the next run of the same data and vocabulary.
+
+    Raises:
+        DataError: the data set is damaged.
+    """
+    prepare(config)
+    key = (config.data, config.vocabulary, config.batch, config.eval)
+    if key not in _KEPT:
+        _KEPT.clear()
+        _KEPT[key] = EvaluatedSplit(config)
+    return _KEPT[key]

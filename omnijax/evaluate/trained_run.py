@@ -1,0 +1,233 @@
+"""A trained run in the hands of a user: sample, score and rank signals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from omnijax.config import Config
+from omnijax.errors import ConfigError, DataError
+from omnijax.evaluate.likelihoods import Form, document_sums, forms_of
+from omnijax.evaluate.loading import OpenRun
+from omnijax.modalities.base import Items
+from omnijax.run.directory import load_modalities
+from omnijax.sample.generate import Generator, documents_of
+
+
+class Bits(NamedTuple):
+    """The exact likelihood of one field of a record, given the fields before it.
+
+    Attributes:
+        bits: −log2 of its probability under the grammar, the tokens around its items included.
+        items: number of its items.
+    """
+
+    bits: float
+    items: int
+
+
+class Ranked(NamedTuple):
+    """One of several answers.
+
+    Attributes:
+        answer: as it was given.
+        bits: −log2 of its probability.
+        probability: its share of the probability of all answers.
+    """
+
+    answer: Any
+    bits: float
+    probability: float
+
+
+def load(run: str | Path, step: int | None = None, trust: bool = False, config: Config | None = None) -> TrainedRun:
+    """A trained run, with its newest checkpoint or that of a step.
+
+    Args:
+        run: its directory.
+        step: of the checkpoint.
+        trust: execute the run's experiment file, where it needs one, although it comes from elsewhere.
+        config: of the run, where only Python can make it again (data in memory).
+
+    Raises:
+        CheckpointError: no run, or one without this checkpoint.
+        ConfigError: the experiment file comes from elsewhere.
+    """
+    with OpenRun(Path(run), trusted=trust, config=config) as opened:
+        trained = opened.newest() if step is None else opened.load(step)
+    return TrainedRun(Path(run), trained.config, trained.generator, trained.step)
+
+
+class TrainedRun:
+    """A run with the parameters of one checkpoint.
+
+    Attributes:
+        path: of its directory.
+        config: of the run.
+        step: of the checkpoint.
+        generator: generates items.
+        modalities: fitted, by field.
+    """
+
+    def __init__(self, path: Path, config: Config, generator: Generator, step: int):
+        self.path, self.config, self.generator, self.step = path, config, generator, step
+        self.modalities = load_modalities(path, config)
+
+    def sample(self, given: Mapping[str, Any], to: str, count: int = 1, seed: int = 0) -> Any:
+        """Generates a signal of a field from signals of others, directly or along a route that the run is evaluated on.
+
+        Args:
+            given: a signal for each field that is known; {} for none.
+            to: the field to generate.
+            count: number of samples.
+            seed: draws the tokens.
+
+        Returns:
+            The signal; a list of `count` signals if `count` is above 1. None stands for what can't be decoded.
+
+        Raises:
+            ConfigError: the run can't go from these fields to that one.
+            DataError: a signal can't be written.
+        """
+        made = self.sample_batch([given] * count, to, seed)
+        return made if count > 1 else made[0]
+
+    def sample_batch(self, records: Sequence[Mapping[str, Any]], to: str, seed: int = 0) -> list[Any]:
+        """Generates a signal of a field for each record; all records have the same fields.
+
+        Raises:
+            ConfigError: the run can't go from these fields to that one.
+            DataError: records have different fields, or a signal can't be written.
+        """
+        if not records:
+            return []
+        names = self._names(records)
+        route = self.route(names, to)
+        items = {name: self.encode(name, [record[name] for record in records]) for name in route[0]}
+        key = jax.random.key(seed)
+        if len(route) > 1:
+            found = self.generator.along([*route[0], *route[1:]], items[route[0][0]], key)
+        else:
+            found = self.generator.generate(items, to, key, count=len(records))
+        return [
+            self.modalities[to].decode(one) if good else None
+            for one, good in zip(found.items, found.decodable, strict=True)
+        ]
+
+    def route(self, names: Sequence[str], to: str) -> tuple[Any, ...]:
+        """The way from some fields to another.
+
+        Returns:
+            The given fields in the order of a task, and the further fields of a route, if one is needed.
+
+        Raises:
+            ConfigError: no task and no evaluated route leads there.
+        """
+        for route in self.config.eval.routes:
+            if [route.through[0]] == list(names) and route.through[-1] == to and len(route.through) > 2:
+                return ((route.through[0],), *route.through[1:])
+        for task in self.config.batch.tasks:
+            for place, name in enumerate(task.names):
+                if name == to and set(task.names[:place]) == set(names) and task.weights[place] > 0:
+                    return (task.names[:place],)
+        tasks = [" → ".join(task.names) for task in self.config.batch.tasks]
+        routes = [" → ".join(route.through) for route in self.config.eval.routes]
+        rule = f"the run goes {'; '.join(dict.fromkeys([*tasks, *routes]))}"
+        raise ConfigError("--to", to, rule, f"give other fields than {', '.join(names) or 'none'}")
+
+    def score(self, record: Mapping[str, Any]) -> dict[str, Bits]:
+        """The exact likelihood of every field of a record that the run was trained to predict from others of it.
+
+        Returns:
+            By form, as in `text|image` for the text given the image.
+
+        Raises:
+            ConfigError: no task has only fields of this record.
+            DataError: a signal can't be written, or the grammar doesn't accept the record.
+        """
+        found: dict[str, Bits] = {}
+        for form in forms_of(self.config):
+            if any(name not in record for name in form.fields) or any(form.shuffled):
+                continue
+            sums = self._sums(form, {name: self.encode(name, [record[name]]) for name in form.fields})
+            for number in range(len(form.fields)):
+                if form.learned[number]:
+                    bits = float(sums["renormalised"][0, number] + sums["structure"][0, number])
+                    found.setdefault(form.name(number), Bits(bits, int(sums["items"][0, number])))
+        if not found:
+            tasks = "; ".join(", ".join(task.names) for task in self.config.batch.tasks)
+            raise ConfigError("record", sorted(record), f"the tasks take {tasks}", "give all fields of one of them")
+        return found
+
+    def rank(self, given: Mapping[str, Any], among: Sequence[Any], to: str | None = None) -> list[Ranked]:
+        """Orders answers by their exact likelihood, the likeliest first.
+
+        Args:
+            given: a signal for each field that is known; {} for none.
+            among: signals of the field that is asked for.
+            to: that field; where it isn't named, the only one that follows the given ones in a task.
+
+        Raises:
+            ConfigError: no task predicts such a field from the given ones.
+            DataError: no answer, or one that can't be written.
+        """
+        if not among:
+            raise DataError("among", (), "there must be something to rank", "give at least one answer")
+        form, number = self._form(given, to)
+        names = form.fields[: number + 1]
+        repeated = {name: self.encode(name, [given[name]]) * len(among) for name in names[:-1]}
+        sums = self._sums(form, {**repeated, names[-1]: self.encode(names[-1], among)})
+        bits = (sums["renormalised"][:, number] + sums["structure"][:, number]).astype(np.float64)
+        shares = np.exp2(bits.min() - bits)
+        order = np.argsort(bits, kind="stable")
+        return [Ranked(among[place], float(bits[place]), float(shares[place] / shares.sum())) for place in order]
+
+    def predicted(self, given: Mapping[str, Any]) -> str:
+        """The first field that a task predicts from exactly these.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        form, number = self._form(given, None)
+        return form.fields[number]
+
+    def encode(self, field: str, signals: Sequence[Any]) -> list[Items]:
+        """Items of some signals of a field.
+
+        Raises:
+            ConfigError: the run has no such field.
+            DataError: a signal can't be written.
+        """
+        if field not in self.modalities:
+            raise ConfigError("field", field, f"the fields are {', '.join(self.modalities)}", "use one of these")
+        return self.modalities[field].encode(list(signals)).split()
+
+    def _names(self, records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        names = tuple(records[0])
+        for place, record in enumerate(records):
+            if set(record) != set(names):
+                rule = f"all records of a batch have the same fields, here {', '.join(names)}"
+                raise DataError(f"record {place}", sorted(record), rule, "sample them in batches of their own")
+        return names
+
+    def _form(self, given: Mapping[str, Any], to: str | None) -> tuple[Form, int]:
+        for form in forms_of(self.config):
+            for number, name in enumerate(form.fields):
+                fits = set(form.fields[:number]) == set(given) and to in (None, name) and name not in given
+                if fits and form.learned[number] and not any(form.shuffled):
+                    return Form(form.fields[: number + 1], *(part[: number + 1] for part in form[1:])), number
+        tasks = "; ".join(" → ".join(task.names) for task in self.config.batch.tasks)
+        raise ConfigError("--to", to, f"the tasks are {tasks}", f"give other fields than {', '.join(given) or 'none'}")
+
+    def _sums(self, form: Form, items: Mapping[str, list[Items]]) -> dict[str, np.ndarray]:
+        documents = documents_of(self.config, items)
+        model, params = self.generator.model, self.generator.params
+        sums = document_sums(self.config, model, params, documents, form)
+        if not sums["accepted"].all():
+            rule = "the grammar of the run doesn't accept it: its modalities say how many items a field has"
+            raise DataError("record", int(np.argmin(sums["accepted"])), rule, "give a signal within its limits")
+        return sums

@@ -1,0 +1,330 @@
+"""What a modality is: the way from signals to items and back. It knows no tokens and no files."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import html
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO, ClassVar, Self
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt32
+
+from omnijax.errors import ConfigError, DataError
+from omnijax.vocab.ids import Numbers
+from omnijax.vocab.numbers import from_digits, to_digits
+
+GENERAL = -1
+"""Part of an item that is a general token."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A space of the vocabulary that a modality writes fragments of.
+
+    Attributes:
+        name: of the space; unique in a configuration.
+        radices: the natural digits of a fragment, most significant first: pixels, channels, stages.
+        size: number of fragments; 0 is the product of the radices.
+        capacity: number of ids that fixed width leaves room for, so that the space can grow; 0 is `size`.
+    """
+
+    name: str
+    radices: tuple[int, ...]
+    size: int = 0
+    capacity: int = 0
+
+    @property
+    def fragments(self) -> int:
+        """Number of fragments."""
+        return self.size or math.prod(self.radices)
+
+    def numbers(self, digits: UInt32[np.ndarray, "n places"]) -> Numbers:
+        """Ids of fragments: int64[n] where all ids of the part fit, otherwise uint32[n, limbs]."""
+        return from_digits(digits[:, : len(self.radices)], self.radices)
+
+    def digits(self, numbers: Numbers) -> UInt32[np.ndarray, "n places"]:
+        """Natural digits of ids; the inverse of `numbers`."""
+        return to_digits(numbers, self.radices).astype(np.uint32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Items:
+    """Items of one or more sequences, one after another.
+
+    Attributes:
+        part: int8[items], index of each item's part in `Modality.parts`; `GENERAL` for a general token.
+        digits: uint32[items, places], natural digits of each fragment, most significant first, zeros behind them;
+            a general token has its own number in the first place.
+        counts: int64[sequences], items of each sequence.
+    """
+
+    part: Int[np.ndarray, " items"]
+    digits: UInt32[np.ndarray, "items places"]
+    counts: Int[np.ndarray, " sequences"]
+
+    @classmethod
+    def one(cls, part: int, digits: Int[np.ndarray, "items places"]) -> Items:
+        """One sequence of items of one part."""
+        return cls.many(part, digits[None])
+
+    @classmethod
+    def many(cls, part: int, digits: Int[np.ndarray, "sequences items places"]) -> Items:
+        """Sequences of equally many items of one part."""
+        sequences, items, places = digits.shape
+        flat = np.ascontiguousarray(digits, np.uint32).reshape(sequences * items, places)
+        return cls(np.full(len(flat), part, np.int8), flat, np.full(sequences, items, np.int64))
+
+    @classmethod
+    def joined(cls, sequences: Sequence[Items]) -> Items:
+        """All sequences of some `Items`, in order."""
+        places = max((one.digits.shape[1] for one in sequences), default=1)
+        digits = [np.pad(one.digits, ((0, 0), (0, places - one.digits.shape[1]))) for one in sequences]
+        return cls(
+            np.concatenate([np.zeros(0, np.int8), *(one.part for one in sequences)]),
+            np.concatenate([np.zeros((0, places), np.uint32), *digits]),
+            np.concatenate([np.zeros(0, np.int64), *(one.counts for one in sequences)]),
+        )
+
+    @classmethod
+    def chained(cls, *parts: Items) -> Items:
+        """One sequence of the items of some sequences, in order: a header and what follows it."""
+        whole = cls.joined(parts)
+        return dataclasses.replace(whole, counts=np.array([len(whole.part)], np.int64))
+
+    def reordered(self, order: Int[np.ndarray, " n"]) -> Items:
+        """Some of the sequences, in this order."""
+        chosen = within(np.cumsum(self.counts) - self.counts, self.counts, order)
+        return Items(self.part[chosen], self.digits[chosen], self.counts[order])
+
+    def split(self) -> list[Items]:
+        """Each sequence by itself."""
+        ends = np.cumsum(self.counts)
+        return [
+            Items(self.part[end - count : end], self.digits[end - count : end], np.array([count], np.int64))
+            for count, end in zip(self.counts, ends, strict=True)
+        ]
+
+    def of(self, part: int, places: int) -> UInt32[np.ndarray, "items places"]:
+        """Digits of the items of one part."""
+        return self.digits[self.part == part, :places]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+
+def within(
+    starts: Int[np.ndarray, " n"], counts: Int[np.ndarray, " n"], chosen: Int[np.ndarray, " m"]
+) -> Int[np.ndarray, " k"]:
+    """Indices of the parts of some wholes: from `starts` on, `counts` of each."""
+    counts = counts[chosen]
+    ends = np.cumsum(counts)
+    return np.repeat(starts[chosen] - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
+
+
+Progress = Callable[[float], None]
+"""Told the share that is done, up to 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Modality:
+    """A kind of signal. Subclasses are frozen dataclasses, and so their own configuration.
+
+    Parts come from the configuration alone, so that the vocabulary exists before the data. A modality with several
+    parts writes them one after another, a segment each: a header first.
+
+    Attributes:
+        name: of the modality; the name of its space, too, where it has one part.
+    """
+
+    name: str = ""
+
+    general: ClassVar[int] = 0
+    """Number of general tokens that this modality owns; above 0 in one modality of a configuration."""
+    lossless: ClassVar[bool] = False
+    """Whether `decode(encode(signal))` is the signal."""
+    learned: ClassVar[bool] = False
+    """Whether `fit` has to learn something before signals can be encoded."""
+    views: ClassVar[tuple[str, ...]] = ()
+    """Names of the augmentations that `view` makes."""
+    halves: ClassVar[tuple[str, ...]] = ()
+    """Names of the parts of a signal that `given` knows, from which the rest can be completed."""
+    suffix: ClassVar[str] = ""
+    """Ending of the files that `read` and `write` know; "" where people type the signal."""
+    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The spaces that this modality writes fragments of; () where it writes general tokens alone."""
+        return ()
+
+    @property
+    def limits(self) -> tuple[tuple[int, int], ...]:
+        """Fewest and most items of each segment: one for each part, or one of general tokens."""
+        raise ConfigError("modality", type(self).__name__, "a modality has `limits`", "define them in the class")
+
+    def check(self, field: str) -> None:
+        """Checks the configuration.
+
+        Args:
+            field: where the modality stands, for the error.
+
+        Raises:
+            ConfigError: a value that can't work.
+        """
+
+    def fit(self, signals: Sequence[Any], seed: int, progress: Progress) -> dict[str, np.ndarray]:
+        """Learns from the training split what `encode` needs. The same signals and seed give the same arrays."""
+        return {}
+
+    def bound(self, arrays: Mapping[str, np.ndarray]) -> Self:
+        """This modality with what `fit` learned."""
+        fitted = copy.copy(self)
+        object.__setattr__(fitted, "arrays", dict(arrays))
+        return fitted
+
+    def encode(self, signals: Sequence[Any]) -> Items:
+        """Items of each signal, one sequence for each.
+
+        Raises:
+            DataError: a signal that this modality can't write.
+        """
+        raise DataError("modality", self.name, "it can't encode", "define `encode` in the class")
+
+    def decode(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> Any:
+        """The signal of one sequence.
+
+        Args:
+            items: of one sequence, in order.
+            present: which items are known; all by default. What is not known is left blank.
+
+        Raises:
+            DataError: the items are none of a signal.
+        """
+        raise DataError("modality", self.name, "it can't decode", "define `decode` in the class")
+
+    def bounds(self, before: Items) -> tuple[int, int]:
+        """Fewest and most items of the next segment of one sequence, behind the segments before it.
+
+        Args:
+            before: the whole segments so far; none at the beginning of a sequence.
+        """
+        return self.limits[len(np.unique(before.part))]
+
+    def given(self, half: str, items: Items) -> Bool[np.ndarray, " items"]:
+        """Which items of one sequence lie in one of `halves`."""
+        raise ConfigError("eval.completions", half, f"the halves are {self.halves or 'none'}", "use one of these")
+
+    def view(
+        self, name: str, signals: Sequence[Any], seed: int, places: Int[np.ndarray, " n"], total: int
+    ) -> Sequence[Any]:
+        """Augmented signals, one for each.
+
+        Args:
+            name: one of `views`.
+            signals: of some records of a split.
+            seed: draws the augmentation of each record of the split.
+            places: int64[n], place of each signal's record in the split.
+            total: number of records in the split.
+        """
+        raise ConfigError("batch.tasks", f"{self.name}/{name}", f"the views are {self.views or 'none'}", "use one")
+
+    def units(self, signal: Any) -> tuple[int, str] | None:
+        """Number of natural units of a signal and their name, as (64, "pixel"), where the modality is lossless."""
+        return None
+
+    def metrics(self, real: Sequence[Any], made: Sequence[Any]) -> dict[str, float]:
+        """Figures that compare generated signals with the real ones of the same records."""
+        return {}
+
+    def raw(self, signal: Any) -> bytes:
+        """The bytes of a signal, for classical codecs; b"" where there is no such form."""
+        return b""
+
+    def anchors(self, signals: Sequence[Any]) -> dict[str, float]:
+        """Bits per natural unit of classical codecs over all signals together; {} where the modality has no units."""
+        units = [self.units(signal) for signal in signals]
+        raw = [self.raw(signal) for signal in signals]
+        if not raw or not all(raw) or None in units:
+            return {}
+        packed = len(zlib.compress(b"".join(raw), 9))
+        return {"zlib": 8 * packed / sum(count for count, _ in filter(None, units))}
+
+    def html(self, signal: Any, label: str) -> str:
+        """A signal as a piece of a page: a word, a picture, a player. It needs no other file.
+
+        Args:
+            signal: to be shown.
+            label: what it is, for readers who can't see it.
+
+        Returns:
+            HTML, escaped. The style of pages knows the classes `word` for text, `word nothing` for an empty signal,
+            `tile` for a picture (`tile pixels` for an enlarged one), and `player` around a sound.
+        """
+        return f'<span class="word">{html.escape(self.show(signal))}</span>'
+
+    def parse(self, text: str) -> Any:
+        """The signal that a person typed, where `suffix` is "".
+
+        Raises:
+            DataError: it can't be read.
+        """
+        raise DataError(self.name, text, f"it is read from a {self.suffix} file", "give the path of one")
+
+    def show(self, signal: Any) -> str:
+        """A signal as a line of text, where `suffix` is ""."""
+        return str(signal)
+
+    def read(self, stream: BinaryIO) -> Any:
+        """A signal from a file of this modality, made to fit its configuration.
+
+        Raises:
+            DataError: the file can't be read as one.
+        """
+        try:
+            text = stream.read().decode()
+        except UnicodeDecodeError as error:
+            raise DataError(self.name, "file", f"it must be a text file in UTF-8 ({error})", "convert it") from error
+        return self.parse(text.removesuffix("\n"))
+
+    def write(self, signal: Any, stream: BinaryIO) -> None:
+        """Writes a signal as a file of this modality."""
+        stream.write((self.show(signal) + "\n").encode())
+
+    def sheet(self, signals: Sequence[Any], stream: BinaryIO) -> None:
+        """Writes several signals as one file: by default a line for each, as `show` has it."""
+        stream.write("".join(self.show(signal) + "\n" for signal in signals).encode())
+
+
+def refuse_digits(modality: Modality, items: Items) -> None:
+    """Checks the items of one or more sequences before they are decoded.
+
+    Raises:
+        DataError: an item of a part that the modality doesn't have, or a digit that is not below its radix.
+    """
+    for part in np.unique(items.part):
+        if not (GENERAL <= part < len(modality.parts)) or (part == GENERAL and modality.general == 0):
+            rule = f"the parts of {modality.name!r} are {[one.name for one in modality.parts]}"
+            raise DataError(f"{modality.name} item", int(part), rule, "decode with the configuration that made it")
+        radices = modality.parts[part].radices if part >= 0 else (modality.general,)
+        digits = items.of(part, len(radices))
+        wrong = digits >= np.array(radices, np.uint64)
+        if wrong.any():
+            rule = f"digits must be below their radices {radices}"
+            fix = "decode with the configuration that made them"
+            raise DataError(f"{modality.name} fragment", int(digits[wrong][0]), rule, fix)
+
+
+def array_of(name: str, signal: Any) -> np.ndarray:
+    """A signal as an array.
+
+    Raises:
+        DataError: it can't be one.
+    """
+    try:
+        return np.asarray(signal)
+    except ValueError as error:
+        raise DataError(name, type(signal).__name__, f"it must be an array ({error})", "give equal rows") from error

@@ -1,0 +1,53 @@
+"""Compiled programs are kept between commands, in a bounded directory of the user's cache."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from pathlib import Path
+
+SWITCH = "OMNIJAX_COMPILED"
+"""Environment variable: `off` keeps nothing; any other value is the directory to use."""
+MOST_BYTES = 2**30
+"""When the directory is larger, the programs that weren't used for the longest time are deleted."""
+LEAST_SECONDS = "0.3"
+"""Programs that compile faster are not kept."""
+
+
+def keep_compiled() -> None:
+    """Lets JAX keep compiled programs, unless the user has chosen a directory of JAX's own. Call it before JAX starts.
+
+    An entry that can't be read is compiled again, without a warning. Programs are the same bits either way.
+    """
+    chosen = os.environ.get(SWITCH, "")
+    if chosen == "off" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    directory = Path(chosen or os.path.join(home, "omnijax", "compiled"))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that can't be written to: compile each time
+        return
+    shrink(directory, MOST_BYTES)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", LEAST_SECONDS)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notices about entries of other processors
+    for what in ("reading", "writing"):
+        warnings.filterwarnings("ignore", f"Error {what} persistent compilation cache entry", UserWarning)
+
+
+def shrink(directory: Path, most_bytes: int) -> None:
+    """Deletes the files that weren't used for the longest time until the directory is no larger than this."""
+    files = []
+    for entry in os.scandir(directory):
+        with contextlib.suppress(OSError):  # another process has deleted it
+            found = entry.stat()
+            files.append((max(found.st_atime, found.st_mtime), found.st_size, entry.path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= most_bytes:
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        total -= size

@@ -1,0 +1,71 @@
+"""Anchors: figures from outside the project, and the table of many anchors."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from omnijax.errors import DataError
+
+Measure = Literal["bits per pixel", "bits per sample", "bits per byte", "accuracy"]
+_MEASURES: dict[str, Measure] = {one: one for one in get_args(Measure)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Anchor:
+    """A figure of something outside the project on the same held-out data.
+
+    Attributes:
+        modality: `image`, `speech` or `text`; `image|text` for pictures whose class is known; for a classifier its
+            route, `image->text` or `speech->text`.
+        measure: unit of the value.
+        value: fewer bits are better; an accuracy is a share, and more is better.
+        standard_error: of the value, over held-out signals; None if all signals are one stream.
+        note: how it was measured.
+    """
+
+    name: str
+    modality: str
+    measure: Measure
+    value: float
+    standard_error: float | None
+    note: str
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Anchor))
+
+
+def write_anchors(anchors: Sequence[Anchor], path: pathlib.Path) -> None:
+    """Writes a CSV table with a line for each anchor."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for one in anchors:
+            cells = dataclasses.astuple(one)
+            writer.writerow([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in cells])
+
+
+def read_anchors(path: pathlib.Path) -> list[Anchor]:
+    """Reads a table that `write_anchors` wrote.
+
+    Raises:
+        DataError: the file isn't such a table.
+    """
+    fix = "write it again: `python experiments/ablations/anchors.py`"
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *lines = [*csv.reader(file)] or [[]]
+    if tuple(head) != COLUMNS:
+        raise DataError(str(path), head, f"its first line must be {','.join(COLUMNS)}", fix)
+    found = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            name, modality, measure, value, error, note = line
+            found.append(
+                Anchor(name, modality, _MEASURES[measure], float(value), float(error) if error else None, note)
+            )
+        except (ValueError, KeyError) as problem:
+            raise DataError(f"{path}:{number}", line, f"it must be an anchor ({problem})", fix) from problem
+    return found

@@ -1,0 +1,72 @@
+"""The directory of a sweep: whose it is, and which process works on what."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omnijax.config import to_dict
+from omnijax.errors import CheckpointError
+from omnijax.run.directory import differences, read_object
+from omnijax.sweep.sweep import Sweep
+
+SWEEP, RESULT, ANCHORS = "sweep.json", "result.json", "anchors.csv"
+ARMS, LOCK = "arms", ".lock"
+
+
+def identity(sweep: Sweep) -> dict[str, Any]:
+    """Everything that the results depend on, except the number of seeds; as JSON gives it back."""
+    arms = {name: to_dict(config) for name, config in sweep.arms.items()}
+    found = {"arms": arms, "budget": dataclasses.asdict(sweep.budget), "tasks": sweep.tasks, "points": sweep.points}
+    return dict(json.loads(json.dumps(found)))
+
+
+def check_out(sweep: Sweep, out: Path) -> dict[str, Any]:
+    """The content of `OUT/sweep.json`; an empty dict if the directory is new.
+
+    Raises:
+        CheckpointError: the directory belongs to another sweep, or holds something else.
+        DataError: `sweep.json` is damaged.
+    """
+    path, wanted = out / SWEEP, identity(sweep)
+    if not path.exists():
+        # A killed process may leave these, which are written before sweep.json.
+        strange = [one for one in out.iterdir() if one.name not in (LOCK, "sweep.tmp")] if out.is_dir() else []
+        if strange or out.is_file():
+            raise CheckpointError("--out", str(out), "it holds something that is no sweep", "choose a new directory")
+        return {}
+    saved = read_object(path, ("jobs", *wanted), "choose a new --out")
+    if differ := differences({key: saved[key] for key in wanted}, wanted):
+        rule = f"it belongs to another sweep: {'; '.join(differ[:4])}"
+        raise CheckpointError("--out", str(out), rule, "choose another --out, or the sweep that it was started with")
+    return saved
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Holds a lock; the end of the process releases it.
+
+    Args:
+        path: of the lock file. It holds the process number and the machine, for people.
+        wait: whether to wait until no other process, on any machine, holds the lock.
+
+    Yields:
+        Whether this process holds the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        lock.truncate(0)
+        print(os.getpid(), platform.node(), file=lock, flush=True)
+        yield True

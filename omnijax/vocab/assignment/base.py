@@ -1,0 +1,106 @@
+"""What every assignment offers, and the assignment that changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from omnijax.errors import VocabularyError
+from omnijax.vocab.ids import Numbers
+from omnijax.vocab.numbers import below, blocks, check_form, to_int64, to_ints, to_limbs
+
+WIDTH = 16
+"""About as many words as an assignment needs for a number."""
+Radices = tuple[int, ...]
+
+
+def require(holds: bool, field: str, value: object, rule: str, fix: str = "change it") -> None:
+    """Refuses an assignment unless a rule holds.
+
+    Raises:
+        VocabularyError: it doesn't hold.
+    """
+    if not holds:
+        raise VocabularyError(f"assignment.{field}", value, rule, fix)
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """A bijection of a space onto itself: from the id of a fragment to the number that is written for it.
+
+    An assignment is a frozen dataclass of plain values, so that it has a text form and a hash, and is part of the
+    fingerprint of its vocabulary. The field `kind` has its name. Subclasses define `_block`.
+    """
+
+    kind: str = dataclasses.field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        default = next(field.default for field in dataclasses.fields(self) if field.name == "kind")
+        require(self.kind == default, "kind", self.kind, f"must be {default}", "leave it out")
+
+    def check(self, size: int, radices: Radices) -> None:
+        """Refuses a space that this assignment doesn't fit. By default every space with ids fits.
+
+        Args:
+            size: number of ids of the space.
+            radices: radices of the digits of its largest id, most significant first.
+
+        Raises:
+            VocabularyError: names the rule.
+        """
+        if size < 1:
+            raise VocabularyError("space.size", size, "must be a whole number ≥ 1", "add fragments")
+
+    def forward(self, ids: Numbers, size: int, radices: Radices) -> Numbers:
+        """The numbers that are written for these ids, in the same form (int64[items] or uint32[items, limbs]).
+
+        Raises:
+            VocabularyError: an id isn't in 0 … size - 1, or these are not `Numbers`.
+        """
+        return self._in_blocks(ids, size, radices, back=False)
+
+    def inverse(self, numbers: Numbers, size: int, radices: Radices) -> Numbers:
+        """The ids that these numbers are written for. The inverse of `forward`."""
+        return self._in_blocks(numbers, size, radices, back=True)
+
+    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[Radices, Radices]) -> bool:
+        """Whether every id of a smaller space has the number that it had there. By default a larger space differs.
+
+        Args:
+            old: assignment of the smaller space.
+            sizes: sizes of the smaller space and of this one.
+            radices: radices of the largest id of each.
+        """
+        return old == self and sizes[0] == sizes[1]
+
+    def _in_blocks(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
+        """Works on blocks that fit the processor's cache."""
+        result = np.empty_like(check_form(numbers, "ids"))
+        for part in blocks(len(numbers), WIDTH):
+            block = numbers[part]
+            inside = below(block, size)
+            if not inside.all():
+                wrong = to_ints(block[~inside][:1])[0]
+                raise VocabularyError("ids", wrong, f"must be in 0 … {size - 1}", "check where they come from")
+            found = self._block(block, size, radices, back)
+            result[part] = to_int64(found) if block.ndim == 1 else to_limbs(found, block.shape[1])
+        return result
+
+    def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
+        """The numbers of these ids, or with `back` the ids of these numbers, in any form; by default the same."""
+        return numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity(Assignment):
+    """Each fragment is written as its id."""
+
+    kind: str = dataclasses.field(default="identity", kw_only=True)
+
+    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[Radices, Radices]) -> bool:
+        """Whether the smaller space wrote its ids as they are, too."""
+        return old == self
+
+    def _in_blocks(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
+        return numbers
