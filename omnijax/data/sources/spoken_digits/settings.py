@@ -22,8 +22,8 @@ class Settings(Source):
     """Spoken utterances, hence records, for each training picture."""
     validation_images: int = 360
     validation_voices: int = 20
-    test_images: int = 0
-    test_voices: int = 0
+    test_images: int = 180
+    test_voices: int = 10
     text: Text = Text(least=min(map(len, WORDS)), most=max(map(len, WORDS)))
     image: Picture = Picture("image", height=8, width=8, levels=17)
     speech: Speech = Speech()

@@ -54,9 +54,10 @@ class SpokenDigits(Settings):
         return _Records(self.directory, split)
 
     def small(self, directory: str) -> SpokenDigits:
-        """97 training records, built in about four seconds, and a codebook of 32."""
+        """97 training records, built in about four seconds, and a codebook of 32; no test split."""
         speech = dataclasses.replace(self.speech, codes=32, griffin_lim_iterations=2)
-        return dataclasses.replace(self, directory=directory, utterances=1, validation_images=1700, speech=speech)
+        few = dataclasses.replace(self, utterances=1, validation_images=1700, test_images=0, test_voices=0)
+        return dataclasses.replace(few, directory=directory, speech=speech)
 
     def labels(self, split: str) -> Int[np.ndarray, " n"]:
         """The digit of each record."""
