@@ -127,7 +127,7 @@ def test_the_vocabulary_has_a_space_for_each_part(config: Config) -> None:
         ("table.rows", 5),
         ("table.entry", 7 * 24),
     ]
-    assert config.vocabulary.control == ("day", "table", "table.entry", "eos")
+    assert config.vocabulary.control == ("eos", "day", "table", "table.entry")
 
 
 def test_tables_come_back_and_wrong_ones_are_refused(config: Config) -> None:
