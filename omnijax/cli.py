@@ -139,16 +139,15 @@ def _add_sample(commands: Any) -> None:
     sample = commands.add_parser(
         "sample",
         help="generate one field from others",
-        description="For example: omnijax sample runs/demo --from text=seven --to image --out seven.png. A value is "
-        "typed, with @FILE to read it, where the field is typed, and a file otherwise. A folder of files, or a .jsonl "
-        "file, is a batch, whose output goes on where it was stopped.",
+        description="Generates a field of a record from the fields that are known. The value of a text field is the "
+        "text itself, or @FILE to read it from a file. The value of any other field is the path of a file. A folder of "
+        "files, or a .jsonl file, is a batch. A batch that was stopped continues with the same command.",
     )
     rank = commands.add_parser(
         "rank",
         help="order given answers by their exact likelihood",
         description="Prints each answer with its share of the probability of all answers, and the bits of its exact "
-        "likelihood, the likeliest first. For example: omnijax rank runs/demo --from image=seven.png --to text --among "
-        "one seven nine",
+        "likelihood, the likeliest first.",
     )
     for parser in (sample, rank):
         parser.add_argument("workdir", type=Path, metavar="RUN", help="a run directory")

@@ -38,7 +38,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
 
 
 def check(found: list[dict[str, Any]], demand: str) -> None:
-    """Checks that figures are complete. Toy sizes have no demand on speed."""
+    """Checks that all figures are there. At toy sizes, a required speed is not judged."""
     assert all(set(figure) == FIGURE for figure in found)
     (asked,) = [figure for figure in found if figure["name"] == demand]
     assert asked["demand"]

@@ -54,7 +54,7 @@ def place(small_data, tmp_path_factory) -> pathlib.Path:
 
 
 def same(shown: str, printed: str) -> bool:
-    """Whether a page shows what was printed, up to white space; `…` stands for anything."""
+    """Whether the output on a page is the printed output. White space doesn't count, and `…` matches any text."""
     pattern = ".*".join(re.escape(" ".join(part.split())) for part in shown.split("…"))
     return re.fullmatch(pattern, " ".join(printed.split())) is not None
 

@@ -329,7 +329,7 @@ class Alphabet(testing.Letters):
 
 @dataclasses.dataclass(frozen=True)
 class Roomy(Codes):
-    """Codes in a space that can grow."""
+    """Codes whose space has room for more fragments (`capacity`)."""
 
     capacity: int = 0
 

@@ -23,7 +23,7 @@ WAYS = [way for way in itertools.product(["grouped", "inline"], ["after", "befor
 
 
 def large(layout: Any, position: Any, width: Any, **changes: Any) -> Vocabulary:
-    """Pieces of 2 digits beside patches of 12."""
+    """A vocabulary with two spaces: pieces have 2 digits, and patches have 12."""
     parts: dict[str, Any] = {
         "positions": 3 if position == "none" else 9,
         "digits": 256,

@@ -30,7 +30,7 @@ ORDER = (
 )
 """Rooms from the bottom to the top. A room is a folder, or a module of the package itself."""
 TOP = ("testing", "cli", "__init__", "__main__")
-"""Modules that may import every room. No room imports one of them."""
+"""These modules may import any room. No room may import them."""
 MOST_MODULES = 10
 """Modules beside the rooms, `__init__` not counted."""
 

@@ -6,7 +6,7 @@ import dataclasses
 
 
 def field_of(name: str) -> str:
-    """The field that a view is of: `image` of `image/moved`."""
+    """The field of a view `FIELD/VIEW`."""
     return name.split("/")[0]
 
 
@@ -18,8 +18,7 @@ class Task:
     """
 
     fields: tuple[str, ...]
-    """Names of fields, or of views of one, for example `("image/moved", "text")`; or `("sequence",)`, a whole
-    interleaved document."""
+    """Names of fields, or of views (`FIELD/VIEW`); or `("sequence",)`, a whole interleaved document."""
     weights: tuple[float, ...]
     """Weight of a token of each field in the loss."""
     repeats: int = 1

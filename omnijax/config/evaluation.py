@@ -36,13 +36,13 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """The fields that an evaluated direction goes through, for example `("image", "text", "speech")`."""
+    """The fields that an evaluated direction goes through, first to last."""
 
     through: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """The direction: `image->speech`."""
+        """The direction: `FIRST->LAST`."""
         return f"{self.through[0]}->{self.through[-1]}"
 
 
@@ -56,7 +56,7 @@ class Completion:
 
     @property
     def name(self) -> str:
-        """As in `image/left`."""
+        """`FIELD/HALF`."""
         return f"{self.field}/{self.half}"
 
 

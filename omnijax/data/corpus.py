@@ -30,7 +30,7 @@ class Corpus:
 
     Attributes:
         vocabulary: that the documents are for.
-        columns: for each field, or view of one (`image/moved`), its segments.
+        columns: the segments of each field, or of each view (`FIELD/VIEW`).
     """
 
     vocabulary: Vocabulary

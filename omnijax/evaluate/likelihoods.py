@@ -55,7 +55,7 @@ class Form(NamedTuple):
         return "any" if any(self.shuffled) else "raster"
 
     def name(self, number: int) -> str:
-        """One field, given those before it: `text|image`."""
+        """One field, given those before it: `B|A` for the second field of `("A", "B")`."""
         names = [name + IN_ANY_ORDER * shuffled for name, shuffled in zip(self.fields, self.shuffled, strict=True)]
         return "|".join(reversed(names[: number + 1]))
 
@@ -82,8 +82,8 @@ def bits_per_item(
 ) -> dict[str, dict[str, Any]]:
     """Mean bits of an item, for every form of document that the model was trained on.
 
-    The first field of `("image", "text")` gives `image`, the second one `text|image`; a field without weight in the
-    loss isn't measured. A form takes the records that have all of its fields.
+    The first field of `("A", "B")` gives `A`, the second one `B|A`. A field without weight in the loss isn't measured.
+    A form takes the records that have all of its fields.
 
     Args:
         config: of the run.

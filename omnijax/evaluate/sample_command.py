@@ -96,7 +96,7 @@ def _values(given: Sequence[str]) -> dict[str, str]:
     for one in given:
         field, equals, value = one.partition("=")
         if not equals or not field or field in values:
-            fix = "write for example --from text=seven"
+            fix = "write --from FIELD=VALUE once for each known field"
             raise ConfigError("--from", one, "must be FIELD=VALUE, each field once", fix)
         values[field] = value
     return values

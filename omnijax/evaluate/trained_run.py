@@ -143,7 +143,7 @@ class TrainedRun:
         """The exact likelihood of every field of a record that the run was trained to predict from others of it.
 
         Returns:
-            By form, as in `text|image` for the text given the image.
+            The likelihood of each field by its form: `B|A` is field B given field A.
 
         Raises:
             ConfigError: no task has only fields of this record.

@@ -33,7 +33,7 @@ class Cost:
         digits: of an item, without its check digit.
         steps: tokens of an item.
         segments: tokens of a segment.
-        documents: tokens of a document, by names such as `image->text`.
+        documents: tokens of a document, by the names of its fields.
         softmax_rows: number of primary tokens.
         padded_rows: rows of the embedding and the head, with padding.
         sequence_length: of the experiment; that of the longest document if a typical one doesn't fit.

@@ -19,8 +19,7 @@ class Anchor:
     """A figure of something outside the project on the same held-out data.
 
     Attributes:
-        modality: `image`, `speech` or `text`; `image|text` for pictures whose class is known; for a classifier its
-            route, `image->text` or `speech->text`.
+        modality: name of a field; `A|B` is field A given field B; `A->B` is the direction of a classifier.
         measure: unit of the value.
         value: fewer bits are better; an accuracy is a share, and more is better.
         standard_error: of the value, over held-out signals; None if all signals are one stream.

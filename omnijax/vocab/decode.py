@@ -1,9 +1,9 @@
-"""Primary tokens back to items, under `jit`, with static shapes and any leading dimensions. Decoding never fails.
+"""Decodes primary tokens into items. The decoder runs under `jit`, with static shapes and any leading dimensions.
 
-A model can emit anything, so that a malformed stream is data. The decoder reports for each token what was read there
-and an error code, and keeps what is valid around an error. Work that follows the stream is done on marks, 32 tokens in
-a word (`marks.py`, `shapes.py`). Digits become numbers by static shifts (`values.py`). The time is that of a few passes
-over the tokens, whatever these are.
+The decoder raises no error on malformed streams, because a model can emit anything. It reports an error code for each
+token, and keeps the valid items around an error. Scans along the stream use bit masks of 32 tokens in a word
+(`marks.py`, `shapes.py`). Static shifts turn digits into numbers (`values.py`). The decoder makes a fixed number of
+passes over the tokens, whatever their values.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class _Now(NamedTuple):
     digits: Array
     boundary: Array
     closes: Array
-    """Whether the segment may end."""
+    """Whether the open segment may end here."""
 
 
 class _Tables(NamedTuple):

@@ -45,10 +45,15 @@ def bounded(
     most: Int[Array, "b n"],
     items: Int[Array, " b"],
 ) -> SegmentRows:
-    """The rows of the open segments with their own bounds, as far as a document can keep them.
+    """Puts the bounds of each document into the rules of its open segment, clipped to what it can still reach.
 
-    `number` is that of the open segment. `least` and `most` are the fewest and the most items of each segment, with
-    `RULE` for the bound of the rule. `items` is what the segment has already, by number or by position.
+    Args:
+        vocabulary: of the documents.
+        segment: the rule of the open segment of each document.
+        number: index of the open segment in its document.
+        least: smallest number of items of each segment of a document; `RULE` keeps the bound of the rule.
+        most: largest number of items, in the same form.
+        items: number of items that the open segment already has, or its last position.
     """
     here = jnp.arange(least.shape[1], dtype=jnp.int32)[None, :] == number
     own_least, own_most = (jnp.max(jnp.where(here, bounds, RULE), axis=1) for bounds in (least, most))

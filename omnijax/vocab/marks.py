@@ -1,8 +1,8 @@
-"""Marks on tokens, 32 in a word. They make the scans of the decoder 32 times as cheap.
+"""Bit masks over tokens ("marks"), 32 tokens in a word. They make the scans of the decoder 32 times as cheap.
 
-Reading a stream needs scans over tokens: which marker came last, how many items came before. Here a bit of a word says
-whether something is true at a token. Shifts, counts, and the search for the last set bit are single instructions, so
-that only the words have to be scanned, which are a 32nd of the tokens.
+The decoder needs scans over tokens: which marker came last, how many items came before. Each bit of a word says whether
+a property holds at one token. Shifts, counts, and the search for the last set bit are single instructions. So the
+decoder scans words instead of tokens, and there are 32 times fewer words.
 
 `words` is uint32[..., blocks]. Bit k of word i is token 32 i + k. Streams have a multiple of 32 tokens. Results for
 tokens are [..., blocks, 32].
@@ -73,7 +73,7 @@ def number(bits: Sequence[Words]) -> Int[Array, "*b n 32"]:
 
 
 def later(words: Words, by: int = 1) -> Words:
-    """Moves marks by `by` tokens towards the end of the stream."""
+    """Shifts bit masks by `by` tokens towards the end of the stream. Zeros come in at the start."""
     for _ in range(by // BLOCK):
         words = _shift(words, 1, 0)
     by %= BLOCK
@@ -84,7 +84,7 @@ def later(words: Words, by: int = 1) -> Words:
 
 
 def earlier(words: Words, by: int = 1, fill: int = 0) -> Words:
-    """Moves marks by `by` < 32 tokens towards the start. `fill` (0 or 2^32 - 1) comes in at the end."""
+    """Shifts bit masks by `by` < 32 tokens towards the start. At the end comes in `fill`, 0 or 2^32 - 1."""
     if by == 0:
         return words
     after = _shift(words, -1, fill)

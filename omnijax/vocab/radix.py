@@ -1,6 +1,6 @@
-"""Digits of a Python integer in one radix, or in a radix for each digit place. For tables and checks.
+"""Converts Python integers to digits, in one radix or in a mixed radix (a radix for each digit place).
 
-`numbers.py` does the same for arrays.
+Tables and checks use these functions. `numbers.py` has the fast ones for arrays.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class _Parts(NamedTuple):
 
 
 def classify(v: Vocabulary, tokens: Int[Array, "*b n 32"]) -> Classes:
-    """Reads the tokens once, and packs what is known of each into marks."""
+    """Finds the kind of each token, in one pass, and packs the kinds into bit masks."""
     unsigned = tokens.astype(jnp.uint32)  # negative numbers become large
     edges = (1, v.position_start, v.digit_start, v.aos, v.control_start, v.size)
     code = jnp.zeros_like(unsigned)
