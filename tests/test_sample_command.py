@@ -12,6 +12,7 @@ from PIL import Image
 
 from omnijax.cli import main
 from omnijax.evaluate import load, sample_command
+from omnijax.evaluate.trained_run import TrainedRun
 from omnijax.sample.generate import Generator
 
 EXPERIMENT = '''
@@ -157,6 +158,8 @@ def test_a_batch_of_files_goes_on_in_lines_where_one_was_cut_off(run, pictures, 
             main(command(run, f"picture={pictures}", "word", part))
     with part.open("a") as file:
         file.write('{"id": "p5", "wo')
+    with part.open("ab") as file:
+        file.write("ü".encode()[:1])  # a kill may also cut a letter in two
     assert main(command(run, f"picture={pictures}", "word", part)) == 0
     assert part.read_bytes() == whole.read_bytes()
     # In a folder, too.
@@ -215,6 +218,24 @@ def test_a_batch_that_can_not_be_is_refused_before_anything_is_written(
     arguments = ["sample", run, "--from", "word=words.jsonl", "--to", "picture", "--out", "out", *more]
     assert said in refused(arguments, capsys)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["words.jsonl", "words.jsonl.txt"]
+
+
+@pytest.mark.parametrize("there", ['{"id": "a", "note": "mine"}\n', "mine\n", "mine"])
+def test_a_file_of_somebody_else_is_refused_and_stays(run, pictures, tmp_path, capsys, there: str) -> None:
+    out = tmp_path / "notes.jsonl"
+    out.write_text(there)
+    said = refused(command(run, f"picture={pictures}", "word", out), capsys)
+    assert "give the name of a new file" in said
+    assert out.read_text() == there
+
+
+def test_samples_that_can_not_be_decoded_are_counted(run, words, tmp_path, monkeypatch, capsys) -> None:
+    drawn = TrainedRun.sample_batch
+    monkeypatch.setattr(TrainedRun, "sample_batch", lambda *given: [None, *drawn(*given)[1:]])
+    assert main(command(run, f"word={words}", "picture", tmp_path / "out")) == 0
+    assert "10 samples, 10 of them new, 3 can't be decoded" in capsys.readouterr().out
+    assert main([*command(run, "word=ab", "picture", tmp_path / "sheet.png"), "--count", "3"]) == 0
+    assert "1 of 3 samples can't be decoded" in capsys.readouterr().out
 
 
 def test_an_empty_folder_is_no_batch(run, tmp_path, capsys) -> None:

@@ -59,12 +59,13 @@ def sample(
     route = trained.route(tuple(record), to)
     signals = [signal for signal in trained.sample_batch([record] * count, to, seed) if signal is not None]
     if not signals:
-        fix = "set eval.targets sample.grammar, or draw again"
-        raise DataError("sample", to, "nothing that was drawn can be decoded", fix)
+        fix = "choose another --seed, or train with sample.grammar=True for this target"
+        raise DataError("sample", to, "no sample can be decoded", fix)
+    lost = f" ({count - len(signals)} of {count} samples can't be decoded)" if len(signals) < count else ""
     if out is None:
-        return "\n".join(target.show(signal) for signal in signals)
+        return "\n".join(target.show(signal) for signal in signals) + lost
     write_file(target, signals, out)
-    return f"{' → '.join([*route[0], *(route[1:] or [to])])}: {out}"
+    return f"{' → '.join([*route[0], *(route[1:] or [to])])}: {out}{lost}"
 
 
 def rank(
@@ -172,8 +173,8 @@ def _sample_batch(
     if count > 1:
         raise ConfigError("--count", count, "a batch has one sample of each input", "repeat the input instead")
     paths = {name: out / f"{name}{target.suffix or '.txt'}" for name in batch}
-    there = _lines_there(out) if lines else {name for name, path in paths.items() if path.exists()}
-    names, size = [*batch], trained.config.eval.batch_size
+    there = _lines_there(out, to) if lines else {name for name, path in paths.items() if path.exists()}
+    names, size, undecodable = [*batch], trained.config.eval.batch_size, 0
     for start in rich.progress.track(range(0, len(batch), size), description="sampling", transient=True):
         part = names[start : start + size]
         if there.issuperset(part):
@@ -185,21 +186,41 @@ def _sample_batch(
         for name, signal in zip(part, trained.sample_batch(records, to, seed + start)):
             if name in there:
                 continue
+            undecodable += signal is None
             if lines:
                 shown = None if signal is None else target.show(signal)
                 _append(out, json.dumps({"id": name, to: shown}, ensure_ascii=False))
             elif signal is not None:
                 write_file(target, [signal], paths[name])
-    return f"{out}: {len(batch)} samples, {len(batch.keys() - there)} of them new"
+    lost = f", {undecodable} can't be decoded" if undecodable else ""
+    return f"{out}: {len(batch)} samples, {len(batch.keys() - there)} of them new{lost}"
 
 
-def _lines_there(out: Path) -> set[str]:
-    """The names of the samples in a `.jsonl` file; drops a line that a kill cut off."""
+def _lines_there(out: Path, to: str) -> set[str]:
+    """The ids of the samples in a `.jsonl` file; removes a last line that a kill cut off.
+
+    Raises:
+        ConfigError: the file has other lines than samples of this field. It is left as it is.
+    """
     if not out.exists():
         return set()
-    whole = [line for line in out.read_text(encoding="utf-8").split("\n")[:-1] if line]
-    out.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
-    return {json.loads(line)["id"] for line in whole}
+    *whole, cut_off = out.read_bytes().split(b"\n")
+    found = set()
+    for number, line in enumerate(whole):
+        try:
+            entry = json.loads(line)
+        except ValueError:  # no JSON, or no UTF-8
+            entry = None
+        if not isinstance(entry, dict) or set(entry) != {"id", to}:
+            rule = f"line {number + 1} is no sample of {to} that this command wrote"
+            raise ConfigError("--out", str(out), rule, "give the name of a new file")
+        found.add(entry["id"])
+    start = b'{"id": "'
+    if not (cut_off.startswith(start) or start.startswith(cut_off)):
+        rule = "its last line is no sample that was cut off"
+        raise ConfigError("--out", str(out), rule, "give the name of a new file")
+    out.write_bytes(b"".join(line + b"\n" for line in whole))
+    return found
 
 
 def _append(out: Path, line: str) -> None:

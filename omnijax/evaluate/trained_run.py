@@ -19,11 +19,9 @@ from omnijax.sample.generate import Generator, documents_of
 
 
 class Bits(NamedTuple):
-    """The exact likelihood of one field of a record, given the fields before it.
+    """The exact likelihood of one field of a record, given the fields before it, and the number of its items.
 
-    Attributes:
-        bits: −log2 of its probability under the grammar, the tokens around its items included.
-        items: number of its items.
+    `bits` is −log2 of its probability under the grammar, with the tokens around its items.
     """
 
     bits: float
@@ -31,13 +29,7 @@ class Bits(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """One of several answers.
-
-    Attributes:
-        answer: as it was given.
-        bits: −log2 of its probability.
-        probability: its share of the probability of all answers.
-    """
+    """One of several answers, −log2 of its probability, and its share of the probability of all answers."""
 
     answer: Any
     bits: float
@@ -63,15 +55,7 @@ def load(run: str | Path, step: int | None = None, trust: bool = False, config: 
 
 
 class TrainedRun:
-    """A run with the parameters of one checkpoint.
-
-    Attributes:
-        path: of its directory.
-        config: of the run.
-        step: of the checkpoint.
-        generator: generates items.
-        modalities: fitted, by field.
-    """
+    """A run with the parameters of one checkpoint; `modalities` are fitted, by field."""
 
     def __init__(self, path: Path, config: Config, generator: Generator, step: int):
         self.path, self.config, self.generator, self.step = path, config, generator, step
@@ -105,7 +89,11 @@ class TrainedRun:
         """
         if not records:
             return []
-        names = self._names(records)
+        names = tuple(records[0])
+        for place, record in enumerate(records):
+            if set(record) != set(names):
+                rule = f"all records of a batch have the same fields, here {', '.join(names)}"
+                raise DataError(f"record {place}", sorted(record), rule, "sample them in batches of their own")
         route = self.route(names, to)
         items = {name: self.encode(name, [record[name] for record in records]) for name in route[0]}
         key = jax.random.key(seed)
@@ -153,11 +141,10 @@ class TrainedRun:
         for form in forms_of(self.config):
             if any(name not in record for name in form.fields) or any(form.shuffled):
                 continue
-            sums = self._sums(form, {name: self.encode(name, [record[name]]) for name in form.fields})
+            bits, items = self._bits(form, {name: self.encode(name, [record[name]]) for name in form.fields})
             for number in range(len(form.fields)):
                 if form.learned[number]:
-                    bits = float(sums["renormalised"][0, number] + sums["structure"][0, number])
-                    found.setdefault(form.name(number), Bits(bits, int(sums["items"][0, number])))
+                    found.setdefault(form.name(number), Bits(float(bits[0, number]), int(items[0, number])))
         if not found:
             tasks = "; ".join(", ".join(task.names) for task in self.config.batch.tasks)
             raise ConfigError("record", sorted(record), f"the tasks take {tasks}", "give all fields of one of them")
@@ -168,8 +155,8 @@ class TrainedRun:
 
         Args:
             given: a signal for each field that is known; {} for none.
-            among: signals of the field that is asked for.
-            to: that field; where it isn't named, the only one that follows the given ones in a task.
+            among: the answers, signals of one field.
+            to: this field; by default the only one that follows the given ones in a task.
 
         Raises:
             ConfigError: no task predicts such a field from the given ones.
@@ -178,10 +165,9 @@ class TrainedRun:
         if not among:
             raise DataError("among", (), "there must be something to rank", "give at least one answer")
         form, number = self._form(given, to)
-        names = form.fields[: number + 1]
-        repeated = {name: self.encode(name, [given[name]]) * len(among) for name in names[:-1]}
-        sums = self._sums(form, {**repeated, names[-1]: self.encode(names[-1], among)})
-        bits = (sums["renormalised"][:, number] + sums["structure"][:, number]).astype(np.float64)
+        *names, asked = form.fields
+        repeated = {name: self.encode(name, [given[name]]) * len(among) for name in names}
+        bits = self._bits(form, {**repeated, asked: self.encode(asked, among)})[0][:, number]
         shares = np.exp2(bits.min() - bits)
         order = np.argsort(bits, kind="stable")
         return [Ranked(among[place], float(bits[place]), float(shares[place] / shares.sum())) for place in order]
@@ -206,14 +192,6 @@ class TrainedRun:
             raise ConfigError("field", field, f"the fields are {', '.join(self.modalities)}", "use one of these")
         return self.modalities[field].encode(list(signals)).split()
 
-    def _names(self, records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-        names = tuple(records[0])
-        for place, record in enumerate(records):
-            if set(record) != set(names):
-                rule = f"all records of a batch have the same fields, here {', '.join(names)}"
-                raise DataError(f"record {place}", sorted(record), rule, "sample them in batches of their own")
-        return names
-
     def _form(self, given: Mapping[str, Any], to: str | None) -> tuple[Form, int]:
         for form in forms_of(self.config):
             for number, name in enumerate(form.fields):
@@ -223,11 +201,11 @@ class TrainedRun:
         tasks = "; ".join(" → ".join(task.names) for task in self.config.batch.tasks)
         raise ConfigError("--to", to, f"the tasks are {tasks}", f"give other fields than {', '.join(given) or 'none'}")
 
-    def _sums(self, form: Form, items: Mapping[str, list[Items]]) -> dict[str, np.ndarray]:
-        documents = documents_of(self.config, items)
+    def _bits(self, form: Form, items: Mapping[str, list[Items]]) -> tuple[np.ndarray, np.ndarray]:
+        """Bits of each field of some documents, the tokens around its items included, and number of its items."""
         model, params = self.generator.model, self.generator.params
-        sums = document_sums(self.config, model, params, documents, form)
+        sums = document_sums(self.config, model, params, documents_of(self.config, items), form)
         if not sums["accepted"].all():
             rule = "the grammar of the run doesn't accept it: its modalities say how many items a field has"
             raise DataError("record", int(np.argmin(sums["accepted"])), rule, "give a signal within its limits")
-        return sums
+        return sums["renormalised"].astype(np.float64) + sums["structure"], sums["items"]
