@@ -11,6 +11,7 @@ from omnijax.errors import ConfigError
 from omnijax.model import attend as module
 from omnijax.model import fused
 from omnijax.model.attend import BLOCK, attend, blocks, reference, resolve
+from omnijax.model.fused import AttentionInputs
 
 
 class Case(NamedTuple):
@@ -95,7 +96,7 @@ def found(way: Callable[..., jax.Array], case: Case, dtype: Any, traced: bool = 
 
     def run(q: jax.Array, k: jax.Array, v: jax.Array, offset: Any) -> Any:
         def weighed(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-            y = way(q, k, v, documents_bt, documents_bs, offset)
+            y = way(AttentionInputs(q, k, v, documents_bt, documents_bs, offset))
             return jnp.sum(y.astype(jnp.float32) * weights), y
 
         gradients, y = jax.grad(weighed, argnums=(0, 1, 2), has_aux=True)(q, k, v)
@@ -154,7 +155,7 @@ def test_scores_are_summed_in_float32() -> None:
     same_document = jnp.zeros((1, 3), jnp.int32)
     wanted = slow(case, [np.asarray(x, np.float64) for x in (q, k, v, q)], np.zeros((1, 3), int))[0]
     for way in (reference, blocks):
-        y = np.asarray(way(q, k, v, same_document, same_document), np.float64)
+        y = np.asarray(way(AttentionInputs(q, k, v, same_document, same_document)), np.float64)
         np.testing.assert_allclose(y, wanted, atol=2e-3)
 
 
@@ -164,7 +165,9 @@ def test_no_product_mixes_dtypes(way: Callable[..., jax.Array]) -> None:
     case = CASES["shorter than a block"]
     floats, *documents = arrays(case)
     q, k, v, _ = (jnp.asarray(x, jnp.bfloat16) for x in floats)
-    gradient = jax.grad(lambda *qkv: jnp.sum(way(*qkv, *documents).astype(jnp.float32)), argnums=(0, 1, 2))
+    gradient = jax.grad(
+        lambda *qkv: jnp.sum(way(AttentionInputs(*qkv, *documents)).astype(jnp.float32)), argnums=(0, 1, 2)
+    )
     program = jax.jit(gradient).lower(q, k, v).as_text()
     operands = [line.split(":")[-1].split("->")[0] for line in program.splitlines() if "stablehlo.dot_general" in line]
     assert len(operands) >= 5
@@ -176,11 +179,13 @@ def test_blocks_skip_the_keys_behind_and_keep_no_weights() -> None:
     floats, *documents = arrays(case)
     q, k, v, _ = (jnp.asarray(x) for x in floats)
     work = {
-        way: jax.jit(lambda *qkv, way=way: way(*qkv, *documents)).lower(q, k, v).cost_analysis()["flops"]
+        way: jax.jit(lambda *qkv, way=way: way(AttentionInputs(*qkv, *documents)))
+        .lower(q, k, v)
+        .cost_analysis()["flops"]
         for way in (reference, blocks)
     }
     assert work[blocks] < 0.6 * work[reference]
-    _, backward = jax.vjp(lambda *qkv: blocks(*qkv, *documents), q, k, v)
+    _, backward = jax.vjp(lambda *qkv: blocks(AttentionInputs(*qkv, *documents)), q, k, v)
     kept = [leaf.size for leaf in jax.tree.leaves(backward) if leaf.dtype == jnp.float32]
     assert max(kept) == q.size
     assert len(kept) <= 3 * case.t // BLOCK  # the same three arrays for each block

@@ -89,7 +89,7 @@ def test_the_model_gets_one_half_and_what_it_makes_is_judged(half: str) -> None:
         asked.extend(zip(items, known, strict=True))
         fragments = IMAGE.encode(made).split()
         fragments[2] = Items(fragments[2].part[:3], fragments[2].digits[:3], np.array([3]))  # can't be read whole
-        return Generated(fragments, np.array([True, True, False, True]), np.zeros(4, np.int32))
+        return Generated(fragments, np.array([True, True, False, True]))
 
     generator: Any = types.SimpleNamespace(complete=complete)
     config = config_of(half)

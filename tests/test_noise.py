@@ -19,7 +19,7 @@ from omnijax.experiment import load_experiment, override
 from omnijax.model.transformer import Transformer
 from omnijax.step.noise import digit_radices, with_digit_noise
 from omnijax.step.sharding import make_mesh, put_batch
-from omnijax.step.state import State, Step, init_state, make_step
+from omnijax.step.state import State, init_state, make_step
 from omnijax.vocab.documents import Documents, Segment
 from omnijax.vocab.encode import encode
 from omnijax.vocab.radix import radices_of, width_of
@@ -128,7 +128,7 @@ def test_each_digit_is_drawn_below_the_radix_that_it_is_written_in(way: tuple) -
 
 
 @functools.cache
-def made(config: Config) -> tuple[Mesh, Step]:
+def made(config: Config) -> tuple[Mesh, jax.stages.Wrapped]:
     model, mesh = Transformer(config.model, config.vocabulary.size), make_mesh(config.mesh)
     return mesh, make_step(config, model, mesh)
 

@@ -129,8 +129,6 @@ def test_temperature_zero_takes_the_likeliest_legal_token() -> None:
         ("top_k", -1),
         ("top_p", 0.0),
         ("top_p", 1.1),
-        ("retries", -1),
-        ("retries", 1),
     ],
 )
 def test_impossible_ways_of_sampling_are_refused(config: Config, model: Transformer, field: str, change: float) -> None:
@@ -138,12 +136,6 @@ def test_impossible_ways_of_sampling_are_refused(config: Config, model: Transfor
     with pytest.raises(ConfigError) as caught:
         Sampler.of(model, config.vocabulary, target("text", sample))
     assert caught.value.field == f"sample.{field}"
-
-
-@pytest.mark.parametrize("change", [{"temperature": 0.0}, {"grammar": False}])
-def test_drawing_again_needs_chance_and_a_grammar(change: dict) -> None:
-    with pytest.raises(ConfigError, match=r"sample\.retries"):
-        Sampler.of(Fake(CHECKED.size), CHECKED, drawing("code", 1, 1, SampleConfig(retries=1, **change)))
 
 
 # ---------------------------------------------------------------------- whole segments
@@ -155,20 +147,20 @@ quick_pick = jax.jit(pick, static_argnums=0)
 @functools.cache
 def automaton(sampler: Sampler):
     """The grammar of a sampler, one row."""
-    grammar = sampler.writer.grammar
+    grammar = sampler.programs.grammar
     return grammar.start_state(1), jax.jit(grammar.mask), jax.jit(grammar.advance)
 
 
 def slow_sample(sampler: Sampler, logits_behind, prompt_t: np.ndarray, key: jax.Array) -> list[int]:
     """One document, token by token: logits of all that stands before each, no cache, no token that isn't drawn."""
     state, mask, advance = automaton(sampler)
-    tokens, end = list(prompt_t), sampler.writer.grammar.vocabulary.end
+    tokens, end = list(prompt_t), sampler.programs.grammar.vocabulary.end
     for token in tokens:
         state = advance(state, np.array([token]))
-    for number in range(sampler.writer.most_tokens):
-        legal = mask(state) if sampler.config.grammar else None
+    for number in range(sampler.programs.most_tokens):
+        legal = mask(state) if sampler.programs.config.grammar else None
         logits = jnp.asarray(logits_behind(tokens))[None]
-        token = int(quick_pick(sampler.config, logits, legal, jax.random.fold_in(key, number)[None])[0])
+        token = int(quick_pick(sampler.programs.config, logits, legal, jax.random.fold_in(key, number)[None])[0])
         tokens.append(token)
         if token == (PAD if end is None else end):
             break
@@ -197,8 +189,8 @@ def test_sampling_takes_the_tokens_of_the_whole_forward_pass(
     sampler = Sampler.of(
         generator.model, config.vocabulary, target(name, GREEDY if name == "speech" else SampleConfig())
     )
-    room = prompts.shape[1] + sampler.writer.most_tokens
-    drawn = np.asarray(sampler(generator.params, prompts, lengths, jax.random.key(0)).tokens)
+    room = prompts.shape[1] + sampler.programs.most_tokens
+    drawn = np.asarray(sampler(generator.params, prompts, lengths, jax.random.key(0)))
 
     def logits_behind(tokens: list[int]) -> jax.Array:
         padded = np.zeros((1, room), np.int32)
@@ -275,7 +267,7 @@ def test_forced_tokens_without_a_pass_change_no_other_token(way: dict, name: str
     sampler, params = Sampler.of(model, v, wanted), model.init(0)
     prompts, lengths = some_prompts(v, name)
     PASSES.clear()
-    drawn = np.asarray(sampler(params, prompts, lengths, jax.random.key(1)).tokens)
+    drawn = np.asarray(sampler(params, prompts, lengths, jax.random.key(1)))
     jax.effects_barrier()
     skipping = PASSES.copy()
     behind = functools.partial(model.logits_behind, params)
@@ -283,11 +275,11 @@ def test_forced_tokens_without_a_pass_change_no_other_token(way: dict, name: str
         check_row(drawn[row], slow_sample(sampler, behind, prompts[row, : lengths[row]], key))
     PASSES.clear()
     plain = Sampler.of(model, v, wanted, skip=False)
-    np.testing.assert_array_equal(plain(params, prompts, lengths, jax.random.key(1)).tokens, drawn)
+    np.testing.assert_array_equal(plain(params, prompts, lengths, jax.random.key(1)), drawn)
     jax.effects_barrier()
     assert set(PASSES[1:]) == {1}
     assert len(PASSES) == (drawn != PAD).sum(axis=1).max()
-    assert set(skipping[1:]) <= {1, 1 + sampler.most_forced}
+    assert set(skipping[1:]) <= {1, 1 + sampler.programs.most_forced}
     assert len(skipping) < len(PASSES)
 
 
@@ -296,12 +288,12 @@ def test_what_is_forced_throughout_takes_one_pass() -> None:
     v = dataclasses.replace(vocabulary_of(), spaces=(Space("image", 1), Space("sound", 5)))
     sampler = Sampler.of(Fake(v.size), v, drawing("image", 3, 3))
     PASSES.clear()
-    drawn = np.asarray(sampler(Fake(v.size).init(0), *some_prompts(v, "image"), jax.random.key(0)).tokens)
+    drawn = np.asarray(sampler(Fake(v.size).init(0), *some_prompts(v, "image"), jax.random.key(0)))
     jax.effects_barrier()
     symbols = [v.symbols()[token] for token in drawn[5]]
     assert symbols == ["v_0", "p_1", "v_0", "p_2", "v_0", "p_3", "eos"]
     assert (drawn == drawn[0]).all()
-    assert PASSES.copy() == [PROMPT + sampler.most_forced]
+    assert PASSES.copy() == [PROMPT + sampler.programs.most_forced]
 
 
 def test_pictures_of_the_demo_are_drawn_in_as_many_passes_as_they_have_digits(config: Config) -> None:
@@ -309,7 +301,7 @@ def test_pictures_of_the_demo_are_drawn_in_as_many_passes_as_they_have_digits(co
     sampler = Sampler.of(Fake(v.size), v, drawing("image", 5, 5))
     prompts = np.full((4, 1), v.token("image"), np.int32)
     PASSES.clear()
-    drawn = np.asarray(sampler(Fake(v.size).init(0), prompts, np.ones(4, np.int32), jax.random.key(0)).tokens)
+    drawn = np.asarray(sampler(Fake(v.size).init(0), prompts, np.ones(4, np.int32), jax.random.key(0)))
     jax.effects_barrier()
     assert (drawn != PAD).sum(axis=1).tolist() == [5 * 4 + 2] * 4
     assert PASSES.copy() == [PROMPT + 2, *[1, 1, 2] * 4, 1, 1]
@@ -348,10 +340,9 @@ CHECKED = Vocabulary(
 )
 
 
-@pytest.mark.parametrize("retries", [0, 1, 3])
 @pytest.mark.parametrize("skip", [True, False])
-def test_drawing_again_where_the_check_digit_is_wrong_raises_the_share_of_right_ids(retries: int, skip: bool) -> None:
-    """Ids, and numbers of rejections, come as often as by the sum over all ids that can be drawn."""
+def test_check_digits_are_right_and_ids_come_as_often_as_their_digits(skip: bool) -> None:
+    """Whatever the model thinks of the check digit: the grammar leaves no choice for it."""
     v, meant, rows = CHECKED, 11, 3000
     p_digit = np.full((2, 5), 0.1) + 0.5 * np.eye(5)[to_digits(meant, (5, 5))]
     right = check_digit(to_digits(meant, (5, 5)), 5)
@@ -361,108 +352,20 @@ def test_drawing_again_where_the_check_digit_is_wrong_raises_the_share_of_right_
     logits[1, digits], logits[2, digits], logits[3, digits] = map(np.log, (*p_digit, p_check))
 
     # Ids are below 23: of what begins with digit 4, only three digits can follow.
-    p_id = {}
+    expected = np.zeros(23)
     for high, low in itertools.product(range(5), range(5)):
         if high * 5 + low < 23:
-            p_id[high * 5 + low] = p_digit[0, high] * p_digit[1, low] / (p_digit[1, :3].sum() if high == 4 else 1)
-    accepted = {k: p * p_check[check_digit(to_digits(k, (5, 5)), 5)] for k, p in p_id.items()}
-    again = 1 - sum(accepted.values())
-    expected = [sum(again**k for k in range(retries)) * accepted[i] + again**retries * p_id[i] for i in range(23)]
+            expected[high * 5 + low] = p_digit[0, high] * p_digit[1, low] / (p_digit[1, :3].sum() if high == 4 else 1)
     assert sum(expected) == pytest.approx(1)
 
-    sampler = Sampler.of(Table(v.size), v, drawing("code", 1, 1, SampleConfig(retries=retries)), skip)
+    sampler = Sampler.of(Table(v.size), v, drawing("code", 1, 1), skip)
     prompts = np.full((rows, 1), v.token("code"), np.int32)
-    drawn, rejected = sampler(jnp.asarray(logits), prompts, np.ones(rows, np.int32), jax.random.key(2))
+    drawn = sampler(jnp.asarray(logits), prompts, np.ones(rows, np.int32), jax.random.key(2))
     found = read_drawn(v, drawing("code", 1, 1), np.asarray(drawn))
     assert found.decodable.all()
     share = np.bincount(np.concatenate(found.ids), minlength=23) / rows
     np.testing.assert_allclose(share, expected, atol=4 * 0.5 / np.sqrt(rows))
-    assert np.mean(rejected) == pytest.approx(sum(again**k for k in range(1, retries + 1)), abs=0.08)
-    assert np.max(rejected) == retries
-    assert expected[meant] == pytest.approx({0: 0.36, 1: 0.54, 3: 0.70}[retries], abs=0.02)
-
-
-@pytest.mark.parametrize("position", ["before", "after", "none"])
-def test_digits_that_are_forced_are_counted_again_after_a_rejection(position: str) -> None:
-    """With room to grow the first digit is always 0; as many rejections come, whether it is drawn or written."""
-    spaces = (Space("code", 25, capacity=125),)
-    v = dataclasses.replace(CHECKED, spaces=spaces, position=position)
-    rows, logits = 1000, jnp.zeros((12, v.size))
-    for skip in (True, False):
-        sampler = Sampler.of(Table(v.size), v, drawing("code", 2, 2, SampleConfig(retries=9)), skip)
-        prompts = np.full((rows, 1), v.token("code"), np.int32)
-        drawn, rejected = sampler(logits, prompts, np.ones(rows, np.int32), jax.random.key(5))
-        assert read_drawn(v, drawing("code", 2, 2), np.asarray(drawn)).decodable.all()
-        mean = sum(0.8**k for k in range(1, 10))  # four of five check digits are wrong
-        assert float(rejected.mean()) / 2 == pytest.approx(mean, abs=0.35)
-
-
-def test_rejections_send_rows_back_to_where_the_fragment_began() -> None:
-    """Logits follow from all tokens before: what comes out is as likely as what a slow sampler takes."""
-    v = vocabulary_of(position="before", width="fixed", check_digit=True)
-    wanted = drawing("image", 1, 3, SampleConfig(retries=2))
-    model = Fake(v.size)
-    params = model.init(4, 0.8)
-    skipping, plain = (Sampler.of(model, v, wanted, skip) for skip in (True, False))
-    prompts, lengths = some_prompts(v, "image", 40)
-    drawn, rejected = map(np.asarray, skipping(params, prompts, lengths, jax.random.key(0)))
-    for one, other in zip(plain(params, prompts, lengths, jax.random.key(0)), (drawn, rejected), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert read_drawn(v, wanted, drawn).decodable.all()
-    assert 1 < rejected.max() <= 3 * 2
-    for row, key in enumerate(row_keys(jax.random.key(0), 40)):
-        assert slow_retries(skipping, params, prompts[row, : lengths[row]], key) == (
-            drawn[row][: np.argmax(drawn[row] == v.end) + 1].tolist(),
-            rejected[row],
-        )
-
-
-def slow_retries(sampler: Sampler, params: jax.Array, prompt_t: np.ndarray, key: jax.Array) -> tuple[list[int], int]:
-    """One document under rejection, fragment by fragment, position before and fixed width."""
-    (state, mask, advance), v, model = automaton(sampler), sampler.writer.grammar.vocabulary, sampler.model
-    tokens, rejected, width = list(prompt_t), 0, sampler.writer.digits
-    for token in tokens:
-        state = advance(state, np.array([token]))
-
-    def drawn(tokens: list[int], legal: np.ndarray, attempts: int) -> int:
-        number = len(tokens) - len(prompt_t) + sampler.writer.most_tokens * attempts
-        keys = jax.random.fold_in(key, number)[None]
-        return int(quick_pick(sampler.config, model.logits_behind(params, tokens)[None], legal, keys)[0])
-
-    while tokens[-1] != v.end:
-        for attempts in range(sampler.config.retries + 1):
-            longer, after = list(tokens), state
-            for digit in range(-1, width + 1):
-                legal = mask(after)
-                if digit == -1 and attempts:
-                    legal = legal.at[:, v.end].set(False)
-                if digit == width and attempts < sampler.config.retries:
-                    legal = np.zeros_like(legal)
-                    legal[:, v.digit_start : v.digit_start + v.check_base] = True
-                longer.append(drawn(longer, legal, attempts))
-                wrong = not mask(after)[0, longer[-1]]
-                after = advance(after, np.array(longer[-1:]))
-                if longer[-1] == v.end:
-                    break
-            if not wrong:
-                break
-            rejected += 1
-        tokens, state = longer, after
-    return tokens[len(prompt_t) :], rejected
-
-
-def test_rejected_fragments_leave_the_number_of_items_alone() -> None:
-    """An end is never rejected: were it drawn anew each time, rows would end early."""
-    v, rows = CHECKED, 2000
-    logits = np.zeros((20, v.size))
-    logits[:, v.end] = np.log(1 / 2)
-    sampler = Sampler.of(Table(v.size), v, drawing("code", 0, 3, SampleConfig(retries=9)))
-    prompts = np.full((rows, 1), v.token("code"), np.int32)
-    drawn, rejected = sampler(jnp.asarray(logits), prompts, np.ones(rows, np.int32), jax.random.key(0))
-    items = (np.asarray(drawn) != PAD).sum(axis=1) // 4
-    ends = [1 / 3, 2 / 3 / 3, 4 / 9 / 3, 8 / 27]
-    np.testing.assert_allclose(np.bincount(items, minlength=4) / rows, ends, atol=4 * 0.5 / np.sqrt(rows))
-    assert np.asarray(rejected).sum() / items.sum() == pytest.approx(sum(0.8**k for k in range(1, 10)), rel=0.1)
+    assert expected[meant] == pytest.approx(0.36, abs=0.02)
 
 
 # ---------------------------------------------------------------------- the rest of the loop
@@ -473,7 +376,7 @@ def test_a_finished_row_says_nothing_more(config: Config, generator: Generator, 
     level = jax.tree.map(jnp.zeros_like, generator.params)
     prompts, lengths = prompts_behind(config, given, "text", "image")
     sampler = Sampler.of(generator.model, config.vocabulary, target("image", SampleConfig(grammar=False)))
-    drawn = np.concatenate([sampler(level, prompts, lengths, jax.random.key(seed)).tokens for seed in range(4)])
+    drawn = np.concatenate([sampler(level, prompts, lengths, jax.random.key(seed)) for seed in range(4)])
     ended = [(row, int(np.argmax(row == config.vocabulary.end))) for row in drawn if config.vocabulary.end in row]
     assert 5 < len(ended) < len(drawn)
     assert all((row[end + 1 :] == PAD).all() for row, end in ended)
@@ -509,13 +412,13 @@ def test_rows_do_not_influence_one_another_and_follow_the_key(
 ) -> None:
     prompts, lengths = prompts_behind(config, given, "text", "speech")
     sampler = Sampler.of(generator.model, config.vocabulary, target("speech", SampleConfig()))
-    drawn = np.asarray(sampler(generator.params, prompts, lengths, jax.random.key(2)).tokens)
+    drawn = np.asarray(sampler(generator.params, prompts, lengths, jax.random.key(2))
     order = [0, 2, 3, 4, 5, 1]
-    again = np.asarray(sampler(generator.params, prompts[order], lengths[order], jax.random.key(2)).tokens)
+    again = np.asarray(sampler(generator.params, prompts[order], lengths[order], jax.random.key(2))
     np.testing.assert_array_equal(drawn[0], again[0])
     assert not np.array_equal(drawn[1:], again[1:])
-    np.testing.assert_array_equal(sampler(generator.params, prompts, lengths, jax.random.key(2)).tokens, drawn)
-    assert not np.array_equal(sampler(generator.params, prompts, lengths, jax.random.key(1)).tokens, drawn)
+    np.testing.assert_array_equal(sampler(generator.params, prompts, lengths, jax.random.key(2)), drawn)
+    assert not np.array_equal(sampler(generator.params, prompts, lengths, jax.random.key(1)), drawn)
     for row in drawn:
         (ends,) = np.flatnonzero(row == config.vocabulary.end)
         assert (row[ends + 1 :] == PAD).all()
@@ -569,7 +472,7 @@ def test_a_last_partial_batch_gives_its_own_rows(config: Config, generator: Gene
     found = generator.generate({TEXT: given[TEXT]}, "image", jax.random.key(0), GREEDY)
     sampler = Sampler.of(generator.model, config.vocabulary, target("image"))
     drawn = sampler(generator.params, *prompts_behind(config, given, TEXT, "image"), jax.random.key(0))
-    expected = read_drawn(config.vocabulary, target("image"), drawn.tokens)
+    expected = read_drawn(config.vocabulary, target("image"), drawn)
     assert len(found.items) == ROWS
     assert len({tuple(ids) for ids in expected.ids}) == ROWS
     for items, ids in zip(found.items, expected.ids, strict=True):
@@ -629,7 +532,6 @@ def test_known_fragments_stay_and_the_rest_is_filled_in(config: Config, given: d
     behind = generator.complete("image", items, known, jax.random.key(0), given={TEXT: given[TEXT]})
     for found in (alone, behind):
         assert found.decodable.all()
-        assert not found.rejected.any()
         for made, whole, mask in zip(found.items, items, known, strict=True):
             assert made.digits.shape == (5, 1)
             np.testing.assert_array_equal(made.digits[mask], whole.digits[mask])
@@ -658,7 +560,7 @@ def test_what_is_known_is_the_beginning_of_the_segment_in_that_order(
         assert target.order == "any"
         assert all(row[start] == v.token("image") for row, start in zip(opened, starts, strict=True))
         asked.extend(opened)
-        return Generated(items, np.ones(ROWS, bool), np.zeros(ROWS, np.int32)), []
+        return Generated(items, np.ones(ROWS, bool)), []
 
     monkeypatch.setattr(Generator, "_draw", draw)
     generator = Generator(changed, model, model.init(0))
@@ -700,7 +602,7 @@ def test_fragments_in_any_order_come_at_all_positions(config: Config) -> None:
     model, meant = Fake(v.size), target("image", SampleConfig(), "any")
     sampler = Sampler.of(model, v, meant)
     prompts = np.full((40, 1), v.token("image"), np.int32)
-    drawn = np.asarray(sampler(model.init(1), prompts, np.ones(40, np.int32), jax.random.key(0)).tokens)
+    drawn = np.asarray(sampler(model.init(1), prompts, np.ones(40, np.int32), jax.random.key(0)))
     assert read_drawn(v, meant, drawn).decodable.all()
     positions = drawn[:, 1:-1].reshape(40, 5, 4)[:, :, 0] - v.position_start
     assert (np.sort(positions, axis=1) == np.arange(1, 6)).all()

@@ -12,7 +12,7 @@ from omnijax.config import MeshConfig, ModelConfig, SampleConfig
 from omnijax.errors import ConfigError
 from omnijax.model.transformer import Params, Transformer
 from omnijax.sample.decode_loop import Programs
-from omnijax.sample.sampler import Drawn, Sampler
+from omnijax.sample.sampler import Sampler
 from omnijax.step.sharding import make_mesh, parameter_shardings
 from omnijax.testing import small_vocabulary
 from omnijax.vocab.vocabulary import PAD, Vocabulary
@@ -39,23 +39,18 @@ def prompts() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def drawn(params: Params, prompts: tuple[np.ndarray, np.ndarray]) -> Drawn:
+def drawn(params: Params, prompts: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """All side by side, on one device, with a cache that is whole at once."""
     found = SAMPLER(params, *prompts, KEY)
-    assert len(set((found.tokens != PAD).sum(axis=1))) > 2
+    assert len(set((found != PAD).sum(axis=1))) > 2
     return found
 
 
-def same(found: Drawn, expected: Drawn) -> None:
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
 def test_rows_that_are_done_are_filled_again_and_tokens_follow_from_the_document_alone(
-    params: Params, prompts: tuple[np.ndarray, np.ndarray], drawn: Drawn
+    params: Params, prompts: tuple[np.ndarray, np.ndarray], drawn: np.ndarray
 ) -> None:
     shares: list[float] = []
-    same(SAMPLER(params, *prompts, KEY, rows=4, progress=shares.append), drawn)
+    np.testing.assert_array_equal(SAMPLER(params, *prompts, KEY, rows=4, progress=shares.append), drawn)
     assert len(shares) > 3
     assert shares == sorted(shares)
     assert 0 < shares[0] < 0.5
@@ -63,26 +58,26 @@ def test_rows_that_are_done_are_filled_again_and_tokens_follow_from_the_document
     # Other documents all around: the last one keeps its tokens.
     tokens, lengths = (np.where(np.arange(DOCUMENTS) < 9, x[::-1].T, x.T).T for x in prompts)
     others = SAMPLER(params, tokens, lengths, KEY, rows=4)
-    np.testing.assert_array_equal(others.tokens[9], drawn.tokens[9])
-    assert (others.tokens[:9] != drawn.tokens[:9]).any(axis=1).sum() > 6
+    np.testing.assert_array_equal(others[9], drawn[9])
+    assert (others[:9] != drawn[:9]).any(axis=1).sum() > 6
 
 
-def items_of(drawn: Drawn, vocabulary: Vocabulary = V) -> list[int]:
+def items_of(drawn: np.ndarray, vocabulary: Vocabulary = V) -> list[int]:
     """Number of fragments of each document."""
-    return [len(ids) for ids in read_drawn(vocabulary, drawing("image", 0, 5), drawn.tokens).ids]
+    return [len(ids) for ids in read_drawn(vocabulary, drawing("image", 0, 5), drawn).ids]
 
 
-def test_documents_of_one_call_have_bounds_of_their_own(params: Params, prompts: tuple, drawn: Drawn) -> None:
+def test_documents_of_one_call_have_bounds_of_their_own(params: Params, prompts: tuple, drawn: np.ndarray) -> None:
     """Exact lengths, in rows that are filled again; -1 stands for the target's bound, and one program serves all."""
     exact = np.array([3, 1, 5, 2, 4, 0, 2, 5, 1, 3])
     found = SAMPLER(params, *prompts, KEY, rows=4, least_n=exact, most_n=exact)
     assert items_of(found) == exact.tolist()
-    assert read_drawn(V, drawing("image", 0, 5), found.tokens).decodable.all()
+    assert read_drawn(V, drawing("image", 0, 5), found).decodable.all()
     compiled = [program._cache_size() for program in (Programs.begin, Programs.chunk)]
     other = np.array([5, 5, 1, 1, 3, 3, 2, 2, 4, 4])
     assert items_of(SAMPLER(params, *prompts, KEY, rows=4, least_n=other, most_n=other)) == other.tolist()
     free = np.full(DOCUMENTS, -1)
-    same(SAMPLER(params, *prompts, KEY, rows=4, least_n=free, most_n=free), drawn)
+    np.testing.assert_array_equal(SAMPLER(params, *prompts, KEY, rows=4, least_n=free, most_n=free), drawn)
     assert [program._cache_size() for program in (Programs.begin, Programs.chunk)] == compiled
     assert min(items_of(drawn)) < 4 <= min(items_of(SAMPLER(params, *prompts, KEY, rows=4, least_n=free + 5)))
 
@@ -98,24 +93,23 @@ def test_bounds_that_no_segment_can_keep_are_refused(params: Params, prompts: tu
 
 
 def test_a_cache_that_grows_changes_nothing(
-    params: Params, prompts: tuple[np.ndarray, np.ndarray], drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+    params: Params, prompts: tuple[np.ndarray, np.ndarray], drawn: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms = []
-    steps = type(SAMPLER._programs(None))
-    grown = steps.grown
-    monkeypatch.setattr(steps, "grown", lambda self, loop, room: (rooms.append(room), grown(self, loop, room))[1])
-    same(dataclasses.replace(SAMPLER, block=12)(params, *prompts, KEY), drawn)
+    grown = Programs.grown
+    monkeypatch.setattr(Programs, "grown", lambda self, loop, room: (rooms.append(room), grown(self, loop, room))[1])
+    np.testing.assert_array_equal(dataclasses.replace(SAMPLER, block=12)(params, *prompts, KEY), drawn)
     assert rooms == [36]
 
 
 @pytest.mark.parametrize("sizes", [(2, 2, 1, 2), (1, 4, 2, 1)], ids=str)
 def test_a_mesh_draws_the_tokens_of_one_device(
-    params: Params, prompts: tuple[np.ndarray, np.ndarray], drawn: Drawn, sizes: tuple[int, int, int, int]
+    params: Params, prompts: tuple[np.ndarray, np.ndarray], drawn: np.ndarray, sizes: tuple[int, int, int, int]
 ) -> None:
     """And what crosses between devices is what a few tokens take, never weights or slots of the cache."""
     mesh = make_mesh(MeshConfig(*sizes))
     split = jax.device_put(params, parameter_shardings(mesh, params))
-    same(SAMPLER(split, *prompts, KEY), drawn)
+    np.testing.assert_array_equal(SAMPLER(split, *prompts, KEY), drawn)
 
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), split)
     program = SAMPLER.lower(abstract, 8, 20).compile().as_text()
@@ -123,5 +117,5 @@ def test_a_mesh_draws_the_tokens_of_one_device(
     assert len(crossing) > 10
     widest = 2 * 8 * max(MODEL.config.mlp_width, V.size)  # two tokens of eight rows
     assert max(np.prod([int(size) for size in shape.split(",") if size]) for shape in crossing) <= widest
-    cache = f"[{8 // sizes[0] // sizes[1]},{2 // sizes[3]},{32 + SAMPLER.writer.most_tokens},8]"
+    cache = f"[{8 // sizes[0] // sizes[1]},{2 // sizes[3]},{32 + SAMPLER.programs.most_tokens},8]"
     assert f"f32{cache}" in program

@@ -104,9 +104,8 @@ def ways() -> Iterator[Way]:
         name, order = next(names), {"r": "raster", "a": "any"}[next(orders)]
         if name not in [space.name for space in vocabulary.spaces]:
             name = "text"
-        retries = 2 if check_digit and width == "fixed" else 0
-        sample, order = SampleConfig(retries=retries), order if position != "none" else "raster"
-        yield Way(vocabulary, SegmentTarget(name, 0, 4, "any", sample, order))
+        order = order if position != "none" else "raster"
+        yield Way(vocabulary, SegmentTarget(name, 0, 4, "any", order=order))
 
 
 def wholes(way: Way, sampler: Sampler, params: object, rows: int, seed: int) -> np.ndarray:
@@ -117,7 +116,7 @@ def wholes(way: Way, sampler: Sampler, params: object, rows: int, seed: int) -> 
     opening = np.column_stack([np.full(rows, v.token("text")), text, np.tile(boundary, (rows, 1))]).astype(np.int32)
     prompts = np.append(opening, np.full((rows, 1), v.token(way.target.name), np.int32), axis=1)
     lengths = np.full(rows, prompts.shape[1], np.int32)
-    return np.append(prompts, sampler(params, prompts, lengths, jax.random.key(seed)).tokens, axis=1)
+    return np.append(prompts, sampler(params, prompts, lengths, jax.random.key(seed)), axis=1)
 
 
 def passes(way: Way, tokens: np.ndarray) -> np.ndarray:

@@ -63,11 +63,11 @@ def ours(position: str, items: int, grammar: bool = True, skip: bool = True, gro
     target = SegmentTarget("image", items, items, "fragments", SampleConfig(grammar=grammar))
     sampler = Sampler.of(model, v, target, skip)
     sampler = sampler if grow else dataclasses.replace(sampler, block=PROMPT + NEW)
-    assert sampler.writer.most_tokens == NEW
+    assert sampler.programs.most_tokens == NEW
 
     def seconds(seed: int) -> float:
         start = time.perf_counter()
-        tokens = sampler(params, *prompts, jax.random.key(seed)).tokens
+        tokens = sampler(params, *prompts, jax.random.key(seed))
         return (time.perf_counter() - start) / int((tokens > 0).sum(axis=1).max())
 
     return seconds

@@ -40,7 +40,7 @@ from omnijax.model.flops import TRAINING, token_flops
 from omnijax.model.transformer import ROWS_MULTIPLE, Transformer
 from omnijax.run.writers import Writer
 from omnijax.step.sharding import make_mesh, put_batch
-from omnijax.step.state import State, Step, init_state, make_step
+from omnijax.step.state import State, init_state, make_step
 from omnijax.testing import random_corpus
 from omnijax.train import Log, ahead_on_device
 
@@ -88,7 +88,7 @@ class Seconds(NamedTuple):
 class Loop:
     """The body of `omnijax.train.train`'s loop, some steps at a time."""
 
-    def __init__(self, config: Config, corpus: Corpus, step: Step, state: State, directory: str):
+    def __init__(self, config: Config, corpus: Corpus, step: jax.stages.Wrapped, state: State, directory: str):
         mesh = make_mesh(config.mesh, jax.devices()[:1])
         self._writer = Writer(Path(directory), 0, config.train.steps)
         self._log = Log(config, self._writer, {})
@@ -112,7 +112,7 @@ class Loop:
         return seconds
 
 
-def empty(step: Step, state: State, batch: Any) -> Step:
+def empty(step: jax.stages.Wrapped, state: State, batch: Any) -> jax.stages.Wrapped:
     """A step with the arguments and results of `step` that computes nothing."""
     metrics = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), jax.eval_shape(step, state, batch)[1])
     return jax.jit(lambda state, batch: (state, metrics), donate_argnums=0, keep_unused=True)

@@ -45,7 +45,7 @@ def run(config: Config, source: str, target: SegmentTarget, skip: bool) -> Calla
 
     def seconds(seed: int) -> float:
         start = time.perf_counter()
-        tokens = np.asarray(sampler(params, *prompts, jax.random.key(seed)).tokens)
+        tokens = np.asarray(sampler(params, *prompts, jax.random.key(seed)))
         return (time.perf_counter() - start) / int((tokens > 0).sum(axis=1).max())
 
     return seconds

@@ -15,6 +15,7 @@ from rates import Figure
 
 from omnijax.config import Config
 from omnijax.model.attend import attend, resolve
+from omnijax.model.fused import AttentionInputs
 from omnijax.model.transformer import Transformer
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import make_step
@@ -57,7 +58,7 @@ def attention_figures(tiny: bool) -> Iterator[Figure]:
 
     def look(kind: str, dtype: Any, documents: jax.Array) -> list[np.ndarray]:
         def total(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-            y = attend(kind, q, k, v, documents, documents)
+            y = attend(kind, AttentionInputs(q, k, v, documents, documents))
             return jnp.sum(y.astype(jnp.float32) * pull), y
 
         gradients, y = jax.jit(jax.grad(total, (0, 1, 2), has_aux=True))(*(jnp.asarray(x, dtype) for x in (q, k, v)))

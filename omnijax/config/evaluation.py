@@ -18,9 +18,6 @@ class SampleConfig:
     """Draw from the likeliest tokens that together have this probability."""
     grammar: bool = True
     """Only tokens that can still become a decodable document."""
-    retries: int = 0
-    """How often a fragment whose check digit is wrong is drawn again; then the right digit is written. Needs
-    `writing.check_digit` and fixed width, the grammar, and a temperature above 0."""
 
 
 @dataclasses.dataclass(frozen=True)

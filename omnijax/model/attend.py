@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from omnijax.errors import ConfigError
 from omnijax.model import fused
+from omnijax.model.fused import AttentionInputs
 
 BLOCK = 128  # queries whose weights are in memory at one time
 MASKED = -1e30  # score of a masked key: its weight is 0, and differences of two scores are finite
@@ -46,28 +47,10 @@ def resolve(kind: str, platform: str, head_size: int, dtype: str) -> str:
     return kind
 
 
-def attend(
-    kind: str,
-    q_bthk: Float[Array, "b t h k"],
-    k_bsnk: Float[Array, "b s n k"],
-    v_bsnk: Float[Array, "b s n k"],
-    documents_bt: Int[Array, "b t"],
-    documents_bs: Int[Array, "b s"],
-    offset: int | Int[Array, ""] = 0,
-) -> Float[Array, "b t h k"]:
-    """Attention with the softmax in float32. Groups of h / n query heads share one of the n key/value heads.
-
-    Args:
-        kind: one of `KINDS`.
-        q_bthk: queries of any float dtype, which is that of the result.
-        k_bsnk: keys at places 0 … s - 1.
-        v_bsnk: their values.
-        documents_bt: number of each query's document; -1 for padding.
-        documents_bs: number of each key's document.
-        offset: place of the first query, static or traced.
-    """
+def attend(kind: str, inputs: AttentionInputs) -> Float[Array, "b t h k"]:
+    """Attention of a kind, with the softmax in float32. Groups of h / n query heads share one key/value head."""
     ways = {"reference": reference, "blocks": blocks, "cudnn": fused.cudnn, "splash": fused.splash}
-    y_bthk = ways[kind](q_bthk, k_bsnk, v_bsnk, documents_bt, documents_bs, offset)
+    y_bthk = ways[kind](inputs)
     # Splash attention names its own result, in another order of axes, and its log-sum-exp.
     return y_bthk if kind == "splash" else checkpoint_name(y_bthk, fused.ATTENDED)
 
@@ -81,15 +64,9 @@ def visible(
     return (documents_bt[:, :, None] == documents_bs[:, None, :]) & causal_ts[None]
 
 
-def reference(
-    q_bthk: Float[Array, "b t h k"],
-    k_bsnk: Float[Array, "b s n k"],
-    v_bsnk: Float[Array, "b s n k"],
-    documents_bt: Int[Array, "b t"],
-    documents_bs: Int[Array, "b s"],
-    offset: int | Int[Array, ""] = 0,
-) -> Float[Array, "b t h k"]:
+def reference(inputs: AttentionInputs) -> Float[Array, "b t h k"]:
     """`attend` with whole matrices: all scores at once, masked ones too, and keys repeated for their group."""
+    q_bthk, k_bsnk, v_bsnk, documents_bt, documents_bs, offset = inputs
     groups, scale = q_bthk.shape[2] // k_bsnk.shape[2], q_bthk.shape[3] ** -0.5
     q_bhtk = jnp.swapaxes(q_bthk, 1, 2)
     k_bhsk, v_bhsk = (jnp.repeat(jnp.swapaxes(x, 1, 2), groups, axis=1) for x in (k_bsnk, v_bsnk))
@@ -100,19 +77,13 @@ def reference(
     return jnp.swapaxes(y_bhtk.astype(q_bthk.dtype), 1, 2)
 
 
-def blocks(
-    q_bthk: Float[Array, "b t h k"],
-    k_bsnk: Float[Array, "b s n k"],
-    v_bsnk: Float[Array, "b s n k"],
-    documents_bt: Int[Array, "b t"],
-    documents_bs: Int[Array, "b s"],
-    offset: int | Int[Array, ""] = 0,
-) -> Float[Array, "b t h k"]:
+def blocks(inputs: AttentionInputs) -> Float[Array, "b t h k"]:
     """`attend` in blocks of queries, without the keys behind a block (with all keys if `offset` is traced).
 
     The backward pass computes the weights of a block again instead of keeping them. Heads come before places, and the
     query heads of a group are treated as further queries, so that no key is repeated.
     """
+    q_bthk, k_bsnk, v_bsnk, documents_bt, documents_bs, offset = inputs
     rows, t, heads, size = q_bthk.shape
     s, groups = k_bsnk.shape[1], k_bsnk.shape[2]
     q_bthk = q_bthk * jnp.asarray(size**-0.5, q_bthk.dtype)  # cheaper than scaling the scores, of which there are more

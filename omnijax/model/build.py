@@ -24,16 +24,17 @@ def model_of(config: Config, vocabulary: Vocabulary | None = None) -> Transforme
     if config.model.head == "token":
         return Transformer(config.model, vocabulary.size)
     head = config.model.head
-    if vocabulary.width != "fixed":
-        rule = f"model.head = {head!r} has to know where an item ends before the next one begins"
-        raise ConfigError("writing.width", vocabulary.width, rule, "use 'fixed'")
-    if config.batch.sequence_items < 1:
-        rule = f"model.head = {head!r} steps once for each item, and has to know the most items of a sequence"
-        raise ConfigError("batch.sequence_items", config.batch.sequence_items, rule, "set it above 0")
-    if config.mesh.context != 1:
-        rule = f"model.head = {head!r} needs whole sequences to find items in"
-        raise ConfigError("mesh.context", config.mesh.context, rule, "use 1; split by data, fsdp or tensor")
-    return ItemTransformer(config.model, vocabulary.size, grouping_of(vocabulary), config.batch.sequence_items)
+    width, items, context = vocabulary.width, config.batch.sequence_items, config.mesh.context
+    known, whole = "has to know where an item ends before the next one begins", "needs whole sequences to find items in"
+    most = "steps once for each item, and has to know the most items of a sequence"
+    for field, value, holds, rule, fix in (
+        ("writing.width", width, width == "fixed", known, "use 'fixed'"),
+        ("batch.sequence_items", items, items >= 1, most, "set it above 0"),
+        ("mesh.context", context, context == 1, whole, "use 1; split by data, fsdp or tensor"),
+    ):
+        if not holds:
+            raise ConfigError(field, value, f"model.head = {head!r} {rule}", fix)
+    return ItemTransformer(config.model, vocabulary.size, grouping_of(vocabulary), items)
 
 
 def grouping_of(vocabulary: Vocabulary) -> Grouping:

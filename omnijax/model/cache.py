@@ -23,12 +23,6 @@ class Cache(NamedTuple):
     keys: tuple[Float[Array, "b n s k"], ...]
     values: tuple[Float[Array, "b n s k"], ...]
 
-    @classmethod
-    def empty(cls, layers: int, rows: int, heads: int, slots: int, size: int, dtype: Any) -> Cache:
-        """A cache of zeros, with `slots` slots for each row."""
-        zeros = [tuple(jnp.zeros((rows, heads, slots, size), dtype) for _ in range(layers)) for _ in cls._fields]
-        return cls(*zeros)
-
     def write(
         self, layer: int, positions_bt: Int[Array, "b t"], k_btnk: Float[Array, "b t n k"], v_btnk: Float[Array, "..."]
     ) -> Cache:

@@ -106,7 +106,7 @@ class Decoder(Protocol):
             logits_bv: behind the last token that was read of each row.
             tokens_bt: the next tokens of each row; t = 1 unless the model `reads_ahead`.
             waiting_b: how many tokens of each row haven't been read; may be more than t, and is 0 for a row that rests.
-            mesh: that the parameters are split over; None for one device.
+            mesh: see `begin`.
 
         Returns:
             The logits behind the last token that has now been read of each row, the memory, and how many tokens of
@@ -121,27 +121,12 @@ class Decoder(Protocol):
             return logits_b1v[:, 0].astype(carry[0].dtype), cache
 
         active_b = waiting_b > 0
-        wide = jnp.zeros((), bool)
-        if most > 1:  # more tokens of all rows cost more, so that half of the rows have to have some
-            wide = active_b.any() & (2 * (waiting_b > 1).sum() >= active_b.sum())
-        # Loops of one round or none: unlike branches they write the cache in place.
-        carry = lax.fori_loop(
-            0, jnp.where(active_b.any() & ~wide, 1, 0), functools.partial(extend, 1), (logits_bv, memory.cache)
-        )
-        if most > 1:
-            carry = lax.fori_loop(0, jnp.where(wide, 1, 0), functools.partial(extend, most), carry)
+        # More tokens of all rows cost more, so that half of the rows have to have some.
+        wide = (most > 1) & active_b.any() & (2 * (waiting_b > 1).sum() >= active_b.sum())
+        carry = (logits_bv, memory.cache)
+        for width in sorted({1, most}):  # loops of one round or none: unlike branches they write the cache in place
+            runs = wide if width > 1 else active_b.any() & ~wide
+            carry = lax.fori_loop(0, jnp.where(runs, 1, 0), functools.partial(extend, width), carry)
         read_b = jnp.clip(waiting_b, 0, jnp.where(wide, most, 1))
         logits_bv = jnp.where(active_b[:, None], carry[0], logits_bv)
         return logits_bv, TokenMemory(carry[1], memory.length + read_b), read_b
-
-    def rewound(self, memory: Any, count_b: Int[Array, " b"]) -> tuple[Any, Int[Array, " b"]]:
-        """Forgets the last tokens of rows.
-
-        Args:
-            memory: from `read`.
-            count_b: how many tokens to forget; of rows where this isn't 0 they belong to the item that was read last.
-
-        Returns:
-            The memory, and how many tokens it has forgotten: `count_b`, or more if it can't forget fewer.
-        """
-        return memory._replace(length=memory.length - count_b), count_b

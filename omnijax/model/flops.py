@@ -26,26 +26,19 @@ def token_flops(model: ModelConfig, rows: int, keys: int) -> int:
 
 
 def row_flops(model: ModelConfig, rows: int, tokens: int, items: int = 0, places: int = 0) -> int:
-    """FLOPs of a forward pass over a sequence, counted as in `token_flops`.
+    """FLOPs of a forward pass over a sequence of `tokens` tokens, counted as in `token_flops`.
 
-    Args:
-        model: its shape.
-        rows: of the head, with padding.
-        tokens: of the sequence, with padding.
-        items: most items of the sequence, for a model that steps once for each item.
-        places: tokens of the longest item, for the same models.
+    A model that steps once for each item also needs the most `items` of a sequence, and the `places` (tokens) of the
+    longest item.
     """
     steps = tokens if model.head == "token" else items
     return steps * backbone_flops(model, steps, places) + tokens * head_flops(model, rows)
 
 
 def backbone_flops(model: ModelConfig, keys: int, places: int = 0) -> int:
-    """FLOPs of one step of the layers, counted as in `token_flops`.
+    """FLOPs of one step of the layers, which attends to `keys` keys, counted as in `token_flops`.
 
-    Args:
-        model: its shape.
-        keys: number of keys that the step attends to.
-        places: tokens of the longest item if steps are items; an item takes a matrix for each.
+    If steps are items, `places` are the tokens of the longest one; an item takes a matrix for each.
     """
     projections = 2 * model.width * model.head_size * (2 * model.heads + 2 * model.kv_heads)
     attention = 2 * 2 * model.heads * model.head_size * keys

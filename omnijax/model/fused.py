@@ -1,12 +1,12 @@
 """Fused attention kernels of JAX, which never write the scores to memory: cuDNN on NVIDIA GPUs, splash on TPUs.
 
-Both have the signature of the other implementations in `omnijax.model.attend`. `cudnn_wants` and `splash_wants` say
-what they don't support, so that a configuration is refused before anything is compiled.
+`cudnn_wants` and `splash_wants` say what they don't support, so that a configuration is refused before anything is
+compiled.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,26 @@ SPLASH_BLOCK = 512
 ATTENDED = "attended"
 """Name, for `jax.checkpoint`, of the result of attention and of what else a kernel's backward pass needs."""
 PADDING = -2  # document of the padding that fills up a block
+
+
+class AttentionInputs(NamedTuple):
+    """What attention reads.
+
+    Attributes:
+        q_bthk: queries of any float dtype, which is that of the result.
+        k_bsnk: keys at places 0 … s - 1.
+        v_bsnk: their values.
+        documents_bt: number of each query's document; -1 for padding.
+        documents_bs: number of each key's document.
+        offset: place of the first query, static or traced.
+    """
+
+    q_bthk: Float[Array, "b t h k"]
+    k_bsnk: Float[Array, "b s n k"]
+    v_bsnk: Float[Array, "b s n k"]
+    documents_bt: Int[Array, "b t"]
+    documents_bs: Int[Array, "b s"]
+    offset: int | Int[Array, ""] = 0
 
 
 def cudnn_wants(platform: str, head_size: int, dtype: str) -> str | None:
@@ -35,18 +55,12 @@ def splash_wants(platform: str) -> str | None:
     return None if platform == "tpu" else f"needs TPUs, the devices are of platform {platform!r}"
 
 
-def cudnn(
-    q_bthk: Float[Array, "b t h k"],
-    k_bsnk: Float[Array, "b s n k"],
-    v_bsnk: Float[Array, "b s n k"],
-    documents_bt: Int[Array, "b t"],
-    documents_bs: Int[Array, "b s"],
-    offset: int | Int[Array, ""] = 0,
-) -> Float[Array, "b t h k"]:
+def cudnn(inputs: AttentionInputs) -> Float[Array, "b t h k"]:
     """`jax.nn.dot_product_attention` with cuDNN; the mask is a bias of b × t × s.
 
     With a bias, the backward pass supports only even numbers of queries and keys, so that odd ones are padded.
     """
+    q_bthk, k_bsnk, v_bsnk, documents_bt, documents_bs, offset = inputs
     t, s = q_bthk.shape[1], k_bsnk.shape[1]
     q_bthk, documents_bt = _filled(q_bthk, 1, t % 2), _filled(documents_bt, 1, t % 2, PADDING)
     k_bsnk, v_bsnk = _filled(k_bsnk, 1, s % 2), _filled(v_bsnk, 1, s % 2)
@@ -62,28 +76,16 @@ def cudnn(
     return y_bthk[:, :t]
 
 
-def splash(
-    q_bthk: Float[Array, "b t h k"],
-    k_bsnk: Float[Array, "b s n k"],
-    v_bsnk: Float[Array, "b s n k"],
-    documents_bt: Int[Array, "b t"],
-    documents_bs: Int[Array, "b s"],
-    offset: int | Int[Array, ""] = 0,
-    interpret: bool = False,
-) -> Float[Array, "b t h k"]:
+def splash(inputs: AttentionInputs, interpret: bool = False) -> Float[Array, "b t h k"]:
     """Splash attention with documents as its segments; it leaves out blocks of keys behind a block of queries.
 
     Args:
-        q_bthk: queries.
-        k_bsnk: keys; s is a multiple of t.
-        v_bsnk: values.
-        documents_bt: number of each query's document.
-        documents_bs: number of each key's document.
-        offset: place of the first query, a multiple of t.
+        inputs: the number of keys and the place of the first query are multiples of the number of queries.
         interpret: use the interpreter of Pallas, which runs on any platform.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
+    q_bthk, k_bsnk, v_bsnk, documents_bt, documents_bs, offset = inputs
     t, s, size = q_bthk.shape[1], k_bsnk.shape[1], q_bthk.shape[3]
     parts, more = s // t, -t % LANES
     if s % t:
@@ -103,19 +105,11 @@ def _splash_kernel(heads: int, t: int, parts: int, interpret: bool) -> Any:
     from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, CausalMask, MultiHeadMask, make_splash_mha
 
     block = next(size for size in (SPLASH_BLOCK, SPLASH_BLOCK // 2, LANES) if t % size == 0)
-    sizes = BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        block_q_dq=block,
-        block_kv_dq=block,
-    )
+    names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+    sizes: dict[str, Any] = {f"block_{name}": block for name in names}
     return make_splash_mha(
         MultiHeadMask([CausalMask((parts * t, parts * t))] * heads),
-        block_sizes=sizes,
+        block_sizes=BlockSizes(**sizes),
         head_shards=1,
         q_seq_shards=parts,
         residual_checkpoint_name=ATTENDED,

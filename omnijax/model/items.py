@@ -23,7 +23,7 @@ from omnijax.model.groups import Grouping, Items
 from omnijax.model.layers import GatedMLP, RMSNorm, normal
 from omnijax.model.shards import ALONE, Shards
 from omnijax.model.sums import Sums
-from omnijax.model.transformer import Params, Transformer
+from omnijax.model.transformer import Inputs, Params, Transformer, graph_of, params_of
 
 
 class HeadLayer(nnx.Module):
@@ -35,12 +35,15 @@ class HeadLayer(nnx.Module):
 
 
 class ItemEnds(nnx.Module):
-    """The parts between tokens and items: a matrix and a vector for each place in an item."""
+    """Between tokens and items: a matrix and a vector for each place in an item, and the layers of the head."""
 
-    def __init__(self, key: PRNGKeyArray, width: int, places: int):
-        into, place = jax.random.split(key)
-        self.into = normal(into, (places, width, width), width)
-        self.place = normal(place, (places, width), 1)
+    def __init__(self, key: PRNGKeyArray, config: ModelConfig, places: int):
+        ends, *layers = jax.random.split(key, 1 + config.head_depth)
+        into, place = jax.random.split(ends)
+        self.into = normal(into, (places, config.width, config.width), config.width)
+        self.place = normal(place, (places, config.width), 1)
+        for number, layer in enumerate(layers):
+            setattr(self, f"layer{number}", HeadLayer(layer, config))
 
 
 class ItemMemory(NamedTuple):
@@ -78,34 +81,13 @@ class ItemTransformer(Transformer):
     def __init__(self, config: ModelConfig, tokens: int, grouping: Grouping, sequence_items: int):
         super().__init__(config, tokens)
         self.grouping, self.sequence_items = grouping, sequence_items
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        self._head_layer = nnx.graphdef(nnx.eval_shape(lambda k: HeadLayer(k, config), key))
-
-    def __eq__(self, other: object) -> bool:
-        """Whether both have the same shape and the same items."""
-        return (
-            isinstance(other, ItemTransformer)
-            and super().__eq__(other)
-            and (self.grouping, self.sequence_items) == (other.grouping, other.sequence_items)
-        )
-
-    def __hash__(self) -> int:
-        """Hash of shape and items."""
-        return hash((self.config, self.tokens, self.grouping, self.sequence_items))
+        self._same += (grouping, sequence_items)
+        self._item = graph_of(ItemEnds, config, grouping.longest)
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Random float32 parameters: those of `Transformer`, and under `item` those between tokens and items."""
-        ends, *layers = jax.random.split(jax.random.fold_in(key, 1), 1 + self.config.head_depth)
-        item = nnx.to_pure_dict(nnx.state(ItemEnds(ends, self.config.width, self.grouping.longest)))
-        for number, layer in enumerate(layers):
-            item[f"layer{number}"] = nnx.to_pure_dict(nnx.state(HeadLayer(layer, self.config)))
-        return super().init(key) | {"item": item}
-
-    def unstacked(self, params: Params) -> Params:
-        """See `Transformer.unstacked`."""
-        dtype = self.config.compute_dtype
-        item = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params["item"])
-        return super().unstacked(params) | {"item": item}
+        item = ItemEnds(jax.random.fold_in(key, 1), self.config, self.grouping.longest)
+        return super().init(key) | {"item": params_of(item)}
 
     def empty_memory(self, rows: int, room: int) -> ItemMemory:
         """See `Decoder.empty_memory`; here a slot holds an item."""
@@ -117,44 +99,40 @@ class ItemTransformer(Transformer):
         """See `Decoder.slots_needed`; a token ends at most one item."""
         return memory.items + tokens
 
-    def __call__(
-        self,
-        params: Params,
-        tokens_bt: Int[Array, "b t"],
-        positions_bt: Int[Array, "b t"],
-        documents_bt: Int[Array, "b t"],
-        dropout_keys_bt: PRNGKeyArray | None = None,
-        shards: Shards = ALONE,
-    ) -> Float[Array, "b t v"]:
-        """See `Transformer.__call__`; a sequence may have as many items as tokens."""
-        inputs = (tokens_bt, positions_bt, documents_bt)
-        items = self.grouping.items(*inputs, tokens_bt.shape[1])
-        return self._all(params, None, items, dropout_keys_bt, shards)[0]
-
     def summing(
-        self,
-        params: Params,
-        sums: Sums,
-        tokens_bt: Int[Array, "b t"],
-        positions_bt: Int[Array, "b t"],
-        documents_bt: Int[Array, "b t"],
-        dropout_keys_bt: PRNGKeyArray | None,
-        shards: Shards,
+        self, params: Params, sums: Sums, inputs: Inputs, shards: Shards, most_items: int | None = None
     ) -> tuple[Float[Array, "b t v"], Sums]:
-        """See `Transformer.summing`; a sequence has at most `sequence_items` items."""
-        steps = min(tokens_bt.shape[1], self.sequence_items)
+        """See `Transformer.summing`; by default a sequence has at most `sequence_items` items."""
+        tokens_bt, positions_bt, documents_bt, dropout_keys_bt = inputs
+        steps = min(tokens_bt.shape[1], most_items or self.sequence_items)
         items = self.grouping.items(tokens_bt, positions_bt, documents_bt, steps)
         params, sums = self._tied(params, sums, "ends")
         params, sums = self._tied(params, sums, "item")
         return self._all(params, sums, items, dropout_keys_bt, shards)
 
+    def _all(
+        self, params: Params, sums: Sums, items: Items, dropout_keys_bt: Array | None, shards: Shards
+    ) -> tuple[Array, Sums]:
+        """Logits behind every token of whole sequences."""
+        y_bspd = self._into(params, items.tokens, items.there, shards)
+        keys_bs = None if dropout_keys_bt is None else dropout_keys_bt[:, : items.documents.shape[1]]
+        look = self._looking(items.documents, shards)
+        x_bsd, _, sums = self._layers(params, y_bspd.sum(axis=2), items.positions, look, None, sums, keys_bs, shards)
+
+        steps, places = y_bspd.shape[1:3]
+        predicting_bt = jnp.clip(items.item - ~items.ends, 0, steps - 1)
+        z_btd = jnp.take_along_axis(x_bsd, predicting_bt[..., None], axis=1)
+        if self.config.head == "depth":
+            so_far = jnp.cumsum(y_bspd, axis=2).reshape(y_bspd.shape[0], steps * places, -1)
+            place_bt = jnp.clip(items.place, 0, places - 1)
+            index_bt = jnp.minimum(items.item, steps - 1) * places + place_bt
+            so_far = jnp.take_along_axis(so_far, index_bt[..., None], axis=1)
+            z_btd += jnp.where(items.ends[..., None], 0, so_far)
+        place_bt = jnp.where(items.ends, 0, jnp.clip(items.place + 1, 0, places - 1))
+        return self._written(params, z_btd, place_bt, shards), sums
+
     def begin(
-        self,
-        params: Params,
-        memory: ItemMemory,
-        tokens_bt: Int[Array, "b t"],
-        lengths_b: Int[Array, " b"],
-        mesh: Mesh | None = None,
+        self, params: Params, memory: ItemMemory, tokens_bt: Array, lengths_b: Array, mesh: Mesh | None = None
     ) -> tuple[Float[Array, "b v"], ItemMemory]:
         """See `Decoder.begin`."""
         at = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
@@ -162,8 +140,7 @@ class ItemTransformer(Transformer):
         items = self.grouping.items(tokens_bt, at, documents_bt, tokens_bt.shape[1])
         x_bsd = self._into(params, items.tokens, items.there, ALONE).sum(axis=2)
         places_bs = jnp.broadcast_to(jnp.arange(x_bsd.shape[1]), x_bsd.shape[:2])
-        look = self._looking_back(places_bs, mesh)
-        x_bsd, cache, _ = self._layers(params, None, x_bsd, places_bs, look, memory.cache, None, ALONE)
+        x_bsd, cache = self._further(params, x_bsd, places_bs, memory.cache, mesh)
         items_b = jnp.sum(items.ends, axis=1, dtype=jnp.int32)
         behind_bd = jnp.take_along_axis(x_bsd, items_b[:, None, None] - 1, axis=1)[:, 0]
         last_b = jnp.take_along_axis(tokens_bt, lengths_b[:, None] - 1, axis=1)[:, 0]
@@ -175,9 +152,9 @@ class ItemTransformer(Transformer):
         self,
         params: Params,
         memory: ItemMemory,
-        logits_bv: Float[Array, "b v"],
-        tokens_bt: Int[Array, "b 1"],
-        waiting_b: Int[Array, " b"],
+        logits_bv: Array,
+        tokens_bt: Array,
+        waiting_b: Array,
         mesh: Mesh | None = None,
     ) -> tuple[Float[Array, "b v"], ItemMemory, Int[Array, " b"]]:
         """See `Decoder.read`: reads one token of some of the rows that have one.
@@ -192,14 +169,13 @@ class ItemTransformer(Transformer):
         step = active_b.any() & ~(active_b & ~ends_b).any()
         read_b = active_b & (~ends_b | step)
         places_b1 = jnp.minimum(memory.places, self.grouping.longest - 1)[:, None]
-        token_bd = self._at_places(params, tokens_bt, places_b1)[:, 0]
+        here_b1p = places_b1[..., None] == jnp.arange(self.grouping.longest)[None, None, :]
+        token_bd = self._into(params, jnp.where(here_b1p, tokens_bt[..., None], 0), here_b1p, ALONE).sum(axis=2)[:, 0]
         open_bd = jnp.where(read_b[:, None], memory.open + token_bd, memory.open)
 
         def go_on(_: Any, carry: tuple[Array, Cache]) -> tuple[Array, Cache]:
             # A resting row writes to the slot of its next item, and writes it again before the slot is seen.
-            places_b1 = memory.items[:, None]
-            look = self._looking_back(places_b1, mesh)
-            x_b1d, cache, _ = self._layers(params, None, open_bd[:, None], places_b1, look, carry[1], None, ALONE)
+            x_b1d, cache = self._further(params, open_bd[:, None], memory.items[:, None], carry[1], mesh)
             return jnp.where((read_b & ends_b)[:, None], x_b1d[:, 0], carry[0]), cache
 
         # A loop of one round or none: unlike a branch it writes the cache in place.
@@ -216,33 +192,6 @@ class ItemTransformer(Transformer):
         logits_bv = jnp.where(read_b[:, None], self._next(params, memory), logits_bv).astype(logits_bv.dtype)
         return logits_bv, memory, read_b.astype(jnp.int32)
 
-    def rewound(self, memory: ItemMemory, count_b: Int[Array, " b"]) -> tuple[ItemMemory, Int[Array, " b"]]:
-        """See `Decoder.rewound`; here it forgets all tokens of the item that isn't whole."""
-        forgotten_b = jnp.where(count_b > 0, memory.places, 0)
-        open_bd = jnp.where(count_b[:, None] > 0, 0, memory.open)
-        return memory._replace(open=open_bd, places=memory.places - forgotten_b), forgotten_b
-
-    def _all(
-        self, params: Params, sums: Sums, items: Items, dropout_keys_bt: Array | None, shards: Shards
-    ) -> tuple[Array, Sums]:
-        """Logits behind every token of whole sequences."""
-        y_bspd = self._into(params, items.tokens, items.there, shards)
-        keys_bs = None if dropout_keys_bt is None else dropout_keys_bt[:, : items.documents.shape[1]]
-        inputs = (y_bspd.sum(axis=2), items.positions, self._looking(items.documents, shards))
-        x_bsd, _, sums = self._layers(params, sums, *inputs, None, keys_bs, shards)
-
-        steps, places = y_bspd.shape[1:3]
-        predicting_bt = jnp.clip(items.item - ~items.ends, 0, steps - 1)
-        z_btd = jnp.take_along_axis(x_bsd, predicting_bt[..., None], axis=1)
-        if self.config.head == "depth":
-            so_far = jnp.cumsum(y_bspd, axis=2).reshape(y_bspd.shape[0], steps * places, -1)
-            place_bt = jnp.clip(items.place, 0, places - 1)
-            index_bt = jnp.minimum(items.item, steps - 1) * places + place_bt
-            so_far = jnp.take_along_axis(so_far, index_bt[..., None], axis=1)
-            z_btd += jnp.where(items.ends[..., None], 0, so_far)
-        place_bt = jnp.where(items.ends, 0, jnp.clip(items.place + 1, 0, places - 1))
-        return self._written(params, z_btd, place_bt, shards), sums
-
     def _next(self, params: Params, memory: ItemMemory) -> Array:
         """Logits behind the last token that was read."""
         z_bd = memory.behind + memory.open if self.config.head == "depth" else memory.behind
@@ -256,16 +205,11 @@ class ItemTransformer(Transformer):
         y_bspd: Array = jnp.einsum("bspd,pde->bspe", x_bspd, matrices.astype(x_bspd.dtype))
         return y_bspd
 
-    def _at_places(self, params: Params, tokens_bt: Array, places_bt: Array) -> Array:
-        """The contributions of single tokens at given places."""
-        here = places_bt[..., None] == jnp.arange(self.grouping.longest)[None, None, :]
-        return self._into(params, jnp.where(here, tokens_bt[..., None], 0), here, ALONE).sum(axis=2)
-
     def _written(self, params: Params, z_btd: Array, places_bt: Array, shards: Shards) -> Array:
         """Logits of the tokens at given places, from the output of the backbone (and, for `depth`, the item so far)."""
-        item = shards.whole("item", params["item"], self.config.compute_dtype)
-        z_btd += item["place"].astype(z_btd.dtype)[places_bt]
+        item = nnx.merge(self._item, shards.whole("item", params["item"], self.config.compute_dtype))
+        z_btd += item.place[...].astype(z_btd.dtype)[places_bt]
         for number in range(self.config.head_depth):
-            layer = nnx.merge(self._head_layer, item[f"layer{number}"])
+            layer = getattr(item, f"layer{number}")
             z_btd += shards.total(layer.mlp(layer.norm(z_btd)))
         return self._logits(params, z_btd, shards)

@@ -19,12 +19,10 @@ class Size(NamedTuple):
     """What a size sets.
 
     Attributes:
-        model: its shape, precision and rematerialisation.
         batch_size: sequences in a global batch.
         sequence_length: tokens of a sequence; one more than the model reads at once.
         mesh: in one slice.
         learning_rate: at the end of the warm-up, from the publication of the shape.
-        moments: dtype or factorisation of the optimiser's moments.
     """
 
     model: ModelConfig

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
@@ -19,17 +18,25 @@ Sums = Any
 
 
 @jax.custom_vjp
-def tied(weights: Any, sums: Sums, number: Int[Array, ""]) -> tuple[Any, Sums]:
-    """The weights of a layer, and the sums; the backward pass adds the gradients of the weights to the sums."""
+def tied(weights: Any, sums: Sums, number: Int[Array, ""] | None = None) -> tuple[Any, Sums]:
+    """The weights of a layer, and the sums; the backward pass adds the gradients of the weights to the sums.
+
+    Args:
+        weights: of the layer.
+        sums: of all layers, stacked.
+        number: of the layer; None for parameters outside the layers, which aren't stacked.
+    """
     return weights, sums
 
 
-def _tied_forward(weights: Any, sums: Sums, number: Array) -> tuple[tuple[Any, Sums], Array]:
+def _tied_forward(weights: Any, sums: Sums, number: Array | None) -> tuple[tuple[Any, Sums], Array | None]:
     return (weights, sums), number
 
 
-def _tied_backward(number: Array, gradients: tuple[Any, Sums]) -> tuple[None, Sums, None]:
+def _tied_backward(number: Array | None, gradients: tuple[Any, Sums]) -> tuple[None, Sums, None]:
     def add(gradient: Array, into: Array) -> Array:
+        if number is None:
+            return gradient + into
         part = lax.dynamic_index_in_dim(into, number, keepdims=False) + gradient
         return lax.dynamic_update_index_in_dim(into, part, number, 0)
 
@@ -37,20 +44,3 @@ def _tied_backward(number: Array, gradients: tuple[Any, Sums]) -> tuple[None, Su
 
 
 tied.defvjp(_tied_forward, _tied_backward)
-
-
-@jax.custom_vjp
-def tied_whole(weights: Any, sums: Sums) -> tuple[Any, Sums]:
-    """The same for parameters outside the layers."""
-    return weights, sums
-
-
-def _tied_whole_forward(weights: Any, sums: Sums) -> tuple[tuple[Any, Sums], None]:
-    return (weights, sums), None
-
-
-def _tied_whole_backward(_: None, gradients: tuple[Any, Sums]) -> tuple[None, Sums]:
-    return None, jax.tree.map(jnp.add, *gradients)
-
-
-tied_whole.defvjp(_tied_whole_forward, _tied_whole_backward)

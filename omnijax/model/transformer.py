@@ -20,15 +20,16 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from omnijax.config import ModelConfig
 from omnijax.errors import ConfigError
 from omnijax.model.attend import attend, resolve
-from omnijax.model.attention import Attention
 from omnijax.model.cache import Cache, attend_cached, slots
 from omnijax.model.decoder import Decoder
-from omnijax.model.fused import ATTENDED
-from omnijax.model.layers import PRODUCT, GatedMLP, RMSNorm, normal, rotations_at
+from omnijax.model.fused import ATTENDED, AttentionInputs
+from omnijax.model.layers import PRODUCT, Attention, GatedMLP, RMSNorm, normal, rotations_at
 from omnijax.model.shards import ALONE, GATHERED, Shards
-from omnijax.model.sums import Sums, tied, tied_whole
+from omnijax.model.sums import Sums, tied
 
 Params = dict[str, Any]
+Inputs = tuple[Array, Array, Array, Array | None]
+"""Tokens, positions, documents and dropout keys, each [b, t]."""
 ROWS_MULTIPLE = 64  # the embedding is padded to this many rows, so that any mesh axis of 2^n ≤ 64 divides it
 
 
@@ -66,39 +67,35 @@ class Transformer(Decoder):
     """
 
     def __init__(self, config: ModelConfig, tokens: int):
-        if config.heads % config.kv_heads:
-            raise ConfigError(
-                "model.kv_heads", config.kv_heads, f"must divide model.heads = {config.heads}", "choose a divisor"
-            )
-        if config.head_size % 2:
-            rule = "must be even: rotary positions turn pairs"
-            raise ConfigError("model.head_size", config.head_size, rule, "choose an even size")
-        if not 1 <= config.unroll <= config.depth:
-            raise ConfigError("model.unroll", config.unroll, f"must be in 1 … model.depth = {config.depth}", "lower it")
+        c = config
+        for knob, holds, rule, fix in (
+            ("kv_heads", c.heads % c.kv_heads == 0, f"must divide model.heads = {c.heads}", "choose a divisor"),
+            ("head_size", c.head_size % 2 == 0, "must be even: rotary positions turn pairs", "choose an even size"),
+            ("unroll", 1 <= c.unroll <= c.depth, f"must be in 1 … model.depth = {c.depth}", "lower it"),
+        ):
+            if not holds:
+                raise ConfigError(f"model.{knob}", getattr(config, knob), rule, fix)
         self.config, self.tokens = config, tokens
+        self._same: tuple[Any, ...] = (config, tokens)
         self._rows = -(-tokens // ROWS_MULTIPLE) * ROWS_MULTIPLE
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        self._layer = nnx.graphdef(nnx.eval_shape(lambda k: Layer(k, config), key))
-        self._ends = nnx.graphdef(nnx.eval_shape(lambda k: Ends(k, self._rows, config.width), key))
+        self._layer = graph_of(Layer, config)
+        self._ends = graph_of(Ends, self._rows, config.width)
 
     def __eq__(self, other: object) -> bool:
-        """Whether both have the same shape."""
-        return isinstance(other, Transformer) and (self.config, self.tokens) == (other.config, other.tokens)
+        """Whether both are the same function of parameters."""
+        return isinstance(other, Transformer) and self._same == other._same
 
     def __hash__(self) -> int:
-        """Hash of the shape."""
-        return hash((self.config, self.tokens))
+        """Hash of what makes two models equal."""
+        return hash(self._same)
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Random float32 parameters as a nested dict; those of the layers are stacked along axis 0."""
         ends, layers = jax.random.split(key)
-
-        def layer(key: PRNGKeyArray) -> Params:
-            return nnx.to_pure_dict(nnx.state(Layer(key, self.config)))
-
+        keys = jax.random.split(layers, self.config.depth)
         return {
-            "ends": nnx.to_pure_dict(nnx.state(Ends(ends, self._rows, self.config.width))),
-            "layers": jax.vmap(layer)(jax.random.split(layers, self.config.depth)),
+            "ends": params_of(Ends(ends, self._rows, self.config.width)),
+            "layers": jax.vmap(lambda key: params_of(Layer(key, self.config)))(keys),
         }
 
     def grown(self, params: Params, tokens: int, fresh: Params) -> Params:
@@ -116,7 +113,8 @@ class Transformer(Decoder):
     def empty_cache(self, rows: int, room: int) -> Cache:
         """A `Cache` for `rows` documents of at most `room` tokens, in the compute dtype."""
         c = self.config
-        return Cache.empty(c.depth, rows, c.kv_heads, room, c.head_size, c.compute_dtype)
+        shape = (rows, c.kv_heads, room, c.head_size)
+        return Cache(*(tuple(jnp.zeros(shape, c.compute_dtype) for _ in range(c.depth)) for _ in Cache._fields))
 
     def unstacked(self, params: Params) -> Params:
         """Parameters in the form that `extend` takes: layer by layer, with matrices in the compute dtype.
@@ -125,11 +123,12 @@ class Transformer(Decoder):
         """
         dtype = self.config.compute_dtype
 
-        def cast(leaf: Array) -> Array:
-            return leaf.astype(dtype) if leaf.ndim > 1 else leaf
+        def cast(tree: Params) -> Params:
+            return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, tree)
 
-        layers = [jax.tree.map(lambda leaf: cast(leaf[n]), params["layers"]) for n in range(self.config.depth)]  # noqa: B023
-        return {"ends": jax.tree.map(cast, params["ends"]), "layers": tuple(layers)}
+        layers = (jax.tree.map(lambda leaf, n=n: leaf[n], params["layers"]) for n in range(self.config.depth))
+        others = {name: cast(part) for name, part in params.items() if name != "layers"}
+        return others | {"layers": tuple(cast(layer) for layer in layers)}
 
     def __call__(
         self,
@@ -153,23 +152,25 @@ class Transformer(Decoder):
             shards: how the model is split.
         """
         inputs = (tokens_bt, positions_bt, documents_bt, dropout_keys_bt)
-        return self.summing(params, None, *inputs, shards)[0]
+        return self.summing(params, None, inputs, shards, tokens_bt.shape[1])[0]
 
     def summing(
-        self,
-        params: Params,
-        sums: Sums,
-        tokens_bt: Int[Array, "b t"],
-        positions_bt: Int[Array, "b t"],
-        documents_bt: Int[Array, "b t"],
-        dropout_keys_bt: PRNGKeyArray | None,
-        shards: Shards,
+        self, params: Params, sums: Sums, inputs: Inputs, shards: Shards, most_items: int | None = None
     ) -> tuple[Float[Array, "b t v"], Sums]:
-        """The logits, and `sums`, whose cotangent the gradients of the parameters are added to (see `sums.py`)."""
+        """The logits, and `sums`, whose cotangent the gradients of the parameters are added to (see `sums.py`).
+
+        Args:
+            params: from `init`.
+            sums: of the gradients so far; None if they aren't accumulated.
+            inputs: the first arguments of `__call__` behind the parameters.
+            shards: how the model is split.
+            most_items: of a sequence, for models that step once for each item; by default as in training.
+        """
+        tokens_bt, positions_bt, documents_bt, dropout_keys_bt = inputs
         params, sums = self._tied(params, sums, "ends")
         x_btd = self._embedded(params, tokens_bt, shards)
         look = self._looking(documents_bt, shards)
-        x_btd, _, sums = self._layers(params, sums, x_btd, positions_bt, look, None, dropout_keys_bt, shards)
+        x_btd, _, sums = self._layers(params, x_btd, positions_bt, look, None, sums, dropout_keys_bt, shards)
         return self._logits(params, x_btd, shards), sums
 
     def extend(
@@ -197,8 +198,8 @@ class Transformer(Decoder):
             mesh: that the parameters are split over; None for one device.
         """
         tokens_bt = _split(mesh, tokens_bt, "data")
-        x_btd, look = self._embedded(params, tokens_bt, ALONE), self._looking_back(positions_bt, mesh)
-        x_btd, extended, _ = self._layers(params, None, x_btd, positions_bt, look, cache, None, ALONE)
+        x_btd = self._embedded(params, tokens_bt, ALONE)
+        x_btd, extended = self._further(params, x_btd, positions_bt, cache, mesh)
         if only_b is not None:
             x_btd = jnp.take_along_axis(x_btd, only_b[:, None, None], axis=1)
         return _split(mesh, self._logits(params, x_btd, ALONE), ("data", "fsdp")), extended
@@ -207,7 +208,7 @@ class Transformer(Decoder):
         """Parameters and sums; those of one part outside the layers are tied to each other (see `sums.py`)."""
         if sums is None:
             return params, None
-        weights, into = tied_whole(params[part], sums[part])
+        weights, into = tied(params[part], sums[part])
         return params | {part: weights}, sums | {part: into}
 
     def _embedded(self, params: Params, tokens: Int[Array, "..."], shards: Shards) -> Float[Array, "... d"]:
@@ -224,13 +225,15 @@ class Transformer(Decoder):
 
         def look(_: None, number: Array, q_bthk: Array, k_btnk: Array, v_btnk: Array) -> tuple[Array, None]:
             keys, values = shards.row(k_btnk), shards.row(v_btnk)
-            y_bthk = attend(kind, q_bthk, keys, values, documents_bt, documents_bs, first)
+            y_bthk = attend(kind, AttentionInputs(q_bthk, keys, values, documents_bt, documents_bs, first))
             return y_bthk, None
 
         return look
 
-    def _looking_back(self, positions_bt: Int[Array, "b t"], mesh: Mesh | None) -> Callable[..., tuple[Array, Cache]]:
-        """The attention of new tokens to those in the cache."""
+    def _further(
+        self, params: Params, x_btd: Array, positions_bt: Array, cache: Cache, mesh: Mesh | None
+    ) -> tuple[Array, Cache]:
+        """The output of the layers for new tokens, which also attend to those in the cache; and the cache with them."""
 
         def look(cache: Cache, number: int, *qkv: Array) -> tuple[Array, Cache]:
             mask_bts = jnp.arange(slots(cache))[None, None, :] <= positions_bt[:, :, None]
@@ -239,18 +242,18 @@ class Transformer(Decoder):
             y_bthk = attend_cached(q_bthk, cache.keys[number], cache.values[number], mask_bts)
             return _split(mesh, y_bthk, "data", None, "tensor"), cache
 
-        return look
+        return self._layers(params, x_btd, positions_bt, look, cache)[:2]
 
     def _layers(
         self,
         params: Params,
-        sums: Sums,
         x_btd: Array,
         positions_bt: Array,
         look: Callable[..., tuple[Array, Any]],
         memory: Any,
-        dropout_keys_bt: Array | None,
-        shards: Shards,
+        sums: Sums = None,
+        dropout_keys_bt: Array | None = None,
+        shards: Shards = ALONE,
     ) -> tuple[Array, Any, Sums]:
         """The output of the last layer, and the memory and the sums that pass from layer to layer."""
         rotations = rotations_at(positions_bt, self.config.head_size, self.config.rope_base)
@@ -310,6 +313,18 @@ class Transformer(Decoder):
 
 def _split(mesh: Mesh | None, x: Array, *axes: Any) -> Array:
     return x if mesh is None else lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))
+
+
+def graph_of(module: Callable[..., nnx.Module], *arguments: Any) -> Any:
+    """The graph definition of a module, whose first argument is a key; no array is made."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return nnx.graphdef(nnx.eval_shape(lambda key: module(key, *arguments), key))
+
+
+def params_of(module: nnx.Module) -> Params:
+    """The parameters of a module, as a nested dict."""
+    found: Params = nnx.to_pure_dict(nnx.state(module))
+    return found
 
 
 def parameter_count(params: Params) -> int:

@@ -16,12 +16,30 @@ from omnijax.config import SampleConfig
 from omnijax.model import cache as caches
 from omnijax.model.decoder import Decoder
 from omnijax.sample.pick_token import pick
-from omnijax.sample.row_buffers import RowBuffers, RowWriter, select_rows
 from omnijax.step.sharding import parameter_shardings
 from omnijax.vocab.grammar import Grammar, GrammarState
+from omnijax.vocab.vocabulary import PAD
 
 ROWS = ("data", "fsdp")
 """Axes of a mesh that rows are split over."""
+
+
+class RowBuffers(NamedTuple):
+    """The rows so far. A row holds one document that is being sampled. Rows needn't be equally long.
+
+    Attributes:
+        tokens: behind the prompt; what stands behind `length` has no meaning.
+        length: number of tokens.
+        done: the row is complete.
+        state: of the grammar; None without one.
+        legal: tokens that can follow; None without a grammar.
+    """
+
+    tokens: Int[Array, "b n"]
+    length: Int[Array, " b"]
+    done: Bool[Array, " b"]
+    state: GrammarState | None
+    legal: Bool[Array, "b v"] | None
 
 
 class LoopState(NamedTuple):
@@ -52,14 +70,12 @@ class ChunkResult(NamedTuple):
         written: tokens behind each prompt.
         needed: slots that each row needs for the next step.
         tokens: of each row, padded behind its end.
-        rejected: fragments of each row that were drawn again.
     """
 
     done: Bool[Array, " b"]
     written: Int[Array, " b"]
     needed: Int[Array, " b"]
     tokens: Int[Array, "b m"]
-    rejected: Int[Array, " b"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,21 +85,24 @@ class Programs:
     Attributes:
         model: that is sampled from.
         config: how tokens are drawn.
-        writer: appends tokens to rows.
-        most_forced: how many forced tokens are read in one pass with the token before them.
+        grammar: of the segment to come.
+        most_tokens: of the longest row.
+        most_forced: how many tokens that the grammar leaves no choice for are read in one pass with the token before
+            them; 0 gives each token a pass of its own.
         mesh: that parameters and rows are split over; None for one device.
     """
 
     model: Decoder
     config: SampleConfig
-    writer: RowWriter
+    grammar: Grammar
+    most_tokens: int
     most_forced: int
-    mesh: Mesh | None
+    mesh: Mesh | None = None
 
     @property
     def forced_behind_prompt(self) -> int:
         """How many forced tokens are read with the prompt; here `aos` may stand before the others."""
-        grouped = self.writer.grammar.vocabulary.layout == "grouped"
+        grouped = self.grammar.vocabulary.layout == "grouped"
         return self.most_forced + grouped if self.most_forced else 0
 
     @functools.partial(jax.jit, static_argnums=(0, 6))
@@ -109,13 +128,19 @@ class Programs:
             bounds: fewest and most items of each segment to come; -1, or None for all rows, keeps the target's bound.
         """
         (batch, length), forced = prompts_bt.shape, self.forced_behind_prompt
-        state = _read_prompts(self.writer.grammar, prompts_bt, lengths_b)
-        if bounds is not None:
-            state = self.writer.grammar.with_bounds(state, *bounds)
-        logits = jnp.zeros((batch, self.model.tokens), jnp.float32)
-        rows = self.writer.empty(self.writer.most_tokens + forced + 1, state, logits, self.config.grammar)
+        rows = RowBuffers(
+            jnp.full((batch, self.most_tokens + forced + 1), PAD, jnp.int32),
+            jnp.zeros(batch, jnp.int32),
+            jnp.zeros(batch, bool),
+            None,
+            None,
+        )
+        if self.config.grammar:
+            state = _read_prompts(self.grammar, prompts_bt, lengths_b)
+            state = state if bounds is None else self.grammar.with_bounds(state, *bounds)
+            rows = rows._replace(state=state, legal=self.grammar.mask(state))
         if self.most_forced:
-            rows = self.writer.write_with_forced(rows, *self.writer.forced(rows), drawn=False)
+            rows = self._write_with_forced(rows, *self._forced(rows))
         read = jnp.minimum(rows.length, forced)
 
         places_bt = jnp.broadcast_to(jnp.arange(length + forced), (batch, length + forced))
@@ -171,9 +196,9 @@ class Programs:
 
         loop, _ = lax.while_loop(more, go_on, (loop, jnp.zeros((), jnp.int32)))
         rows = loop.rows
-        rejected = jnp.zeros_like(rows.length) if rows.fragment is None else rows.fragment.rejected
-        tokens = rows.padded(self.writer.most_tokens)
-        result = ChunkResult(rows.done, rows.length, self._needed(loop), tokens, rejected)
+        written = jnp.arange(self.most_tokens)[None, :] < rows.length[:, None]
+        tokens = jnp.where(written, rows.tokens[:, : self.most_tokens], PAD)
+        result = ChunkResult(rows.done, rows.length, self._needed(loop), tokens)
         if self.mesh is not None:
             result = lax.with_sharding_constraint(result, NamedSharding(self.mesh, PartitionSpec()))
         return self._placed(loop), result
@@ -181,28 +206,46 @@ class Programs:
     def _needed(self, loop: LoopState) -> Array:
         """Slots that each row needs for the next step. The last token of a row is never read."""
         needed = self.model.slots_needed(loop.memory, 1 + self.most_forced)
-        return jnp.minimum(needed, loop.lengths + self.writer.most_tokens)
+        return jnp.minimum(needed, loop.lengths + self.most_tokens)
 
     def _draw(self, loop: LoopState) -> LoopState:
         """Draws a token for each row that the model has read, and writes the forced tokens behind it."""
-        writer, rows = self.writer, loop.rows
-        ready = ~rows.done & (loop.read == rows.length)
-        if rows.fragment is None:
-            keys_b = jax.vmap(jax.random.fold_in)(loop.keys, rows.length)
-            token = pick(self.config, loop.logits, rows.legal, keys_b)
-        else:
-            rows, legal = writer.open_fragments(rows, ready, loop.logits)
-            assert rows.fragment is not None
-            keys_b = jax.vmap(jax.random.fold_in)(loop.keys, rows.length + writer.most_tokens * rows.fragment.attempts)
-            token = pick(self.config, loop.logits, legal, keys_b)
-            rows, wrong = writer.reject(rows, token, ready)
-            assert rows.fragment is not None
-            ready &= ~wrong
-            logits = jnp.where(wrong[:, None], rows.fragment.logits.astype(loop.logits.dtype), loop.logits)
-            memory, forgotten = self.model.rewound(loop.memory, jnp.maximum(loop.read - rows.length, 0))
-            loop = loop._replace(read=loop.read - forgotten, memory=memory, logits=logits)
-        write = writer.write_with_forced if self.most_forced else writer.write
-        return loop._replace(rows=write(rows, token, ready, drawn=True))
+        rows = loop.rows
+        keys_b = jax.vmap(jax.random.fold_in)(loop.keys, rows.length)
+        token = pick(self.config, loop.logits, rows.legal, keys_b)
+        write = self._write_with_forced if self.most_forced else self._write
+        return loop._replace(rows=write(rows, token, ~rows.done & (loop.read == rows.length)))
+
+    def _write(self, rows: RowBuffers, token: Int[Array, " b"], active: Bool[Array, " b"]) -> RowBuffers:
+        """Appends a token to the active rows."""
+        v = self.grammar.vocabulary
+        place = jnp.where(active, rows.length, rows.tokens.shape[1])
+        length = rows.length + active
+        done = rows.done | (active & (token == (PAD if v.end is None else v.end))) | (length >= self.most_tokens)
+        tokens = rows.tokens.at[jnp.arange(place.size), place].set(token, mode="drop")
+        rows = rows._replace(tokens=tokens, length=length, done=done)
+        if rows.state is None:
+            return rows
+        state = _select_rows(active, self.grammar.advance(rows.state, token), rows.state)
+        return rows._replace(state=state, legal=self.grammar.mask(state))
+
+    def _write_with_forced(self, rows: RowBuffers, token: Int[Array, " b"], active: Bool[Array, " b"]) -> RowBuffers:
+        """Appends a token to the active rows, then to every row the tokens that the grammar leaves no choice for.
+
+        This is one loop, so that the grammar, which is the largest part of the program, is compiled once.
+        """
+
+        def write(carry: tuple[RowBuffers, Array, Array]) -> tuple[RowBuffers, Array, Array]:
+            rows = self._write(*carry)
+            return rows, *self._forced(rows)
+
+        return lax.while_loop(lambda carry: carry[2].any(), write, (rows, token, active))[0]
+
+    def _forced(self, rows: RowBuffers) -> tuple[Int[Array, " b"], Bool[Array, " b"]]:
+        """The only token that can follow in each row, and which rows have such a token."""
+        assert rows.legal is not None
+        token = self.grammar.forced(rows.legal)
+        return token, (token >= 0) & ~rows.done
 
     def _read(self, params: Any, loop: LoopState) -> LoopState:
         """The model reads the next tokens of each row."""
@@ -240,10 +283,15 @@ def unstacked_shardings(mesh: Mesh, params: Any) -> Any:
     return others | {"layers": tuple(parameter_shardings(mesh, layer) for layer in params["layers"])}
 
 
+def _select_rows(active: Bool[Array, " b"], new: Any, old: Any) -> Any:
+    """Active rows from `new` and the others from `old`, which are trees of arrays over rows."""
+    return jax.tree.map(lambda a, b: jnp.where(active.reshape((-1,) + (1,) * (a.ndim - 1)), a, b), new, old)
+
+
 def _read_prompts(grammar: Grammar, prompts_bt: Array, lengths_b: Array) -> GrammarState:
     def read(state: GrammarState, column: tuple[Array, Array]) -> tuple[GrammarState, None]:
         place, tokens_b = column
-        return select_rows(place < lengths_b, grammar.advance(state, tokens_b), state), None
+        return _select_rows(place < lengths_b, grammar.advance(state, tokens_b), state), None
 
     columns = (jnp.arange(prompts_bt.shape[1]), prompts_bt.T)
     return lax.scan(read, grammar.start_state(prompts_bt.shape[0]), columns)[0]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import rich.progress
-from jaxtyping import Bool, Int, Int64, PRNGKeyArray
+from jaxtyping import Bool, Int, PRNGKeyArray
 
 from omnijax.config import Config, SampleConfig, Target
 from omnijax.data.columns import Column, Encoded, segments_of, side_by_side
@@ -38,12 +38,10 @@ class Generated(NamedTuple):
     Attributes:
         items: of each document, those that could be read.
         decodable: whether each document could be read whole, with as many items as its modality allows.
-        rejected: number of fragments of each document that were drawn again because of their check digit.
     """
 
     items: list[Items]
     decodable: Bool[np.ndarray, " n"]
-    rejected: Int[np.ndarray, " n"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,21 +62,14 @@ class Generator:
 
     def along(self, route: Sequence[str], items: Sequence[Items], key: PRNGKeyArray) -> Generated:
         """Goes from the first field of a route to the last, one document for each step of the way."""
-        count = len(items)
-        generated = Generated(list(items), np.ones(count, bool), np.zeros(count, np.int32))
+        generated = Generated(list(items), np.ones(len(items), bool))
         for number, (source, target) in enumerate(zip(route, route[1:], strict=False)):
             step = self.generate({source: generated.items}, target, jax.random.fold_in(key, number))
-            decodable, rejected = generated.decodable & step.decodable, generated.rejected + step.rejected
-            generated = Generated(step.items, decodable, rejected)
+            generated = Generated(step.items, generated.decodable & step.decodable)
         return generated
 
     def generate(
-        self,
-        given: Given,
-        field: str,
-        key: PRNGKeyArray,
-        sample: SampleConfig | None = None,
-        count: int = 1,
+        self, given: Given, field: str, key: PRNGKeyArray, sample: SampleConfig | None = None, count: int = 1
     ) -> Generated:
         """Generates a field behind others.
 
@@ -94,7 +85,7 @@ class Generator:
         """
         target, modality = self._target(field, sample), self.config.data.fields[field]
         rows = self._prompts(given) if given else [np.zeros(0, np.int32)] * count
-        found = Generated([Items.joined([])] * len(rows), np.ones(len(rows), bool), np.zeros(len(rows), np.int32))
+        found = Generated([Items.joined([])] * len(rows), np.ones(len(rows), bool))
         for number, marker in enumerate(segment_markers(field, modality) if rows else ()):
             opened = [np.append(row, self.config.vocabulary.token(marker)) for row in rows]
             starts = np.array([len(row) for row in rows])
@@ -106,7 +97,7 @@ class Generator:
             both = found.decodable & read.decodable
             chained = [Items.chained(old, new) for old, new in zip(found.items, read.items, strict=True)]
             kept = [new if good else old for new, old, good in zip(chained, found.items, both, strict=True)]
-            found = Generated(kept if number else read.items, both, found.rejected + read.rejected)
+            found = Generated(kept if number else read.items, both)
         return found
 
     def complete(
@@ -138,12 +129,13 @@ class Generator:
         v, modality, target = self.config.vocabulary, self.config.data.fields[field], self._target(field, sample)
         self._check_completion(field, modality)
         if not items:
-            return Generated([], np.zeros(0, bool), np.zeros(0, np.int32))
+            return Generated([], np.zeros(0, bool))
         part = len(modality.parts) - 1
         documents = documents_of(self.config, {**(given or {}), field: items})
         # The encoder writes whole segments: what isn't known is there behind what is, and is cut off.
         order, counts = np.arange(documents.spaces.size), []
-        ends = np.cumsum(np.add.reduceat(documents.segment_items, _first_segments(documents)))
+        first_segments = np.cumsum(documents.document_segments) - documents.document_segments
+        ends = np.cumsum(np.add.reduceat(documents.segment_items, first_segments))
         for one, mask, end in zip(items, known, ends, strict=True):
             body = np.asarray(mask)[one.part == part]
             order[end - len(body) : end] = end - len(body) + np.argsort(~body, kind="stable")
@@ -205,11 +197,11 @@ class Generator:
         prompts, lengths = padded(opened)
         with _bar(self.progress, f"  {segment.marker}") as progress:
             drawn = sampler(self.params, prompts, lengths, key, self.config.eval.batch_size, progress, **exact)
-        rows = [np.append(row, tokens) for row, tokens in zip(opened, drawn.tokens, strict=True)]
+        rows = [np.append(row, tokens) for row, tokens in zip(opened, drawn, strict=True)]
         read = read_segment(v, segment, [row[start:] for row, start in zip(rows, starts, strict=True)])
-        ends = [_end(v, tokens) for tokens in drawn.tokens]
-        closed = [np.append(row, tokens[:end]) for row, tokens, end in zip(opened, drawn.tokens, ends, strict=True)]
-        return read._replace(rejected=drawn.rejected), closed
+        ends = [_end(v, tokens) for tokens in drawn]
+        closed = [np.append(row, tokens[:end]) for row, tokens, end in zip(opened, drawn, ends, strict=True)]
+        return read, closed
 
     def _prompts(self, given: Given) -> list[Int[np.ndarray, " t"]]:
         """Tokens of the given fields of each document, without the token that closes it."""
@@ -284,10 +276,6 @@ def _sampler(model: Transformer, vocabulary: Vocabulary, target: SegmentTarget) 
     return Sampler.of(model, vocabulary, target)
 
 
-def _first_segments(documents: Documents) -> Int64[np.ndarray, " documents"]:
-    return np.cumsum(documents.document_segments) - documents.document_segments
-
-
 def _only(items: Items, mask: Bool[np.ndarray, " items"]) -> Items:
     """Some items of one sequence."""
     return Items(items.part[mask], items.digits[mask], np.array([mask.sum()], np.int64))
@@ -332,7 +320,7 @@ def read_segment(vocabulary: Vocabulary, segment: DrawnSegment, rows: Sequence[I
     )
     number = segment.number
     found = [items_of(vocabulary, modality, number, documents[0][0]) for documents in assemble(vocabulary, reading)]
-    return Generated(found, decodable, np.zeros(len(rows), np.int32))
+    return Generated(found, decodable)
 
 
 def items_of(vocabulary: Vocabulary, modality: Modality, number: int, read: Segment) -> Items:

@@ -1,9 +1,9 @@
 """Samples the rest of documents, many documents side by side, under the grammar or without it.
 
 Each document has a row. A token that the grammar leaves no choice for needs no forward pass of its own: the model reads
-it together with the token before it. So rows get out of step, also where a wrong check digit sends one back. A row that
-is done makes room for the next document. The tokens of a document depend on its own number and the key alone. The
-model's memory grows with the rows, so that attention reads no more slots than there are tokens.
+it together with the token before it. So rows get out of step. A row that is done makes room for the next document. The
+tokens of a document depend on its own number and the key alone. The model's memory grows with the rows, so that
+attention reads no more slots than there are tokens.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from omnijax.errors import ConfigError
 from omnijax.model.cache import slots
 from omnijax.model.decoder import Decoder
 from omnijax.sample.decode_loop import ChunkResult, LoopState, Programs, unstacked, unstacked_shardings
-from omnijax.sample.row_buffers import RowWriter
 from omnijax.step.sharding import mesh_of
+from omnijax.step.state import abstract
 from omnijax.vocab.grammar import Grammar, SegmentRule
 from omnijax.vocab.vocabulary import END, PAD, Vocabulary
 
@@ -38,28 +38,13 @@ REFILL = 4
 """One row in this many is refilled at a time."""
 
 
-class Drawn(NamedTuple):
-    """What was sampled.
-
-    Attributes:
-        tokens: that follow each prompt, padded behind the end.
-        rejected: fragments of each document that were drawn again because of their check digit.
-    """
-
-    tokens: Int[np.ndarray, "n m"]
-    rejected: Int[np.ndarray, " n"]
-
-
 @dataclasses.dataclass(frozen=True)
 class SegmentTarget:
     """A segment to be drawn. Hashable, so that each is compiled once.
 
     Attributes:
         name: of the control token that opens it.
-        min_items: fewest items.
-        max_items: most items.
         holds: kinds of its items.
-        sample: how tokens are drawn.
         order: in which fragments are written.
     """
 
@@ -76,18 +61,11 @@ class Sampler:
     """Completes documents with one segment and their end.
 
     Attributes:
-        model: whose parameters are given at each call.
-        config: how tokens are drawn.
-        writer: appends tokens to rows, by a grammar for the segment to come.
-        most_forced: how many tokens that the grammar leaves no choice for are read in one pass with the token before
-            them; 0 gives each token a pass of its own.
+        programs: that run on one device; with a mesh, on several.
         block: slots that the memory grows by, at least, once it has twice as many.
     """
 
-    model: Decoder
-    config: SampleConfig
-    writer: RowWriter
-    most_forced: int
+    programs: Programs
     block: int = 64
 
     @classmethod
@@ -101,23 +79,27 @@ class Sampler:
             skip: read tokens that the grammar leaves no choice for together with the token before them.
 
         Raises:
-            ConfigError: a temperature, top-k, top-p or number of retries is impossible.
+            ConfigError: a temperature, top-k or top-p is impossible.
             VocabularyError: the vocabulary can't write what the target asks for.
         """
-        _check(target.sample, vocabulary)
-        v, context = vocabulary, _context(vocabulary, target.name)
+        for field, holds, rule in (
+            ("temperature", target.sample.temperature >= 0, "must be ≥ 0; 0 takes the likeliest token"),
+            ("top_k", target.sample.top_k >= 0, "must be ≥ 0; 0 draws from all"),
+            ("top_p", 0 < target.sample.top_p <= 1, "must be in (0, 1]"),
+        ):
+            if not holds:
+                raise ConfigError(f"sample.{field}", getattr(target.sample, field), rule, "choose another value")
+        v = vocabulary
         end = () if v.end is None else (END,)
         rules = [SegmentRule(target.name, target.min_items, target.max_items, target.holds, end)]
         if target.order == "any":  # other segments are only read, and the grammar tracks no positions in them
             rules += [SegmentRule(name, 0, 0) for name in v.control if name not in (END, target.name)]
         grammar = Grammar(v, tuple(rules), (target.name,), target.order)
-        retries = 0 if target.holds == "general" else target.sample.retries
-        writer = RowWriter(grammar, most_tokens(v, target), retries, int(v.contexts.widths[context]))
         # Between two digits with a choice there are at most a check digit and the tokens of a position.
         places = v.position_places if v.position != "none" else 0
         most_forced = max(1, places + (v.check_digit and v.width == "fixed"))
         skip = skip and target.sample.grammar and model.reads_ahead
-        return cls(model, target.sample, writer, most_forced if skip else 0)
+        return cls(Programs(model, target.sample, grammar, most_tokens(v, target), most_forced if skip else 0))
 
     def __call__(
         self,
@@ -129,8 +111,8 @@ class Sampler:
         progress: Callable[[float], None] | None = None,
         least_n: Int[np.ndarray, " n"] | None = None,
         most_n: Int[np.ndarray, " n"] | None = None,
-    ) -> Drawn:
-        """The tokens that follow each prompt.
+    ) -> Int[np.ndarray, "n m"]:
+        """The tokens that follow each prompt, padded behind the end.
 
         Bounds on the number of items may differ from document to document. They are arrays, so that one compiled
         program serves all documents.
@@ -155,14 +137,14 @@ class Sampler:
         bounds = None if least_n is None and most_n is None else self._bounds(count, least_n, most_n)
         prompts = _Prompts(tokens, np.asarray(lengths_n, np.int32), bounds)
         side = _divisible(min(rows or count, count), mesh)
-        queue = _Queue(self._programs(mesh), self.block, prompts, key, side)
-        return queue.run(unstacked(self.model, mesh, params), progress)
+        queue = _Queue(dataclasses.replace(self.programs, mesh=mesh), self.block, prompts, key, side)
+        return queue.run(unstacked(self.programs.model, mesh, params), progress)
 
     def _bounds(
         self, count: int, least_n: Int[np.ndarray, " n"] | None, most_n: Int[np.ndarray, " n"] | None
     ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
         """The bounds of all documents, checked; -1 for the target's."""
-        rule = self.writer.grammar.rules[0]
+        rule = self.programs.grammar.rules[0]
         least, most = (
             np.full(count, -1, np.int32) if bound is None else np.asarray(bound, np.int32)
             for bound in (least_n, most_n)
@@ -173,7 +155,7 @@ class Sampler:
             value = (int(lowest[wrong[0]]), int(highest[wrong[0]]))
             says = f"of document {wrong[0]}: the fewest and the most items must be in order and at most {rule.most}"
             raise ConfigError("least_n, most_n", value, says, "change them, or raise max_items of the target")
-        if not self.config.grammar:
+        if not self.programs.config.grammar:
             raise ConfigError("sample.grammar", False, "the grammar keeps the bounds on items", "set it to True")
         return least, most
 
@@ -186,24 +168,18 @@ class Sampler:
             prompt_tokens: length of the longest prompt.
         """
         mesh = jax.tree.leaves(params)[0].sharding.mesh
-        programs = self._programs(mesh)
+        programs = dataclasses.replace(self.programs, mesh=mesh)
         width = -(-prompt_tokens // PROMPT) * PROMPT
-        weights = jax.eval_shape(self.model.unstacked, params)
+        weights = jax.eval_shape(programs.model.unstacked, params)
         prompts, lengths = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, width), (rows,)))
 
         def begin(*given: Any) -> LoopState:
-            return programs.begin(*given, jax.random.key(0), given[-1], width + self.writer.most_tokens)
+            return programs.begin(*given, jax.random.key(0), given[-1], width + programs.most_tokens)
 
         loop = jax.eval_shape(begin, weights, prompts, lengths)
-        weights, loop = (
-            jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
-            for tree, shardings in ((weights, unstacked_shardings(mesh, weights)), (loop, programs.shardings(loop)))
-        )
+        weights, loop = abstract(weights, unstacked_shardings(mesh, weights)), abstract(loop, programs.shardings(loop))
         number = jax.ShapeDtypeStruct((), jnp.int32)
         return Programs.chunk.lower(programs, weights, loop, number, number)
-
-    def _programs(self, mesh: Mesh | None) -> Programs:
-        return Programs(self.model, self.config, self.writer, self.most_forced, mesh)
 
 
 def most_tokens(vocabulary: Vocabulary, target: SegmentTarget) -> int:
@@ -218,13 +194,7 @@ def _context(vocabulary: Vocabulary, name: str) -> int:
 
 
 class _Prompts(NamedTuple):
-    """The documents to complete.
-
-    Attributes:
-        tokens: their prompts, padded on the right.
-        lengths: tokens of each prompt.
-        bounds: fewest and most items of each segment to come; None for those of the target.
-    """
+    """The documents to complete; `bounds` are the fewest and the most items of each segment to come."""
 
     tokens: Int[np.ndarray, "n t"]
     lengths: Int[np.ndarray, " n"]
@@ -234,16 +204,8 @@ class _Prompts(NamedTuple):
 class _Queue:
     """The host's part of sampling: documents wait in a queue, and `side` documents are sampled side by side.
 
-    Attributes:
-        programs: that run on the device.
-        block: slots that the memory grows by, at least.
-        prompts: of all documents.
-        key: draws the tokens.
-        group: number of rows that begin together.
-        next: number of the next document.
-        numbers: number of the document in each row; -1 for a free row.
-        needed: slots that each row needs for the next step.
-        drawn: the finished documents.
+    `group` rows begin together; `next` is the next document. For each row `numbers` has the number of its document, or
+    -1 for a free row, and `needed` the slots that it needs for the next step.
     """
 
     def __init__(self, programs: Programs, block: int, prompts: _Prompts, key: PRNGKeyArray, side: int) -> None:
@@ -251,9 +213,9 @@ class _Queue:
         count = len(prompts.tokens)
         self.group = side if count <= side else _divisible(-(-side // REFILL), programs.mesh)
         self.next, self.numbers, self.needed = 0, np.full(side, -1), np.zeros(side, np.int32)
-        self.drawn = Drawn(np.full((count, programs.writer.most_tokens), PAD, np.int32), np.zeros(count, np.int32))
+        self.drawn = np.full((count, programs.most_tokens), PAD, np.int32)
 
-    def run(self, params: Any, progress: Callable[[float], None] | None) -> Drawn:
+    def run(self, params: Any, progress: Callable[[float], None] | None) -> Int[np.ndarray, "n m"]:
         """Samples all documents."""
         loop, count = None, len(self.prompts.tokens)
         while self.next < count or (self.numbers >= 0).any():
@@ -277,7 +239,7 @@ class _Queue:
         numbers = np.resize(np.arange(self.next, self.next + count, dtype=np.int32), self.group)
         prompts, lengths, bounds = jax.tree.map(lambda array: array[numbers], self.prompts)
         self.next, self.numbers[rows] = self.next + count, numbers[:count]
-        forced, most = programs.forced_behind_prompt, programs.writer.most_tokens
+        forced, most = programs.forced_behind_prompt, programs.most_tokens
         self.needed[rows] = (lengths + np.minimum(forced + 1 + programs.most_forced, most))[:count]
         side, read = len(self.numbers), prompts.shape[1] + forced
         room = self._room(max(read, int(self.needed.max()))) if loop is None else slots(loop.memory)
@@ -292,7 +254,7 @@ class _Queue:
 
     def _room(self, needed: int) -> int:
         """Slots of a memory in which this many are needed, in whole blocks."""
-        most = self.prompts.tokens.shape[1] + self.programs.writer.most_tokens
+        most = self.prompts.tokens.shape[1] + self.programs.most_tokens
         block = self.block * -(-most // (self.block * BLOCKS))
         return most if most <= 2 * self.block else min(most, max(2 * self.block, -(-needed // block) * block))
 
@@ -300,10 +262,9 @@ class _Queue:
         """Takes the finished documents, and gives the share of tokens that are done if all documents are longest."""
         here = self.numbers >= 0
         done = here & result.done
-        self.drawn.tokens[self.numbers[done]] = result.tokens[done]
-        self.drawn.rejected[self.numbers[done]] = result.rejected[done]
+        self.drawn[self.numbers[done]] = result.tokens[done]
         self.numbers[done], self.needed = -1, np.array(result.needed)
-        count, most = self.drawn.tokens.shape
+        count, most = self.drawn.shape
         finished = self.next - (self.numbers >= 0).sum()
         return float(finished * most + result.written[here & ~done].sum()) / (count * most)
 
@@ -312,22 +273,3 @@ def _divisible(rows: int, mesh: Mesh | None) -> int:
     """`rows`, rounded up so that each device has the same number."""
     devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     return -(-rows // devices) * devices
-
-
-def _check(config: SampleConfig, vocabulary: Vocabulary) -> None:
-    for field, holds, rule in (
-        ("temperature", config.temperature >= 0, "must be ≥ 0; 0 takes the likeliest token"),
-        ("top_k", config.top_k >= 0, "must be ≥ 0; 0 draws from all"),
-        ("top_p", 0 < config.top_p <= 1, "must be in (0, 1]"),
-        ("retries", config.retries >= 0, "must be ≥ 0; 0 draws nothing again"),
-    ):
-        if not holds:
-            raise ConfigError(f"sample.{field}", getattr(config, field), rule, "choose another value")
-    checked = vocabulary.check_digit and vocabulary.width == "fixed"
-    for needs, rule in (
-        (checked, "needs writing.check_digit and writing.width = 'fixed', so that its place is known"),
-        (config.temperature > 0, "needs sample.temperature > 0; at 0 the same digits would be drawn again"),
-        (config.grammar, "needs sample.grammar, which says which check digit is right"),
-    ):
-        if config.retries and not needs:
-            raise ConfigError("sample.retries", config.retries, rule, "set it to 0, or change that knob")

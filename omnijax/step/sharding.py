@@ -127,19 +127,15 @@ def like_parameters(mesh: Mesh, params: Any, tree: Any) -> Any:
     A leaf gets the sharding of a parameter if its path ends with that parameter's path and the shapes are equal. All
     other leaves are replicated.
     """
-    shapes = {}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-        shapes[path_of(keys)] = leaf.shape
-    shardings = parameter_shardings(mesh, params)
-    flat = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(shardings)}
+    found = jax.tree.leaves(parameter_shardings(mesh, params))
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    by_path = {(path_of(keys), leaf.shape): each for (keys, leaf), each in zip(leaves, found, strict=True)}
 
     def sharding(keys: tuple[Any, ...], leaf: Any) -> NamedSharding:
         named = [str(key.key) for key in keys if hasattr(key, "key")]
-        for start in range(len(named)):
-            path = "/".join(named[start:])
-            if shapes.get(path) == leaf.shape:
-                return flat[path]
-        return NamedSharding(mesh, PartitionSpec())
+        paths = ("/".join(named[start:]) for start in range(len(named)))
+        fits = (by_path[path, leaf.shape] for path in paths if (path, leaf.shape) in by_path)
+        return next(fits, NamedSharding(mesh, PartitionSpec()))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
 

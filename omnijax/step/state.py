@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,16 +61,6 @@ class Metrics(NamedTuple):
     tokens: Array
 
 
-class Step(Protocol):
-    """A jitted train step."""
-
-    def __call__(self, state: State, batch: Any, /) -> tuple[State, Metrics]:
-        """The state after a batch, and its metrics. The buffers of the old state are reused."""
-
-    def lower(self, state: Any, batch: Any, /) -> jax.stages.Lowered:
-        """The program for arguments of these shapes, not compiled yet."""
-
-
 def abstract_state(config: Config, model: Transformer, mesh: Mesh) -> State:
     """Shapes, dtypes and shardings of the state; no array is made."""
     shapes = jax.eval_shape(functools.partial(_init, config, model), jax.eval_shape(lambda: jax.random.key(0)))
@@ -79,9 +69,12 @@ def abstract_state(config: Config, model: Transformer, mesh: Mesh) -> State:
         opt_state=like_parameters(mesh, shapes.params, shapes.opt_state),
         step=NamedSharding(mesh, PartitionSpec()),
     )
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
-    )
+    return abstract(shapes, shardings)
+
+
+def abstract(tree: Any, shardings: Any) -> Any:
+    """Shapes and dtypes of arrays, with these shardings."""
+    return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree, shardings)
 
 
 def init_state(config: Config, model: Transformer, mesh: Mesh) -> State:
@@ -96,7 +89,7 @@ def _init(config: Config, model: Transformer, key: PRNGKeyArray) -> State:
     return State(params, optimizer(config.optim, config.train.steps).init(params), jnp.zeros((), jnp.int32))
 
 
-def make_step(config: Config, model: Transformer, mesh: Mesh) -> Step:
+def make_step(config: Config, model: Transformer, mesh: Mesh) -> jax.stages.Wrapped:
     """The jitted train step: `(state, batch) -> (state, metrics)`. The buffers of the old state are reused.
 
     Raises:
@@ -129,17 +122,14 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
     dtypes |= {"kinds": kind_type(config.vocabulary)}
     shapes: Any = {name: jax.ShapeDtypeStruct((b, t), dtype) for name, dtype in dtypes.items()}
     shapes |= {"documents": shapes["tokens"], "items": jax.ShapeDtypeStruct((b,), jnp.int32)}
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        batch_shardings(mesh, shapes),
-    )
+    return abstract(shapes, batch_shardings(mesh, shapes))
 
 
 def _step(config: Config, model: Transformer, mesh: Mesh, state: State, batch: Any) -> tuple[State, Metrics]:
     key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
     if config.train.digit_noise > 0:
-        batch = batch | {"read": _noisy(config, batch, state.step)}
+        written = (config.vocabulary, batch["tokens"], batch["kinds"])
+        batch = batch | {"read": with_digit_noise(*written, config.train.digit_noise, config.train.seed, state.step)}
     gradients, parts = gradients_of(config, model, mesh, state.params, batch, key)
     updates, opt_state = optimizer(config.optim, config.train.steps).update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -152,11 +142,6 @@ def _step(config: Config, model: Transformer, mesh: Mesh, state: State, batch: A
         jnp.sum(batch["documents"] >= 0),
     )
     return State(params, opt_state, state.step + 1), metrics
-
-
-def _noisy(config: Config, batch: Any, step: Array) -> Array:
-    share, seed = config.train.digit_noise, config.train.seed
-    return with_digit_noise(config.vocabulary, batch["tokens"], batch["kinds"], share, seed, step)
 
 
 def gradients_of(
@@ -195,21 +180,20 @@ def _local_gradients(
         read_bt = part["read"] if "read" in part else part["tokens"]
         keys_bt = token_keys(key, part["rows"], shards.first(read_bt.shape[1]) + jnp.arange(read_bt.shape[1]))
         inputs = (read_bt, part["positions"], part["documents"], keys_bt)
-        logits_btv, sums = model.summing(params, sums, *inputs, shards)
+        logits_btv, sums = model.summing(params, sums, inputs, shards)
         parts = next_token_loss(logits_btv, part["targets"], part["weights"], part["kinds"], kinds)
         return (parts.loss / (weight * shards.sizes["tensor"]), sums), parts
 
+    def whole(params: Any) -> tuple[Array, LossParts]:
+        (value, _), parts = loss(params, None, batch)
+        return value, parts
+
     if config.optim.accumulate == 1:
-        gradients, parts = jax.grad(lambda params: _first(loss(params, None, batch)), has_aux=True)(params)
+        gradients, parts = jax.grad(whole, has_aux=True)(params)
     else:
         gradients, parts = _accumulated(loss, params, batch, config.optim.accumulate)
     once = jax.tree.map(lambda _: PartitionSpec("tensor"), parts)  # devices along `tensor` have the same loss
     return shards.summed(gradients, specs), shards.summed(parts, once)
-
-
-def _first(result: tuple[tuple[Array, Any], LossParts]) -> tuple[Array, LossParts]:
-    (loss, _), parts = result
-    return loss, parts
 
 
 def _accumulated(loss: Callable[..., Any], params: Any, batch: Any, count: int) -> tuple[Any, LossParts]:
