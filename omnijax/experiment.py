@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import difflib
@@ -40,8 +41,10 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     Raises:
         ConfigError: a knob that doesn't exist (with the nearest that does), or a value of another type.
     """
-    sizes, arguments = _split_sizes(arguments)
-    for size in sizes:
+    sizes = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    sizes.add_argument("--size", action="append", nargs="?", const="", default=[])
+    options, arguments = sizes.parse_known_args(arguments)
+    for size in options.size:
         config = resized(config, size)
     if not arguments:
         return config
@@ -60,20 +63,6 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
         said = complaint.getvalue().split("Error parsing ")[-1].split("\n")[0].strip(" │|")
         rule = f"it must fit the type of the knob ({said})"
         raise ConfigError("override", " ".join(arguments), rule, "see --knobs for the values as they are") from error
-
-
-def _split_sizes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The values of `--size`, and the other arguments."""
-    sizes, others, left = [], [], list(arguments)
-    while left:
-        argument = left.pop(0)
-        if argument.startswith("--size="):
-            sizes.append(argument.removeprefix("--size="))
-        elif argument == "--size":
-            sizes.append(left.pop(0) if left else "")
-        else:
-            others.append(argument)
-    return sizes, others
 
 
 def explain_knobs(config: Config) -> str:

@@ -27,7 +27,7 @@ from omnijax.model.items import ItemTransformer
 from omnijax.model.shards import ALONE
 from omnijax.model.transformer import Transformer
 from omnijax.plan.cost import Cost, Costs, compare_bases, parse_base, to_dict
-from omnijax.plan.cost_table import print_costs
+from omnijax.plan.table import print_costs
 from omnijax.source import Source
 from omnijax.vocab.cost import (
     Count,
@@ -250,7 +250,7 @@ def test_row_flops_are_those_of_a_model_that_steps_once_an_item() -> None:
     inputs = [jax.ShapeDtypeStruct((2, 95), jnp.int32)] * 3
 
     def logits(params: Any, *inputs: Array) -> Array:
-        return model.summing(params, None, *inputs, None, ALONE)[0]
+        return model.summing(params, None, (*inputs, None), ALONE)[0]
 
     predicted = 2 * row_flops(shape, params["ends"]["head"].shape[1], 95, items=30, places=5)
     assert product_flops(jax.make_jaxpr(logits)(params, *inputs).jaxpr) == predicted

@@ -245,10 +245,7 @@ SPLASH = (pathlib.Path(__file__).parent / "golden" / "plan" / "splash.hlo.txt").
 def test_products_of_splash_attention_are_those_of_the_blocks_it_visits(kind: str, fused: str, blocks: float) -> None:
     text = SPLASH.replace("KIND", kind).replace("FUSED", fused)
     assert products(text) == blocks * 2 * (2 * 4 * 512 * 64) * 512
-    (kernel,) = [one for one in kernels_of(hlo.parse(text), count_calls(hlo.parse(text))) if one.flops]
-    assert not kernel.opaque
-    other = text.replace("splash_mha", "another")
-    assert [one.opaque for one in kernels_of(hlo.parse(other), count_calls(hlo.parse(other)))] == [True]
+    assert products(text.replace("splash_mha", "another")) == 0
 
 
 # ---------------------------------------------------------------------- a module written by hand

@@ -26,22 +26,18 @@ def advise(config: Config, memory: Memory, axes: Mapping[str, int]) -> list[str]
     """
     if memory.fits:
         return []
-    over = memory.needed - memory.available
-    found = list(_temporary(config, memory, axes)), list(_lasting(config, memory, axes))
-    first, second = found if memory.temporary > memory.arguments else found[::-1]
-    return [f"{over / GB:.2f} GB a chip too much.", *first, *second]
+    ways = (_temporary, _lasting) if memory.temporary > memory.arguments else (_lasting, _temporary)
+    over = f"{(memory.needed - memory.available) / GB:.2f} GB a chip too much."
+    return [over, *(line for way in ways for line in way(config, memory, axes))]
 
 
 def advise_sampling(config: Config, memory: Memory, axes: Mapping[str, int]) -> list[str]:
     """What would make the sampling loop fit; nothing if it fits. Arguments are those of `advise`."""
     if memory.fits:
         return []
-    devices = axes["data"] * axes["fsdp"]
-    room, by_rows = (
-        memory.available - memory.parameters - memory.program,
-        memory.needed - memory.parameters - memory.program,
-    )
-    rows = int(config.eval.batch_size * room / by_rows) // devices * devices
+    devices, always = axes["data"] * axes["fsdp"], memory.parameters + memory.program
+    share = (memory.available - always) / (memory.needed - always)
+    rows = int(config.eval.batch_size * share) // devices * devices
     over = f"Sampling takes {(memory.needed - memory.available) / GB:.2f} GB a chip too much."
     if rows < devices:
         return [over, "Parameters leave no room for a document: use more chips along mesh.fsdp or mesh.tensor."]
@@ -58,7 +54,8 @@ def _temporary(config: Config, memory: Memory, axes: Mapping[str, int]) -> Itera
         )
     if config.model.unroll > 1 and config.model.remat != "none":
         yield f"--model.unroll 1 keeps one layer's work at a time, not {config.model.unroll}."
-    rows = config.batch.size // (axes["data"] * axes["fsdp"])
+    devices = axes["data"] * axes["fsdp"]
+    rows = config.batch.size // devices
     if room > 0 and rows > config.optim.accumulate:
         factor = next((f for f in _divisors(rows) if f > config.optim.accumulate and share / f < room), rows)
         yield (
@@ -67,7 +64,7 @@ def _temporary(config: Config, memory: Memory, axes: Mapping[str, int]) -> Itera
         )
     elif rows == config.optim.accumulate:
         length = config.batch.sequence_length - 1
-        splits = [n for n in _divisors(axes["fsdp"] * axes["data"]) if n > 1 and length % (n * axes["context"]) == 0]
+        splits = [n for n in _divisors(devices) if n > 1 and length % (n * axes["context"]) == 0]
         if splits:
             yield (
                 f"--mesh.context {splits[0] * axes['context']}: a chip already has one sequence at a time, of {length} "
@@ -75,8 +72,8 @@ def _temporary(config: Config, memory: Memory, axes: Mapping[str, int]) -> Itera
             )
         else:
             yield f"--batch.sequence_length: a chip already has one sequence at a time; use less than {length} tokens."
-    if config.batch.size > axes["data"] * axes["fsdp"]:
-        yield f"--batch.size {axes['data'] * axes['fsdp']}: one sequence a chip; this changes what is trained."
+    if config.batch.size > devices:
+        yield f"--batch.size {devices}: one sequence a chip; this changes what is trained."
 
 
 def _lasting(config: Config, memory: Memory, axes: Mapping[str, int]) -> Iterator[str]:

@@ -13,6 +13,7 @@ slice; what happens within the slices is a collective of its own.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -23,15 +24,7 @@ from jaxtyping import Int
 from omnijax.plan.hlo import Instruction, Module
 from omnijax.plan.trips import Call, Loops
 
-KINDS = (
-    "all-gather",
-    "reduce-scatter",
-    "all-reduce",
-    "all-to-all",
-    "ragged-all-to-all",
-    "collective-permute",
-    "collective-broadcast",
-)
+KINDS = re.compile(r"all-gather|reduce-scatter|all-reduce|(ragged-)?all-to-all|collective-(permute|broadcast)")
 _BETWEEN = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _FUSED = "async_collective_fusion_config"
 Groups = Int[np.ndarray, "group member"]
@@ -60,7 +53,7 @@ class Collective:
     """One collective of the program.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: of XLA, such as `all-gather`.
         times: number of runs in a step.
         bytes: of one run, on one device; see the top of the file.
         devices: number of devices in each group.
@@ -96,7 +89,7 @@ def collectives_of(module: Module, loops: Loops, network: Network) -> tuple[Coll
         for one in call.computation.instructions.values():
             between = _BETWEEN.search(one.attributes) if one.opcode == "send" else None
             kind = between[1].lower().replace("_", "-") if between else one.opcode.removesuffix("-start")
-            if kind not in KINDS:
+            if not KINDS.fullmatch(kind):
                 continue
             collective = _collective(call, one, kind, network, between is not None)
             if collective is None:
@@ -140,29 +133,32 @@ def replica_groups(one: Instruction, devices: int) -> Groups:
     Raises:
         ValueError: the text of the groups has an unknown form.
     """
+
+    def numbers(text: str) -> tuple[int, ...]:
+        return tuple(int(number) for number in text.split(",") if number)
+
     pairs = re.search(r"source_target_pairs=\{(\{[\d,{}]*\})\}", one.attributes)
     if pairs:
-        found = [[int(part) for part in pair.split(",")] for pair in re.findall(r"\{([\d,]+)\}", pairs[1])]
-        return np.array([pair for pair in found if pair[0] != pair[1]] or [[0]])
+        found = [numbers(pair) for pair in re.findall(r"\{([\d,]+)\}", pairs[1])]
+        return np.array([pair for pair in found if pair[0] != pair[1]] or [(0,)])
     text = re.search(r"replica_groups=(\{\}|\{\{.*?\}\}|mesh\[.*?\] \{.*?\}|\[[^ ]*)", one.attributes)
     if text is None or text[1] == "{}":
         return np.arange(devices)[None]
     if text[1].startswith("{{"):
-        return np.array([[int(part) for part in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", text[1])])
+        return np.array([numbers(group) for group in re.findall(r"\{([\d,]+)\}", text[1])])
     iota = re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text[1])
     if iota:
-        shape, dimensions, turned = (tuple(int(n) for n in (part or "").split(",") if n) for part in iota.groups())
-        numbers = np.arange(int(np.prod(dimensions))).reshape(dimensions)
-        return numbers.transpose(turned or None).reshape(shape)
+        shape, dimensions, turned = (numbers(part or "") for part in iota.groups())
+        return np.arange(math.prod(dimensions)).reshape(dimensions).transpose(turned or None).reshape(shape)
     mesh = re.fullmatch(r"mesh\[((?:'[\w.\-]+'=\d+,?)+)\] \{((?:'[\w.\-]+',?)*)\}", text[1])
     if mesh is None:
         raise ValueError(f"replica groups in an unknown form: {text[1][:200]}")
     sizes = {name: int(size) for name, size in re.findall(r"'([\w.\-]+)'=(\d+)", mesh[1])}
     chosen = re.findall(r"'([\w.\-]+)'", mesh[2])
-    names = list(sizes)
+    names, shape = list(sizes), tuple(sizes.values())
     order = [names.index(name) for name in (*(n for n in names if n not in chosen), *chosen)]
-    numbers = np.arange(int(np.prod(list(sizes.values())))).reshape(list(sizes.values()))
-    return numbers.transpose(order).reshape(-1, int(np.prod([sizes[name] for name in chosen])))
+    members = math.prod(sizes[name] for name in chosen)
+    return np.arange(math.prod(shape)).reshape(shape).transpose(order).reshape(-1, members)
 
 
 def _across(network: Network) -> Groups:
@@ -187,32 +183,16 @@ def _links(groups: Groups, network: Network) -> int:
 
 def _in_background(call: Call, one: Instruction) -> bool:
     # On TPU, a plain instruction with an `async_collective_name` isn't asynchronous in spite of its name.
-    by = call.by
-    started = (
-        one.opcode.endswith("-start")
-        or one.opcode == "send"
-        or (by is not None and by.opcode in ("async-start", "call-start"))
-    )
-    return started or _FUSED in one.attributes
+    inside = call.by is not None and call.by.opcode in ("async-start", "call-start")
+    return inside or one.opcode.endswith("-start") or one.opcode == "send" or _FUSED in one.attributes
 
 
 def totals(collectives: Sequence[Collective]) -> list[dict[str, Any]]:
     """Counts and bytes of one device in a step, by kind, axes and whether they cross slices; most bytes first."""
-    rows: dict[Any, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for one in collectives:
-        key = (one.kind, one.axes, one.between_slices)
-        row = rows.setdefault(
-            key,
-            {
-                "kind": one.kind,
-                "axes": list(one.axes),
-                "between_slices": one.between_slices,
-                "count": 0,
-                "bytes": 0,
-                "wire_bytes": 0.0,
-            },
-        )
-        row["count"] += one.times
-        row["bytes"] += one.times * one.bytes
-        row["wire_bytes"] += one.times * one.wire_bytes
+        named = {"kind": one.kind, "axes": list(one.axes), "between_slices": one.between_slices}
+        row = rows.setdefault(repr(named), named | {"count": 0, "bytes": 0, "wire_bytes": 0.0})
+        for name, amount in (("count", 1), ("bytes", one.bytes), ("wire_bytes", one.wire_bytes)):
+            row[name] += one.times * amount
     return sorted(rows.values(), key=lambda row: -row["bytes"])

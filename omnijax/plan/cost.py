@@ -173,9 +173,8 @@ def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> 
         if by_item:  # a token outside of items is a step by itself
             saved = sum(items[one].mean * (steps[one].mean - 1) for one in markers if one in spaces)
         document_flops[name] = (tokens - saved) * step + tokens * written
-    epoch = [
-        document_flops[name] for (name, _), task in zip(named, batch.tasks, strict=True) for _ in range(task.repeats)
-    ]
+    repeats = [task.repeats for task in batch.tasks]
+    epoch = sum(document_flops[name] * times for (name, _), times in zip(named, repeats, strict=True))
     return Cost(
         digits,
         steps,
@@ -187,7 +186,7 @@ def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> 
         batch.size // config.optim.accumulate * (sequence_length - 1) * rows * 4,
         item_flops,
         document_flops,
-        TRAINING * sum(epoch) / len(epoch),
+        TRAINING * epoch / sum(repeats),
     )
 
 
@@ -209,19 +208,21 @@ def parse_base(text: str) -> Base:
     Raises:
         ConfigError: the text is no base.
     """
-    try:
-        radices = tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        rule = "a base is a whole number, or several with commas between them"
-        raise ConfigError("--bases", text, rule, "write, for example, 17 or 64,64,4096") from error
-    if not all(2 <= radix <= LARGEST_BASE for radix in radices):
-        raise ConfigError("--bases", text, f"a radix is in 2 … {LARGEST_BASE}", "write, for example, 17 or 64,64,4096")
+    radices = tuple(int(part) for part in text.split(",") if part.isdigit())
+    if len(radices) <= text.count(",") or not all(2 <= radix <= LARGEST_BASE for radix in radices):
+        rule = f"a base is a whole number in 2 … {LARGEST_BASE}, or several with commas between them"
+        raise ConfigError("--bases", text, rule, "write, for example, 17 or 64,64,4096")
     return radices[0] if len(radices) == 1 else radices
 
 
-def to_dict(costs: Costs) -> dict[str, Any]:
-    """The costs as JSON; a count has its least, mean and most."""
-    return {field.name: _plain(getattr(costs, field.name)) for field in dataclasses.fields(costs)}
+def to_dict(part: Any) -> Any:
+    """Costs, or a part of them, as JSON; a count has its least, mean and most."""
+    if isinstance(part, Count):
+        return part._asdict()
+    part = vars(part) if dataclasses.is_dataclass(part) else part
+    if isinstance(part, dict):
+        return {name: to_dict(value) for name, value in part.items()}
+    return [to_dict(value) for value in part] if isinstance(part, tuple) else part
 
 
 def _candidate(config: Config, base: Base, items: dict[str, Count]) -> Candidate:
@@ -233,13 +234,3 @@ def _candidate(config: Config, base: Base, items: dict[str, Count]) -> Candidate
         return Candidate(base, "", cost)
     needs = f"a typical document doesn't fit in a sequence of {config.batch.sequence_length}"
     return Candidate(base, f"{needs}: set batch.sequence_length to {cost.sequence_length}", cost)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Count):
-        return value._asdict()
-    if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, tuple) else value

@@ -14,9 +14,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from omnijax.config import Config
-from omnijax.plan.chips import Chip
 from omnijax.plan.collectives import Collective
 from omnijax.plan.cost import cost_of, segment_items, step_flops, task_segments
+from omnijax.plan.topology import Chip
 from omnijax.plan.work import Kernel
 
 
@@ -59,14 +59,14 @@ class Throughput:
         tokens: of a step with full sequences.
         model_flops: FLOPs of the model for these tokens, without remat; see `omnijax.model.flops`.
         tokens_per_second: over all chips.
-        items_per_second: over all chips; None if `eval.targets` don't say how many items documents have.
+        items_per_second: over all chips.
         utilization: model FLOPs as a share of the peak of all chips.
     """
 
     tokens: int
     model_flops: float
     tokens_per_second: float
-    items_per_second: float | None
+    items_per_second: float
     utilization: float
 
 
@@ -78,37 +78,19 @@ def estimate(kernels: Sequence[Kernel], collectives: Sequence[Collective], chip:
     cycles = sum(kernel.times * (kernel.cycles or 0) for kernel in kernels)
     waits = {True: 0.0, False: 0.0}
     for one in collectives:
-        waits[one.background] += one.times * one.wire_bytes / bandwidth(one, chip)
-    return Estimate(
-        flops,
-        moved,
-        flops / chip.flops,
-        moved / chip.bandwidth,
-        each,
-        cycles / chip.clock_hz if chip.clock_hz else 0.0,
-        waits[True],
-        waits[False],
-    )
-
-
-def bandwidth(one: Collective, chip: Chip) -> float:
-    """Bytes per second that a device can send to others of its group."""
-    return chip.slice_bandwidth if one.between_slices else chip.link_bandwidth * max(1, one.links)
+        bandwidth = chip.slice_bandwidth if one.between_slices else chip.link_bandwidth * max(1, one.links)
+        waits[one.background] += one.times * one.wire_bytes / bandwidth
+    by_cycles = cycles / chip.clock_hz if chip.clock_hz else 0.0
+    times = (flops / chip.flops, moved / chip.bandwidth, each, by_cycles, waits[True], waits[False])
+    return Estimate(flops, moved, *times)
 
 
 def throughput(config: Config, seconds: float, devices: int, chip: Chip) -> Throughput:
     """Throughput of a train step that takes `seconds` on `devices` devices."""
     length = config.batch.sequence_length - 1  # the last token of a sequence is only a target
-    tokens = config.batch.size * length
-    flops = float(step_flops(config))
-    items = items_per_token(config)
-    return Throughput(
-        tokens,
-        flops,
-        tokens / seconds,
-        items * tokens / seconds,
-        flops / (seconds * devices * chip.flops),
-    )
+    tokens, flops = config.batch.size * length, float(step_flops(config))
+    items = items_per_token(config) * tokens
+    return Throughput(tokens, flops, tokens / seconds, items / seconds, flops / (seconds * devices * chip.flops))
 
 
 def items_per_token(config: Config) -> float:

@@ -37,6 +37,11 @@ class Shape:
         """Bytes of the elements, without padding of the layout."""
         return -(-self.count * _bits(self.dtype) // 8)
 
+    @property
+    def moved(self) -> int:
+        """Bytes that move between the device's memory and its units when the array is read or written."""
+        return self.bytes if self.memory == 0 else 0
+
 
 Type = Shape | tuple["Type", ...]
 
@@ -136,7 +141,9 @@ def parse(text: str) -> Module:
                 name, lines = header[2], []
                 entry = name if header[1] else entry
         elif _END.match(line):
-            computations[name] = _computation(name, lines)
+            made = {line: _instruction(line) for line in lines}
+            root = next(one for line, one in made.items() if line.startswith("  ROOT "))
+            computations[name] = Computation(name, {one.name: one for one in made.values()}, root)
             name = ""
         elif _INSTRUCTION.match(line):
             lines.append(line)
@@ -161,12 +168,6 @@ def _bits(dtype: str) -> int:
     """Bits of an element: the number in the name of its type."""
     number = re.search(r"\d+", dtype)
     return int(number[0]) if number else {"pred": 8, "token": 0, "opaque": 0}[dtype]
-
-
-def _computation(name: str, lines: list[str]) -> Computation:
-    instructions = [_instruction(line) for line in lines]
-    roots = [one for one, line in zip(instructions, lines, strict=True) if line.startswith("  ROOT ")]
-    return Computation(name, {one.name: one for one in instructions}, roots[0])
 
 
 def _instruction(line: str) -> Instruction:

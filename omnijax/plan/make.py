@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -44,21 +45,6 @@ class Program:
     flops: float = 0.0
     open_loops: int = 0
     estimate: Estimate | None = None
-
-    @property
-    def name(self) -> str:
-        """`train step`, or `sample NAME`."""
-        return self.lowered.name
-
-    @property
-    def tokens(self) -> int:
-        """Most tokens that all devices read in one run."""
-        return self.lowered.tokens
-
-    @property
-    def flops_once(self) -> float:
-        """FLOPs by the compiler's own analysis, which counts the body of a loop once."""
-        return self.compiled.once.get("flops", 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +93,9 @@ def make_plan(config: Config, topology: str, slices: int = 1, sample: bool = Fal
     step, speed = programs[0], None
     if step.estimate is not None and found.chip is not None:
         speed = throughput(config, step.estimate.seconds, len(found.devices), found.chip)
-    advice = [*advise(config, step.memory, mesh.shape)]
-    advice += [line for program in programs[1:] for line in advise_sampling(config, program.memory, mesh.shape)]
+    advice = advise(config, step.memory, mesh.shape)
+    for program in programs[1:]:
+        advice += advise_sampling(config, program.memory, mesh.shape)
     return Plan(config, found, mesh, programs, speed, tuple(advice))
 
 
@@ -156,9 +143,8 @@ def save_plan(plan: Plan, experiment: str, directory: Path, with_text: bool = Fa
     file = directory / f"{name}.json"
     file.write_text(json.dumps(plan_to_dict(plan, experiment), indent=1) + "\n", encoding="utf-8")
     for program in plan.programs if with_text else ():
-        (directory / f"{name}-{program.name.replace(' ', '-')}.hlo.txt").write_text(
-            program.compiled.text, encoding="utf-8"
-        )
+        text = directory / f"{name}-{program.lowered.name.replace(' ', '-')}.hlo.txt"
+        text.write_text(program.compiled.text, encoding="utf-8")
     return file
 
 
@@ -166,22 +152,20 @@ def versions() -> dict[str, str]:
     """Versions of JAX and its compilers."""
     found = {"jax": jax.__version__}
     for name in ("jaxlib", "libtpu"):
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def _program_to_dict(program: Program) -> dict[str, Any]:
     memory, time = program.memory, program.estimate
     return {
-        "name": program.name,
+        "name": program.lowered.name,
         "memory": dataclasses.asdict(memory)
         | {"arguments": memory.arguments, "temporary": memory.temporary, "fits": memory.fits},
-        "tokens": program.tokens,
+        "tokens": program.lowered.tokens,
         "flops": program.flops,
-        "flops_once": program.flops_once,
+        "flops_once": program.compiled.once.get("flops", 0.0),
         "collectives": totals(program.collectives),
         "each_collective": [
             dataclasses.asdict(one) | {"wire_bytes": one.wire_bytes}

@@ -75,32 +75,20 @@ def memory_of(lowered: Lowered, compiled: Compiled, module: Module | None, loops
     if lowered.moments is None and compiled.arguments:  # a sampler casts its parameters
         parameters, cache, *_ = compiled.arguments
     given = parameters + moments + cache + batch
+    known = (parameters, moments, cache, batch)
     if module is None:
         assert compiled.wanted_bytes is not None
         wanted = compiled.wanted_bytes + (given if compiled.wanted_besides else 0)
-        working = max(0, int(wanted) - given)
-        return Memory(parameters, moments, cache, batch, 0, 0, 0, 0, working, 0, None, wanted, available)
+        return Memory(*known, 0, 0, 0, 0, max(0, int(wanted) - given), 0, None, wanted, available)
     stats = compiled.stats
+    total, arguments, program = stats["temp_size"], stats["argument_size"], stats["generated_code_size"]
     activations, gradients = stacked(module, loops, shard_shapes(lowered.params))
-    total = stats["temp_size"]
     activations = min(activations, total)
     gradients = min(gradients, total - activations)
-    results, program = stats["output_size"] - stats["alias_size"], stats["generated_code_size"]
-    return Memory(
-        parameters,
-        moments,
-        cache,
-        batch,
-        stats["argument_size"] - given,
-        results,
-        activations,
-        gradients,
-        total - activations - gradients,
-        program,
-        stats.get("peak_memory"),
-        stats["argument_size"] + results + total + program,
-        available,
-    )
+    results = stats["output_size"] - stats["alias_size"]
+    temporary = (activations, gradients, total - activations - gradients)
+    needed = arguments + results + total + program
+    return Memory(*known, arguments - given, results, *temporary, program, stats.get("peak_memory"), needed, available)
 
 
 def tree_bytes(tree: Any) -> int:

@@ -145,12 +145,12 @@ def compile_program(lowered: Lowered) -> Compiled:
             raise PlatformError("plan", lowered.name, rule, "try another jax or libtpu, or other knobs") from error
         return Compiled("", {}, (), {}, *wanted, said.splitlines()[0][:300], time.perf_counter() - start)
     seconds = time.perf_counter() - start
-    analysis = compiled.memory_analysis()
+    analysis, once = compiled.memory_analysis(), compiled.cost_analysis()
     names = (name for name in dir(analysis) if name.endswith("_in_bytes"))
     stats = {name.removesuffix("_in_bytes"): int(getattr(analysis, name)) for name in names}
-    once = compiled.cost_analysis()
     once = once[0] if isinstance(once, list) else once
-    arguments = tuple(map(_bytes, lowered.program.args_info[0], compiled.input_shardings[0]))
+    pairs = zip(lowered.program.args_info[0], compiled.input_shardings[0], strict=False)
+    arguments = tuple(sum(jax.tree.leaves(jax.tree.map(shard_bytes, *pair))) for pair in pairs)
     return Compiled(compiled.as_text() or "", stats, arguments, dict(once or {}), None, False, "", seconds)
 
 
@@ -164,12 +164,6 @@ def unsaved() -> Iterator[None]:
         yield
     finally:
         jax.config.update(name, before)
-
-
-def _bytes(shapes: Any, shardings: Any) -> int:
-    """Bytes of one device's parts of an argument, as far as the program reads it."""
-    parts = jax.tree.map(lambda one, sharding: shard_bytes(one, sharding), shapes, shardings)
-    return sum(jax.tree.leaves(parts))
 
 
 def shard_bytes(leaf: Any, sharding: Any) -> int:

@@ -1,28 +1,58 @@
-"""Prints a plan as tables and sentences."""
+"""Prints plans, and what bases cost, as tables and sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import rich.box
 import rich.console
 import rich.table
 
+from omnijax.config import Config
 from omnijax.plan.collectives import totals
+from omnijax.plan.cost import Candidate, Cost, Costs
 from omnijax.plan.make import Plan, Program
+from omnijax.vocab.cost import space_of
+from omnijax.vocab.radix import Base
+
+FLOPS = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP")
+MEMORY = {
+    "parameters": "parameters",
+    "moments": "optimizer",
+    "cache": "cache and rows",
+    "batch": "batch",
+    "padding": "padding of the arguments",
+    "results": "results of their own",
+    "activations": "activations kept for the backward pass",
+    "gradients": "gradients",
+    "working": "working memory",
+    "program": "program",
+}
 
 
 def print_plan(plan: Plan, console: rich.console.Console) -> None:
     """Prints the mesh; memory, collectives and time of each program; then whether all fits, and what to change."""
-    console.print(_machine(plan), highlight=False, markup=False)
+    _print_lines(console, [_machine(plan)])
     for program in plan.programs:
         console.print(_memory(program))
         if program.collectives:
             console.print(_collectives(program))
-        for line in _time(plan, program):
-            console.print(line, highlight=False, markup=False)
-    for line in _verdict(plan):
+        _print_lines(console, _time(plan, program))
+    _print_lines(console, _verdict(plan))
+
+
+def _print_lines(console: rich.console.Console, lines: Iterable[str]) -> None:
+    for line in lines:
         console.print(line, highlight=False, markup=False)
+
+
+def _table(title: str, *columns: str, right: int = 2) -> rich.table.Table:
+    """A table whose first column holds names, and the others numbers."""
+    table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, padding=(0, right, 0, 0))
+    table.pad_edge = right > 0
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number and column != "over" else "left")
+    return table
 
 
 def _machine(plan: Plan) -> str:
@@ -35,55 +65,45 @@ def _machine(plan: Plan) -> str:
 
 def _memory(program: Program) -> rich.table.Table:
     memory = program.memory
-    table = _table(f"{program.name}: bytes a device", "", "share")
-    rows = (
-        ("parameters", memory.parameters),
-        ("optimizer", memory.moments),
-        ("cache and rows", memory.cache),
-        ("batch", memory.batch),
-        ("padding of the arguments", memory.padding),
-        ("results of their own", memory.results),
-        ("activations kept for the backward pass", memory.activations),
-        ("gradients", memory.gradients),
-        ("working memory", memory.working),
-        ("program", memory.program),
-    )
-    for name, size in rows:
-        if size:
-            table.add_row(name, _bytes(size), f"{size / memory.available:.1%}" if memory.available else "")
+    table = _table(f"{program.lowered.name}: bytes a device", "", "", "share")
+
+    def add(name: str, size: float, style: str = "") -> None:
+        share = f"{size / memory.available:.1%}" if memory.available else ""
+        table.add_row(name, _bytes(size), share, style=style)
+
+    for field, name in MEMORY.items():
+        if getattr(memory, field):
+            add(name, getattr(memory, field))
     table.add_section()
-    table.add_row("needed", _bytes(memory.needed), f"{memory.needed / memory.available:.1%}", style="bold")
+    add("needed", memory.needed, "bold")
     if memory.peak is not None:
-        table.add_row("peak, by the compiler", _bytes(memory.peak), f"{memory.peak / memory.available:.1%}")
+        add("peak, by the compiler", memory.peak)
     table.add_row("available", _bytes(memory.available), "")
     return table
 
 
 def _collectives(program: Program) -> rich.table.Table:
-    table = _table(f"{program.name}: collectives of a device", "over", "count", "bytes", "sent", "between slices")
+    table = _table(
+        f"{program.lowered.name}: collectives of a device", "", "over", "count", "bytes", "sent", "between slices"
+    )
     for row in totals(program.collectives):
-        table.add_row(
-            row["kind"],
-            " ".join(row["axes"]),
-            str(row["count"]),
-            _bytes(row["bytes"]),
-            _bytes(row["wire_bytes"]),
-            "yes" if row["between_slices"] else "",
-        )
+        sizes = (str(row["count"]), _bytes(row["bytes"]), _bytes(row["wire_bytes"]))
+        table.add_row(row["kind"], " ".join(row["axes"]), *sizes, "yes" if row["between_slices"] else "")
     return table
 
 
 def _time(plan: Plan, program: Program) -> Iterator[str]:
-    made = f"traced in {program.lowered.seconds:.1f} s, compiled in {program.compiled.seconds:.1f} s"
-    if program.compiled.refusal:
-        yield f"The compiler refused it after {program.compiled.seconds:.1f} s: {program.compiled.refusal}"
+    compiled = program.compiled
+    if compiled.refusal:
+        yield f"The compiler refused it after {compiled.seconds:.1f} s: {compiled.refusal}"
         return
-    counted = f"matrix products {_flops(program.flops)} a device (bodies of loops once: {_flops(program.flops_once)})"
-    yield f"{program.name}: {counted}; {made}."
+    flops, once = (_with_unit(count, FLOPS) for count in (program.flops, program.compiled.once.get("flops", 0.0)))
+    made = f"traced in {program.lowered.seconds:.1f} s, compiled in {compiled.seconds:.1f} s"
+    yield f"{program.lowered.name}: matrix products {flops} a device (bodies of loops once: {once}); {made}."
     if program.open_loops:
         yield "Loops whose end depends on data count with the most rounds that they can take."
-    time, chip = program.estimate, plan.topology.chip
-    if time is None or chip is None:
+    time = program.estimate
+    if time is None:
         yield f"No estimate of the time: there are no figures for the chips of {plan.topology.name}."
         return
     compiler = f", {_seconds(time.compiler_seconds)} by the compiler's cycles" if time.compiler_seconds else ""
@@ -93,50 +113,148 @@ def _time(plan: Plan, program: Program) -> Iterator[str]:
         f"(products alone {_seconds(time.compute_seconds)}, memory traffic alone {_seconds(time.memory_seconds)})."
     )
     if program is not plan.programs[0]:
-        yield f"At most {program.tokens / time.seconds:,.0f} tokens/s, and {program.tokens:,} tokens in one run."
+        tokens = program.lowered.tokens
+        yield f"At most {tokens / time.seconds:,.0f} tokens/s, and {tokens:,} tokens in one run."
 
 
 def _verdict(plan: Plan) -> Iterator[str]:
     speed, chip = plan.throughput, plan.topology.chip
     if speed is not None and chip is not None:
-        items = f", {speed.items_per_second:,.0f} items/s" if speed.items_per_second is not None else ""
+        flops = _with_unit(speed.model_flops, FLOPS)
         yield (
-            f"At most {speed.tokens_per_second:,.0f} tokens/s{items} in training: {speed.utilization:.2f} model FLOPs "
-            f"utilization ({_flops(speed.model_flops)} a step, remat not counted) of a peak of "
+            f"At most {speed.tokens_per_second:,.0f} tokens/s, {speed.items_per_second:,.0f} items/s in training: "
+            f"{speed.utilization:.2f} model FLOPs utilization ({flops} a step, remat not counted) of a peak of "
             f"{chip.flops / 1e12:.0f} TFLOP/s a device."
         )
     memory = plan.programs[0].memory
-    if plan.fits:
-        yield f"It fits: {_bytes(memory.needed)} of {_bytes(memory.available)} a device."
-    else:
-        yield "It doesn't fit."
-    for line in plan.advice:
-        yield f"  {line}"
-
-
-def _table(title: str, *columns: str) -> rich.table.Table:
-    table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
-    table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "over" else "right")
-    return table
+    fits = f"It fits: {_bytes(memory.needed)} of {_bytes(memory.available)} a device."
+    yield fits if plan.fits else "It doesn't fit."
+    yield from (f"  {line}" for line in plan.advice)
 
 
 def _bytes(size: float) -> str:
     return _with_unit(size, ("B", "kB", "MB", "GB", "TB", "PB"))
 
 
-def _flops(count: float) -> str:
-    return _with_unit(count, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP"))
-
-
 def _seconds(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-def _with_unit(value: float, units: tuple[str, ...]) -> str:
-    """Four digits and a decimal unit."""
+def _with_unit(value: float, units: tuple[str, ...], step: int = 1000, form: str = ".4g") -> str:
+    """A number below `step` and a unit."""
     power = 0
-    while abs(value) >= 1000 and power < len(units) - 1:
-        value, power = value / 1000, power + 1
-    return f"{value:.4g} {units[power]}"
+    while abs(value) >= step and power < len(units) - 1:
+        value, power = value / step, power + 1
+    return f"{format(value, form).rstrip('.')} {units[power]}".rstrip()
+
+
+# ---------------------------------------------------------------------- what bases cost
+
+
+def print_costs(costs: Costs, config: Config, console: rich.console.Console) -> None:
+    """Prints a table of tokens, a table of sizes and FLOPs, and sentences about what is cheapest or impossible."""
+    spaces = [name for name in costs.items if space_of(config.vocabulary, name) is not None]
+    console.print(_tokens(costs, spaces))
+    console.print(_model(costs, spaces))
+    _print_lines(console, _sentences(costs, config.batch.sequence_length))
+
+
+def _name_of(base: Base) -> str:
+    """A base as `--bases` takes it."""
+    return ",".join(map(str, base)) if isinstance(base, tuple) else str(base)
+
+
+def _tokens(costs: Costs, spaces: list[str]) -> rich.table.Table:
+    documents = [name.replace("->", "\n") for name in _own(costs).documents]
+    columns = (*(f"{name}\nitem" for name in spaces), *(f"{name}\nsegment" for name in costs.items), *documents)
+    table = _table("Tokens of an item (digits), of a segment, of a document of each task", "base", *columns, right=0)
+    for candidate, cost in _possible(costs):
+        table.add_row(
+            _name_of(candidate.base),
+            *(f"{_number(cost.steps[name].mean)} ({_number(cost.digits[name].mean)})" for name in spaces),
+            *(_number(cost.segments[name].mean) for name in costs.items),
+            *(_number(document.mean) for document in cost.documents.values()),
+            style=_style(candidate, costs),
+        )
+    return table
+
+
+def _model(costs: Costs, spaces: list[str]) -> rich.table.Table:
+    title, items = (
+        "Softmax and logits; forward FLOPs of an item, training FLOPs of a document",
+        [f"{name}\nitem" for name in spaces],
+    )
+    table = _table(title, "base", "softmax\nrows", "padded", "logits", *items, "training", "relative", "", right=0)
+    for candidate, cost in _possible(costs):
+        marks = {
+            "chosen": candidate.base == costs.chosen,
+            "cheapest": candidate.base == costs.cheapest,
+            "too long": bool(candidate.refused),
+        }
+        flops = (*(cost.item_flops[name] for name in spaces), cost.training_flops)
+        table.add_row(
+            _name_of(candidate.base),
+            str(cost.softmax_rows),
+            str(cost.padded_rows),
+            _with_unit(cost.logits_bytes, ("B", "KiB", "MiB", "GiB", "TiB"), 1024, "#.3g"),
+            *(_with_unit(one, ("", "k", "M", "G", "T", "P"), 1000, "#.3g") for one in flops),
+            f"{cost.training_flops / _own(costs).training_flops:.2f}",
+            " ".join(mark for mark, holds in marks.items() if holds),
+            style=_style(candidate, costs),
+        )
+    return table
+
+
+def _own(costs: Costs) -> Cost:
+    """The cost of the experiment's own base."""
+    own = costs.of(costs.chosen).cost
+    assert own is not None
+    return own
+
+
+def _sentences(costs: Costs, length: int) -> Iterator[str]:
+    bounds = (f"{name} {_number(n.mean)} ({n.least} to {n.most})" for name, n in costs.items.items())
+    yield f"Items of a segment, midway between the bounds of eval.targets: {', '.join(bounds)}. All ids equally likely."
+    if costs.cheapest is None:
+        yield "No base is possible."
+    else:
+        cheapest = costs.of(costs.cheapest).cost
+        assert cheapest is not None
+        share = cheapest.training_flops / _own(costs).training_flops
+        than = f"{share:.2f} of base {_name_of(costs.chosen)}" if costs.cheapest != costs.chosen else "the chosen one"
+        yield f"Cheapest in training FLOPs: base {_name_of(costs.cheapest)}, {than}."
+    possible = list(_possible(costs))
+    long = [(c.base, cost.longest) for c, cost in possible if cost.sequence_length == length and cost.longest > length]
+    if long:
+        yield (
+            "With the most items that eval.targets allows, a document won't fit in a sequence of "
+            f"{length}: {_listed(long)}."
+        )
+    longer = [(c.base, cost.sequence_length) for c, cost in possible if cost.sequence_length != length]
+    if longer:
+        yield f"Not possible: a typical document needs more than batch.sequence_length = {length}: {_listed(longer)}."
+    for candidate in costs.candidates:
+        if candidate.cost is None:
+            yield f"Not possible: base {_name_of(candidate.base)}. {candidate.refused}"
+
+
+def _listed(bases: list[tuple[Base, int]]) -> str:
+    return "base " + ", ".join(f"{_name_of(base)} ({tokens})" for base, tokens in bases)
+
+
+def _possible(costs: Costs) -> Iterator[tuple[Candidate, Cost]]:
+    """The candidates that have a vocabulary."""
+    for candidate in costs.candidates:
+        if candidate.cost is not None:
+            yield candidate, candidate.cost
+
+
+def _style(candidate: Candidate, costs: Costs) -> str:
+    if candidate.base in (costs.chosen, costs.cheapest):
+        return "bold"
+    return "dim" if candidate.refused else ""
+
+
+def _number(value: float) -> str:
+    """With at most one decimal, and none if it is whole."""
+    return f"{value:.1f}".removesuffix(".0")

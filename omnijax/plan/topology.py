@@ -1,4 +1,15 @@
-"""The devices that a step is planned for: TPUs that needn't be here, or devices of this machine."""
+"""The devices that a step is planned for: TPUs that needn't be here, or devices of this machine.
+
+Where the figures of the chips come from. Memory: the limit that the compiler (`libtpu` 0.0.42) names when it refuses a
+larger program. The rest: the
+tables "System architecture" of https://docs.cloud.google.com/tpu/docs/ v4, v5e, v5p, v6e and tpu7x: peak bf16 FLOPs;
+bandwidth of the HBM; the inter-chip bandwidth of a chip in both directions, of which one link in one direction is an
+eighth in two dimensions (v5e 400 GB/s, v6e 800 GB/s), a twelfth in three (v4 600, v5p 1200, tpu7x 1200); between slices
+the data-center network of a chip (v5p 50 Gb/s, tpu7x 100 Gb/s), or of a pod divided by its 256 chips (v5e 6.4 Tb/s, v6e
+25.6 Tb/s), of v4 taken to be v5p's. Clock: peak rate over what the matrix units do in a cycle, which is how the
+compiler's estimated cycles become seconds. NVIDIA: the data sheets of A100 80GB, H100 and H200 as SXM: dense bf16,
+NVLink in one direction, a network card of 200 or 400 Gb/s for each.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +18,6 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,12 +25,66 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from omnijax.errors import ConfigError, PlatformError
-from omnijax.plan.chips import CHIPS, Chip
 from omnijax.plan.collectives import Network
-from omnijax.plan.environment import settle_environment
 
 EXAMPLES = "v5e:16x16, v5p:8x8x8, v6e:16x16, v4:4x4x4, tpu7x:4x4x4, cpu:8 or gpu:8"
-_OPTIONS: Mapping[str, dict[str, Any]] = {"v4": {"chip_config_name": "megacore"}}
+WITHOUT_A_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",  # don't ask the cloud what machine this is
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no process here uses a chip, so that several may compile
+    # The library asks for these; a topology that is given by name doesn't depend on them.
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+"""Environment variables that TPU's compiler reads when it is loaded."""
+GiB = 1024**3
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One device as a program sees it.
+
+    Attributes:
+        name: used in the names of topologies.
+        memory_bytes: that a program can use.
+        flops: peak rate of matrix products in bfloat16, per second.
+        bandwidth: of the memory, bytes per second.
+        link_bandwidth: of one link to a neighbour in one direction, bytes per second.
+        slice_bandwidth: between slices (or nodes), bytes per second.
+        clock_hz: of the matrix units; 0 if no compiler estimates cycles.
+        dimensions: of the torus; 0 if the links go through a switch.
+        full: size of an axis at which its ends are joined; in three dimensions also multiples of it.
+        devices: number of JAX devices of a chip.
+    """
+
+    name: str
+    memory_bytes: float
+    flops: float
+    bandwidth: float
+    link_bandwidth: float
+    slice_bandwidth: float
+    clock_hz: float = 0.0
+    dimensions: int = 0
+    full: int = 0
+    devices: int = 1
+
+    def directions(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Directions in which a device can send along each axis of a slice: 2 if the ends are joined, else 1."""
+        cube = all(size % self.full == 0 for size in sizes)
+        return tuple(2 if (cube if self.dimensions == 3 else size == self.full) else 1 for size in sizes)
+
+
+CHIPS = {
+    "v4": Chip("v4", 30.75 * GiB, 275e12, 1228e9, 50e9, 6.25e9, 1.05e9, 3, 4),
+    "v5e": Chip("v5e", 15.75 * GiB, 197e12, 819e9, 50e9, 3.125e9, 1.50e9, 2, 16),
+    "v5p": Chip("v5p", 95.74 * GiB, 459e12, 2765e9, 100e9, 6.25e9, 1.75e9, 3, 4),
+    "v6e": Chip("v6e", 31.25 * GiB, 918e12, 1640e9, 100e9, 12.5e9, 1.75e9, 2, 16),
+    # A chip has two devices: the figures are those of half a chip.
+    "tpu7x": Chip("tpu7x", 94.75 * GiB, 1153.5e12, 3690e9, 50e9, 6.25e9, 0.0, 3, 4, devices=2),
+    "a100": Chip("a100", 80e9, 312e12, 2039e9, 300e9, 25e9),
+    "h100": Chip("h100", 80e9, 989e12, 3350e9, 450e9, 50e9),
+    "h200": Chip("h200", 141e9, 989e12, 4800e9, 450e9, 50e9),
+}
+"""By the name before the colon of a topology."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +143,9 @@ def find_topology(name: str, slices: int = 1) -> Topology:
     if kind not in (*CHIPS, "cpu", "gpu") or not sizes or min(sizes) < 1:
         rule = f"a kind of chip ({', '.join(CHIPS)}, cpu, gpu) and a shape"
         raise ConfigError("--topology", name, rule, f"write, for example, {EXAMPLES}")
-    if kind == "cpu":
-        return _cpu(name, math.prod(sizes), slices)
-    if kind == "gpu" or not CHIPS[kind].dimensions:
-        return _gpu(name, math.prod(sizes), slices)
-    return _tpu(name, kind, sizes, slices)
+    if kind in CHIPS and CHIPS[kind].dimensions:
+        return _tpu(name, kind, sizes, slices)
+    return (_cpu if kind == "cpu" else _gpu)(name, math.prod(sizes) * slices, slices)
 
 
 def _tpu(name: str, kind: str, sizes: tuple[int, ...], slices: int) -> Topology:
@@ -91,30 +153,27 @@ def _tpu(name: str, kind: str, sizes: tuple[int, ...], slices: int) -> Topology:
     if len(sizes) != chip.dimensions:
         rule = f"a slice of {kind} has {chip.dimensions} dimensions"
         raise ConfigError("--topology", name, rule, f"write, for example, {kind}:{'x'.join('4' * chip.dimensions)}")
-    several: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
-    options = dict(_OPTIONS[kind]) if kind in _OPTIONS else {}
+    several = {"num_slices": slices} if slices > 1 else {}
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if kind == "v4" else {}
     if math.prod(sizes) < 4:  # a part of a host
         options["chips_per_host_bounds"] = (*sizes, *(1 for _ in range(3 - len(sizes))))
-    settle_environment()  # the compiler reads it when it is loaded
+    for variable, value in WITHOUT_A_TPU.items():
+        os.environ.setdefault(variable, value)
     try:
         found = topologies.get_topology_desc(name, "tpu", **several, **options)
     except RuntimeError as error:  # JAX's own are of this kind, too
+        said = str(error).split("\n")[0][:200].rstrip(".")
         if "INVALID_ARGUMENT" in str(error):
             fix = "sizes are 1, or multiples of 2 up to the pod's: " + EXAMPLES
-            raise ConfigError("--topology", name, f"the compiler knows none ({_first_line(error)})", fix) from error
-        rule = f"the TPU compiler (libtpu) must be there ({_first_line(error)})"
+            raise ConfigError("--topology", name, f"the compiler knows none ({said})", fix) from error
+        rule = f"the TPU compiler (libtpu) must be there ({said})"
         raise PlatformError("--topology", name, rule, "pip install 'omnijax[tpu]', or plan for cpu:8") from error
-    devices = tuple(sorted(found.devices, key=_slice))
+    devices = tuple(sorted(found.devices, key=lambda device: getattr(device, "slice_index", None) or 0))
     return Topology(name, slices, devices, chip, chip.memory_bytes, sizes)
 
 
-def _slice(device: Any) -> int:
-    return getattr(device, "slice_index", None) or 0
-
-
-def _cpu(name: str, count: int, slices: int) -> Topology:
+def _cpu(name: str, wanted: int, slices: int) -> Topology:
     """Fake devices, as many as this process has or can still make."""
-    wanted = count * slices
     with contextlib.suppress(RuntimeError):  # the process has made its devices; there have to be enough
         jax.config.update("jax_num_cpu_devices", wanted)
     devices = jax.devices("cpu")
@@ -125,9 +184,8 @@ def _cpu(name: str, count: int, slices: int) -> Topology:
     return Topology(name, slices, tuple(devices[:wanted]), None, memory)
 
 
-def _gpu(name: str, count: int, slices: int) -> Topology:
+def _gpu(name: str, wanted: int, slices: int) -> Topology:
     """GPUs of this machine, because XLA tunes its kernels on the GPU that it compiles for."""
-    wanted = count * slices
     try:
         devices = jax.devices("gpu")
     except RuntimeError as error:
@@ -146,7 +204,3 @@ def _gpu(name: str, count: int, slices: int) -> Topology:
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     memory = float(limit) if limit else (chip.memory_bytes if chip is not None else 0.0)
     return Topology(name, slices, tuple(devices[:wanted]), chip, memory)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0][:200].rstrip(".")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from omnijax.plan.hlo import Computation, Instruction, Module
 
@@ -53,16 +54,11 @@ def count_calls(module: Module, open_rounds: int = 1) -> Loops:
         module: the program.
         open_rounds: rounds of a loop whose end depends on data; such a loop inside another one counts one round.
     """
-    calls: list[Call] = []
+    calls = [Call(module.entry, 1)]
     unknown: list[str] = []
-
-    def visit(call: Call) -> None:
-        calls.append(call)
+    for call in calls:  # which grows meanwhile
         for one in call.computation.instructions.values():
-            for inner in _calls_of(module, call, one, open_rounds, unknown):
-                visit(inner)
-
-    visit(Call(module.entry, 1))
+            calls.extend(_calls_of(module, call, one, open_rounds, unknown))
     return Loops(tuple(calls), tuple(unknown))
 
 
@@ -108,8 +104,7 @@ def rounds_of(module: Module, call: Call, loop: Instruction) -> int | None:
     return max(0, -(-distance // step))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Linear:
+class _Linear(NamedTuple):
     """A whole number of the form slot + add; without a slot it is a constant. Slots hold what a loop carries."""
 
     slot: int | None

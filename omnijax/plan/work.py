@@ -11,27 +11,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
 
-from omnijax.plan.hlo import Computation, Instruction, Module, Shape, leaves
+import numpy as np
+
+from omnijax.plan.hlo import Computation, Instruction, Module, leaves
 from omnijax.plan.trips import Loops
 
-_FREE = (
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "after-all",
-    "while",
-    "conditional",
-    "call",
-    "partition-id",
-    "replica-id",
-    "opt-barrier",
-    "async-start",
-    "call-start",
-    "async-update",
+_FREE = re.compile(
+    r"parameter|constant|tuple|get-tuple-element|bitcast|after-all|while|conditional|call|partition-id|replica-id|"
+    r"opt-barrier|async-start|call-start|async-update|.*-done"
 )
 NO_ESTIMATE = 2**62
 """TPU's compiler writes the largest number if it has no estimate."""
@@ -49,7 +37,6 @@ class Kernel:
         flops: of matrix products, in one run.
         bytes: to and from the memory, in one run.
         cycles: the compiler's estimate for one run; None without one.
-        opaque: whether it is a hand-written kernel whose operations aren't known; they count as 0.
     """
 
     name: str
@@ -57,7 +44,6 @@ class Kernel:
     flops: int
     bytes: int
     cycles: int | None
-    opaque: bool = False
 
 
 def kernels_of(module: Module, loops: Loops) -> tuple[Kernel, ...]:
@@ -68,7 +54,7 @@ def kernels_of(module: Module, loops: Loops) -> tuple[Kernel, ...]:
         if call.fused:
             continue
         for one in call.computation.instructions.values():
-            if one.opcode in _FREE or one.opcode.endswith("-done"):
+            if _FREE.fullmatch(one.opcode):
                 continue
             key = f"{call.computation.name}/{one.name}"
             if key not in memo:
@@ -78,14 +64,8 @@ def kernels_of(module: Module, loops: Loops) -> tuple[Kernel, ...]:
                     bytes_of(module, call.computation, one),
                     int(cycles[1]) if cycles and int(cycles[1]) < NO_ESTIMATE else None,
                 )
-            opaque = one.opcode == "custom-call" and _by_hand(one) and not memo[key][0]
-            found.append(Kernel(one.name, call.times, *memo[key], opaque))
+            found.append(Kernel(one.name, call.times, *memo[key]))
     return tuple(found)
-
-
-def _by_hand(one: Instruction) -> bool:
-    target = re.search(r'custom_call_target="([^"]*)"', one.attributes)
-    return target is not None and re.search(r"tpu_custom_call|triton|cudnn|mosaic", target[1]) is not None
 
 
 def flops_of(module: Module, computation: Computation, one: Instruction) -> int:
@@ -110,34 +90,24 @@ def _convolution(computation: Computation, one: Instruction) -> int:
     (result,) = leaves(one.type)
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.attributes)
     assert labels is not None
-    window = _window(one.attributes)
+    sizes = re.search(r"window=\{([^}]*)\}", one.attributes)  # such as `size=2x3 stride=1x1 pad=0_0x1_1`
+    window = dict(part.split("=") for part in sizes[1].split()) if sizes else {}
     products = 2 * result.sizes[labels[3].index("b")] * result.sizes[labels[3].index("f")]
     products *= right.sizes[labels[2].index("i")]
     for axis in range(len(labels[1]) - 2):
         read, made = left.sizes[labels[1].index(str(axis))], result.sizes[labels[3].index(str(axis))]
-        products *= _overlaps(read, made, {key: values[axis] for key, values in window.items()})
+        products *= _overlaps(read, made, {key: values.split("x")[axis] for key, values in window.items()})
     return products
-
-
-def _window(attributes: str) -> dict[str, list[str]]:
-    """The window `size=2x3 stride=1x1 pad=0_0x1_1 …` by name."""
-    window = re.search(r"window=\{([^}]*)\}", attributes)
-    return {key: value.split("x") for key, value in (part.split("=") for part in window[1].split())} if window else {}
 
 
 def _overlaps(read: int, made: int, window: dict[str, str]) -> int:
     """Number of pairs, along an axis, of a place of the result and one of the window that read an element."""
-    size, stride = int(window["size"]), int(window["stride"]) if "stride" in window else 1
-    before = int(window["pad"].split("_")[0]) if "pad" in window else 0
-    spread = int(window["lhs_dilate"]) if "lhs_dilate" in window else 1
-    apart = int(window["rhs_dilate"]) if "rhs_dilate" in window else 1
+    usual = {"stride": "1", "pad": "0", "lhs_dilate": "1", "rhs_dilate": "1"} | window
+    names = ("size", "stride", "pad", "lhs_dilate", "rhs_dilate")
+    size, stride, before, spread, apart = (int(usual[name].split("_")[0]) for name in names)
     last = (read - 1) * spread
-    return sum(
-        1
-        for place in range(made)
-        for tap in range(size)
-        if 0 <= (seen := place * stride + tap * apart - before) <= last and seen % spread == 0
-    )
+    seen = np.arange(made)[:, None] * stride + np.arange(size) * apart - before
+    return int(np.sum((seen >= 0) & (seen <= last) & (seen % spread == 0)))
 
 
 def _custom(computation: Computation, one: Instruction) -> int:
@@ -178,21 +148,21 @@ def splash_flops(computation: Computation, one: Instruction) -> int:
 
 def bytes_of(module: Module, computation: Computation, one: Instruction) -> int:
     """Bytes that an instruction reads from and writes to the device's memory."""
-    written = sum(_written(module, computation, one))
-    return written + sum(_read(module, computation, one, place) for place in range(len(one.operands)))
+    return _written(module, computation, one) + sum(
+        _read(module, computation, one, place) for place in range(len(one.operands))
+    )
 
 
 def _read(module: Module, computation: Computation, one: Instruction, place: int) -> int:
     """Bytes read of the operand at a place."""
-    shapes = list(leaves(computation.instructions[one.operands[place]].type))
-    whole = sum(_size(shape) for shape in shapes)
+    whole = sum(shape.moved for shape in leaves(computation.instructions[one.operands[place]].type))
     if not whole:
         return 0
     if one.opcode == "fusion":
         inner = module.computations[one.called["calls"][0]]
         return min(whole, _read_inside(module, inner, inner.parameters[place]))
     if one.opcode in ("dynamic-slice", "gather", "slice") and place == 0:
-        return min(whole, sum(shape.bytes for shape in leaves(one.type)))
+        return min(whole, _whole(one))
     if one.opcode in ("dynamic-update-slice", "scatter") and place == 0:
         return 0
     return whole
@@ -205,26 +175,23 @@ def _read_inside(module: Module, inner: Computation, one: Instruction) -> int:
         if user.opcode in _THROUGH:
             read += _read_inside(module, inner, user)
         elif user.opcode not in ("tuple", "get-tuple-element"):
-            read += sum(
-                _read(module, inner, user, place) for place, name in enumerate(user.operands) if name == one.name
-            )
+            places = (place for place, name in enumerate(user.operands) if name == one.name)
+            read += sum(_read(module, inner, user, place) for place in places)
     return read
 
 
-def _written(module: Module, computation: Computation, one: Instruction) -> Iterator[int]:
-    """Bytes written of each array of the result."""
-    results = list(leaves(one.type))
+def _written(module: Module, computation: Computation, one: Instruction) -> int:
+    """Bytes written of the result."""
+    results, makers = list(leaves(one.type)), [one]
     if one.opcode == "fusion":
         inner = module.computations[one.called["calls"][0]]
-        roots = (
-            [inner.instructions[name] for name in inner.root.operands] if inner.root.opcode == "tuple" else [inner.root]
-        )
-        if len(roots) == len(results):
-            for shape, root in zip(results, roots, strict=True):
-                yield min(_size(shape), _update(module, inner, root))
-            return
-    for shape in results:
-        yield min(_size(shape), _update(module, computation, one))
+        root = inner.root
+        makers = [inner.instructions[name] for name in root.operands] if root.opcode == "tuple" else [root]
+        computation = inner if len(makers) == len(results) else computation
+    if len(makers) != len(results):
+        makers = [one] * len(results)
+    pairs = zip(results, makers, strict=True)
+    return sum(min(shape.moved, _update(module, computation, maker)) for shape, maker in pairs)
 
 
 def _update(module: Module, computation: Computation, one: Instruction) -> int:
@@ -232,7 +199,7 @@ def _update(module: Module, computation: Computation, one: Instruction) -> int:
     while one.opcode in ("bitcast", "reshape"):
         one = computation.instructions[one.operands[0]]
     if one.opcode == "dynamic-update-slice":
-        return sum(shape.bytes for shape in leaves(computation.instructions[one.operands[1]].type))
+        return _whole(computation.instructions[one.operands[1]])
     if one.opcode == "fusion":
         inner = module.computations[one.called["calls"][0]]
         return _update(module, inner, inner.root) if inner.root.opcode != "tuple" else _whole(one)
@@ -241,7 +208,3 @@ def _update(module: Module, computation: Computation, one: Instruction) -> int:
 
 def _whole(one: Instruction) -> int:
     return sum(shape.bytes for shape in leaves(one.type))
-
-
-def _size(shape: Shape) -> int:
-    return shape.bytes if shape.memory == 0 else 0
