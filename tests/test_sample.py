@@ -412,9 +412,9 @@ def test_rows_do_not_influence_one_another_and_follow_the_key(
 ) -> None:
     prompts, lengths = prompts_behind(config, given, "text", "speech")
     sampler = Sampler.of(generator.model, config.vocabulary, target("speech", SampleConfig()))
-    drawn = np.asarray(sampler(generator.params, prompts, lengths, jax.random.key(2))
+    drawn = np.asarray(sampler(generator.params, prompts, lengths, jax.random.key(2)))
     order = [0, 2, 3, 4, 5, 1]
-    again = np.asarray(sampler(generator.params, prompts[order], lengths[order], jax.random.key(2))
+    again = np.asarray(sampler(generator.params, prompts[order], lengths[order], jax.random.key(2)))
     np.testing.assert_array_equal(drawn[0], again[0])
     assert not np.array_equal(drawn[1:], again[1:])
     np.testing.assert_array_equal(sampler(generator.params, prompts, lengths, jax.random.key(2)), drawn)

@@ -175,10 +175,7 @@ class Checkpoints:
         Raises:
             CheckpointError: see `restore`.
         """
-        found, problem = _tried(lambda: self._load(step, {"params": abstract}, vocabulary)[0]["params"])
-        if problem is not None:
-            raise problem
-        return found
+        return _quietly(lambda: self._load(step, {"params": abstract}, vocabulary)[0]["params"])
 
     def check_params(self, step: int, abstract: Any, vocabulary: Vocabulary) -> str:
         """Checks as much of what `restore_params` needs as it can without reading the parameters.
@@ -189,19 +186,20 @@ class Checkpoints:
         Raises:
             CheckpointError: see `restore`.
         """
-        content, problem = _tried(lambda: self._check(step, {"params": abstract}, vocabulary))
-        if content is None:
-            assert problem is not None
-            raise problem
+        content = _quietly(lambda: self._check(step, {"params": abstract}, vocabulary))
         return digest({path: n for path, n in content["checksums"].items() if path.startswith("params/")})
 
     def _newest(self, load: Callable[[int], T]) -> T | None:
         """Calls `load` for steps from the newest on, until it succeeds in all processes, and returns what it gives."""
         refused: list[CheckpointError] = []
         for step in reversed(self.steps):
-            found, problem = _tried(functools.partial(load, step))
-            said = [problem for problem in distributed.gather("" if problem is None else problem.rule) if problem]
-            if found is not None and not said:
+            found, problem = None, None
+            try:
+                found = _quietly(functools.partial(load, step))
+            except CheckpointError as error:
+                problem = error
+            said = [rule for rule in distributed.gather("" if problem is None else problem.rule) if rule]
+            if not said:
                 return found
             refused.append(problem or self._damaged(step, said[0]))
             print(f"omnijax: not used: {refused[-1]}", file=sys.stderr)
@@ -213,9 +211,9 @@ class Checkpoints:
         content = self._check(step, wanted, vocabulary)
         # Each process reads by itself, so that none waits for one that can't read.
         context, process = ocp.Context(), jax.process_index()
-        context.multiprocessing_options.primary_host = process
-        context.multiprocessing_options.active_processes = {process}
-        context.multiprocessing_options.barrier_sync_key_prefix = f"process{process}"
+        alone = context.multiprocessing_options
+        alone.primary_host, alone.active_processes = process, {process}
+        alone.barrier_sync_key_prefix = f"process{process}"
         context.pytree_options.loading.partial_load = True
         try:
             with context:
@@ -247,8 +245,10 @@ class Checkpoints:
                 rule += f"; {', '.join(differ)} differ"
             fix = "use the vocabulary of the run, or begin another run with its parameters: train.start_from"
             raise CheckpointError("checkpoint", where, rule, fix)
-        there = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(arrays)}
-        leaves = {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
+        there, leaves = (
+            {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+            for tree in (arrays, wanted)
+        )
         # Parameters come first: their names say more than the numbers of the optimiser's leaves.
         for path, leaf in sorted(leaves.items(), key=lambda entry: not entry[0].startswith("params/")):
             found = there.get(path)
@@ -262,8 +262,9 @@ class Checkpoints:
 
     def _move_aside(self, good: int) -> None:
         """Moves the checkpoints after a good one to the folder for damaged ones; nothing is deleted."""
+        newer = [step for step in self.steps if step > good]
         if jax.process_index() == 0:
-            for step in [step for step in self.steps if step > good]:
+            for step in newer:
                 aside = self._run / DAMAGED / str(step)
                 while aside.exists():
                     aside = aside.with_name(f"{aside.name}+")
@@ -287,18 +288,17 @@ class Checkpoints:
         return CheckpointError("checkpoint", str(self._run / FOLDER), rule, "make room, and run the same command again")
 
 
-def _tried(load: Callable[[], T]) -> tuple[T | None, CheckpointError | None]:
-    """The result of `load`, or the error that it raised."""
+def _quietly(load: Callable[[], T]) -> T:
+    """The result of `load`. Its error is raised anew, so that it keeps no references to what couldn't be read."""
     with _quiet_orbax():
         try:
-            return load(), None
+            return load()
         except CheckpointError as error:
-            # A new error, which keeps no references to what couldn't be read.
             problem = CheckpointError(error.field, error.value, error.rule, error.fix)
         for _ in range(3):  # reads that were under way end a little later
             gc.collect()
             time.sleep(0.05)
-    return None, problem
+    raise problem
 
 
 @contextlib.contextmanager
@@ -318,15 +318,13 @@ def _quiet_orbax() -> Iterator[None]:
     def refuse(_: logging.LogRecord) -> bool:
         return False
 
-    sys.unraisablehook = report
-    for logger in loggers:
-        logger.addFilter(refuse)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
+    with contextlib.ExitStack() as undo:
+        undo.callback(setattr, sys, "unraisablehook", hook)
+        sys.unraisablehook = report
         for logger in loggers:
-            logger.removeFilter(refuse)
+            logger.addFilter(refuse)
+            undo.callback(logger.removeFilter, refuse)
+        yield
 
 
 def _cause(error: BaseException) -> str:

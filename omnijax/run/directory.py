@@ -23,15 +23,8 @@ from omnijax.model.transformer import parameter_count
 from omnijax.run.checksums import digest
 
 CONFIG, RUN, EXPERIMENT_FILE = "config.json", "run.json", "experiment.py"
-WHERE = (
-    "mesh",
-    "data.directory",
-    "batch.prefetch",
-    "model.attention",
-    "model.remat",
-    "model.unroll",
-    "optim.accumulate",
-)
+WHERE = ["mesh", "data.directory", "batch.prefetch", "optim.accumulate"]
+WHERE += ["model.attention", "model.remat", "model.unroll"]
 """Knobs that say where and how a run is computed. A run may go on with other values; only the order of sums changes."""
 PACKAGES = ("omnijax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -51,9 +44,8 @@ def check(run: Path, config: Config) -> None:
         differ = differences(json.loads(path.read_text()), to_dict(config))
         if differ:
             rule = f"it belongs to a run with another configuration: {'; '.join(differ[:4])}"
-            raise CheckpointError(
-                "workdir", str(run), rule, "choose another --workdir, or the configuration of the run"
-            )
+            fix = "choose another --workdir, or the configuration of the run"
+            raise CheckpointError("workdir", str(run), rule, fix)
 
 
 def claim(
@@ -89,17 +81,15 @@ def claim(
     for modality in modalities.values():
         if modality.learned:
             fitting.save(run, modality, modality.arrays)
-    write_json(
-        run / RUN,
-        {
-            "command": command,
-            "versions": versions(),
-            "device": device(),
-            "parameters": parameter_count(params),
-            "vocabulary_size": config.vocabulary.size,
-            "vocabulary": config.vocabulary.fingerprint,
-        },
-    )
+    facts = {
+        "command": command,
+        "versions": versions(),
+        "device": device(),
+        "parameters": parameter_count(params),
+        "vocabulary_size": config.vocabulary.size,
+        "vocabulary": config.vocabulary.fingerprint,
+    }
+    write_json(run / RUN, facts)
 
 
 def load_config(run: Path, trusted: bool = False) -> Config:
@@ -168,26 +158,16 @@ def differences(there: Any, wanted: Any, path: str = "") -> list[str]:
     if path in WHERE:
         return []
     if isinstance(there, dict) and isinstance(wanted, dict):
-        keys = sorted(there.keys() | wanted.keys())
         absent = object()
-        return [
-            line
-            for key in keys
-            for line in differences(
-                there.get(key, absent),
-                wanted.get(key, absent),
-                f"{path}.{key}" if path else key,
-            )
-        ]
-    if there == wanted:
-        return []
-    return [f"{path} is {_short(there)} there and {_short(wanted)} here"]
+        pairs = ((key, there.get(key, absent), wanted.get(key, absent)) for key in sorted(there.keys() | wanted.keys()))
+        return [line for key, one, other in pairs for line in differences(one, other, f"{path}.{key}".strip("."))]
+    return [] if there == wanted else [f"{path} is {_short(there)} there and {_short(wanted)} here"]
 
 
 def _without_where(parts: Any, path: str = "") -> Any:
     if not isinstance(parts, dict):
         return parts
-    named = ((name, f"{path}.{name}" if path else name, part) for name, part in parts.items())
+    named = ((name, f"{path}.{name}".strip("."), part) for name, part in parts.items())
     return {name: _without_where(part, where) for name, where, part in named if where not in WHERE}
 
 

@@ -33,18 +33,13 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from omnijax.errors import RESUMABLE, ConfigError, OmnijaxError, PeerLostError
-from omnijax.run.ending import end
 from omnijax.run.peers import Peers
-from omnijax.run.stopping import Stop
+from omnijax.run.stopping import Stop, end
 
 T = TypeVar("T")
 
-COORDINATOR, PROCESSES, PROCESS, MODE = EXPLICIT = (
-    "OMNIJAX_COORDINATOR",
-    "OMNIJAX_PROCESSES",
-    "OMNIJAX_PROCESS",
-    "OMNIJAX_DISTRIBUTED",
-)
+EXPLICIT = COORDINATOR, PROCESSES, PROCESS = "OMNIJAX_COORDINATOR", "OMNIJAX_PROCESSES", "OMNIJAX_PROCESS"
+MODE = "OMNIJAX_DISTRIBUTED"
 WAIT = "OMNIJAX_START_SECONDS"
 START_SECONDS = 300
 """How long a process waits for the others at the start. Machines of a pod boot minutes apart."""
@@ -148,20 +143,13 @@ def job(stop: Stop | None = None) -> Iterator[int]:
     finally:
         error = sys.exception()
         if _peers is not None and error is not None:
-            status = _status(error)
+            status = RESUMABLE if isinstance(error, PeerLostError) else 2 if isinstance(error, OmnijaxError) else 1
             traceback.print_exception(error) if status == 1 else print(f"omnijax: {error}", file=sys.stderr)
             _peers.leave(status, f"{type(error).__name__}: {error}")
         if _peers is not None:
             _peers.part()
             _peers = None
             jax.distributed.shutdown()
-
-
-def _status(error: BaseException) -> int:
-    """Exit status of a process after an error."""
-    if isinstance(error, PeerLostError):
-        return RESUMABLE
-    return 2 if isinstance(error, OmnijaxError) else 1
 
 
 # ---------------------------------------------------------------------- the environment
@@ -182,13 +170,12 @@ def find_place(environment: Mapping[str, str]) -> Place | None:
 
 
 def _explicit(environment: Mapping[str, str]) -> Place | None:
-    names = (COORDINATOR, PROCESSES, PROCESS)
-    there = [name for name in names if environment.get(name)]
+    there = [name for name in EXPLICIT if environment.get(name)]
     if not there:
         return None
-    if len(there) < len(names):
-        missing = ", ".join(name for name in names if name not in there)
-        rule = f"{', '.join(names)} must be set together, and {missing} isn't"
+    if len(there) < len(EXPLICIT):
+        missing = ", ".join(name for name in EXPLICIT if name not in there)
+        rule = f"{', '.join(EXPLICIT)} must be set together, and {missing} isn't"
         raise ConfigError(there[0], environment[there[0]], rule, f"set {missing}, or unset all three")
     address = environment[COORDINATOR]
     if not re.fullmatch(r"\S+:\d{1,5}", address):

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 
 from omnijax.errors import RESUMABLE, PeerLostError
-from omnijax.run.ending import end
+from omnijax.run.stopping import end
 
 T = TypeVar("T")
 

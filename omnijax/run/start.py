@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,8 @@ def check_start(config: Config, mesh: Mesh) -> None:
             doesn't extend that of the other one.
     """
     if config.train.start_from:
-        vocabulary = _old_vocabulary(config)
-        with _checkpoints(config) as checkpoints:
-            checkpoints.check_params(_newest(config, checkpoints), _abstract(config, vocabulary, mesh), vocabulary)
+        with _other_run(config, mesh) as (checkpoints, step, abstract, vocabulary):
+            checkpoints.check_params(step, abstract, vocabulary)
 
 
 def start_state(config: Config, model: Transformer, mesh: Mesh) -> State:
@@ -44,39 +45,33 @@ def start_state(config: Config, model: Transformer, mesh: Mesh) -> State:
     state = init_state(config, model, mesh)
     if not config.train.start_from:
         return state
-    vocabulary = _old_vocabulary(config)
-    with _checkpoints(config) as checkpoints:
-        _newest(config, checkpoints)
-        found = checkpoints.newest_params(_abstract(config, vocabulary, mesh), vocabulary)
+    with _other_run(config, mesh) as (checkpoints, _, abstract, vocabulary):
+        found = checkpoints.newest_params(abstract, vocabulary)
     assert found is not None
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state.params)
     grow = jax.jit(model.grown, static_argnums=1, out_shardings=shardings)
     return state._replace(params=grow(found[1], vocabulary.size, state.params))
 
 
-def _old_vocabulary(config: Config) -> Vocabulary:
-    vocabulary = load_config(Path(config.train.start_from)).vocabulary
+@contextlib.contextmanager
+def _other_run(config: Config, mesh: Mesh) -> Iterator[tuple[Checkpoints, int, Any, Vocabulary]]:
+    """Checkpoints of `train.start_from`, the newest step, its parameters as shapes on this mesh, and its vocabulary."""
+    run = Path(config.train.start_from)
+    vocabulary = load_config(run).vocabulary
     try:
         check_growth(vocabulary, config.vocabulary, number_line=False)
     except VocabularyError as error:
         rule = f"this vocabulary doesn't extend that of the other run: {error.field} = {error.value!r}: {error.rule}"
-        raise CheckpointError("train.start_from", config.train.start_from, rule, error.fix) from error
-    return vocabulary
-
-
-def _checkpoints(config: Config) -> Checkpoints:
-    run = Path(config.train.start_from)
+        raise CheckpointError("train.start_from", str(run), rule, error.fix) from error
+    nothing = CheckpointError("train.start_from", str(run), "it has no checkpoint yet", "go on training it")
     if not (run / FOLDER).is_dir():
-        raise CheckpointError("train.start_from", str(run), "it has no checkpoint yet", "go on training it")
-    return Checkpoints(run)
-
-
-def _newest(config: Config, checkpoints: Checkpoints) -> int:
-    if checkpoints.latest is None:
-        raise CheckpointError("train.start_from", config.train.start_from, "it has no checkpoint yet", "train it first")
-    return checkpoints.latest
-
-
-def _abstract(config: Config, vocabulary: Vocabulary, mesh: Mesh) -> Any:
-    """Shapes and shardings of the parameters of this model with another vocabulary, on this mesh."""
-    return abstract_state(config, model_of(config, vocabulary), mesh).params
+        raise nothing
+    with Checkpoints(run) as checkpoints:
+        if checkpoints.latest is None:
+            raise nothing
+        yield (
+            checkpoints,
+            checkpoints.latest,
+            abstract_state(config, model_of(config, vocabulary), mesh).params,
+            vocabulary,
+        )

@@ -72,10 +72,8 @@ class Writer:
         self._file.write(json.dumps({"step": step, **{name: _short(value) for name, value in metrics.items()}}) + "\n")
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
-        note = (
-            f"loss {metrics['loss']:.3f} · {metrics['tokens_per_second']:,.0f} tokens/s · "
-            f"{metrics['items_per_second']:,.0f} items/s"
-        )
+        tokens, items = metrics["tokens_per_second"], metrics["items_per_second"]
+        note = f"loss {metrics['loss']:.3f} · {tokens:,.0f} tokens/s · {items:,.0f} items/s"
         self._progress.update(self._task, completed=step, note=note)
         if not self._console.is_terminal and step >= self._next_line:
             self._next_line = step + self._line_every
