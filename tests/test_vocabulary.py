@@ -101,7 +101,7 @@ def test_a_marker_that_opens_nothing_or_misleads_is_refused(markers: tuple[Marke
 
 @pytest.mark.parametrize("marker", [{"name": "text"}, {"name": "text", "space": "image", "size": 3}, "text"])
 def test_markers_from_a_file_need_their_parts(marker: Any) -> None:
-    with pytest.raises(VocabularyError, match="a marker has name, space, general"):
+    with pytest.raises(VocabularyError, match="the parts of Marker are name, space, general"):
         Vocabulary.from_dict({**json.loads(build().to_json()), "markers": [marker]})
 
 
@@ -127,11 +127,10 @@ def test_a_size_that_is_no_whole_number_is_refused(size: Any) -> None:
 
 
 @pytest.mark.parametrize("digit_order", ["big", "little"])
-@pytest.mark.parametrize("check_digit", [False, True])
 @pytest.mark.parametrize("base", [2, 3, 5])
-def test_the_encodings_that_are_said_to_collide_do(base: int, digit_order: str, check_digit: bool) -> None:
-    """With minimal width and no position, the refusal names digits that are three ids or two, and also one."""
-    changes = {"base": base, "digit_order": digit_order, "check_digit": check_digit, "spaces": (Space("x", 5**6),)}
+def test_the_encodings_that_are_said_to_collide_do(base: int, digit_order: str) -> None:
+    """With minimal width and no position, the refusal names digits that are two ids, and also one."""
+    changes = {"base": base, "digit_order": digit_order, "spaces": (Space("x", 5**6),)}
     error = refused(position="none", width="minimal", **changes)
     assert error.field == "vocabulary.position"
     assert "width='fixed'" in error.fix

@@ -19,16 +19,20 @@ from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.grammar_digits import CLOSED, DigitRows, DigitTables, digit_tables
-from omnijax.vocab.grammar_items import (
+from omnijax.vocab.grammar_rules import (
     Bounds,
+    SegmentRows,
     between,
     bound_columns,
     bounded,
     bounds_from,
+    check_rules,
+    last_position,
+    places_needed,
+    segment_rows,
     unused,
     with_position,
 )
-from omnijax.vocab.grammar_rules import SegmentRows, check_rules, last_position, places_needed, segment_rows
 from omnijax.vocab.grammar_rules import SegmentRule as SegmentRule
 from omnijax.vocab.ids import PrimaryIds, token_array
 from omnijax.vocab.vocabulary import PAD, Vocabulary
@@ -75,17 +79,6 @@ class GrammarState(NamedTuple):
     number: Int[Array, "b c"]
     least: Int[Array, "b n"]
     most: Int[Array, "b n"]
-
-
-class _Now(NamedTuple):
-    """The kinds of tokens that a state allows, bool[batch] each."""
-
-    general: Array
-    position: Array
-    digits: Array
-    boundary: Array
-    closes: Array
-    """Whether the open segment may end here."""
 
 
 class _Tables(NamedTuple):
@@ -176,27 +169,30 @@ class Grammar:
         v = self.vocabulary
         segment = self._segment(state)
         first, last = self._next_positions(state, segment)
-        now = self._now(state, segment, first <= last)
+        general, position, digits, boundary, closes = self._kinds(state, segment, first <= last)
         ended, opens = state.ended > 0, state.marker == len(v.control) + 1
 
         def wide(allowed: Array, count: int) -> Array:
             return jnp.broadcast_to(allowed[:, None], (allowed.shape[0], count))
 
-        positions = wide(now.position, v.positions)
+        positions = wide(position, v.positions)
         if v.position != "none":
             if self.order == "any":
                 positions &= unused(v, state.used, last, state.place, state.prefix)
             else:
                 positions &= between(v, first, last, state.place, state.prefix)
-        pad = ended if v.end is not None else ended | (now.closes & ~opens)
-        control = _at(self._tables.follow, state.marker) & (now.closes | (opens & ~ended))[:, None]
-        digits = self._digit_mask(state, now.digits)
+        pad = ended if v.end is not None else ended | (closes & ~opens)
+        control = _at(self._tables.follow, state.marker) & (closes | (opens & ~ended))[:, None]
+        digit = self._digit_mask(state, digits)
         return jnp.concatenate(
-            [wide(pad, 1), wide(now.general, v.general), positions, digits, wide(now.boundary, 1), control], axis=1
+            [wide(pad, 1), wide(general, v.general), positions, digit, wide(boundary, 1), control], axis=1
         )
 
-    def _now(self, state: GrammarState, segment: SegmentRows, place: Bool[Array, " b"]) -> _Now:
-        """The kinds of tokens that can follow. `place` says whether there is a position for another fragment."""
+    def _kinds(self, state: GrammarState, segment: SegmentRows, place: Bool[Array, " b"]) -> tuple[Array, ...]:
+        """Whether these can follow, bool[batch] each: general, position and digit tokens, `aos`, a closed segment.
+
+        `place` says whether there is a position for another fragment.
+        """
         v = self.vocabulary
         items = state.generals + state.fragments
         free = state.begun == 0
@@ -216,13 +212,9 @@ class Grammar:
             general, fragment, closes = general & before, fragment & after, closes & after
         begun, placing = state.begun > 0, state.place > 0
         position = fragment if v.position == "before" else begun & (state.complete > 0)
-        return _Now(
-            general=general,
-            position=(position | placing) if v.position != "none" else jnp.zeros_like(free),
-            digits=begun if v.position == "before" else begun | fragment,
-            boundary=boundary,
-            closes=closes,
-        )
+        digits = begun if v.position == "before" else begun | fragment
+        positions = position | placing if v.position != "none" else jnp.zeros_like(free)
+        return general, positions, digits, boundary, closes
 
     def _next_positions(self, state: GrammarState, segment: SegmentRows) -> tuple[Array, Array]:
         """First and last position that the next fragment may have. In any order, used positions are among these."""
@@ -331,10 +323,8 @@ class Grammar:
 
     def masks(self, tokens: PrimaryIds, least_bs: Bounds = None, most_bs: Bounds = None) -> Bool[Array, "b t v"]:
         """The legal tokens at each position of legal documents; `start_state` explains the bounds."""
-        _, masks = self.read(
-            self.start_state(_streams(tokens, self.vocabulary.size).shape[1], least_bs, most_bs), tokens
-        )
-        return masks
+        batch = _streams(tokens, self.vocabulary.size).shape[1]
+        return self.read(self.start_state(batch, least_bs, most_bs), tokens)[1]
 
     def read(self, state: GrammarState, tokens: PrimaryIds) -> tuple[GrammarState, Bool[Array, "b t v"]]:
         """Reads tokens of documents. Returns the state after them, and the mask before each token."""
@@ -347,18 +337,11 @@ class Grammar:
 
     def accepts(self, tokens: PrimaryIds, least_bs: Bounds = None, most_bs: Bounds = None) -> Bool[Array, " b"]:
         """Whether each sequence is one whole document that keeps the rules and the bounds, padded on the right."""
-
-        def step(carry: tuple[GrammarState, Array], tokens_b: Array) -> tuple[tuple[GrammarState, Array], None]:
-            state, legal = carry
-            inside = (tokens_b >= 0) & (tokens_b < self.vocabulary.size)
-            known = jnp.where(inside, tokens_b, PAD)
-            legal &= inside & jnp.take_along_axis(self.mask(state), known[:, None], axis=1)[:, 0]
-            return (self.advance(state, known), legal), None
-
         streams = _streams(tokens, self.vocabulary.size)
-        start = self.start_state(streams.shape[1], least_bs, most_bs)
-        (state, legal), _ = lax.scan(step, (start, jnp.ones(streams.shape[1], bool)), streams)
-        return legal & self.mask(state)[:, PAD]
+        state, masks = self.read(self.start_state(streams.shape[1], least_bs, most_bs), tokens)
+        inside = (streams.T >= 0) & (self.vocabulary.size > streams.T)
+        legal = jnp.take_along_axis(masks, jnp.where(inside, streams.T, PAD)[..., None], axis=2)[..., 0]
+        return (legal & inside).all(axis=1) & self.mask(state)[:, PAD]
 
     def forced(self, mask: Bool[Array, "b v"]) -> Int[Array, " b"]:
         """The only legal token of each document; -1 if there are several."""

@@ -6,7 +6,6 @@ So no state holds the number itself, and ids may have any size.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -64,55 +63,8 @@ class _State(NamedTuple):
     """Bit k is set if these digits can begin an id of k digits."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Ids:
-    """The ids of a context, read digit by digit in the order of writing."""
-
-    context: int
-    radices: tuple[int, ...]
-    largest: tuple[int, ...]
-    big: bool
-    minimal: bool
-
-    @property
-    def start(self) -> _State:
-        longest = len(self.radices)
-        return _State(self.context, 0, 0, (2 ** (longest + 1) - 2) if self.minimal else 1 << longest)
-
-    def stops(self, state: _State) -> bool:
-        whole = state.lengths >> state.read & 1 and state.read > 0
-        return bool(whole and (state.read < len(self.radices) or state.order <= 0))
-
-    def breaks(self, state: _State) -> list[int]:
-        """Digits at which the next state, or its existence, can change; 0 first."""
-        if state.read == len(self.radices):
-            return [0]
-        bound = self._bound(state.read)
-        return sorted({0, 1, bound, bound + 1, *self._radices(state).values()})
-
-    def step(self, state: _State, digit: int) -> _State | None:
-        """The state after a digit; None if there is none. States that can't lead to an id are removed later."""
-        count = state.read
-        lengths = sum(1 << length for length, radix in self._radices(state).items() if digit < radix)
-        if self.minimal and digit == 0:  # only the id 0 has a most significant digit 0
-            if self.big and count == 0:
-                lengths &= 1 << 1
-            elif not self.big and count > 0:
-                lengths &= ~(1 << count + 1)
-        if not lengths:
-            return None
-        bound = self._bound(count)
-        order = (digit > bound) - (digit < bound)
-        return _State(self.context, count + 1, (state.order or order) if self.big else (order or state.order), lengths)
-
-    def _bound(self, count: int) -> int:
-        return self.largest[count if self.big else -1 - count]
-
-    def _radices(self, state: _State) -> dict[int, int]:
-        """Radix of the next digit, for each number of digits that the id can have."""
-        longest = len(self.radices)
-        lengths = [length for length in range(state.read + 1, longest + 1) if state.lengths >> length & 1]
-        return {k: self.radices[longest - k + state.read if self.big else longest - 1 - state.read] for k in lengths}
+_Ways = dict[_State, list[tuple[int, _State | None]]]
+"""For each state: digits at which the next state changes, 0 first, and the next state from there on."""
 
 
 @functools.lru_cache(maxsize=32)
@@ -122,15 +74,10 @@ def digit_tables(vocabulary: Vocabulary) -> DigitTables:
     Raises:
         VocabularyError: the automaton is too large, which only happens with mixed radices.
     """
-    v, contexts = vocabulary, vocabulary.contexts
-    of_context = []
-    for row in range(len(contexts.sizes)):
-        radices = v.radices(row)
-        largest = tuple(int(digit) for digit in contexts.bounds[row][-len(radices) :])
-        of_context.append(_Ids(row, radices, largest, v.digit_order == "big", v.width == "minimal"))
-
-    ways: dict[_State, list[tuple[int, _State | None]]] = {}
-    waiting = [ids.start for ids in of_context]
+    v, ways = vocabulary, _Ways()
+    widths = v.contexts.widths.tolist()
+    starts = [_State(row, 0, 0, 2 ** (n + 1) - 2 if v.width == "minimal" else 2**n) for row, n in enumerate(widths)]
+    waiting = list(starts)
     while waiting:
         state = waiting.pop()
         if state in ways:
@@ -138,35 +85,55 @@ def digit_tables(vocabulary: Vocabulary) -> DigitTables:
         if len(ways) == MOST_STATES:
             rule = f"the grammar of these radices has more than {MOST_STATES} states"
             raise VocabularyError("vocabulary.base", v.base, rule, "use fixed width, or fewer different radices")
-        ids = of_context[state.context]
-        ways[state] = [(digit, ids.step(state, digit)) for digit in ids.breaks(state)]
+        ways[state] = _steps(v, state)
         waiting += [after for _, after in ways[state] if after is not None]
 
     # Each step adds a digit, so that the states after a state are decided before it.
-    alive: dict[_State, int] = {}
+    alive: dict[_State | None, int] = {}
     for state in sorted(ways, key=lambda state: -state.read):
-        if of_context[state.context].stops(state) or any(after in alive for _, after in ways[state]):
+        if _stops(v, state) or any(after in alive for _, after in ways[state]):
             alive[state] = len(alive) + 1
-    return _filled(of_context, ways, alive)
 
-
-def _filled(
-    of_context: list[_Ids], ways: dict[_State, list[tuple[int, _State | None]]], alive: dict[_State, int]
-) -> DigitTables:
-    count, most = len(alive) + 1, max(len(steps) for steps in ways.values())
-    low, high = np.ones(count, np.int32), np.zeros(count, np.int32)
-    stops, odd = np.zeros(count, np.int32), np.zeros(count, np.int32)
+    count, most = len(alive) + 1, max(map(len, ways.values()))
+    rows = DigitRows(np.ones(count, np.int32), *np.zeros((3, count), np.int32))
     breaks = np.full((count, most - 1), _FAR, np.int32)
     following = np.full((count, most), CLOSED, np.int32)
     for state, row in alive.items():
-        steps = ways[state]
-        begins = [digit for digit, _ in steps]
-        legal = [number for number, (_, after) in enumerate(steps) if after in alive]
+        assert state is not None
+        begins = [*(digit for digit, _ in ways[state]), _FAR]
+        legal = [number for number, (_, after) in enumerate(ways[state]) if after in alive]
         if legal:
             assert legal == list(range(legal[0], legal[-1] + 1)), "the digits that can follow are no interval"
-            low[row], high[row] = begins[legal[0]], (*begins, _FAR)[legal[-1] + 1] - 1
-        breaks[row, : len(steps) - 1] = begins[1:]
-        following[row, : len(steps)] = [CLOSED if after is None else alive.get(after, CLOSED) for _, after in steps]
-        stops[row], odd[row] = of_context[state.context].stops(state), state.read % 2
-    starts = np.array([alive[ids.start] for ids in of_context], np.int32)
-    return DigitTables(starts, DigitRows(low, high, stops, odd), breaks, following)
+            rows.low[row], rows.high[row] = begins[legal[0]], begins[legal[-1] + 1] - 1
+        breaks[row, : len(begins) - 2] = begins[1:-1]
+        following[row, : len(begins) - 1] = [alive.get(after, CLOSED) for _, after in ways[state]]
+        rows.stops[row], rows.odd[row] = _stops(v, state), state.read % 2
+    return DigitTables(np.array([alive[state] for state in starts], np.int32), rows, breaks, following)
+
+
+def _stops(v: Vocabulary, state: _State) -> bool:
+    """Whether the digits so far are an id."""
+    shorter = state.read < v.contexts.widths[state.context]
+    return state.read > 0 and bool(state.lengths >> state.read & 1) and (shorter or state.order <= 0)
+
+
+def _steps(v: Vocabulary, state: _State) -> list[tuple[int, _State | None]]:
+    """What can follow a state, as in `_Ways`. States that can't lead to an id are removed later."""
+    radices, read, big = v.radices(state.context), state.read, v.digit_order == "big"
+    longest = len(radices)
+    if read == longest:
+        return [(0, None)]
+    bound = int(v.contexts.bounds[state.context][read - longest if big else -1 - read])
+    # Radix of the next digit, for each number of digits that the id can have.
+    places = {
+        k: radices[read - k if big else -1 - read] for k in range(read + 1, longest + 1) if state.lengths >> k & 1
+    }
+    steps: list[tuple[int, _State | None]] = []
+    for digit in sorted({0, 1, bound, bound + 1, *places.values()}):
+        bits = sum(1 << k for k, radix in places.items() if digit < radix)
+        if v.width == "minimal" and digit == 0:  # only the id 0 has a most significant digit 0
+            bits &= (2 if read == 0 else -1) if big else ~(1 << read + 1 if read else 0)
+        order = (digit > bound) - (digit < bound)
+        order = (state.order or order) if big else (order or state.order)
+        steps.append((digit, _State(state.context, read + 1, order, bits) if bits else None))
+    return steps

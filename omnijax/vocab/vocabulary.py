@@ -18,9 +18,10 @@ import numpy as np
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.assignment import KINDS, Assignment, Identity, assignment_from_dict
+from omnijax.vocab.numbers import limbs_for
 from omnijax.vocab.radix import Base, radices_of, to_digits, width_of
 from omnijax.vocab.rules import END as END
-from omnijax.vocab.rules import check_vocabulary
+from omnijax.vocab.rules import check_vocabulary, from_parts
 
 PAD = 0
 
@@ -161,7 +162,7 @@ class Vocabulary:
     @property
     def limbs(self) -> int:
         """Number of 32-bit limbs of a secondary id. Ids below 2^31 are a single int32."""
-        return max(1, -(-(self.secondary_size - 1).bit_length() // 32))
+        return limbs_for(self.secondary_size)
 
     @property
     def last_position(self) -> int:
@@ -268,20 +269,11 @@ class Vocabulary:
         Raises:
             VocabularyError: a part is unknown, missing, or has a wrong value.
         """
-        if not isinstance(parts, dict):
-            raise VocabularyError("vocabulary", parts, "must be a mapping of its parts", "give what to_json writes")
-        known = {field.name for field in dataclasses.fields(cls)}
-        needed = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
-        for name in [*sorted(set(parts) - known), *sorted(needed - set(parts))]:
-            raise VocabularyError(name, parts.get(name), f"a vocabulary has {', '.join(sorted(known))}", "give these")
-        values: dict[str, Any] = {name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()}
-        if not isinstance(values["spaces"], tuple):
-            rule = "must be a list of spaces"
-            raise VocabularyError("vocabulary.spaces", parts["spaces"], rule, "give name and size of each")
-        for field, kind in (("spaces", Space), ("markers", Marker)):
-            if isinstance(values.get(field), tuple):
-                values[field] = tuple(_part(field, kind, part) for part in values[field])
-        return cls(**values)
+        given = dict(parts) if isinstance(parts, dict) else {}
+        for field, kind in (("spaces", _space), ("markers", functools.partial(from_parts, Marker))):
+            if isinstance(given.get(field), (list, tuple)):
+                given[field] = tuple(kind(part, f"vocabulary.{field}") for part in given[field])
+        return from_parts(cls, given, "vocabulary")
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -325,13 +317,7 @@ def _index(field: str, what: str, names: Sequence[str], name: str) -> int:
     return names.index(name)
 
 
-def _part(field: str, kind: Any, part: Any) -> Any:
-    """The space or marker with these parts."""
-    if isinstance(part, kind):
-        return part
-    known = {one.name: one.default is dataclasses.MISSING for one in dataclasses.fields(kind)}
-    if not isinstance(part, dict) or not {name for name, needed in known.items() if needed} <= set(part) <= set(known):
-        rule = f"a {kind.__name__.lower()} has {', '.join(known)}"
-        raise VocabularyError(f"vocabulary.{field}", part, rule, "give the parts without a default, and none but these")
-    given = {"assignment": assignment_from_dict(part["assignment"])} if "assignment" in part else {}
-    return kind(**part | given)
+def _space(parts: Any, field: str) -> Space:
+    if isinstance(parts, dict) and "assignment" in parts:
+        parts = parts | {"assignment": assignment_from_dict(parts["assignment"])}
+    return from_parts(Space, parts, field)

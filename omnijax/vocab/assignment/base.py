@@ -36,11 +36,10 @@ class Assignment:
     kind: str = dataclasses.field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
-        default = next(field.default for field in dataclasses.fields(self) if field.name == "kind")
-        require(self.kind == default, "kind", self.kind, f"must be {default}", "leave it out")
+        require(self.kind == type(self).kind, "kind", self.kind, f"must be {type(self).kind}", "leave it out")
 
     def check(self, size: int, radices: Radices) -> None:
-        """Refuses a space that this assignment doesn't fit. By default every space with ids fits.
+        """Refuses a space that this assignment doesn't fit. By default every space fits.
 
         Args:
             size: number of ids of the space.
@@ -49,20 +48,29 @@ class Assignment:
         Raises:
             VocabularyError: names the rule.
         """
-        if size < 1:
-            raise VocabularyError("space.size", size, "must be a whole number ≥ 1", "add fragments")
 
-    def forward(self, ids: Numbers, size: int, radices: Radices) -> Numbers:
+    def forward(self, ids: Numbers, size: int, radices: Radices, back: bool = False) -> Numbers:
         """The numbers that are written for these ids, in the same form (int64[items] or uint32[items, limbs]).
+
+        `back` gives the inverse. Works on blocks that fit the processor's cache.
 
         Raises:
             VocabularyError: an id isn't in 0 … size - 1, or these are not `Numbers`.
         """
-        return self._in_blocks(ids, size, radices, back=False)
+        result = np.empty_like(check_form(ids, "ids"))
+        for part in blocks(len(ids), WIDTH):
+            block = ids[part]
+            inside = below(block, size)
+            if not inside.all():
+                wrong = to_ints(block[~inside][:1])[0]
+                raise VocabularyError("ids", wrong, f"must be in 0 … {size - 1}", "check where they come from")
+            found = self._block(block, size, radices, back)
+            result[part] = to_int64(found) if block.ndim == 1 else to_limbs(found, block.shape[1])
+        return result
 
     def inverse(self, numbers: Numbers, size: int, radices: Radices) -> Numbers:
         """The ids that these numbers are written for. The inverse of `forward`."""
-        return self._in_blocks(numbers, size, radices, back=True)
+        return self.forward(numbers, size, radices, back=True)
 
     def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[Radices, Radices]) -> bool:
         """Whether every id of a smaller space has the number that it had there. By default a larger space differs.
@@ -74,22 +82,9 @@ class Assignment:
         """
         return old == self and sizes[0] == sizes[1]
 
-    def _in_blocks(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
-        """Works on blocks that fit the processor's cache."""
-        result = np.empty_like(check_form(numbers, "ids"))
-        for part in blocks(len(numbers), WIDTH):
-            block = numbers[part]
-            inside = below(block, size)
-            if not inside.all():
-                wrong = to_ints(block[~inside][:1])[0]
-                raise VocabularyError("ids", wrong, f"must be in 0 … {size - 1}", "check where they come from")
-            found = self._block(block, size, radices, back)
-            result[part] = to_int64(found) if block.ndim == 1 else to_limbs(found, block.shape[1])
-        return result
-
     def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
-        """The numbers of these ids, or with `back` the ids of these numbers, in any form; by default the same."""
-        return numbers
+        """The numbers of these ids, or with `back` the ids of these numbers, in any form."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,5 +97,6 @@ class Identity(Assignment):
         """Whether the smaller space wrote its ids as they are, too."""
         return old == self
 
-    def _in_blocks(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
-        return numbers
+    def forward(self, ids: Numbers, size: int, radices: Radices, back: bool = False) -> Numbers:
+        """The same ids, unchecked."""
+        return ids

@@ -39,51 +39,35 @@ class Gray(Assignment):
 
     def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
         digits, last = np.ascontiguousarray(to_digits(numbers, radices).T), digits_of_one(size - 1, radices)
-        return from_digits((_decode if back else _code)(digits, radices, last).T, radices)
+        return from_digits(_code(digits, radices, last, back).T, radices)
 
 
-def _code(digits: _Digits, radices: Radices, last: list[int]) -> _Digits:
-    """Digits of ids to those of their numbers; `last` are the digits of the largest id.
+def _code(digits: _Digits, radices: Radices, last: list[int], back: bool) -> _Digits:
+    """Digits of ids to those of their numbers, or with `back` the inverse; `last` are the digits of the largest id.
 
-    An item is at the edge while its digits equal those of the largest id. From the first other digit on, it is in a
-    finished sweep.
+    An item is at the edge while the digits of its id equal those of the largest id. From the first other digit on, it
+    is in a finished sweep. An unfinished sweep that goes backwards is turned.
     """
-    result = np.empty_like(digits)
-    edge, backwards = np.ones(digits.shape[1], bool), np.zeros(digits.shape[1], bool)
+    result, edges = np.empty_like(digits), np.ones((len(radices) + 1, digits.shape[1]), bool)
+    backwards = np.zeros(digits.shape[1], bool)
     for place, radix in enumerate(radices):
-        digit = digits[place]
-        result[place] = np.where(backwards, radix - 1 - digit, digit)
+        result[place] = np.where(backwards, radix - 1 - digits[place], digits[place])
+        digit = (result if back else digits)[place]
         # The number of sweeps so far is that of the place before, times the radix, plus this digit.
         backwards = (digit & 1 == 1) ^ (backwards if radix % 2 else False)
-        edge &= digit == last[place]
-        backwards &= ~edge
+        edges[place + 1] = edges[place] & (digit == last[place])
+        backwards &= ~edges[place + 1]
+        if last[place] % 2 and not back:
+            _turn(digits, place + 1, radices, last, edges[place + 1])
+    for place in reversed(range(len(radices) if back else 0)):
         if last[place] % 2:
-            _turn(digits, place + 1, radices, last, edge)
-    return result
-
-
-def _decode(digits: _Digits, radices: Radices, last: list[int]) -> _Digits:
-    """The inverse of `_code`."""
-    result, edges = np.empty_like(digits), np.empty(digits.shape, bool)
-    edge, backwards = np.ones(digits.shape[1], bool), np.zeros(digits.shape[1], bool)
-    for place, radix in enumerate(radices):
-        digit = np.where(backwards, radix - 1 - digits[place], digits[place])
-        result[place] = digit
-        backwards = (digit & 1 == 1) ^ (backwards if radix % 2 else False)
-        edge = edge & (digit == last[place])
-        backwards &= ~edge
-        edges[place] = edge
-    for place in reversed(range(len(radices))):
-        if last[place] % 2:
-            _turn(result, place + 1, radices, last, edges[place])
+            _turn(result, place + 1, radices, last, edges[place + 1])
     return result
 
 
 def _turn(digits: _Digits, start: int, radices: Radices, last: list[int], edge: NDArray[np.bool_]) -> None:
     """Reverses the digits from `start` on of the items at the edge, counting from the end of the space; in place."""
     items = np.flatnonzero(edge)
-    if not items.size:
-        return
     borrow = np.zeros(items.size, np.int32)
     for place in reversed(range(start, len(radices))):
         difference = last[place] - digits[place, items] - borrow

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from omnijax.vocab.assignment.base import Assignment, Radices, require
 from omnijax.vocab.ids import Numbers
-from omnijax.vocab.numbers import bytes_of, from_digits, limbs_of_bytes, to_digits, to_int64
+from omnijax.vocab.numbers import from_digits, to_digits, to_int64
 
 LARGEST_BOX = 2**22
 """Most ids of a box whose sides are not equal powers of two. Its order is a table in memory."""
@@ -74,14 +74,14 @@ class Hilbert(Assignment):
 def _box(sides: tuple[int, ...]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """int32[ids], the number of each id; and the id of each number."""
     size, side = math.prod(sides), 2 ** (max(sides) - 1).bit_length()
-    ids = np.lexsort(_along_curve(to_digits(np.arange(size), sides), side).T).astype(np.int32)
+    ids = np.lexsort(np.atleast_2d(_along_curve(to_digits(np.arange(size), sides), side).T)).astype(np.int32)
     numbers = np.empty(size, np.int32)
     numbers[ids] = np.arange(size, dtype=np.int32)
     return numbers, ids
 
 
-def _along_curve(coordinates: NDArray[np.int32], side: int) -> NDArray[np.uint32]:
-    """From coordinates [items, axes] to the places on the curve through the cube of this side, [items, limbs]."""
+def _along_curve(coordinates: NDArray[np.int32], side: int) -> Numbers:
+    """From coordinates [items, axes] to the places on the curve through the cube of this side."""
     x = np.array(coordinates.T, order="C")
     for level in reversed(_levels(side)):
         for column in x:
@@ -93,20 +93,15 @@ def _along_curve(coordinates: NDArray[np.int32], side: int) -> NDArray[np.uint32
         parity ^= np.where(x[-1] & level, level - 1, 0)
     x ^= parity
     depth = side.bit_length() - 1
-    bits = np.zeros((x.shape[1], -(-len(x) * depth // 8) * 8), np.uint8)  # filled up with zeros in front
-    start = bits.shape[1] - len(x) * depth
-    for bit in range(depth):
-        bits[:, start + bit * len(x) : start + (bit + 1) * len(x)] = (x >> depth - 1 - bit & 1).T
-    return limbs_of_bytes(np.packbits(bits, axis=1))
+    bits = x >> np.arange(depth)[::-1, None, None] & 1
+    return from_digits(bits.reshape(-1, x.shape[1]).T, (2,) * len(x) * depth)
 
 
 def _off_curve(numbers: Numbers, sides: tuple[int, ...]) -> NDArray[np.int32]:
     """The inverse of `_along_curve`."""
     axes, depth = len(sides), sides[0].bit_length() - 1
-    bits = np.unpackbits(bytes_of(numbers, -(-axes * depth // 8)), axis=1)[:, -axes * depth :]
-    x = np.zeros((axes, len(numbers)), np.int32)
-    for bit in range(depth):
-        x = x << 1 | bits[:, bit * axes : (bit + 1) * axes].T
+    bits = to_digits(numbers, (2,) * axes * depth).T.reshape(depth, axes, -1)
+    x = np.tensordot(1 << np.arange(depth)[::-1], bits, 1).astype(np.int32)
     parity = x[-1] >> 1
     for k in range(axes - 1, 0, -1):
         x[k] ^= x[k - 1]
