@@ -124,7 +124,6 @@ ACCEPTED_OF = {
     ),
     "fixed width with capacity": (FIXED, enlarged(FIXED, size=100)),
     "fixed width, a space where there is room": (FIXED, grown(FIXED, spaces=(*FIXED.spaces, Space("touch", 98)))),
-    "an even end of Gray's": (enlarged(OLD, size=75, assignment=Gray()), enlarged(OLD, size=125, assignment=Gray())),
     "a table goes on": (
         enlarged(OLD, size=4, assignment=Frequency.of([1, 5, 2, 7])),
         enlarged(OLD, size=9, assignment=Frequency.of([1, 5, 2, 7]).grown(9)),
@@ -220,7 +219,7 @@ REFUSED = {
         enlarged(OLD, size=64, assignment=Hilbert(sides=(8, 8))),
         "spaces.speech.assignment",
     ),
-    "an odd end of Gray's": (GRAY_18, enlarged(GRAY_18, size=125), "spaces.speech.assignment"),
+    "a larger Gray code": (GRAY_18, enlarged(GRAY_18, size=125), "spaces.speech.assignment"),
     "another table": (
         enlarged(OLD, size=4, assignment=Frequency.of([1, 5, 2, 7])),
         enlarged(OLD, size=5, assignment=Frequency.of([1, 5, 2, 7, 9])),
@@ -311,7 +310,7 @@ def test_growth_is_accepted_where_and_only_where_nothing_changes(way: dict[str, 
     try:
         check_growth(old, new)
     except VocabularyError as error:
-        if error.value != "random":  # another shuffle gives a few ids the same number by chance
+        if error.value not in ("random", "gray"):  # a larger space may give the old ids the same numbers by chance
             assert written(new, everything) != before
     else:
         assert written(new, everything) == before

@@ -184,7 +184,7 @@ def test_ids_have_no_bound() -> None:
     assert v.limbs == 25
     assert v.contexts.offsets == (0, 0, 2**256)
     assert v.contexts.bounds[2].tolist() == [0] + 500 * [2]
-    assert Vocabulary.from_json(v.to_json()) == v
+    assert Vocabulary.from_dict(json.loads(v.to_json())) == v
 
 
 @pytest.mark.parametrize("size, limbs", [(1, 1), (2**31, 1), (2**32, 1), (2**32 + 1, 2), (2**96, 3), (2**96 + 1, 4)])
@@ -263,7 +263,7 @@ def test_contexts_are_those_of_the_reference(name: str) -> None:
 @pytest.mark.parametrize("name", reference.VOCABULARIES)
 def test_json_round_trip(name: str) -> None:
     vocabulary = reference.VOCABULARIES[name]
-    again = Vocabulary.from_json(vocabulary.to_json())
+    again = Vocabulary.from_dict(json.loads(vocabulary.to_json()))
     assert again == vocabulary
     assert hash(again) == hash(vocabulary)
     assert again.fingerprint == vocabulary.fingerprint
@@ -294,14 +294,14 @@ def test_a_text_that_is_no_vocabulary(change: Any, field: str) -> None:
     parts = json.loads(build().to_json())
     change(parts)
     with pytest.raises(VocabularyError) as caught:
-        Vocabulary.from_json(json.dumps(parts))
+        Vocabulary.from_dict(parts)
     assert field in caught.value.field
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"base"'])
+@pytest.mark.parametrize("text", ["[]", "3", '"base"'])
 def test_a_text_that_is_no_json_object(text: str) -> None:
     with pytest.raises(VocabularyError):
-        Vocabulary.from_json(text)
+        Vocabulary.from_dict(json.loads(text))
 
 
 def test_immutable_and_usable_as_a_key() -> None:

@@ -10,21 +10,12 @@ from numpy.typing import NDArray
 from omnijax.errors import VocabularyError
 from omnijax.vocab.documents import GENERAL, UNMARKED, Documents
 from omnijax.vocab.numbers import below, blocks, check_form, to_ints
-from omnijax.vocab.rules import END, Rule, enforce
+from omnijax.vocab.rules import END, Rule
 from omnijax.vocab.vocabulary import Vocabulary
 
 
-def check_segments(vocabulary: Vocabulary, documents: Documents) -> None:
-    """Checks the arrays, documents, segments and markers.
-
-    Raises:
-        VocabularyError: array lengths differ, a document has no segments, a marker opens no segment, a later segment
-            has no marker, or nothing would be written for a segment.
-    """
-    enforce(_segment_rules(vocabulary, documents))
-
-
-def _segment_rules(v: Vocabulary, documents: Documents) -> Iterator[Rule]:
+def segment_rules(v: Vocabulary, documents: Documents) -> Iterator[Rule]:
+    """What the arrays, documents, segments and markers must keep."""
     items, markers = documents.segment_items, documents.segment_markers
     counts = (len(documents.spaces), len(documents.ids), int(items.sum()))
     rule, fix = "spaces, ids and the items of all segments must have the same count", "give each item a space and an id"
@@ -54,7 +45,7 @@ def _segment_rules(v: Vocabulary, documents: Documents) -> Iterator[Rule]:
 def check_items(vocabulary: Vocabulary, documents: Documents, contexts: NDArray[np.int64]) -> None:
     """Checks every item: its space, its id, and whether its segment may hold it.
 
-    The documents have passed `check_segments`. `contexts` is int64[segments], rows of `Vocabulary.contexts`.
+    The documents keep `segment_rules`. `contexts` is int64[segments], rows of `Vocabulary.contexts`.
 
     Raises:
         VocabularyError: names the first wrong item and its segment.
@@ -101,17 +92,8 @@ def _item_rules(
     yield after_fragment, "kind", spaces, rule, "put general tokens first, or use position tokens"
 
 
-def check_order(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64] | None) -> None:
-    """Checks the order in which items will be written.
-
-    Raises:
-        VocabularyError: it is not a permutation of the items within each segment, or a reader could not undo it.
-    """
-    if order is not None:
-        enforce(_order_rules(vocabulary, documents, order))
-
-
-def _order_rules(v: Vocabulary, documents: Documents, order: NDArray[np.integer]) -> Iterator[Rule]:
+def order_rules(v: Vocabulary, documents: Documents, order: NDArray[np.integer]) -> Iterator[Rule]:
+    """What an order of writing must keep: a permutation within each segment, which a reader can undo."""
     rule = "without position tokens nothing says where an item belongs"
     fix = "use position='before' or 'after', or leave the order out"
     yield v.position != "none", "order", "given", rule, fix

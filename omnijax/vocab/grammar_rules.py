@@ -70,22 +70,11 @@ def last_position(vocabulary: Vocabulary) -> int:
     return LARGEST - 1 if vocabulary.position == "none" else min(vocabulary.last_position, LARGEST - 1)
 
 
-def check_rules(
-    vocabulary: Vocabulary, rules: tuple[SegmentRule, ...], start: tuple[str, ...] | None, order: str
-) -> None:
-    """Refuses rules that no document can keep.
-
-    Raises:
-        VocabularyError: names the rule.
-    """
-    enforce(_requirements(vocabulary, rules, start, order))
-
-
-def _requirements(
+def rule_checks(
     v: Vocabulary, rules: tuple[SegmentRule, ...], start: tuple[str, ...] | None, order: str
 ) -> Iterator[Rule]:
-    given: tuple[tuple[str, object], ...] = (("rules", rules), ("start", start or ()))
-    for field, value in given:
+    """What rules must keep, so that some document can keep them."""
+    for field, value in {"rules": rules, "start": start or ()}.items():
         rule = "must be a tuple, so that the grammar is hashable"
         yield isinstance(value, tuple), field, value, rule, "a tuple of one needs a comma"
     yield order in ("raster", "any"), "order", order, "must be one of raster, any", "choose one"
@@ -186,45 +175,27 @@ def bound_columns(batch: int, least_bs: Bounds, most_bs: Bounds) -> tuple[Array,
     return column(least_bs), column(most_bs)
 
 
-def bounds_from(bounds: Int[Array, "b n"], number: Int[Array, "b 1"], first_b: Int[Array, " b"]) -> Array:
-    """The bounds of the segments behind segment `number`, with `first_b` in front of them; at least one column."""
-    columns = number + 1 + jnp.arange(max(bounds.shape[1] - 1, 0), dtype=jnp.int32)[None, :]
-    later = jnp.take_along_axis(bounds, columns, axis=1, mode="fill", fill_value=RULE)
-    return jnp.concatenate([first_b[:, None].astype(jnp.int32), later], axis=1)
-
-
 def bounded(
-    vocabulary: Vocabulary,
-    segment: SegmentRows,
-    number: Int[Array, "b 1"],
-    least: Int[Array, "b n"],
-    most: Int[Array, "b n"],
-    items: Int[Array, " b"],
+    v: Vocabulary, segment: SegmentRows, number: Int[Array, "b 1"], least: Array, most: Array, items: Int[Array, " b"]
 ) -> SegmentRows:
     """Puts the bounds of each document into the rules of its open segment, clipped to what it can still reach.
 
-    Args:
-        vocabulary: of the documents.
-        segment: the rule of the open segment of each document.
-        number: index of the open segment in its document.
-        least: smallest number of items of each segment of a document; `RULE` keeps the bound of the rule.
-        most: largest number of items, in the same form.
-        items: number of items that the open segment already has, or its last position.
+    `number` is the column of the open segment in `least` and `most`, the fewest and the most items of each segment; it
+    already has `items` items, or they are its last position.
     """
     here = jnp.arange(least.shape[1], dtype=jnp.int32)[None, :] == number
     own_least, own_most = (jnp.max(jnp.where(here, bounds, RULE), axis=1) for bounds in (least, most))
     highest = jnp.where(own_most >= 0, jnp.minimum(jnp.maximum(own_most, items), segment.most), segment.most)
-    reach = jnp.where(segment.general > 0, highest, jnp.minimum(highest, last_position(vocabulary)))
+    reach = jnp.where(segment.general > 0, highest, jnp.minimum(highest, last_position(v)))
     reach = jnp.where(segment.general + segment.fragments > 0, reach, 0)
     lowest = jnp.minimum(jnp.where(own_least >= 0, own_least, segment.least), reach)
     return segment._replace(least=lowest, most=highest)
 
 
 def between(
-    vocabulary: Vocabulary, first: Int[Array, " b"], last: Int[Array, " b"], place: Int[Array, " b"], prefix: Array
+    v: Vocabulary, first: Int[Array, " b"], last: Int[Array, " b"], place: Int[Array, " b"], prefix: Array
 ) -> Bool[Array, "b p"]:
     """The tokens that lead to a position in `first … last`, after `place` tokens that make the number `prefix`."""
-    v = vocabulary
     if v.position_places > 1:
         # The `step` positions that share their digits up to this place are neighbours.
         powers = [min(v.positions**k, LARGEST) for k in reversed(range(v.position_places))]
@@ -235,10 +206,9 @@ def between(
 
 
 def unused(
-    vocabulary: Vocabulary, used: UInt32[Array, "b w"], last: Int[Array, " b"], place: Int[Array, " b"], prefix: Array
+    v: Vocabulary, used: UInt32[Array, "b w"], last: Int[Array, " b"], place: Int[Array, " b"], prefix: Array
 ) -> Bool[Array, "b p"]:
     """The position tokens that lead to an unused position in `1 … last`, after tokens that make the number `prefix`."""
-    v = vocabulary
     bits = used[:, :, None] >> jnp.arange(32, dtype=jnp.uint32)[None, None, :] & 1
     free = (bits == 0).reshape(used.shape[0], -1)
     number = jnp.arange(free.shape[1])[None, :]

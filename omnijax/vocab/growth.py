@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from omnijax.vocab.radix import radices_of, width_of
+from omnijax.vocab.radix import radices_for
 from omnijax.vocab.rules import END, Rule, enforce
 from omnijax.vocab.vocabulary import Vocabulary
 
@@ -54,10 +54,8 @@ def _tokens(old: Vocabulary, new: Vocabulary) -> Iterator[Rule]:
 def _held(v: Vocabulary, marker: str) -> str:
     """The items that a segment opened by this control token may hold, in words."""
     context = v.contexts.of_control[v.control.index(marker)]
-    if context == 0:
-        return "items of any kind"
-    alone = "and general tokens" if v.contexts.general[context] else "alone"
-    return f"fragments of {v.spaces[v.contexts.spaces[context]].name} {alone}"
+    general = " and general tokens" * int(v.contexts.general[context])
+    return f"fragments of {v.spaces[v.contexts.spaces[context]].name}{general}" if context else "items of any kind"
 
 
 def _base(old: Vocabulary, new: Vocabulary) -> Iterator[Rule]:
@@ -84,8 +82,8 @@ def _spaces(old: Vocabulary, new: Vocabulary, number_line: bool) -> Iterator[Rul
         rule = f"it was {was.size}, and the fragments of the spaces behind it would get other numbers"
         yield last, field + "size", is_.size, rule, fix
         sizes = was.size, is_.size
-        radices = [radices_of(v.base, width_of(size - 1, v.base)) for v, size in zip((old, new), sizes)]
-        keeps = is_.assignment.keeps(was.assignment, sizes, (radices[0], radices[1]))
+        radices = radices_for(was.size, old.base), radices_for(is_.size, new.base)
+        keeps = is_.assignment.keeps(was.assignment, sizes, radices)
         both = f"{was.assignment!r} of {was.size} ids and {is_.assignment!r} of {is_.size} ids"
         rule = f"{both} don't give each old id its old number"
         yield keeps, field + "assignment", is_.assignment.kind, rule, f"keep the assignment, or {fix}"

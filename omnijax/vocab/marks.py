@@ -123,11 +123,7 @@ def count_before(words: Words) -> Int[Array, "*b n"]:
 
 def last(words: Words) -> Int[Array, "*b n 32"]:
     """Index of the last mark up to and with each token; -1 without a mark."""
-    inside = words[..., None] & _up_to(_places(words.ndim + 1))
-    first = _first_tokens(words)
-    ends = jnp.where(words > 0, first + _highest(words), -1)
-    carried = _settled(_shift(lax.cummax(ends, axis=ends.ndim - 1), 1, -1))
-    return jnp.where(inside > 0, first[..., None] + _highest(inside), carried[..., None])
+    return count_at_last(words | ~words, words) - 1
 
 
 def count_at_last(counted: Words, words: Words) -> Int[Array, "*b n 32"]:
@@ -166,11 +162,8 @@ def out_of_blocks(array: Array) -> Array:
 
 def token_index(words: Words) -> Int[Array, "*b n 32"]:
     """Index of each token in its stream."""
-    return _first_tokens(words)[..., None] + _places(words.ndim + 1).astype(np.int32)
-
-
-def _first_tokens(words: Words) -> Int[Array, "*b n"]:
-    return lax.broadcasted_iota(jnp.int32, words.shape, words.ndim - 1) * BLOCK
+    first = lax.broadcasted_iota(jnp.int32, words.shape, words.ndim - 1) * BLOCK
+    return first[..., None] + _places(words.ndim + 1).astype(np.int32)
 
 
 def _places(ndim: int) -> np.ndarray:

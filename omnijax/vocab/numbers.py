@@ -57,7 +57,10 @@ def from_digits(digits: NDArray[np.integer], radices: tuple[int, ...]) -> Number
         part = digits[:, start].astype(np.uint32)
         for place in range(start + 1, start + count):
             part = part * np.uint32(radices[place]) + digits[:, place].astype(np.uint32)
-        columns = multiply_add(columns, math.prod(radices[start : start + count]), part.astype(np.uint64))
+        by, carry = np.uint64(math.prod(radices[start : start + count])), part.astype(np.uint64)
+        for limb, column in enumerate(columns):  # limb * by + carry, which doesn't overflow 64 bits
+            product = column * by + carry
+            columns[limb], carry = product & LOW, product >> SHIFT
         start += count
     numbers = np.stack(columns, axis=1).astype(np.uint32)
     return to_int64(numbers) if most <= 2**63 else numbers
@@ -138,9 +141,7 @@ def limbs_of_bytes(raw: NDArray[np.uint8]) -> NDArray[np.uint32]:
 
 def bytes_of(numbers: Numbers, count: int) -> NDArray[np.uint8]:
     """The bytes of numbers, uint8[items, count]. The inverse of `limbs_of_bytes`."""
-    limbs = to_limbs(numbers, -(-count // 4))
-    raw = np.ascontiguousarray(limbs[:, ::-1], ">u4").view(np.uint8)
-    return raw.reshape(len(limbs), -1)[:, limbs.shape[1] * 4 - count :]
+    return to_digits(numbers, (256,) * count).astype(np.uint8)
 
 
 def write_digits(numbers: Numbers, radices: tuple[int, ...], out: NDArray[np.int32], first: int) -> None:
@@ -171,10 +172,10 @@ def _columns(numbers: Numbers, most: int) -> list[NDArray]:
 
     The result is one uint32 or uint64 array if that is enough, otherwise a uint64 array for each limb.
     """
+    if most <= 2**32:
+        return [(numbers if numbers.ndim == 1 else numbers[:, 0]).astype(np.uint32)]
     if numbers.ndim == 1:
-        return [numbers.astype(np.uint32 if most <= 2**32 else np.uint64)]
-    if numbers.shape[1] == 1 or most <= 2**32:
-        return [np.ascontiguousarray(numbers[:, 0])]
+        return [numbers.astype(np.uint64)]
     return [numbers[:, limb].astype(np.uint64) for limb in range(min(numbers.shape[1], limbs_for(most)))]
 
 
@@ -191,12 +192,6 @@ def runs_of(radices: tuple[int, ...]) -> list[int]:
 
 def _divide(columns: list[NDArray], by: int) -> tuple[list[NDArray], NDArray[np.uint32]]:
     """Quotients and remainders of a division by a number ≤ 2^32."""
-    if len(columns) == 1 and (columns[0].dtype == np.uint64 or by < 2**LIMB):
-        divisor = columns[0].dtype.type(by)
-        quotient = columns[0] // divisor
-        return [quotient], (columns[0] - quotient * divisor).astype(np.uint32)
-    if len(columns) == 1:
-        return [np.zeros_like(columns[0])], columns[0]
     quotients, rest, divisor = [], np.zeros(len(columns[0]), np.uint64), np.uint64(by)
     for limb in reversed(columns):
         dividend = rest << SHIFT | limb
@@ -204,16 +199,6 @@ def _divide(columns: list[NDArray], by: int) -> tuple[list[NDArray], NDArray[np.
         rest = dividend - quotient * divisor
         quotients.append(quotient)
     return quotients[::-1], rest.astype(np.uint32)
-
-
-def multiply_add(columns: list[NDArray], by: int, carry: NDArray[np.uint64]) -> list[NDArray]:
-    """The numbers times `by` ≤ 2^32, plus `carry` < 2^32. No step overflows 64 bits."""
-    out = []
-    for limb in columns:
-        product = limb * np.uint64(by) + carry
-        out.append(product & LOW)
-        carry = product >> SHIFT
-    return out
 
 
 def _write_part(part: NDArray[np.uint32], radices: tuple[int, ...], out: NDArray[np.uint32], first: np.uint32) -> None:

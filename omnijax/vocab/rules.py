@@ -52,14 +52,10 @@ def from_parts(kind: type[Made], parts: Any, field: str) -> Made:
     return kind(**{name: tuple(part) if isinstance(part, list) else part for name, part in given.items()})
 
 
-def check_vocabulary(vocabulary: Any) -> None:
-    """Refuses parts that are out of bounds, and ways of writing that could not be read back.
-
-    Raises:
-        VocabularyError: names the part, or two encodings that collide.
-    """
+def vocabulary_rules(v: Any) -> Iterator[Rule]:
+    """What a vocabulary must keep: parts within their bounds, and ways of writing that can be read back."""
     for rules in (_types, _numbers, _spaces, _markers, _readable):
-        enforce(rules(vocabulary), "vocabulary.")
+        yield from rules(v)
 
 
 def _types(v: Any) -> Iterator[Rule]:

@@ -149,7 +149,12 @@ def fetch(array: Array, back: Int[Array, "*b t"], choices: range | list[int]) ->
         for choice in choices[1:]:
             found = jnp.where(back == choice, shift_right(array, choice), found)
         return found
-    index = lax.broadcasted_iota(jnp.int32, array.shape, array.ndim - 1) - back
+    return take_back(array, back)
+
+
+def take_back(array: Array, by: Array | int) -> Array:
+    """The values that stand `by` places before each place of the last axis, or at its border."""
+    index = lax.broadcasted_iota(jnp.int32, array.shape, array.ndim - 1) - by
     return jnp.take_along_axis(array, jnp.clip(index, 0, array.shape[-1] - 1), axis=-1)
 
 

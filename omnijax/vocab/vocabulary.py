@@ -19,9 +19,9 @@ import numpy as np
 from omnijax.errors import VocabularyError
 from omnijax.vocab.assignment import KINDS, Assignment, Identity, assignment_from_dict
 from omnijax.vocab.numbers import limbs_for
-from omnijax.vocab.radix import Base, radices_of, to_digits, width_of
+from omnijax.vocab.radix import Base, radices_for, radices_of, to_digits, width_of
 from omnijax.vocab.rules import END as END
-from omnijax.vocab.rules import check_vocabulary, from_parts
+from omnijax.vocab.rules import enforce, from_parts, vocabulary_rules
 
 PAD = 0
 
@@ -113,14 +113,14 @@ class Vocabulary:
     markers: tuple[Marker, ...] = ()
 
     def __post_init__(self) -> None:
-        check_vocabulary(self)
+        enforce(vocabulary_rules(self), "vocabulary.")
         for space in self.spaces:
             where = f"vocabulary.spaces.{space.name}"
             if type(space.assignment) not in KINDS.values():
                 rule = f"must be one of {', '.join(kind.__name__ for kind in KINDS.values())}"
                 raise VocabularyError(f"{where}.assignment", space.assignment, rule, "see omnijax.vocab.assignment")
             try:
-                space.assignment.check(space.size, radices_of(self.base, width_of(space.size - 1, self.base)))
+                space.assignment.check(space.size, radices_for(space.size, self.base))
             except VocabularyError as error:
                 raise VocabularyError(f"{where}.{error.field}", error.value, error.rule, error.fix) from error
 
@@ -239,7 +239,7 @@ class Vocabulary:
         return ["pad", *general, *positions, *digits, "aos", *self.control]
 
     def to_json(self) -> str:
-        """A text that `from_json` turns into an equal vocabulary. Equal vocabularies give the same text.
+        """A text from whose parts `from_dict` makes an equal vocabulary. Equal vocabularies give the same text.
 
         A vocabulary without `markers` gives the text that it gave before this field existed.
         """
@@ -249,22 +249,8 @@ class Vocabulary:
         return json.dumps(parts, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Vocabulary:
-        """The vocabulary whose text `to_json` wrote.
-
-        Raises:
-            VocabularyError: the text is not the text of a vocabulary.
-        """
-        try:
-            parts = json.loads(text)
-        except json.JSONDecodeError as error:
-            rule = "must be the text that to_json writes"
-            raise VocabularyError("vocabulary", text[:40], rule, str(error)) from error
-        return cls.from_dict(parts)
-
-    @classmethod
     def from_dict(cls, parts: dict[str, Any]) -> Vocabulary:
-        """The vocabulary with these parts, as `dataclasses.asdict` gives them.
+        """The vocabulary with these parts, as JSON and `dataclasses.asdict` give them.
 
         Raises:
             VocabularyError: a part is unknown, missing, or has a wrong value.

@@ -6,8 +6,7 @@ from typing import Any
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.assignment.base import Assignment, Identity
-from omnijax.vocab.assignment.gray import Gray
-from omnijax.vocab.assignment.hilbert import Hilbert
+from omnijax.vocab.assignment.curves import Gray, Hilbert
 from omnijax.vocab.assignment.random import Random
 from omnijax.vocab.assignment.table import Frequency, Tree
 from omnijax.vocab.rules import from_parts

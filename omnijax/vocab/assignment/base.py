@@ -39,11 +39,9 @@ class Assignment:
         require(self.kind == type(self).kind, "kind", self.kind, f"must be {type(self).kind}", "leave it out")
 
     def check(self, size: int, radices: Radices) -> None:
-        """Refuses a space that this assignment doesn't fit. By default every space fits.
+        """Refuses a space of `size` ids that this assignment doesn't fit. By default every space fits.
 
-        Args:
-            size: number of ids of the space.
-            radices: radices of the digits of its largest id, most significant first.
+        `radices` are those of the digits of its largest id, most significant first.
 
         Raises:
             VocabularyError: names the rule.
@@ -73,12 +71,9 @@ class Assignment:
         return self.forward(numbers, size, radices, back=True)
 
     def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[Radices, Radices]) -> bool:
-        """Whether every id of a smaller space has the number that it had there. By default a larger space differs.
+        """Whether every id has the number that it had in a smaller space. By default a larger space differs.
 
-        Args:
-            old: assignment of the smaller space.
-            sizes: sizes of the smaller space and of this one.
-            radices: radices of the largest id of each.
+        `old` is the assignment of the smaller space; `sizes` and `radices` are its own and those of this space.
         """
         return old == self and sizes[0] == sizes[1]
 

@@ -17,7 +17,7 @@ from omnijax.errors import VocabularyError
 from omnijax.vocab.assignment.base import Assignment, Radices, require
 from omnijax.vocab.ids import Numbers
 from omnijax.vocab.numbers import to_int64
-from omnijax.vocab.radix import Base, radices_of, width_of
+from omnijax.vocab.radix import Base, radices_for
 
 LARGEST_TABLE = 2**22
 """Most entries of a table. A table is part of the configuration of a run and of each of its checkpoints."""
@@ -99,10 +99,7 @@ class Frequency(Table):
 
     @classmethod
     def of(cls, counts: ArrayLike) -> Frequency:
-        """The assignment by these counts.
-
-        Args:
-            counts: number[size], how often each id occurs. Of equal counts the smaller id comes first.
+        """The assignment by number[size], how often each id occurs. Of equal counts the smaller id comes first.
 
         Raises:
             VocabularyError: there are no counts, or a count is not a number ≥ 0.
@@ -136,12 +133,9 @@ class Tree(Table):
 
     @classmethod
     def of(cls, embeddings: NDArray[np.floating], base: Base, seed: int = 0) -> Tree:
-        """The tree over these embeddings.
+        """The tree over float[size, width], an embedding for each id, and the base of the vocabulary.
 
-        Args:
-            embeddings: float[size, width], one for each id.
-            base: base of the vocabulary.
-            seed: draws the directions that clustering begins with.
+        The seed draws the directions that clustering begins with.
 
         Raises:
             VocabularyError: there are no embeddings, or a number is not finite.
@@ -150,7 +144,7 @@ class Tree(Table):
         if points.ndim != 2 or 0 in points.shape or points.dtype.kind not in "iuf" or not np.isfinite(points).all():
             given, fix = f"{points.dtype}{list(points.shape)}", "give a row for each fragment of the space"
             raise VocabularyError("embeddings", given, "must be finite numbers [ids, width]", fix)
-        radices = radices_of(base, width_of(len(points) - 1, base))
+        radices = radices_for(len(points), base)
         return cls._in_order(_tree_order(points.astype(np.float64), radices, seed), radices=radices)
 
     def check(self, size: int, radices: Radices) -> None:
