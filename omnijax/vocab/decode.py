@@ -105,19 +105,19 @@ def _fragments(
         return array.reshape(blocks.shape) if len(backs) == 1 else at_ends(array, count + behind - 1, backs)
 
     still = backs[0] if len(backs) == 1 else 0
-    values = read_numbers(v, flat, context_of(classes).reshape(flat.shape), still)
-    wrong = [number_at_ends(one) for one in (values.not_below_base, values.leading_zero, values.out_of_range)]
-    if values.check is not None:
+    limbs, wrong_numbers, check = read_numbers(v, flat, context_of(classes).reshape(flat.shape), still)
+    wrong = list(map(number_at_ends, wrong_numbers))
+    if check is not None:
         digit = at_ends(flat, count, [behind - 1]) - v.digit_start
         wrong[0] |= digit >= v.check_base
-        wrong.append(digit != number_at_ends(values.check))
+        wrong.append(digit != number_at_ends(check))
     found = (Error.DIGIT_NOT_BELOW_BASE, Error.LEADING_ZERO, Error.ID_OUT_OF_RANGE, Error.WRONG_CHECK_DIGIT)
     errors: dict[int, Words] = {Error.CUT_OFF: shapes.cut_off & few, Error.WRONG_WIDTH: few | many}
     errors |= dict(zip(found, marks.pack(*wrong)))
     position = _positions(v, flat)
     if v.position == "before":
         position = at_ends(position, count + v.check_digit, [digits + v.check_digit for digits in counts])
-    return length, position.reshape(blocks.shape), tuple(map(number_at_ends, values.limbs)), errors
+    return length, position.reshape(blocks.shape), tuple(map(number_at_ends, limbs)), errors
 
 
 def _lengths(v: Vocabulary, classes: Classes, shapes: Shapes, others: int) -> tuple[list[Words], Words, Words]:

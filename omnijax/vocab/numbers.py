@@ -148,9 +148,6 @@ def write_digits(numbers: Numbers, radices: tuple[int, ...], out: NDArray[np.int
     """Writes `first` + digit to int32[items, places], most significant place first, for a block of items."""
     target, start = out.view(np.uint32), np.uint32(first)  # NumPy is fast if the kind of integers stays the same
     columns = _columns(numbers, math.prod(radices))
-    if len(radices) > 1 and all(radix & (radix - 1) == 0 for radix in radices):
-        _write_bits(columns, radices, target, start)
-        return
     end = len(radices)
     for count in runs_of(radices)[::-1]:
         run = radices[end - count : end]
@@ -192,39 +189,24 @@ def runs_of(radices: tuple[int, ...]) -> list[int]:
 
 def _divide(columns: list[NDArray], by: int) -> tuple[list[NDArray], NDArray[np.uint32]]:
     """Quotients and remainders of a division by a number ≤ 2^32."""
-    quotients, rest, divisor = [], np.zeros(len(columns[0]), np.uint64), np.uint64(by)
-    for limb in reversed(columns):
-        dividend = rest << SHIFT | limb
-        quotient = dividend // divisor
-        rest = dividend - quotient * divisor
-        quotients.append(quotient)
-    return quotients[::-1], rest.astype(np.uint32)
+    quotients, rest = list(columns), np.zeros(0, np.uint64)
+    for limb in reversed(range(len(columns))):
+        dividend = rest << SHIFT | columns[limb] if rest.size else columns[limb]
+        quotients[limb], rest = _quotient_and_rest(dividend, by)
+    return quotients, rest.astype(np.uint32)
+
+
+def _quotient_and_rest(numbers: NDArray, by: int) -> tuple[NDArray, NDArray]:
+    kind = numbers.dtype.type
+    if by & (by - 1) == 0:
+        return numbers >> kind(by.bit_length() - 1), numbers & kind(by - 1)
+    quotient = numbers // kind(by)
+    return quotient, numbers - quotient * kind(by)
 
 
 def _write_part(part: NDArray[np.uint32], radices: tuple[int, ...], out: NDArray[np.uint32], first: np.uint32) -> None:
     """Writes the digits of 32-bit numbers. The first digit is the rest, whatever its radix."""
     for place in range(1, len(radices))[::-1]:
-        quotient = part // np.uint32(radices[place])
-        np.add(part - quotient * np.uint32(radices[place]), first, out=out[:, place])
-        part = quotient
+        part, digit = _quotient_and_rest(part, radices[place])
+        np.add(digit, first, out=out[:, place])
     np.add(part, first, out=out[:, 0])
-
-
-def _write_bits(columns: list[NDArray], radices: tuple[int, ...], out: NDArray[np.uint32], first: np.uint32) -> None:
-    """Writes digits whose radices are powers of two: bits of the numbers, which two limbs may share."""
-    bits = LIMB if len(columns) > 1 else 8 * columns[0].dtype.itemsize
-    at = 0
-    for place in range(len(radices))[::-1]:
-        limb, shift = divmod(at, bits)
-        length = radices[place].bit_length() - 1
-        at += length
-        if limb >= len(columns):
-            out[:, place] = first
-            continue
-        kind = columns[limb].dtype.type
-        digit = columns[limb] >> kind(shift) if shift else columns[limb]
-        if shift + length > bits and limb + 1 < len(columns):
-            digit = digit | columns[limb + 1] << kind(bits - shift)
-        if place or len(columns) > 1:
-            digit = digit & kind(radices[place] - 1)
-        np.add(digit.astype(np.uint32, copy=False), first, out=out[:, place])

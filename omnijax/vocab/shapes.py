@@ -116,24 +116,19 @@ class Shapes(NamedTuple):
     """Bits of the number of the `Error` at each token, lowest bit first."""
 
 
-class _Parts(NamedTuple):
-    """Last tokens of fragments by the parts that the fragments have. No token is in two sets of the first four."""
+_Parts = tuple[Words, Words, Words, Words, Words, Words]
+"""Last tokens of fragments: whole, with an incomplete position, without a position, and without digits.
 
-    whole: Words
-    incomplete: Words
-    no_position: Words
-    no_digits: Words
-    starts: Words
-    cut_off: Words
+No token is in two of these. Then the first tokens of fragments that have digits; and the last tokens that the end of
+the stream may have cut off.
+"""
 
 
 def classify(v: Vocabulary, tokens: Int[Array, "*b n 32"]) -> Classes:
     """Finds the kind of each token, in one pass, and packs the kinds into bit masks."""
     unsigned = tokens.astype(jnp.uint32)  # negative numbers become large
     edges = (1, v.position_start, v.digit_start, v.aos, v.control_start, v.size)
-    code = jnp.zeros_like(unsigned)
-    for edge in edges:
-        code += (unsigned >= np.uint32(edge)).astype(jnp.uint32)
+    code = sum(((unsigned >= np.uint32(edge)).astype(jnp.uint32) for edge in edges), jnp.uint32(0))
     contexts = v.contexts.of_control
     bits = []
     for bit in range(int(contexts.max(initial=0)).bit_length()):
@@ -144,10 +139,8 @@ def classify(v: Vocabulary, tokens: Int[Array, "*b n 32"]) -> Classes:
     aos, control = high & ~low & ~middle, high & low
     context = [marks.hold(bit, control & ~bit) for bit in opened]
     pad, other = ~(low | middle | high), high & middle
-    other, pad, general, position, digit, aos, control, *context = marks.settle(
-        other, pad, general, position, digit, aos, control, *context
-    )
-    return Classes(other, pad, general, position, digit, aos, control, tuple(context))
+    settled = marks.settle(other, pad, general, position, digit, aos, control, *context)
+    return Classes(*settled[:7], settled[7:])
 
 
 def find_fragments(v: Vocabulary, classes: Classes) -> Shapes:
@@ -169,25 +162,22 @@ def find_fragments(v: Vocabulary, classes: Classes) -> Shapes:
         barred = nowhere
         wrong_place |= classes.aos
     if v.position == "none":
-        parts = _unplaced(v, classes)
         wrong_place |= classes.position
-    else:
-        parts = _after(v, classes) if v.position == "after" else _before(v, classes)
-    short = parts.incomplete | parts.no_position | parts.no_digits
-    cut_off = parts.cut_off & marks.earlier(classes.pad, fill=2**32 - 1)
-    ends = parts.whole | short
+    divide = {"none": _unplaced, "after": _after, "before": _before}[v.position]
+    whole, incomplete, no_position, no_digits, starts, cut_off = divide(v, classes)
+    short = incomplete | no_position | no_digits
+    cut_off &= marks.earlier(classes.pad, fill=2**32 - 1)
+    ends = whole | short
     errors: dict[int, Words] = {
         Error.NOT_A_TOKEN: classes.other,
         Error.WRONG_PLACE: wrong_place | (barred & ends),
-        Error.POSITION_WITHOUT_DIGITS: parts.no_digits & ~cut_off & ~barred,
-        Error.DIGITS_WITHOUT_POSITION: parts.no_position & ~cut_off & ~barred,
-        Error.WRONG_WIDTH if v.position == "none" else Error.POSITION_INCOMPLETE: parts.incomplete & ~cut_off & ~barred,
+        Error.POSITION_WITHOUT_DIGITS: no_digits & ~cut_off & ~barred,
+        Error.DIGITS_WITHOUT_POSITION: no_position & ~cut_off & ~barred,
+        Error.WRONG_WIDTH if v.position == "none" else Error.POSITION_INCOMPLETE: incomplete & ~cut_off & ~barred,
         Error.CUT_OFF: short & cut_off & ~barred,
     }
-    ends, whole, cut_off, starts, *bits = marks.settle(
-        ends, parts.whole & ~barred, cut_off, parts.starts, *marks.bits_of(errors, 3)
-    )
-    return Shapes(ends, whole, cut_off, starts, tuple(bits))
+    settled = marks.settle(ends, whole & ~barred, cut_off, starts, *marks.bits_of(errors, 3))
+    return Shapes(*settled[:4], settled[4:])
 
 
 def _after(v: Vocabulary, classes: Classes) -> _Parts:
@@ -202,14 +192,9 @@ def _after(v: Vocabulary, classes: Classes) -> _Parts:
         lonely_ends |= alone & ~follows_position
         place, alone = position & marks.later(place), position & marks.later(alone)
         taken |= place | alone
-    return _Parts(
-        whole=place,
-        incomplete=incomplete,
-        no_position=digit & ~follows_digit & ~follows_position,
-        no_digits=lonely_ends | alone | (position & ~taken),
-        starts=digit & ~marks.later(digit),
-        cut_off=incomplete | digit,
-    )
+    no_position = digit & ~follows_digit & ~follows_position
+    no_digits = lonely_ends | alone | (position & ~taken)
+    return place, incomplete, no_position, no_digits, digit & ~marks.later(digit), incomplete | digit
 
 
 def _before(v: Vocabulary, classes: Classes) -> _Parts:
@@ -225,14 +210,9 @@ def _before(v: Vocabulary, classes: Classes) -> _Parts:
     naked = digit & ~marks.later(digit | position)
     has_all, has_part = marks.hold(leads, part | naked), marks.hold(part, leads | naked)
     lonely_ends = last & ~marks.earlier(digit)
-    return _Parts(
-        whole=run_ends & has_all,
-        incomplete=run_ends & has_part,
-        no_position=run_ends & ~has_all & ~has_part,
-        no_digits=lonely_ends | (position & ~taken),
-        starts=leads | part | naked,
-        cut_off=lonely_ends | (run_ends & has_all),
-    )
+    whole, incomplete, no_position = run_ends & has_all, run_ends & has_part, run_ends & ~has_all & ~has_part
+    no_digits = lonely_ends | (position & ~taken)
+    return whole, incomplete, no_position, no_digits, leads | part | naked, lonely_ends | whole
 
 
 def _unplaced(v: Vocabulary, classes: Classes) -> _Parts:
@@ -241,7 +221,7 @@ def _unplaced(v: Vocabulary, classes: Classes) -> _Parts:
     width = look_up(v.contexts.widths + v.check_digit, context_of(classes))
     place = modulo(index - marks.last(~digit) - 1, width)
     starts, full = (words & digit for words in marks.pack(place == 0, place == width - 1))
-    return _Parts(full, digit & ~full & ~marks.earlier(digit), nowhere, nowhere, starts, digit)
+    return full, digit & ~full & ~marks.earlier(digit), nowhere, nowhere, starts, digit
 
 
 def context_of(classes: Classes) -> Int[Array, "*b n 32"]:

@@ -7,7 +7,6 @@ each place. The caller picks the tokens that really are least significant digits
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,28 +18,15 @@ from omnijax.vocab.vocabulary import Vocabulary
 HALF = 16
 """Bits of half a limb. The product of two halves and a carry fit 32 bits."""
 FEW = 16
-
-
-class Values(NamedTuple):
-    """A number for each token, and what is wrong with it.
-
-    Attributes:
-        limbs: limbs of the secondary id, uint32[..., tokens] each, least significant first.
-        not_below_base: bool[..., tokens], a digit is not below its radix.
-        leading_zero: bool[..., tokens], the most significant of several digits is 0.
-        out_of_range: bool[..., tokens], the number is larger than the largest id of the context.
-        check: int32[..., tokens], the check digit of the number; None without check digits.
-    """
-
-    limbs: tuple[UInt32[Array, "*b t"], ...]
-    not_below_base: Bool[Array, "*b t"]
-    leading_zero: Bool[Array, "*b t"]
-    out_of_range: Bool[Array, "*b t"]
-    check: Int[Array, "*b t"] | None
+Values = tuple[tuple[UInt32[Array, "*b t"], ...], tuple[Bool[Array, "*b t"], ...], Int[Array, "*b t"] | None]
 
 
 def read_numbers(v: Vocabulary, tokens: Int[Array, "*b t"], context: Int[Array, "*b t"], behind: int = 0) -> Values:
-    """The number whose least significant digit stands `behind` tokens before each token.
+    """The number whose least significant digit stands `behind` tokens before each token, and what is wrong with it.
+
+    Returns the limbs of the secondary id, uint32[..., tokens] each, least significant first; whether a digit is not
+    below its radix, whether the most significant of several digits is 0, whether the number is larger than the largest
+    id of the context, bool[..., tokens] each; and its check digit, int32[..., tokens], None without check digits.
 
     The digits are slices of one padded array. If padded arrays were shifted later, XLA would neither vectorise the
     reads nor compute the array once.
@@ -82,7 +68,7 @@ def read_numbers(v: Vocabulary, tokens: Int[Array, "*b t"], context: Int[Array, 
     if exact:
         (number,) = _limbs(v, digits, context, offset=False)
         within = number < look_up(np.array(tables.sizes, np.uint32), context)
-    return Values(_limbs(v, digits, context), bad, zero_first, ~within, check)
+    return _limbs(v, digits, context), (bad, zero_first, ~within), check
 
 
 def _limbs(v: Vocabulary, digits: list[Array], context: Array, offset: bool = True) -> tuple[Array, ...]:
