@@ -50,9 +50,14 @@ def check_items(vocabulary: Vocabulary, documents: Documents, contexts: NDArray[
     Raises:
         VocabularyError: names the first wrong item and its segment.
     """
-    items = documents.segment_items
-    if _same_space(vocabulary, documents, contexts):
-        return
+    v, spaces, items = vocabulary, documents.spaces, documents.segment_items
+    space = int(spaces.min(initial=len(v.spaces)))
+    if 0 <= space < len(v.spaces) and spaces.max() == space:  # the usual case, which is checked fast
+        near = v.position == "none" or items.max() <= v.last_position
+        held = np.isin(v.contexts.spaces[contexts], (-1, space)) | (items == 0)
+        inside = (below(documents.ids[part], v.spaces[space].size) for part in blocks(spaces.size, 4))
+        if near and held.all() and all(part.all() for part in inside):
+            return
     segment_of = np.repeat(np.arange(items.size), items)
     position = np.arange(segment_of.size) - (np.cumsum(items) - items)[segment_of] + 1
     for wrong, field, values, rule, fix in _item_rules(vocabulary, documents, contexts[segment_of], position):
@@ -113,18 +118,3 @@ def order_rules(v: Vocabulary, documents: Documents, order: NDArray[np.integer])
     for item in general[1:][np.diff(general) < 0][:1]:
         rule = "general tokens have no position: they are read in the order in which they are written"
         yield False, "order", int(item), rule, "permute fragments alone"
-
-
-def _same_space(vocabulary: Vocabulary, documents: Documents, contexts: NDArray[np.int64]) -> bool:
-    """Whether all items are of one space and correct. This is the usual case, which is checked fast."""
-    spaces, items = documents.spaces, documents.segment_items
-    if spaces.size == 0:
-        return True
-    space = int(spaces.min())
-    if not 0 <= space < len(vocabulary.spaces) or spaces.max() != space:
-        return False
-    if vocabulary.position != "none" and items.max() > vocabulary.last_position:
-        return False
-    right = np.isin(vocabulary.contexts.spaces[contexts], (-1, space)) | (items == 0)
-    size = vocabulary.spaces[space].size
-    return bool(right.all()) and all(below(documents.ids[part], size).all() for part in blocks(spaces.size, 4))

@@ -49,8 +49,7 @@ class Encoded:
 
     def split(self) -> list[PrimaryIds]:
         """The tokens of each document."""
-        parts = np.split(self.tokens.array, np.cumsum(self.document_tokens))[:-1]
-        return [PrimaryIds(part) for part in parts]
+        return [PrimaryIds(part) for part in np.split(self.tokens.array, np.cumsum(self.document_tokens))[:-1]]
 
 
 def encode(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64] | None = None) -> Encoded:

@@ -91,12 +91,10 @@ def _spaces(old: Vocabulary, new: Vocabulary, number_line: bool) -> Iterator[Rul
 
 def _widths(old: Vocabulary, new: Vocabulary, number_line: bool) -> Iterator[Rule]:
     """With fixed width, the fragments of each context must keep their number of digits."""
-    opened = old.contexts.spaces[old.contexts.of_control].tolist()
-    written = {0, *(1 + space for space in opened)} if new.width == "fixed" else set()  # contexts that can occur
-    for context in sorted(written if number_line else written - {0}):
-        was, is_ = int(old.contexts.widths[context]), int(new.contexts.widths[context])
-        field = f"spaces.{old.spaces[context - 1].name}" if context else "spaces"
-        what = f"in segments of {old.spaces[context - 1].name}" if context else "in unmarked segments"
-        rule = f"fragments {what} are written with {was} digits, and would be with {is_}"
-        fix = f"set capacity so that it takes {was} digits, or add less"
-        yield was == is_, field, is_, rule, fix
+    opened = set(old.contexts.spaces[old.contexts.of_control].tolist())  # -1 for untyped segments
+    for space in sorted({-1, *opened} if number_line else opened - {-1}) if new.width == "fixed" else ():
+        was, is_ = (int(v.contexts.widths[1 + space]) for v in (old, new))
+        field = f"spaces.{old.spaces[space].name}" if space >= 0 else "spaces"
+        what = f"segments of {old.spaces[space].name}" if space >= 0 else "unmarked segments"
+        rule = f"fragments in {what} are written with {was} digits, and would be with {is_}"
+        yield was == is_, field, is_, rule, f"set capacity so that it takes {was} digits, or add less"

@@ -49,7 +49,10 @@ def blocks(items: int, width: int) -> list[slice]:
 
 
 def from_digits(digits: NDArray[np.integer], radices: tuple[int, ...]) -> Numbers:
-    """The numbers with these digits, int[items, places]; int64 if all numbers with such digits fit, else limbs."""
+    """The numbers with these digits, int[items, places]; int64 if all numbers with such digits fit, else limbs.
+
+    Lossless fragments are numbers whose digits in base 256 are their bytes: a 2×2 RGB patch has 12 of them, 3 limbs.
+    """
     most = math.prod(radices)
     columns = [np.zeros(len(digits), np.uint64)] * limbs_for(most)
     start = 0
@@ -121,27 +124,6 @@ def to_ints(numbers: Numbers) -> list[int]:
     if numbers.ndim == 1:
         return [int(number) for number in numbers]
     return [int.from_bytes(row.tobytes(), "little") for row in numbers.astype("<u4")]
-
-
-def limbs_of_bytes(raw: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Lossless fragments, uint8[items, bytes], as numbers, uint32[items, limbs]. The first byte is most significant.
-
-    A 2×2 RGB patch has 12 bytes, which are 3 limbs. In base 256 its digits are the bytes in their order.
-
-    Raises:
-        VocabularyError: these are not bytes in two dimensions.
-    """
-    if raw.dtype != np.uint8 or raw.ndim != 2:
-        rule, fix = "must be uint8[items, bytes]", "convert it, or reshape it: x.reshape(len(x), -1)"
-        raise VocabularyError("raw", f"{raw.dtype}{list(raw.shape)}", rule, fix)
-    pad = -raw.shape[1] % 4
-    whole = np.concatenate([np.zeros((len(raw), pad), np.uint8), raw], axis=1) if pad else np.ascontiguousarray(raw)
-    return whole.view(">u4")[:, ::-1].astype(np.uint32)
-
-
-def bytes_of(numbers: Numbers, count: int) -> NDArray[np.uint8]:
-    """The bytes of numbers, uint8[items, count]. The inverse of `limbs_of_bytes`."""
-    return to_digits(numbers, (256,) * count).astype(np.uint8)
 
 
 def write_digits(numbers: Numbers, radices: tuple[int, ...], out: NDArray[np.int32], first: int) -> None:
