@@ -94,26 +94,20 @@ def segment_tokens(vocabulary: Vocabulary, marker: str, items: Count) -> Count:
         rule = f"the last position that can be written is {vocabulary.last_position}"
         fix = "raise vocabulary.positions or vocabulary.position_places"
         raise VocabularyError(f"items of a segment of {marker}", items.most, rule, fix)
-    each, context = item_tokens(vocabulary, space and space.name), _context(vocabulary, marker)
+    each, context = item_tokens(vocabulary, space and space.name), vocabulary.context(marker)
     return items.times(each).plus(1 + int(vocabulary.contexts.grouped[context]))
 
 
-def position_tokens(items: int, most: int = 256) -> tuple[int, int]:
+def position_tokens(items: int) -> tuple[int, int]:
     """Number of position tokens, and places of a position, that number the items of the longest segment.
 
-    These are the fewest places with at most `most` tokens, and then the fewest tokens. Positions count from 1.
+    These are the fewest places with at most 256 tokens, and then the fewest tokens. Positions count from 1.
 
     >>> position_tokens(255), position_tokens(256), position_tokens(1024)
     ((256, 1), (17, 2), (33, 2))
-
-    Raises:
-        VocabularyError: `items` is negative, or `most` is below 2.
     """
-    for name, value, least in (("items", items, 0), ("most", most, 2)):
-        if value < least:
-            raise VocabularyError(name, value, f"must be at least {least}", "raise it")
-    places = width_of(items, most)
-    return next(positions for positions in range(2, most + 1) if positions**places > items), places
+    places = width_of(items, 256)
+    return next(positions for positions in range(2, 257) if positions**places > items), places
 
 
 def document_tokens(vocabulary: Vocabulary, segments: Iterable[Count]) -> Count:
@@ -124,10 +118,5 @@ def document_tokens(vocabulary: Vocabulary, segments: Iterable[Count]) -> Count:
 
 def space_of(vocabulary: Vocabulary, marker: str) -> Space | None:
     """The space of the segments that a marker opens; None if they are untyped."""
-    index = vocabulary.contexts.spaces[_context(vocabulary, marker)]
+    index = vocabulary.contexts.spaces[vocabulary.context(marker)]
     return None if index < 0 else vocabulary.spaces[index]
-
-
-def _context(vocabulary: Vocabulary, marker: str) -> int:
-    """Row of `Vocabulary.contexts` of the segments that a marker opens."""
-    return int(vocabulary.contexts.of_control[vocabulary.token(marker) - vocabulary.control_start])

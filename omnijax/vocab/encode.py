@@ -239,7 +239,7 @@ def _fragments(
         # unless they differ by half the base.
         signs = np.where(np.arange(digits.shape[1])[::-1] % 2, 1, -1).astype(np.int64)
         check = (digits - v.digit_start) @ signs % v.check_base
-        table[:, _first_digit(v) + digits.shape[1]] = v.digit_start + check
+        table[:, -1 - (v.position_places if v.position == "after" else 0)] = v.digit_start + check
     if v.position != "none":
         at = 0 if v.position == "before" else table.shape[1] - v.position_places
         radices = (v.positions,) * v.position_places
@@ -249,13 +249,9 @@ def _fragments(
 
 def _digits(v: Vocabulary, context: int, table: NDArray) -> NDArray:
     """The columns of the digits, most significant first."""
-    first = _first_digit(v)
+    first = v.position_places if v.position == "before" else 0
     digits = table[:, first : first + int(v.contexts.widths[context])]
     return digits if v.digit_order == "big" else digits[:, ::-1]
-
-
-def _first_digit(v: Vocabulary) -> int:
-    return v.position_places if v.position == "before" else 0
 
 
 def _numbers(v: Vocabulary, context: int, spaces: NDArray[np.int32], ids: Numbers) -> Numbers:

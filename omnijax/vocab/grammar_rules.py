@@ -155,7 +155,7 @@ def _holds(v: Vocabulary, marker: str | None, holds: str) -> tuple[bool, bool]:
     """Whether general tokens, and whether fragments, can stand in such a segment."""
     if marker == END:
         return False, False
-    context = 0 if marker is None else v.contexts.of_control[v.control.index(marker)]
+    context = 0 if marker is None else v.context(marker)
     return bool(v.contexts.general[context]) and v.general > 0 and holds != "fragments", holds != "general"
 
 

@@ -53,7 +53,7 @@ def _tokens(old: Vocabulary, new: Vocabulary) -> Iterator[Rule]:
 
 def _held(v: Vocabulary, marker: str) -> str:
     """The items that a segment opened by this control token may hold, in words."""
-    context = v.contexts.of_control[v.control.index(marker)]
+    context = v.context(marker)
     general = " and general tokens" * int(v.contexts.general[context])
     return f"fragments of {v.spaces[v.contexts.spaces[context]].name}{general}" if context else "items of any kind"
 

@@ -223,6 +223,14 @@ class Vocabulary:
         """
         return self.control_start + _index("control", "control tokens", self.control, name)
 
+    def context(self, marker: str) -> int:
+        """Row of `contexts` of the segments that a control token opens.
+
+        Raises:
+            VocabularyError: no control token has this name.
+        """
+        return int(self.contexts.of_control[self.token(marker) - self.control_start])
+
     def space_index(self, name: str) -> int:
         """Index of a space by its name.
 
