@@ -158,11 +158,11 @@ def _columns(numbers: Numbers, most: int) -> list[NDArray]:
     return [numbers[:, limb].astype(np.uint64) for limb in range(min(numbers.shape[1], limbs_for(most)))]
 
 
-def runs_of(radices: tuple[int, ...]) -> list[int]:
-    """Lengths of runs of places whose radices multiply to at most 2^32. All but the first are as long as possible."""
+def runs_of(radices: tuple[int, ...], most: int = 2**LIMB) -> list[int]:
+    """Lengths of runs of places whose radices multiply to at most `most`. All but the first are as long as possible."""
     counts, product = [0], 1
     for radix in reversed(radices):
-        if product * radix > 2**LIMB:
+        if product * radix > most:
             counts, product = [*counts, 0], 1
         counts[-1] += 1
         product *= radix

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int, UInt32
 
+from omnijax.vocab.numbers import runs_of
 from omnijax.vocab.vocabulary import Vocabulary
 
 HALF = 16
@@ -63,37 +64,25 @@ def read_numbers(v: Vocabulary, tokens: Int[Array, "*b t"], context: Int[Array, 
         if v.check_digit:
             signed = digit.astype(jnp.int32)
             alternating = alternating + signed if place % 2 else alternating - signed
-        digits.append(digit)
+        digits.insert(0, digit)
     check = jnp.mod(alternating, v.check_base) if v.check_digit else None
     if exact:
-        (number,) = _limbs(v, digits, context, offset=False)
-        within = number < look_up(np.array(tables.sizes, np.uint32), context)
+        within = _horner(digits, tables.radices) < look_up(np.array(tables.sizes, np.uint32), context)
     return _limbs(v, digits, context), (bad, zero_first, ~within), check
 
 
-def _limbs(v: Vocabulary, digits: list[Array], context: Array, offset: bool = True) -> tuple[Array, ...]:
-    """Limbs of the secondary id with these digits, which come least significant first.
-
-    Without `offset`, the id within the space.
-    """
-    radices = v.contexts.radices[::-1]
+def _limbs(v: Vocabulary, digits: list[Array], context: Array) -> tuple[Array, ...]:
+    """Limbs of the secondary id with these digits, which come most significant first."""
+    radices = v.contexts.radices
     if v.limbs == 1:
-        number, weight = jnp.zeros_like(digits[0]), 1
-        for digit, radix in zip(digits, radices, strict=True):
-            number, weight = number + digit * np.uint32(weight % 2**32), weight * radix
-        return (number + look_up(np.array(v.contexts.offsets, np.uint32), context) if offset else number,)
-    chunks: list[tuple[Array, int]] = []
-    for digit, radix in zip(digits, radices, strict=True):
-        if chunks and chunks[-1][1] * radix <= 2**HALF:
-            number, weight = chunks[-1]
-            chunks[-1] = number + digit * np.uint32(weight), weight * radix
-        else:
-            chunks.append((digit, radix))
+        return (_horner(digits, radices) + look_up(np.array(v.contexts.offsets, np.uint32), context),)
     halves: list[Array] = []
-    reach = 1
-    for number, radix in reversed(chunks):
-        reach *= radix
-        halves = _times_plus(halves, radix, number, -(-(reach - 1).bit_length() // HALF))[: 2 * v.limbs]
+    reach, place = 1, 0
+    for count in runs_of(radices, 2**HALF):
+        run = slice(place, place + count)
+        reach, place = reach * math.prod(radices[run]), place + count
+        number, width = _horner(digits[run], radices[run]), -(-(reach - 1).bit_length() // HALF)
+        halves = _times_plus(halves, math.prod(radices[run]), number, width)[: 2 * v.limbs]
     halves += [jnp.zeros_like(digits[0])] * (2 * v.limbs - len(halves))
     carry: Array = jnp.zeros_like(digits[0])
     for place, half in enumerate(halves):
@@ -101,6 +90,14 @@ def _limbs(v: Vocabulary, digits: list[Array], context: Array, offset: bool = Tr
         total = half + look_up(np.array(offsets, np.uint32), context) + carry
         halves[place], carry = total & np.uint32(2**HALF - 1), total >> np.uint32(HALF)
     return tuple(low | (high << np.uint32(HALF)) for low, high in zip(halves[::2], halves[1::2], strict=True))
+
+
+def _horner(digits: list[Array], radices: tuple[int, ...]) -> Array:
+    """The number with these digits modulo 2^32, most significant first."""
+    number = digits[0]
+    for digit, radix in zip(digits[1:], radices[1:], strict=True):
+        number = number * np.uint32(radix) + digit
+    return number
 
 
 def _times_plus(halves: list[Array], radix: int, number: Array, count: int) -> list[Array]:
