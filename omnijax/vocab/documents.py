@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.ids import GeneralIds, Numbers, SecondaryIds, expect
-from omnijax.vocab.numbers import check_form, to_limbs
+from omnijax.vocab.numbers import check_form, to_ints, to_limbs
 from omnijax.vocab.vocabulary import Vocabulary
 
 GENERAL = -1
@@ -56,11 +56,10 @@ class Segment:
         """Whether marker and items are the same. The form of the ids makes no difference."""
         if not isinstance(other, Segment):
             return NotImplemented
-        limbs = max(part.ids.shape[1] if part.ids.ndim == 2 else 2 for part in (self, other))
         return (
             self.marker == other.marker
             and np.array_equal(self.spaces, other.spaces)
-            and np.array_equal(to_limbs(self.ids, limbs), to_limbs(other.ids, limbs))
+            and to_ints(self.ids) == to_ints(other.ids)
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from omnijax.vocab.radix import radices_for
 from omnijax.vocab.rules import END, Rule, enforce
 from omnijax.vocab.vocabulary import Vocabulary
 
@@ -81,9 +80,7 @@ def _spaces(old: Vocabulary, new: Vocabulary, number_line: bool) -> Iterator[Rul
         last = is_.size == was.size or not number_line or was is old.spaces[-1]
         rule = f"it was {was.size}, and the fragments of the spaces behind it would get other numbers"
         yield last, field + "size", is_.size, rule, fix
-        sizes = was.size, is_.size
-        radices = radices_for(was.size, old.base), radices_for(is_.size, new.base)
-        keeps = is_.assignment.keeps(was.assignment, sizes, radices)
+        keeps = is_.assignment.keeps(was.assignment, was.size < is_.size)
         both = f"{was.assignment!r} of {was.size} ids and {is_.assignment!r} of {is_.size} ids"
         rule = f"{both} don't give each old id its old number"
         yield keeps, field + "assignment", is_.assignment.kind, rule, f"keep the assignment, or {fix}"

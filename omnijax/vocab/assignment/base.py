@@ -70,12 +70,9 @@ class Assignment:
         """The ids that these numbers are written for. The inverse of `forward`."""
         return self.forward(numbers, size, radices, back=True)
 
-    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[Radices, Radices]) -> bool:
-        """Whether every id has the number that it had in a smaller space. By default a larger space differs.
-
-        `old` is the assignment of the smaller space; `sizes` and `radices` are its own and those of this space.
-        """
-        return old == self and sizes[0] == sizes[1]
+    def keeps(self, old: Assignment, grown: bool) -> bool:
+        """Whether every id has the number that `old` gave it before the space has `grown`, by default if it hasn't."""
+        return old == self and not grown
 
     def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
         """The numbers of these ids, or with `back` the ids of these numbers, in any form."""
@@ -88,7 +85,7 @@ class Identity(Assignment):
 
     kind: str = dataclasses.field(default="identity", kw_only=True)
 
-    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[Radices, Radices]) -> bool:
+    def keeps(self, old: Assignment, grown: bool) -> bool:
         """Whether the smaller space wrote its ids as they are, too."""
         return old == self
 

@@ -83,7 +83,7 @@ class Table(Assignment):
         rule = f"a table of {self.entries} entries can't be a bijection of {size} ids"
         require(size == self.entries, "table", repr(self), rule, "make it anew for this space")
 
-    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[Radices, Radices]) -> bool:
+    def keeps(self, old: Assignment, grown: bool) -> bool:
         """Whether this table begins with the table of the smaller space."""
         return isinstance(old, Table) and np.array_equal(old.numbers, self.numbers[: old.entries])
 
