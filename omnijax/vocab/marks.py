@@ -83,12 +83,9 @@ def later(words: Words, by: int = 1) -> Words:
     return (words << np.uint32(by)) | (before >> np.uint32(BLOCK - by))
 
 
-def earlier(words: Words, by: int = 1, fill: int = 0) -> Words:
-    """Shifts bit masks by `by` < 32 tokens towards the start. At the end comes in `fill`, 0 or 2^32 - 1."""
-    if by == 0:
-        return words
-    after = _shift(words, -1, fill)
-    return (words >> np.uint32(by)) | (after << np.uint32(BLOCK - by))
+def earlier(words: Words, fill: int = 0) -> Words:
+    """Shifts bit masks by one token towards the start. At the end comes in `fill`, 0 or 2^32 - 1."""
+    return (words >> np.uint32(1)) | (_shift(words, -1, fill) << np.uint32(BLOCK - 1))
 
 
 def hold(on: Words, off: Words) -> Words:

@@ -226,10 +226,7 @@ def _unplaced(v: Vocabulary, classes: Classes) -> _Parts:
 
 def context_of(classes: Classes) -> Int[Array, "*b n 32"]:
     """Row of `Vocabulary.contexts` of each token."""
-    context = jnp.zeros((*classes.pad.shape, marks.BLOCK), jnp.int32)
-    for bit, words in enumerate(classes.context):
-        context |= marks.unpack(words).astype(jnp.int32) << bit
-    return context
+    return jnp.zeros((*classes.pad.shape, marks.BLOCK), jnp.int32) + marks.number(classes.context)
 
 
 def in_contexts(classes: Classes, rows: Bool[np.ndarray, " contexts"]) -> Words:
