@@ -94,7 +94,7 @@ def segment_tokens(vocabulary: Vocabulary, marker: str, items: Count) -> Count:
         rule = f"the last position that can be written is {vocabulary.last_position}"
         fix = "raise vocabulary.positions or vocabulary.position_places"
         raise VocabularyError(f"items of a segment of {marker}", items.most, rule, fix)
-    each, context = item_tokens(vocabulary, space and space.name), vocabulary.context(marker)
+    each, context = item_tokens(vocabulary, space.name if space else None), vocabulary.context(marker)
     return items.times(each).plus(1 + int(vocabulary.contexts.grouped[context]))
 
 

@@ -44,7 +44,8 @@ class Segment:
             VocabularyError: the marker or a space doesn't exist, or a part is another type.
         """
         opener = UNMARKED if marker is None else vocabulary.token(marker) - vocabulary.control_start
-        spaces, ids = [], []
+        spaces: list[int] = []
+        ids: list[Numbers] = []
         for part in parts:
             general = isinstance(part, GeneralIds)
             spaces.append(GENERAL if general else vocabulary.space_index(expect(SecondaryIds, part, "ids").space))

@@ -98,8 +98,8 @@ def digit_tables(vocabulary: Vocabulary) -> DigitTables:
     rows = DigitRows(np.ones(count, np.int32), *np.zeros((3, count), np.int32))
     breaks = np.full((count, most - 1), _FAR, np.int32)
     following = np.full((count, most), CLOSED, np.int32)
-    for state, row in alive.items():
-        assert state is not None
+    for state in ways.keys() & alive:
+        row = alive[state]
         begins = [*(digit for digit, _ in ways[state]), _FAR]
         legal = [number for number, (_, after) in enumerate(ways[state]) if after in alive]
         if legal:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -23,6 +25,7 @@ BLOCK = 32
 PLACES = np.arange(BLOCK, dtype=np.uint32)
 
 Words = UInt32[Array, "*b n"]
+Tree = TypeVar("Tree")
 
 
 def pack(*where: Bool[Array, "*b n 32"]) -> tuple[Words, ...]:
@@ -38,6 +41,11 @@ def settle(*words: Words) -> tuple[Words, ...]:
     """
     halves = np.array([0x55555555, 0xAAAAAAAA], np.uint32)
     return _either(*(one[..., None] & halves.reshape((1,) * one.ndim + (2,)) for one in words))
+
+
+def settled(tree: Tree) -> Tree:
+    """The same for all words of a pytree."""
+    return jax.tree.unflatten(jax.tree.structure(tree), settle(*jax.tree.leaves(tree)))
 
 
 def _settled(numbers: Int[Array, "*b n"]) -> Int[Array, "*b n"]:

@@ -139,8 +139,7 @@ def classify(v: Vocabulary, tokens: Int[Array, "*b n 32"]) -> Classes:
     aos, control = high & ~low & ~middle, high & low
     context = [marks.hold(bit, control & ~bit) for bit in opened]
     pad, other = ~(low | middle | high), high & middle
-    settled = marks.settle(other, pad, general, position, digit, aos, control, *context)
-    return Classes(*settled[:7], settled[7:])
+    return marks.settled(Classes(other, pad, general, position, digit, aos, control, tuple(context)))
 
 
 def find_fragments(v: Vocabulary, classes: Classes) -> Shapes:
@@ -176,8 +175,7 @@ def find_fragments(v: Vocabulary, classes: Classes) -> Shapes:
         Error.WRONG_WIDTH if v.position == "none" else Error.POSITION_INCOMPLETE: incomplete & ~cut_off & ~barred,
         Error.CUT_OFF: short & cut_off & ~barred,
     }
-    settled = marks.settle(ends, whole & ~barred, cut_off, starts, *marks.bits_of(errors, 3))
-    return Shapes(*settled[:4], settled[4:])
+    return marks.settled(Shapes(ends, whole & ~barred, cut_off, starts, marks.bits_of(errors, 3)))
 
 
 def _after(v: Vocabulary, classes: Classes) -> _Parts:

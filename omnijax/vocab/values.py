@@ -47,7 +47,7 @@ def read_numbers(v: Vocabulary, tokens: Int[Array, "*b t"], context: Int[Array, 
     within, zero_first, alternating = inside, bad, jnp.zeros(tokens.shape, jnp.int32)
     # If all numbers of so many digits fit 32 bits, the number is compared with the size, otherwise its digits.
     exact = v.limbs == 1 and max(tables.sizes) < 2**32 and math.prod(map(int, tables.radices)) <= 2**32
-    digits = []
+    digits: list[Array] = []
     for place in range(most):  # from the least significant
         start = most - 1 - place if v.digit_order == "big" else place
         digit = padded[..., start : start + length].astype(jnp.uint32)
