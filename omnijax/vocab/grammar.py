@@ -18,10 +18,9 @@ from jaxtyping import Array, Bool, Int, UInt32
 from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
-from omnijax.vocab import grammar_rules
-from omnijax.vocab.grammar_digits import CLOSED, DigitRows, DigitTables, digit_tables
-from omnijax.vocab.grammar_rules import Bounds, SegmentRows
-from omnijax.vocab.grammar_rules import SegmentRule as SegmentRule
+from omnijax.vocab import grammar_tables
+from omnijax.vocab.grammar_tables import CLOSED, Bounds, DigitRows, DigitTables, SegmentRows
+from omnijax.vocab.grammar_tables import SegmentRule as SegmentRule
 from omnijax.vocab.ids import PrimaryIds, token_array
 from omnijax.vocab.rules import enforce
 from omnijax.vocab.vocabulary import PAD, Vocabulary
@@ -100,7 +99,7 @@ class Grammar:
     order: Literal["raster", "any"] = "raster"
 
     def __post_init__(self) -> None:
-        enforce(grammar_rules.rule_checks(self.vocabulary, self.rules, self.start, self.order))
+        enforce(grammar_tables.rule_checks(self.vocabulary, self.rules, self.start, self.order))
         _ = self._tables  # raises what no document can keep
 
     def start_state(self, batch: int, least_bs: Bounds = None, most_bs: Bounds = None) -> GrammarState:
@@ -113,7 +112,7 @@ class Grammar:
         zero = jnp.zeros(batch, jnp.int32)
         row = len(self.vocabulary.control) + 1
         used = jnp.zeros((batch, self._tables.places // 32 + 1 if self.order == "any" else 0), jnp.uint32)
-        least, most = grammar_rules.bound_columns(batch, least_bs, most_bs)
+        least, most = grammar_tables.bound_columns(batch, least_bs, most_bs)
         return GrammarState(
             **dict.fromkeys(GrammarState._fields, zero)
             | {"marker": zero + row, "used": used, "digits": self._resting(zero + row)}
@@ -136,7 +135,7 @@ class Grammar:
             return segment
         uncounted = state.place > 0 if self.vocabulary.position == "before" else state.begun > 0
         items = jnp.maximum(state.generals + state.fragments + uncounted, state.last)
-        return grammar_rules.bounded(self.vocabulary, segment, state.number, state.least, state.most, items)
+        return grammar_tables.bounded(self.vocabulary, segment, state.number, state.least, state.most, items)
 
     def mask(self, state: GrammarState) -> Bool[Array, "b v"]:
         """The primary tokens that can follow. At least one can."""
@@ -151,9 +150,9 @@ class Grammar:
 
         positions = wide(position, v.positions)
         if v.position != "none" and self.order == "any":
-            positions &= grammar_rules.unused(v, state.used, last, state.place, state.prefix)
+            positions &= grammar_tables.unused(v, state.used, last, state.place, state.prefix)
         elif v.position != "none":
-            positions &= grammar_rules.between(v, first, last, state.place, state.prefix)
+            positions &= grammar_tables.between(v, first, last, state.place, state.prefix)
         pad = ended if v.end is not None else ended | (closes & ~opens)
         control = _at(self._tables.follow, state.marker) & (closes | (opens & ~ended))[:, None]
         before = (wide(pad, 1), wide(general, v.general), positions, self._digit_mask(state, digits))
@@ -178,7 +177,7 @@ class Grammar:
         if v.layout == "grouped":
             grouped, before = segment.opens > 0, state.after_aos == 0
             after = ~before | ~grouped
-            enough |= (segment.fragments > 0) & (segment.least - items <= grammar_rules.last_position(v))
+            enough |= (segment.fragments > 0) & (segment.least - items <= grammar_tables.last_position(v))
             boundary = free & before & enough & grouped
             general, fragment, closes = general & before, fragment & after, closes & after
         begun, first = state.begun > 0, v.position == "before"
@@ -187,7 +186,7 @@ class Grammar:
 
     def _next_positions(self, state: GrammarState, segment: SegmentRows) -> tuple[Array, Array]:
         """First and last position that the next fragment may have. In any order, used positions are among these."""
-        reach, items = grammar_rules.last_position(self.vocabulary), state.generals + state.fragments
+        reach, items = grammar_tables.last_position(self.vocabulary), state.generals + state.fragments
         if self.vocabulary.position == "none":
             return items, items
         if self.order == "any":  # no position is left if all up to the last are used
@@ -280,7 +279,7 @@ class Grammar:
         )
         if self.order == "any":
             after = after._replace(
-                used=jnp.where(whole[:, None], grammar_rules.with_position(state.used, number), state.used)
+                used=jnp.where(whole[:, None], grammar_tables.with_position(state.used, number), state.used)
             )
         if v.position == "after":
             return after._replace(digits=jnp.where(token, CLOSED, after.digits)), finished | whole
@@ -317,9 +316,9 @@ class Grammar:
     @functools.cached_property
     def _tables(self) -> _Tables:
         # These are NumPy arrays, since JAX constants that are made while tracing must not outlive the trace.
-        segments, follow = grammar_rules.segment_rows(self.vocabulary, self.rules, self.start)
-        places = grammar_rules.places_needed(self.vocabulary, segments) if self.order == "any" else 0
-        return _Tables(segments, follow, digit_tables(self.vocabulary), places)
+        segments, follow = grammar_tables.segment_rows(self.vocabulary, self.rules, self.start)
+        places = grammar_tables.places_needed(self.vocabulary, segments) if self.order == "any" else 0
+        return _Tables(segments, follow, grammar_tables.digit_tables(self.vocabulary), places)
 
 
 def _picked(tables: SegmentRows | DigitRows, row: Int[Array, " b"]) -> tuple[Array, ...]:
