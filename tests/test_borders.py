@@ -24,7 +24,6 @@ from omnijax.vocab import (
     encode,
 )
 from omnijax.vocab.decode import Error
-from omnijax.vocab.numbers import bytes_of, limbs_of_bytes
 
 V = Vocabulary(
     positions=9,
@@ -66,8 +65,6 @@ WRONG: dict[str, Callable[[], object]] = {
     "accepts of rows of rows": lambda: Grammar(V).accepts(PrimaryIds(ROW[None, None])),
     "rules in a list": lambda: Grammar(V, [SegmentRule("x", 0, 3)]),  # type: ignore[arg-type]
     "a start that is a text": lambda: Grammar(V, start="x"),  # type: ignore[arg-type]
-    "pixels that are no bytes": lambda: limbs_of_bytes(np.full((2, 12), 3, np.int64)),  # type: ignore[arg-type]
-    "bytes in more dimensions": lambda: limbs_of_bytes(np.zeros((2, 2, 2, 3), np.uint8)),
 }
 
 
@@ -82,8 +79,3 @@ def test_bad_input_is_a_typed_error(call: Callable[[], object]) -> None:
 def test_tokens_beyond_32_bits_do_not_wrap_around() -> None:
     far = PrimaryIds(np.array([[2**32 + 1]], np.int64))
     assert decode(V, far).error.tolist() == [[Error.NOT_A_TOKEN]]
-
-
-def test_bytes_come_back() -> None:
-    raw = np.random.default_rng(0).integers(0, 256, (5, 7), np.uint8)
-    np.testing.assert_array_equal(bytes_of(limbs_of_bytes(raw), 7), raw)

@@ -17,7 +17,7 @@ from omnijax.data.corpus import read_corpus
 from omnijax.errors import DataError
 from omnijax.experiment import load_experiment
 from omnijax.modalities import Picture
-from omnijax.vocab.numbers import bytes_of
+from omnijax.vocab.numbers import to_digits
 
 pytest.importorskip("skimage", reason="needs the [photographs] extra: pip install 'omnijax[photographs]'")
 
@@ -53,7 +53,7 @@ def test_patches_are_lossless_and_their_digits_are_the_bytes(config: Config) -> 
     corpus = read_corpus(config, "validation", ("photo",))
     ids = corpus.documents(range(len(records)), ("photo",)).ids
     same = Picture("photo", 16, 16, 3).encode(crops)
-    np.testing.assert_array_equal(bytes_of(ids, 12), same.digits)
+    np.testing.assert_array_equal(to_digits(ids, (256,) * 12), same.digits)
     for crop, items in zip(crops, photo.encode(crops).split(), strict=True):
         np.testing.assert_array_equal(photo.decode(items), crop)
         file = io.BytesIO()

@@ -508,7 +508,7 @@ def test_general_tokens_can_stand_beyond_the_position_tokens() -> None:
 
 def test_no_documents() -> None:
     encoded = encode(GROUPED, library.Documents.of([]))
-    assert encoded.tokens.shape == (0,)
+    assert encoded.tokens.array.shape == (0,)
     assert encoded.split() == []
     assert library.Documents.of([]).to_list() == []
 

@@ -19,7 +19,7 @@ from reference import GENERAL, UNMARKED, VOCABULARIES, WAYS
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.grammar import Grammar, SegmentRule
-from omnijax.vocab.grammar_digits import digit_tables
+from omnijax.vocab.grammar_tables import digit_tables
 from omnijax.vocab.ids import PrimaryIds
 from omnijax.vocab.vocabulary import PAD, Marker, Space, Vocabulary
 
@@ -488,7 +488,7 @@ def test_orders_that_can_not_be_kept_apart() -> None:
 
 
 def test_radices_of_too_many_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("omnijax.vocab.grammar_digits.MOST_STATES", 1000)
+    monkeypatch.setattr("omnijax.vocab.grammar_tables.MOST_STATES", 1000)
     radices = tuple(2 + (7 * k) % 97 for k in range(96))
     v = Vocabulary(positions=2, digits=128, base=radices, spaces=(Space("a", 2**300),), general=0)
     with pytest.raises(VocabularyError, match="states"):

@@ -124,7 +124,6 @@ ACCEPTED_OF = {
     ),
     "fixed width with capacity": (FIXED, enlarged(FIXED, size=100)),
     "fixed width, a space where there is room": (FIXED, grown(FIXED, spaces=(*FIXED.spaces, Space("touch", 98)))),
-    "an even end of Gray's": (enlarged(OLD, size=75, assignment=Gray()), enlarged(OLD, size=125, assignment=Gray())),
     "a table goes on": (
         enlarged(OLD, size=4, assignment=Frequency.of([1, 5, 2, 7])),
         enlarged(OLD, size=9, assignment=Frequency.of([1, 5, 2, 7]).grown(9)),
@@ -220,7 +219,7 @@ REFUSED = {
         enlarged(OLD, size=64, assignment=Hilbert(sides=(8, 8))),
         "spaces.speech.assignment",
     ),
-    "an odd end of Gray's": (GRAY_18, enlarged(GRAY_18, size=125), "spaces.speech.assignment"),
+    "a larger Gray code": (GRAY_18, enlarged(GRAY_18, size=125), "spaces.speech.assignment"),
     "another table": (
         enlarged(OLD, size=4, assignment=Frequency.of([1, 5, 2, 7])),
         enlarged(OLD, size=5, assignment=Frequency.of([1, 5, 2, 7, 9])),
@@ -244,17 +243,17 @@ def test_what_would_be_written_otherwise_is_refused(name: str) -> None:
     assert written(old, single_fragments(old)) not in (None, written(new, single_fragments(old)))
 
 
-def test_a_refusal_names_an_encoding_that_would_change() -> None:
+def test_a_refusal_says_what_would_change() -> None:
     def rule(name: str) -> str:
         old, new, _ = REFUSED[name]
         with pytest.raises(VocabularyError) as caught:
             check_growth(old, new)
         return caught.value.rule
 
-    assert "p_0 would be token 5, and it is 4" in rule("general tokens")
-    assert "token 20 is image, and would be video" in rule("a marker inserted")
-    assert "in an unmarked segment is v_4 v_0, and would be v_4 v_1" in rule("a space before the last")
-    assert "in its own segment is v_0 v_0 v_0 v_0, and would be v_0 v_0 v_0" in rule("no capacity any more")
+    assert "it was 3" in rule("general tokens")
+    assert "the first 3 were text, image, eos" in rule("a marker inserted")
+    assert "it was 20, and the fragments of the spaces behind it" in rule("a space before the last")
+    assert "in segments of speech are written with 4 digits, and would be with 3" in rule("no capacity any more")
 
 
 def test_names_of_general_tokens_are_part_of_what_they_mean() -> None:
@@ -311,7 +310,7 @@ def test_growth_is_accepted_where_and_only_where_nothing_changes(way: dict[str, 
     try:
         check_growth(old, new)
     except VocabularyError as error:
-        if error.value != "random":  # another shuffle gives a few ids the same number by chance
+        if error.value not in ("random", "gray"):  # a larger space may give the old ids the same numbers by chance
             assert written(new, everything) != before
     else:
         assert written(new, everything) == before

@@ -76,7 +76,7 @@ def test_tokens_are_a_pytree() -> None:
     """They go through `jit`, and keep what they are."""
     tokens = jax.jit(lambda ids: PrimaryIds(ids.array + 1))(KINDS["primary"])
     assert isinstance(tokens, PrimaryIds)
-    assert tokens.shape == (1, 3)
+    assert tokens.array.shape == (1, 3)
     assert tokens.array.tolist() == [[2, 3, 4]]
 
 

@@ -26,7 +26,7 @@ def words(where: np.ndarray) -> marks.Words:
 @jax.jit
 def scans(on: marks.Words, off: marks.Words, counted: marks.Words) -> dict[str, jax.Array]:
     shifts = {f"later {by}": marks.unpack(marks.later(on, by)) for by in (0, 1, 31, 32, 70)}
-    shifts |= {f"earlier {by}": marks.unpack(marks.earlier(on, by, 2**32 - 1)) for by in (0, 1, 31)}
+    shifts["earlier"] = marks.unpack(marks.earlier(on, 2**32 - 1))
     found = shifts | {
         "unpack": marks.unpack(on),
         "settle": marks.unpack(marks.settle(on)[0]),
@@ -45,7 +45,7 @@ def loops(on: list[bool], off: list[bool], counted: list[bool]) -> dict[str, lis
     """The same of one stream, token by token."""
     tokens = len(on)
     found = {f"later {by}": [i >= by and on[i - by] for i in range(tokens)] for by in (0, 1, 31, 32, 70)}
-    found |= {f"earlier {by}": [i + by >= tokens or on[i + by] for i in range(tokens)] for by in (0, 1, 31)}
+    found["earlier"] = [i + 1 == tokens or on[i + 1] for i in range(tokens)]
     found |= {name: [] for name in ("hold", "count", "last", "count_at_last", "count_at_next")}
     held, last, at_last = False, -1, 0
     sums = list(itertools.accumulate(map(int, counted)))

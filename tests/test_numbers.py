@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -76,13 +77,10 @@ def test_negative_numbers_are_below_nothing() -> None:
 def test_bytes_come_back_and_are_their_own_digits(count: int) -> None:
     raw = np.random.default_rng(count).integers(0, 256, (50, count), np.uint8)
     raw[0], raw[1] = 0, 255
-    limbs = numbers.limbs_of_bytes(raw)
-    assert limbs.shape == (50, -(-count // 4))
+    limbs = numbers.from_digits(raw, (256,) * count)
+    assert limbs.shape == ((50,) if count < 8 else (50, -(-count // 4)))
     assert numbers.to_ints(limbs) == [int.from_bytes(row.tobytes(), "big") for row in raw]
     np.testing.assert_array_equal(numbers.to_digits(limbs, (256,) * count), raw)
-    np.testing.assert_array_equal(numbers.bytes_of(limbs, count), raw)
-    if count == 4:
-        np.testing.assert_array_equal(numbers.bytes_of(numbers.to_int64(limbs), count), raw)
 
 
 def test_coordinates_are_numbers_in_radix_levels() -> None:
@@ -90,7 +88,9 @@ def test_coordinates_are_numbers_in_radix_levels() -> None:
     for pixels, levels in ((16, 5), (12, 8), (64, 17)):
         patch = np.random.default_rng(0).integers(0, levels, (9, pixels))
         ids = numbers.from_digits(patch, (levels,) * pixels)
-        assert numbers.to_ints(ids) == [radix.from_digits(row, (levels,) * pixels) for row in patch.tolist()]
+        assert numbers.to_ints(ids) == [
+            functools.reduce(lambda number, digit: number * levels + digit, row) for row in patch.tolist()
+        ]
         np.testing.assert_array_equal(numbers.to_digits(ids, (levels,) * pixels), patch)
 
 

@@ -101,7 +101,7 @@ def test_a_marker_that_opens_nothing_or_misleads_is_refused(markers: tuple[Marke
 
 @pytest.mark.parametrize("marker", [{"name": "text"}, {"name": "text", "space": "image", "size": 3}, "text"])
 def test_markers_from_a_file_need_their_parts(marker: Any) -> None:
-    with pytest.raises(VocabularyError, match="a marker has name, space, general"):
+    with pytest.raises(VocabularyError, match="the parts of Marker are name, space, general"):
         Vocabulary.from_dict({**json.loads(build().to_json()), "markers": [marker]})
 
 
@@ -127,11 +127,10 @@ def test_a_size_that_is_no_whole_number_is_refused(size: Any) -> None:
 
 
 @pytest.mark.parametrize("digit_order", ["big", "little"])
-@pytest.mark.parametrize("check_digit", [False, True])
 @pytest.mark.parametrize("base", [2, 3, 5])
-def test_the_encodings_that_are_said_to_collide_do(base: int, digit_order: str, check_digit: bool) -> None:
-    """With minimal width and no position, the refusal names digits that are three ids or two, and also one."""
-    changes = {"base": base, "digit_order": digit_order, "check_digit": check_digit, "spaces": (Space("x", 5**6),)}
+def test_the_encodings_that_are_said_to_collide_do(base: int, digit_order: str) -> None:
+    """With minimal width and no position, the refusal names digits that are two ids, and also one."""
+    changes = {"base": base, "digit_order": digit_order, "spaces": (Space("x", 5**6),)}
     error = refused(position="none", width="minimal", **changes)
     assert error.field == "vocabulary.position"
     assert "width='fixed'" in error.fix
@@ -185,7 +184,7 @@ def test_ids_have_no_bound() -> None:
     assert v.limbs == 25
     assert v.contexts.offsets == (0, 0, 2**256)
     assert v.contexts.bounds[2].tolist() == [0] + 500 * [2]
-    assert Vocabulary.from_json(v.to_json()) == v
+    assert Vocabulary.from_dict(json.loads(v.to_json())) == v
 
 
 @pytest.mark.parametrize("size, limbs", [(1, 1), (2**31, 1), (2**32, 1), (2**32 + 1, 2), (2**96, 3), (2**96 + 1, 4)])
@@ -264,7 +263,7 @@ def test_contexts_are_those_of_the_reference(name: str) -> None:
 @pytest.mark.parametrize("name", reference.VOCABULARIES)
 def test_json_round_trip(name: str) -> None:
     vocabulary = reference.VOCABULARIES[name]
-    again = Vocabulary.from_json(vocabulary.to_json())
+    again = Vocabulary.from_dict(json.loads(vocabulary.to_json()))
     assert again == vocabulary
     assert hash(again) == hash(vocabulary)
     assert again.fingerprint == vocabulary.fingerprint
@@ -295,14 +294,14 @@ def test_a_text_that_is_no_vocabulary(change: Any, field: str) -> None:
     parts = json.loads(build().to_json())
     change(parts)
     with pytest.raises(VocabularyError) as caught:
-        Vocabulary.from_json(json.dumps(parts))
+        Vocabulary.from_dict(parts)
     assert field in caught.value.field
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"base"'])
+@pytest.mark.parametrize("text", ["[]", "3", '"base"'])
 def test_a_text_that_is_no_json_object(text: str) -> None:
     with pytest.raises(VocabularyError):
-        Vocabulary.from_json(text)
+        Vocabulary.from_dict(json.loads(text))
 
 
 def test_immutable_and_usable_as_a_key() -> None:

@@ -23,7 +23,7 @@ from row import Row, spread
 
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
-from omnijax.vocab.numbers import limbs_of_bytes
+from omnijax.vocab.numbers import from_digits
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 ITEMS, SEGMENT, CHUNK = 1_000_000, 250, 2**15
@@ -129,7 +129,7 @@ def rows(items: int = ITEMS, repeats: int = 15) -> list[Row]:
     def run_patches(base: int) -> Callable[[], int]:
         v, sizes = vocabulary(2**96, base), even[: len(patches) // SEGMENT]
         raw = patches[: sizes.sum()]
-        return lambda: encode(v, documents(limbs_of_bytes(raw), sizes)).tokens.array.size
+        return lambda: encode(v, documents(from_digits(raw, (256,) * raw.shape[1]), sizes)).tokens.array.size
 
     runs: dict[str, Callable[[], int]] = {
         f"kernel, {variant}": lambda variant=variant: kernel(ids, positions, variant).size for variant in KERNELS

@@ -7,8 +7,7 @@ from typing import Literal
 from omnijax.config import Config
 from omnijax.modalities.base import Modality
 from omnijax.source import SEQUENCE
-from omnijax.vocab.grammar import Grammar
-from omnijax.vocab.grammar_rules import SegmentRule
+from omnijax.vocab.grammar import Grammar, SegmentRule
 from omnijax.vocab.vocabulary import END
 
 

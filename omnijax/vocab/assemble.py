@@ -12,8 +12,8 @@ from omnijax.errors import VocabularyError
 from omnijax.vocab.documents import GENERAL, UNMARKED, Segment
 from omnijax.vocab.ids import Numbers
 from omnijax.vocab.numbers import add, below, to_int64, to_limbs
-from omnijax.vocab.radix import radices_of, width_of
-from omnijax.vocab.reading import Kind, Reading
+from omnijax.vocab.radix import radices_for
+from omnijax.vocab.shapes import Kind, Reading
 from omnijax.vocab.vocabulary import Vocabulary
 
 
@@ -64,21 +64,17 @@ def _segment(vocabulary: Vocabulary, marker: int, reading: Reading, tokens: Int[
         items = np.flatnonzero(general | fragment)
         order = items[np.argsort(place[items], kind="stable")]
     space = np.full(order.size, GENERAL, np.int32)
-    numbers: Numbers = _secondary(vocabulary, reading, tokens[order])
+    at = tokens[order]
+    limbs = [np.ascontiguousarray(np.asarray(field)[at]).view(np.uint32) for field in (reading.id, *reading.high)]
+    numbers: Numbers = np.stack(limbs, axis=-1)
+    numbers = numbers if vocabulary.secondary_size > 2**63 else to_int64(numbers)
     local: Numbers = np.where(general, ids, 0).astype(np.int64)[order]
     if numbers.ndim == 2:
         local = to_limbs(local, vocabulary.limbs)
     for index, (one, start) in enumerate(zip(vocabulary.spaces, vocabulary.contexts.offsets[1:], strict=False)):
         inside = fragment[order] & below(numbers, start + one.size) & ~below(numbers, start)
         if inside.any():
-            radices = radices_of(vocabulary.base, width_of(one.size - 1, vocabulary.base))
+            radices = radices_for(one.size, vocabulary.base)
             local[inside] = one.assignment.inverse(add(numbers[inside], -start), one.size, radices)
             space[inside] = index
     return Segment(marker, space, local)
-
-
-def _secondary(vocabulary: Vocabulary, reading: Reading, tokens: Int[np.ndarray, " n"]) -> Numbers:
-    """Secondary ids at these tokens: int64 if all ids of the vocabulary are below 2^63, else limbs."""
-    limbs = [np.ascontiguousarray(np.asarray(field)[tokens]).view(np.uint32) for field in (reading.id, *reading.high)]
-    numbers = np.stack(limbs, axis=-1)
-    return numbers if vocabulary.secondary_size > 2**63 else to_int64(numbers)

@@ -10,21 +10,12 @@ from numpy.typing import NDArray
 from omnijax.errors import VocabularyError
 from omnijax.vocab.documents import GENERAL, UNMARKED, Documents
 from omnijax.vocab.numbers import below, blocks, check_form, to_ints
-from omnijax.vocab.rules import END, Rule, enforce
+from omnijax.vocab.rules import END, Rule
 from omnijax.vocab.vocabulary import Vocabulary
 
 
-def check_segments(vocabulary: Vocabulary, documents: Documents) -> None:
-    """Checks the arrays, documents, segments and markers.
-
-    Raises:
-        VocabularyError: array lengths differ, a document has no segments, a marker opens no segment, a later segment
-            has no marker, or nothing would be written for a segment.
-    """
-    enforce(_segment_rules(vocabulary, documents))
-
-
-def _segment_rules(v: Vocabulary, documents: Documents) -> Iterator[Rule]:
+def segment_rules(v: Vocabulary, documents: Documents) -> Iterator[Rule]:
+    """What the arrays, documents, segments and markers must keep."""
     items, markers = documents.segment_items, documents.segment_markers
     counts = (len(documents.spaces), len(documents.ids), int(items.sum()))
     rule, fix = "spaces, ids and the items of all segments must have the same count", "give each item a space and an id"
@@ -54,14 +45,19 @@ def _segment_rules(v: Vocabulary, documents: Documents) -> Iterator[Rule]:
 def check_items(vocabulary: Vocabulary, documents: Documents, contexts: NDArray[np.int64]) -> None:
     """Checks every item: its space, its id, and whether its segment may hold it.
 
-    The documents have passed `check_segments`. `contexts` is int64[segments], rows of `Vocabulary.contexts`.
+    The documents keep `segment_rules`. `contexts` is int64[segments], rows of `Vocabulary.contexts`.
 
     Raises:
         VocabularyError: names the first wrong item and its segment.
     """
-    items = documents.segment_items
-    if _same_space(vocabulary, documents, contexts):
-        return
+    v, spaces, items = vocabulary, documents.spaces, documents.segment_items
+    space = int(spaces.min(initial=len(v.spaces)))
+    if 0 <= space < len(v.spaces) and spaces.max() == space:  # the usual case, which is checked fast
+        near = v.position == "none" or items.max() <= v.last_position
+        held = np.isin(v.contexts.spaces[contexts], (-1, space)) | (items == 0)
+        inside = (below(documents.ids[part], v.spaces[space].size) for part in blocks(spaces.size, 4))
+        if near and held.all() and all(part.all() for part in inside):
+            return
     segment_of = np.repeat(np.arange(items.size), items)
     position = np.arange(segment_of.size) - (np.cumsum(items) - items)[segment_of] + 1
     for wrong, field, values, rule, fix in _item_rules(vocabulary, documents, contexts[segment_of], position):
@@ -101,17 +97,8 @@ def _item_rules(
     yield after_fragment, "kind", spaces, rule, "put general tokens first, or use position tokens"
 
 
-def check_order(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64] | None) -> None:
-    """Checks the order in which items will be written.
-
-    Raises:
-        VocabularyError: it is not a permutation of the items within each segment, or a reader could not undo it.
-    """
-    if order is not None:
-        enforce(_order_rules(vocabulary, documents, order))
-
-
-def _order_rules(v: Vocabulary, documents: Documents, order: NDArray[np.integer]) -> Iterator[Rule]:
+def order_rules(v: Vocabulary, documents: Documents, order: NDArray[np.integer]) -> Iterator[Rule]:
+    """What an order of writing must keep: a permutation within each segment, which a reader can undo."""
     rule = "without position tokens nothing says where an item belongs"
     fix = "use position='before' or 'after', or leave the order out"
     yield v.position != "none", "order", "given", rule, fix
@@ -131,18 +118,3 @@ def _order_rules(v: Vocabulary, documents: Documents, order: NDArray[np.integer]
     for item in general[1:][np.diff(general) < 0][:1]:
         rule = "general tokens have no position: they are read in the order in which they are written"
         yield False, "order", int(item), rule, "permute fragments alone"
-
-
-def _same_space(vocabulary: Vocabulary, documents: Documents, contexts: NDArray[np.int64]) -> bool:
-    """Whether all items are of one space and correct. This is the usual case, which is checked fast."""
-    spaces, items = documents.spaces, documents.segment_items
-    if spaces.size == 0:
-        return True
-    space = int(spaces.min())
-    if not 0 <= space < len(vocabulary.spaces) or spaces.max() != space:
-        return False
-    if vocabulary.position != "none" and items.max() > vocabulary.last_position:
-        return False
-    right = np.isin(vocabulary.contexts.spaces[contexts], (-1, space)) | (items == 0)
-    size = vocabulary.spaces[space].size
-    return bool(right.all()) and all(below(documents.ids[part], size).all() for part in blocks(spaces.size, 4))

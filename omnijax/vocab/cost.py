@@ -8,7 +8,9 @@ frequent, so that the assignment makes no difference.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -26,12 +28,11 @@ class Count(NamedTuple):
 
     def plus(self, other: Count | int) -> Count:
         """The sum of this number and another one, or a constant."""
-        least, mean, most = other if isinstance(other, Count) else (other, other, other)
-        return Count(self.least + least, self.mean + mean, self.most + most)
+        return Count(*map(operator.add, self, other if isinstance(other, Count) else (other,) * 3))
 
     def times(self, other: Count) -> Count:
         """The product of this number and an independent one."""
-        return Count(self.least * other.least, self.mean * other.mean, self.most * other.most)
+        return Count(*map(operator.mul, self, other))
 
 
 def rebased(vocabulary: Vocabulary, base: Base) -> Vocabulary:
@@ -93,46 +94,29 @@ def segment_tokens(vocabulary: Vocabulary, marker: str, items: Count) -> Count:
         rule = f"the last position that can be written is {vocabulary.last_position}"
         fix = "raise vocabulary.positions or vocabulary.position_places"
         raise VocabularyError(f"items of a segment of {marker}", items.most, rule, fix)
-    name = None if space is None else space.name
-    context = _context(vocabulary, marker)
-    return items.times(item_tokens(vocabulary, name)).plus(1 + int(vocabulary.contexts.grouped[context]))
+    each, context = item_tokens(vocabulary, space.name if space else None), vocabulary.context(marker)
+    return items.times(each).plus(1 + int(vocabulary.contexts.grouped[context]))
 
 
-def position_tokens(items: int, most: int = 256) -> tuple[int, int]:
+def position_tokens(items: int) -> tuple[int, int]:
     """Number of position tokens, and places of a position, that number the items of the longest segment.
 
-    These are the fewest places with at most `most` tokens, and then the fewest tokens. Positions count from 1.
+    These are the fewest places with at most 256 tokens, and then the fewest tokens. Positions count from 1.
 
     >>> position_tokens(255), position_tokens(256), position_tokens(1024)
     ((256, 1), (17, 2), (33, 2))
-
-    Raises:
-        VocabularyError: `items` is negative, or `most` is below 2.
     """
-    for name, value, least in (("items", items, 0), ("most", most, 2)):
-        if value < least:
-            raise VocabularyError(name, value, f"must be at least {least}", "raise it")
-    places = width_of(items, most)
-    positions = max(2, int((items + 1) ** (1 / places)) - 1)  # the root may be rounded down or up
-    while positions**places <= items:
-        positions += 1
-    return positions, places
+    places = width_of(items, 256)
+    return next(positions for positions in range(2, 257) if positions**places > items), places
 
 
 def document_tokens(vocabulary: Vocabulary, segments: Iterable[Count]) -> Count:
     """Tokens of a document with segments of these numbers of tokens, and `eos` if the vocabulary has it."""
-    total = Count(0, 0, 0).plus(int(vocabulary.end is not None))
-    for segment in segments:
-        total = total.plus(segment)
-    return total
+    end = int(vocabulary.end is not None)
+    return functools.reduce(Count.plus, segments, Count(end, end, end))
 
 
 def space_of(vocabulary: Vocabulary, marker: str) -> Space | None:
     """The space of the segments that a marker opens; None if they are untyped."""
-    index = vocabulary.contexts.spaces[_context(vocabulary, marker)]
+    index = vocabulary.contexts.spaces[vocabulary.context(marker)]
     return None if index < 0 else vocabulary.spaces[index]
-
-
-def _context(vocabulary: Vocabulary, marker: str) -> int:
-    """Row of `Vocabulary.contexts` of the segments that a marker opens."""
-    return int(vocabulary.contexts.of_control[vocabulary.token(marker) - vocabulary.control_start])

@@ -19,10 +19,10 @@ from jaxtyping import Array, Int
 from omnijax.vocab import marks
 from omnijax.vocab.ids import PrimaryIds, token_array
 from omnijax.vocab.marks import Words
-from omnijax.vocab.reading import Error as Error
-from omnijax.vocab.reading import Kind as Kind
-from omnijax.vocab.reading import Reading as Reading
 from omnijax.vocab.shapes import Classes, Shapes, classify, context_of, find_fragments, in_contexts
+from omnijax.vocab.shapes import Error as Error
+from omnijax.vocab.shapes import Kind as Kind
+from omnijax.vocab.shapes import Reading as Reading
 from omnijax.vocab.values import fetch, read_numbers, shift_right
 from omnijax.vocab.vocabulary import PAD, Vocabulary
 
@@ -46,8 +46,8 @@ def _decode(v: Vocabulary, tokens: Array) -> Reading:
     blocks = marks.into_blocks(tokens, PAD)
     classes = classify(v, blocks)
     shapes = find_fragments(v, classes)
-    fragments = _Fragments(v, blocks, classes, shapes)
-    errors = _errors(v, classes, shapes, fragments)
+    lengths, position, limbs, found = _fragments(v, blocks, classes, shapes)
+    errors = _errors(v, classes, shapes, position, found)
     wrong = functools.reduce(operator.or_, errors)
     fragment, general = shapes.ends & ~wrong, classes.general & ~wrong
     kinds: dict[int, Words] = {
@@ -59,18 +59,17 @@ def _decode(v: Vocabulary, tokens: Array) -> Reading:
         Kind.ERROR: wrong,
     }
     kind_bits = marks.bits_of(kinds, 3)
-    lengths = [bits & fragment for bits in fragments.length]
+    lengths = [bits & fragment for bits in lengths]
     lengths[0] |= general
     fragment, general, *bits = marks.settle(fragment, general, *errors, *kind_bits, *lengths)
     error_bits, kind_bits, lengths = bits[:4], tuple(bits[4:7]), bits[7:]
     is_fragment, is_general = marks.unpack(fragment), marks.unpack(general)
     single = jnp.where(is_general, blocks - 1, jnp.where(marks.unpack(classes.control), blocks - v.control_start, -1))
-    limbs = fragments.limbs
     fields = (
         marks.number(kind_bits),
         marks.number(error_bits),
         jnp.where(is_fragment, limbs[0].astype(jnp.int32), single),
-        jnp.where(is_fragment, fragments.position, 0),
+        jnp.where(is_fragment, position, 0),
         marks.count(classes.control),
         marks.number(lengths),
         *(jnp.where(is_fragment, limb, 0) for limb in limbs[1:]),
@@ -81,52 +80,44 @@ def _decode(v: Vocabulary, tokens: Array) -> Reading:
     return Reading(kind, error, number, position, segment, length, tuple(high))
 
 
-class _Fragments:
+def _fragments(
+    v: Vocabulary, blocks: Array, classes: Classes, shapes: Shapes
+) -> tuple[list[Words], Array, tuple[Array, ...], dict[int, Words]]:
     """Contents of the fragments that have all their parts, at the last token of each fragment.
 
-    Attributes:
-        length: bits of the number of tokens, lowest bit first; 0 if the number of digits is wrong.
-        position: int32[..., blocks, 32], the written position; the number of tokens plus 1 if it is larger.
-        limbs: limbs of the secondary id, uint32[..., blocks, 32] each.
-        errors: marks for each `Error` in the digits. If several apply, the first one counts.
+    Returns bits of the number of tokens, lowest bit first, all 0 if the number of digits is wrong; int32[..., blocks,
+    32], the written position, or the number of tokens plus 1 if it is larger; limbs of the secondary id, uint32[...,
+    blocks, 32] each; and marks for each `Error` in the digits. If several apply, the first one counts.
     """
+    flat = marks.out_of_blocks(blocks)
+    places = 0 if v.position == "none" else v.position_places
+    behind = v.check_digit + (places if v.position == "after" else 0)
+    length, few, many = _lengths(v, classes, shapes, v.check_digit + places)
+    count = marks.number(length) - v.check_digit - places
+    counts = sorted(set(v.contexts.widths.tolist())) if v.width == "fixed" else list(range(1, v.most_digits + 1))
+    # Distance from the least significant digit to the last token.
+    backs = [behind] if v.digit_order == "big" else [digits + behind - 1 for digits in counts]
 
-    def __init__(self, v: Vocabulary, blocks: Array, classes: Classes, shapes: Shapes):
-        self._flat = marks.out_of_blocks(blocks)
-        self._shape = blocks.shape
-        places = 0 if v.position == "none" else v.position_places
-        behind = v.check_digit + (places if v.position == "after" else 0)
-        self.length, few, many = _lengths(v, classes, shapes, v.check_digit + places)
-        count = marks.number(self.length) - v.check_digit - places
-        counts = sorted({int(width) for width in v.contexts.widths})
-        counts = counts if v.width == "fixed" else list(range(1, v.most_digits + 1))
-        # Distance from the least significant digit to the last token.
-        backs = [behind] if v.digit_order == "big" else [digits + behind - 1 for digits in counts]
-        still = backs[0] if len(backs) == 1 else 0
+    def at_ends(array: Array, back: Array, choices: list[int]) -> Array:
+        return fetch(array.reshape(flat.shape), back.reshape(flat.shape), choices).reshape(blocks.shape)
 
-        def number_at_ends(array: Array) -> Array:
-            if len(backs) == 1:
-                return array.reshape(self._shape)
-            return self._at_ends(array, count + behind - 1, backs)
+    def number_at_ends(array: Array) -> Array:
+        return array.reshape(blocks.shape) if len(backs) == 1 else at_ends(array, count + behind - 1, backs)
 
-        values = read_numbers(v, self._flat, context_of(classes).reshape(self._flat.shape), still)
-        self.limbs = tuple(map(number_at_ends, values.limbs))
-        wrong = [number_at_ends(one) for one in (values.not_below_base, values.leading_zero, values.out_of_range)]
-        if values.check is not None:
-            digit = self._at_ends(self._flat, count, [behind - 1]) - v.digit_start
-            wrong[0] |= digit >= v.check_base
-            wrong.append(digit != number_at_ends(values.check))
-        found = (Error.DIGIT_NOT_BELOW_BASE, Error.LEADING_ZERO, Error.ID_OUT_OF_RANGE, Error.WRONG_CHECK_DIGIT)
-        self.errors: dict[int, Words] = {Error.CUT_OFF: shapes.cut_off & few, Error.WRONG_WIDTH: few | many}
-        self.errors |= dict(zip(found, marks.pack(*wrong)))
-        position = _positions(v, self._flat)
-        if v.position == "before":
-            position = self._at_ends(position, count + v.check_digit, [digits + v.check_digit for digits in counts])
-        self.position = position.reshape(self._shape)
-
-    def _at_ends(self, array: Array, back: Array, choices: list[int]) -> Array:
-        flat = array.reshape(self._flat.shape)
-        return fetch(flat, back.reshape(self._flat.shape), choices).reshape(self._shape)
+    still = backs[0] if len(backs) == 1 else 0
+    limbs, wrong_numbers, check = read_numbers(v, flat, context_of(classes).reshape(flat.shape), still)
+    wrong = list(map(number_at_ends, wrong_numbers))
+    if check is not None:
+        digit = at_ends(flat, count, [behind - 1]) - v.digit_start
+        wrong[0] |= digit >= v.check_base
+        wrong.append(digit != number_at_ends(check))
+    found = (Error.DIGIT_NOT_BELOW_BASE, Error.LEADING_ZERO, Error.ID_OUT_OF_RANGE, Error.WRONG_CHECK_DIGIT)
+    errors: dict[int, Words] = {Error.CUT_OFF: shapes.cut_off & few, Error.WRONG_WIDTH: few | many}
+    errors |= dict(zip(found, marks.pack(*wrong)))
+    position = _positions(v, flat)
+    if v.position == "before":
+        position = at_ends(position, count + v.check_digit, [digits + v.check_digit for digits in counts])
+    return length, position.reshape(blocks.shape), tuple(map(number_at_ends, limbs)), errors
 
 
 def _lengths(v: Vocabulary, classes: Classes, shapes: Shapes, others: int) -> tuple[list[Words], Words, Words]:
@@ -167,11 +158,11 @@ def _positions(v: Vocabulary, flat: Int[Array, "*b t"]) -> Int[Array, "*b t"]:
     return jnp.where(far | (number > most), most + 1, number).astype(jnp.int32)
 
 
-def _errors(v: Vocabulary, classes: Classes, shapes: Shapes, fragments: _Fragments) -> tuple[Words, ...]:
-    """Bits of the number of the `Error` at each token, lowest bit first."""
-    errors: dict[int, Words] = {**fragments.errors}
+def _errors(
+    v: Vocabulary, classes: Classes, shapes: Shapes, position: Array, errors: dict[int, Words]
+) -> tuple[Words, ...]:
+    """Bits of the number of the `Error` at each token, lowest bit first. `errors` are those in the digits."""
     if v.position != "none":
-        position = fragments.position
         (items,) = marks.settle(classes.general | shapes.ends)
         total = marks.count_at_next(items, classes.control) - marks.count_at_last(items, classes.control)
         zero, beyond = marks.pack(position == 0, position > total)
@@ -194,7 +185,7 @@ def _taken(v: Vocabulary, valid: Words, control: Words, position: Int[Array, "*b
     several tokens. Among as many neighbouring tokens at most one ends a valid fragment, so that the scatter needs one
     entry for such a group of tokens.
     """
-    shortest = min(int(width) for width in v.contexts.widths) if v.width == "fixed" else 1
+    shortest = int(v.contexts.widths.min()) if v.width == "fixed" else 1
     shortest += v.check_digit + v.position_places
     group = max(size for size in (2, 4, 8, 16, 32) if size <= shortest)
     tokens = position.shape[-2] * position.shape[-1]

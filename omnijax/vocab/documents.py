@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.ids import GeneralIds, Numbers, SecondaryIds, expect
-from omnijax.vocab.numbers import to_limbs
+from omnijax.vocab.numbers import check_form, to_ints, to_limbs
 from omnijax.vocab.vocabulary import Vocabulary
 
 GENERAL = -1
@@ -44,29 +44,23 @@ class Segment:
             VocabularyError: the marker or a space doesn't exist, or a part is another type.
         """
         opener = UNMARKED if marker is None else vocabulary.token(marker) - vocabulary.control_start
-        spaces: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
+        spaces: list[int] = []
         ids: list[Numbers] = []
         for part in parts:
-            if isinstance(part, GeneralIds):
-                space, numbers = GENERAL, np.asarray(part.array)
-            else:
-                fragments = expect(SecondaryIds, part, "ids")
-                space, numbers = vocabulary.space_index(fragments.space), np.asarray(fragments.numbers)
-            if numbers.ndim not in (1, 2):
-                raise _not_ids(numbers)
-            spaces.append(np.full(len(numbers), space, np.int32))
-            ids.append(numbers)
-        return cls(opener, np.concatenate(spaces), ids[0] if len(ids) == 1 else _concatenate(ids))
+            general = isinstance(part, GeneralIds)
+            spaces.append(GENERAL if general else vocabulary.space_index(expect(SecondaryIds, part, "ids").space))
+            ids.append(np.asarray(part.array if isinstance(part, GeneralIds) else part.numbers))
+        numbers = _concatenate(ids)
+        return cls(opener, np.repeat(np.array(spaces, np.int32), np.array(list(map(len, ids)), np.int64)), numbers)
 
     def __eq__(self, other: object) -> bool:
         """Whether marker and items are the same. The form of the ids makes no difference."""
         if not isinstance(other, Segment):
             return NotImplemented
-        limbs = max(part.ids.shape[1] if part.ids.ndim == 2 else 2 for part in (self, other))
         return (
             self.marker == other.marker
             and np.array_equal(self.spaces, other.spaces)
-            and np.array_equal(to_limbs(self.ids, limbs), to_limbs(other.ids, limbs))
+            and to_ints(self.ids) == to_ints(other.ids)
         )
 
 
@@ -128,10 +122,8 @@ class Documents:
 def _concatenate(parts: list[Numbers]) -> Numbers:
     """The ids of all segments in one form, which is limbs if any segment has limbs."""
     for part in parts:
-        whole = part.ndim == 1 and (np.issubdtype(part.dtype, np.integer) or part.size == 0)
-        limbs = part.ndim == 2 and part.dtype == np.uint32 and part.shape[1] > 0
-        if not (whole or limbs):
-            raise _not_ids(part)
+        if part.ndim != 1 or not (np.issubdtype(part.dtype, np.integer) or part.size == 0):
+            check_form(part, "ids")
     most = max((part.shape[1] for part in parts if part.ndim == 2), default=0)
     if most == 0:
         return np.concatenate([np.zeros(0, np.int64), *(part.astype(np.int64, copy=False) for part in parts)])
@@ -139,8 +131,3 @@ def _concatenate(parts: list[Numbers]) -> Numbers:
         if part.ndim == 1 and (part < 0).any():
             raise VocabularyError("ids", int(part.min()), "ids are 0 or more", "check the modality that made it")
     return np.concatenate([to_limbs(part, max(2, most)) for part in parts])
-
-
-def _not_ids(array: NDArray) -> VocabularyError:
-    rule = "must be whole numbers: int64[items], or uint32[items, limbs]"
-    return VocabularyError("ids", f"{array.dtype}{list(array.shape)}", rule, "convert them before encoding")

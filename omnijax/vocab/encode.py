@@ -11,18 +11,18 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
-from omnijax.vocab.checks import check_items, check_order, check_segments
+from omnijax.vocab.checks import check_items, order_rules, segment_rules
 from omnijax.vocab.documents import GENERAL, UNMARKED, Documents
 from omnijax.vocab.ids import Numbers, PrimaryIds
 from omnijax.vocab.kinds import Kinds, token_kinds
 from omnijax.vocab.numbers import add, blocks, limbs_for, to_int64, to_limbs, write_digits
-from omnijax.vocab.radix import radices_of, width_of
+from omnijax.vocab.radix import radices_for
+from omnijax.vocab.rules import enforce
 from omnijax.vocab.vocabulary import Vocabulary
 
 
@@ -49,8 +49,7 @@ class Encoded:
 
     def split(self) -> list[PrimaryIds]:
         """The tokens of each document."""
-        parts = np.split(self.tokens.array, np.cumsum(self.document_tokens))[:-1]
-        return [PrimaryIds(part) for part in parts]
+        return [PrimaryIds(part) for part in np.split(self.tokens.array, np.cumsum(self.document_tokens))[:-1]]
 
 
 def encode(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64] | None = None) -> Encoded:
@@ -60,30 +59,23 @@ def encode(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64
     general tokens). A fragment becomes its digits, with its position tokens after, before, or not at all. `eos` closes
     a document if the vocabulary has it.
 
-    Args:
-        vocabulary: how to write.
-        documents: what to write.
-        order: int64[items], the indices of the items in the order of writing, a permutation within each segment.
-            Positions still say where fragments belong. General tokens keep their order. By default items are written
-            as they stand.
+    `order` is int64[items], the indices of the items in the order of writing, a permutation within each segment; by
+    default as they stand. Positions still say where fragments belong. General tokens keep their order.
 
     Raises:
         VocabularyError: these are not `Documents`, an id is outside its space, a segment has more items than positions,
             an item can't stand in its segment, or the order can't be undone.
     """
-    plan = _plan(vocabulary, documents, order)
-    marked, grouped = documents.segment_markers != UNMARKED, plan.grouped
-    first = np.cumsum(plan.segment_tokens) - plan.segment_tokens + marked
-    boundary = first + plan.before_aos
-    tokens = np.empty(plan.segment_tokens.sum(), np.int32)
-    tokens[first[marked] - 1] = vocabulary.control_start + documents.segment_markers[marked]
-    tokens[boundary[grouped]] = vocabulary.aos
+    groups, edges, segment_tokens, document_tokens = _plan(vocabulary, documents, order)
+    marked, grouped = documents.segment_markers != UNMARKED, edges[:, 1] < edges[:, 2]
+    tokens = np.empty(segment_tokens.sum(), np.int32)
+    tokens[edges[marked, 0] - 1] = vocabulary.control_start + documents.segment_markers[marked]
+    tokens[edges[grouped, 1]] = vocabulary.aos
     if vocabulary.end is not None:
-        tokens[np.cumsum(plan.document_tokens) - 1] = vocabulary.end
-    edges = np.stack([first, boundary, boundary + grouped, first + grouped + plan.item_tokens], axis=1)
-    for group in plan.groups:
-        _place(group, edges[group.segments], tokens)
-    return Encoded(vocabulary, PrimaryIds(tokens), plan.segment_tokens, plan.document_tokens)
+        tokens[np.cumsum(document_tokens) - 1] = vocabulary.end
+    for segments, of_items, blocks_of_tokens in groups:
+        _place(blocks_of_tokens, of_items, edges[segments], tokens)
+    return Encoded(vocabulary, PrimaryIds(tokens), segment_tokens, document_tokens)
 
 
 def count_tokens(vocabulary: Vocabulary, documents: Documents) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -92,65 +84,47 @@ def count_tokens(vocabulary: Vocabulary, documents: Documents) -> tuple[NDArray[
     Raises:
         VocabularyError: as `encode`.
     """
-    plan = _plan(vocabulary, documents, None)
-    return plan.segment_tokens, plan.document_tokens
+    return _plan(vocabulary, documents, None)[2:]
 
 
-class _Group(NamedTuple):
-    """The items of all segments of one context.
+_Group = tuple[NDArray[np.bool_], NDArray[np.int64], Iterable[NDArray[np.int32]]]
+"""The items of all segments of one context.
 
-    Attributes:
-        segments: bool[all segments], whether each segment is of this context.
-        segment_tokens: int64[segments of the context], number of tokens of the items of each.
-        blocks: int32[tokens] each, the tokens of the items, one block after another. Blocks are written only when they
-            are asked for, if the number of tokens is known before.
+bool[all segments], whether each segment is of this context; int64[segments of the context], number of tokens of the
+items of each; and int32[tokens] each, the tokens of the items, one block after another. Blocks are written only when
+they are asked for, if the number of tokens is known before.
+"""
+
+
+def _plan(
+    vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64] | None
+) -> tuple[list[_Group], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Checks the documents, and lays out their tokens.
+
+    Returns all items; int64[segments, 4], where the items of each segment begin, stop before `aos`, go on, and end;
+    and `Encoded.segment_tokens` and `Encoded.document_tokens`.
     """
-
-    segments: NDArray[np.bool_]
-    segment_tokens: NDArray[np.int64]
-    blocks: Iterable[NDArray[np.int32]]
-
-
-class _Plan(NamedTuple):
-    """What is written where.
-
-    Attributes:
-        groups: all items.
-        grouped: bool[segments], whether a segment has an `aos`.
-        before_aos: int64[segments], number of general tokens before the `aos`.
-        item_tokens: int64[segments], number of tokens of the items.
-        segment_tokens: int64[segments], these and the frame.
-        document_tokens: int64[documents].
-    """
-
-    groups: list[_Group]
-    grouped: NDArray[np.bool_]
-    before_aos: NDArray[np.int64]
-    item_tokens: NDArray[np.int64]
-    segment_tokens: NDArray[np.int64]
-    document_tokens: NDArray[np.int64]
-
-
-def _plan(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64] | None) -> _Plan:
-    """Checks the documents, and lays out their tokens."""
     given: object = documents
     if not isinstance(given, Documents):
         rule = "must be Documents"
         raise VocabularyError("documents", type(given).__name__, rule, "write Documents.of([[segment, …], …])")
-    check_segments(vocabulary, documents)
+    enforce(segment_rules(vocabulary, documents))
     contexts = np.append(vocabulary.contexts.of_control, 0)[documents.segment_markers]  # UNMARKED is -1: the last row
     check_items(vocabulary, documents, contexts)
-    check_order(vocabulary, documents, order)
-    grouped = vocabulary.contexts.grouped[contexts]
+    enforce(order_rules(vocabulary, documents, order) if order is not None else ())
+    grouped, marked = vocabulary.contexts.grouped[contexts], documents.segment_markers != UNMARKED
     rows, before_aos = _sequence(documents, grouped, order)
     groups = [_group(vocabulary, documents, contexts == context, context, rows) for context in np.unique(contexts)]
     item_tokens = np.zeros(contexts.size, np.int64)
-    for group in groups:
-        item_tokens[group.segments] = group.segment_tokens
-    segment_tokens = item_tokens + (documents.segment_markers != UNMARKED) + grouped
+    for segments, of_items, _ in groups:
+        item_tokens[segments] = of_items
+    segment_tokens = item_tokens + marked + grouped
     last_segment = np.cumsum(documents.document_segments) - 1
     segment_tokens[last_segment] += vocabulary.end is not None
-    return _Plan(groups, grouped, before_aos, item_tokens, segment_tokens, _sums(segment_tokens, last_segment + 1))
+    first = np.cumsum(segment_tokens) - segment_tokens + marked
+    boundary = first + before_aos
+    edges = np.stack([first, boundary, boundary + grouped, first + grouped + item_tokens], axis=1)
+    return groups, edges, segment_tokens, _sums(segment_tokens, last_segment + 1)
 
 
 def _sequence(
@@ -173,11 +147,7 @@ def _sequence(
 
 
 def _group(
-    vocabulary: Vocabulary,
-    documents: Documents,
-    segments: NDArray[np.bool_],
-    context: int,
-    rows: NDArray[np.int64] | None,
+    vocabulary: Vocabulary, documents: Documents, segments: NDArray[np.bool_], context: int, rows: NDArray | None
 ) -> _Group:
     if not segments.all():
         of_group = np.repeat(segments, documents.segment_items)
@@ -198,27 +168,26 @@ def _group(
 
     all_general = spaces.max(initial=GENERAL) == GENERAL
     if all_general or (vocabulary.width == "fixed" and spaces.min() != GENERAL):
-        return _Group(segments, items * (1 if all_general else longest), map(operator.itemgetter(0), written()))
+        return segments, items * (1 if all_general else longest), map(operator.itemgetter(0), written())
     found = list(written())
-    return _Group(segments, _sums(np.concatenate([lengths for _, lengths in found]), ends), [part for part, _ in found])
+    return segments, _sums(np.concatenate([lengths for _, lengths in found]), ends), [part for part, _ in found]
 
 
-def _place(group: _Group, edges: NDArray[np.int64], tokens: NDArray[np.int32]) -> None:
-    """Puts the blocks of a group into int32[all tokens].
-
-    `edges` is int64[segments, 4], for each segment: where its items begin, stop before `aos`, go on, and end.
-    """
-    before = np.cumsum(group.segment_tokens) - group.segment_tokens
+def _place(
+    blocks: Iterable[NDArray[np.int32]], counts: NDArray[np.int64], edges: NDArray[np.int64], tokens: NDArray[np.int32]
+) -> None:
+    """Puts the blocks of a group into int32[all tokens]. `counts` and `edges` are those of its segments."""
+    before = np.cumsum(counts) - counts
     of_items = np.resize([False, True], edges.size + 1)  # frame, general tokens, `aos`, fragments, frame, …
     done = here = segment = 0
-    for block in group.blocks:
+    for block in blocks:
         done += block.size
         last = int(np.searchsorted(before, done)) - 1
         end = int(edges[last, 0] + done - before[last])
         end += int(edges[last, 2] - edges[last, 1]) if end > edges[last, 1] else 0
         inside = np.minimum(np.maximum(edges[segment : last + 1], here), end).ravel()
-        counts = _differences(here, inside, end)
-        tokens[here:end][np.repeat(of_items[: counts.size], counts)] = block
+        lengths = _differences(here, inside, end)
+        tokens[here:end][np.repeat(of_items[: lengths.size], lengths)] = block
         here, segment = end, last
         del block  # the next block can take its memory, which is in the cache
 
@@ -266,8 +235,11 @@ def _fragments(
     digits = _digits(v, context, table)
     write_digits(_numbers(v, context, spaces, ids), v.radices(context), digits, v.digit_start)
     if v.check_digit:
-        check = _check_digits(digits - v.digit_start, v.check_base)
-        table[:, _first_digit(v) + digits.shape[1]] = v.digit_start + check
+        # Signs alternate from the least significant digit on: one wrong digit is always found, a swap of neighbours
+        # unless they differ by half the base.
+        signs = np.where(np.arange(digits.shape[1])[::-1] % 2, 1, -1).astype(np.int64)
+        check = (digits - v.digit_start) @ signs % v.check_base
+        table[:, -1 - (v.position_places if v.position == "after" else 0)] = v.digit_start + check
     if v.position != "none":
         at = 0 if v.position == "before" else table.shape[1] - v.position_places
         radices = (v.positions,) * v.position_places
@@ -277,19 +249,9 @@ def _fragments(
 
 def _digits(v: Vocabulary, context: int, table: NDArray) -> NDArray:
     """The columns of the digits, most significant first."""
-    first = _first_digit(v)
+    first = v.position_places if v.position == "before" else 0
     digits = table[:, first : first + int(v.contexts.widths[context])]
     return digits if v.digit_order == "big" else digits[:, ::-1]
-
-
-def _first_digit(v: Vocabulary) -> int:
-    return v.position_places if v.position == "before" else 0
-
-
-def _check_digits(digits: NDArray[np.int32], base: int) -> NDArray[np.int32]:
-    """`radix.check_digit` of each row."""
-    signs = np.where(np.arange(digits.shape[1])[::-1] % 2, 1, -1).astype(np.int64)
-    return ((digits @ signs) % base).astype(np.int32)
 
 
 def _numbers(v: Vocabulary, context: int, spaces: NDArray[np.int32], ids: Numbers) -> Numbers:
@@ -297,9 +259,7 @@ def _numbers(v: Vocabulary, context: int, spaces: NDArray[np.int32], ids: Number
     tables, size = v.contexts, v.contexts.sizes[context]
     if not tables.general[context]:
         return _assigned(v, int(tables.spaces[context]), ids)
-    line: Numbers = np.zeros(len(ids), np.int64)
-    if size > 2**63:
-        line = np.zeros((len(ids), limbs_for(size)), np.uint32)
+    line = _form(np.zeros(len(ids), np.int64), size)
     for space in np.unique(spaces[spaces != GENERAL]).tolist():
         of_space = spaces == space
         numbers = _form(_assigned(v, space, ids[of_space]), size)
@@ -309,8 +269,7 @@ def _numbers(v: Vocabulary, context: int, spaces: NDArray[np.int32], ids: Number
 
 def _assigned(v: Vocabulary, space: int, ids: Numbers) -> Numbers:
     part = v.spaces[space]
-    radices = radices_of(v.base, width_of(part.size - 1, v.base))
-    return part.assignment.forward(_form(ids, part.size), part.size, radices)
+    return part.assignment.forward(_form(ids, part.size), part.size, radices_for(part.size, v.base))
 
 
 def _form(numbers: Numbers, size: int) -> Numbers:

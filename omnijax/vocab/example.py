@@ -33,12 +33,11 @@ def example_vocabulary(printed: bool = False) -> Vocabulary:
 
 def example_document() -> list[Segment]:
     """The information of the example, one segment without a marker."""
-    spaces = {fragment: space for space, fragments in FRAGMENTS.items() for fragment in fragments}
     parts: list[GeneralIds | SecondaryIds] = []
     for item in INFORMATION:
-        among = FRAGMENTS[spaces[item]] if item in spaces else GENERAL_TOKENS
-        number = np.array([among.index(item)])
-        parts.append(SecondaryIds(spaces[item], number) if item in spaces else GeneralIds(number))
+        sets = {"": GENERAL_TOKENS, **FRAGMENTS}.items()
+        space, number = next((name, np.array([among.index(item)])) for name, among in sets if item in among)
+        parts.append(SecondaryIds(space, number) if space else GeneralIds(number))
     return [Segment.of(example_vocabulary(), None, *parts)]
 
 

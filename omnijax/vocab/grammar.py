@@ -18,19 +18,11 @@ from jaxtyping import Array, Bool, Int, UInt32
 from numpy.typing import NDArray
 
 from omnijax.errors import VocabularyError
-from omnijax.vocab.grammar_digits import CLOSED, DigitRows, DigitTables, digit_tables
-from omnijax.vocab.grammar_items import (
-    Bounds,
-    between,
-    bound_columns,
-    bounded,
-    bounds_from,
-    unused,
-    with_position,
-)
-from omnijax.vocab.grammar_rules import SegmentRows, check_rules, last_position, places_needed, segment_rows
-from omnijax.vocab.grammar_rules import SegmentRule as SegmentRule
+from omnijax.vocab import grammar_tables
+from omnijax.vocab.grammar_tables import CLOSED, Bounds, DigitRows, DigitTables, SegmentRows
+from omnijax.vocab.grammar_tables import SegmentRule as SegmentRule
 from omnijax.vocab.ids import PrimaryIds, token_array
+from omnijax.vocab.rules import enforce
 from omnijax.vocab.vocabulary import PAD, Vocabulary
 
 
@@ -77,23 +69,10 @@ class GrammarState(NamedTuple):
     most: Int[Array, "b n"]
 
 
-class _Now(NamedTuple):
-    """The kinds of tokens that a state allows, bool[batch] each."""
-
-    general: Array
-    position: Array
-    digits: Array
-    boundary: Array
-    closes: Array
-    """Whether the open segment may end here."""
-
-
 class _Tables(NamedTuple):
     segments: SegmentRows
     follow: NDArray[np.bool_]
     """bool[rows, control], the control tokens that may follow."""
-    resting: NDArray[np.int32]
-    """Row of the digit automaton between two fragments, by marker. If positions come first, it is closed."""
     digits: DigitTables
     places: int
     """Largest position of a segment in any order."""
@@ -120,47 +99,34 @@ class Grammar:
     order: Literal["raster", "any"] = "raster"
 
     def __post_init__(self) -> None:
-        check_rules(self.vocabulary, self.rules, self.start, self.order)
-        _ = self._tables
+        enforce(grammar_tables.rule_checks(self.vocabulary, self.rules, self.start, self.order))
+        _ = self._tables  # raises what no document can keep
 
     def start_state(self, batch: int, least_bs: Bounds = None, most_bs: Bounds = None) -> GrammarState:
-        """The state before the first token of a document.
+        """The state before the first token of each document.
 
-        The bounds are arrays, so that one compiled program serves segments of all sizes.
-
-        Args:
-            batch: number of documents.
-            least_bs: int32[batch, segments], the fewest items of the segment that control token number s opens, counted
-                from 0. It replaces `SegmentRule.least`; -1 keeps the rule's bound, as do later segments.
-            most_bs: int32[batch, segments], the most items, likewise. `SegmentRule.most` stays an upper bound.
+        `least_bs` and `most_bs` are int32[batch, segments], the fewest and the most items of the segment that control
+        token number s opens, counted from 0. -1 keeps the bound of the rule, as do later segments. `SegmentRule.most`
+        stays an upper bound. As they are arrays, one compiled program serves segments of all sizes.
         """
         zero = jnp.zeros(batch, jnp.int32)
         row = len(self.vocabulary.control) + 1
         used = jnp.zeros((batch, self._tables.places // 32 + 1 if self.order == "any" else 0), jnp.uint32)
-        least, most = bound_columns(batch, least_bs, most_bs)
+        least, most = grammar_tables.bound_columns(batch, least_bs, most_bs)
         return GrammarState(
             **dict.fromkeys(GrammarState._fields, zero)
-            | {"marker": zero + row, "used": used, "digits": zero + self._tables.resting[row]}
+            | {"marker": zero + row, "used": used, "digits": self._resting(zero + row)}
             | {"number": jnp.zeros((batch, min(1, least.shape[1])), jnp.int32), "least": least, "most": most}
         )
 
     def with_bounds(self, state: GrammarState, least_b: Int[Array, " b"], most_b: Int[Array, " b"]) -> GrammarState:
-        """The state with other bounds on the number of items of the segment that is open now.
+        """The state with other bounds on the number of items of the segment that is open now, and none for later ones.
 
-        The bounds that `start_state` got for later segments stay. What has been read already counts: `most` can't fall
-        below it.
-
-        Args:
-            state: of any number of documents.
-            least_b: int32[batch], the fewest items; -1 keeps the bound of the rule.
-            most_b: int32[batch], the most items, likewise.
+        `least_b` and `most_b` are int32[batch], the fewest and the most items; -1 keeps the bound of the rule. What has
+        been read already counts: `most_b` can't fall below it.
         """
-        here = state.number if state.number.shape[1] else jnp.zeros((least_b.shape[0], 1), jnp.int32)
-        return state._replace(
-            number=jnp.zeros_like(here),
-            least=bounds_from(state.least, here, least_b),
-            most=bounds_from(state.most, here, most_b),
-        )
+        least, most = (bound_b[:, None].astype(jnp.int32) for bound_b in (least_b, most_b))
+        return state._replace(number=jnp.zeros_like(least), least=least, most=most)
 
     def _segment(self, state: GrammarState) -> SegmentRows:
         """What the open segment of each document may hold."""
@@ -169,34 +135,34 @@ class Grammar:
             return segment
         uncounted = state.place > 0 if self.vocabulary.position == "before" else state.begun > 0
         items = jnp.maximum(state.generals + state.fragments + uncounted, state.last)
-        return bounded(self.vocabulary, segment, state.number, state.least, state.most, items)
+        return grammar_tables.bounded(self.vocabulary, segment, state.number, state.least, state.most, items)
 
     def mask(self, state: GrammarState) -> Bool[Array, "b v"]:
         """The primary tokens that can follow. At least one can."""
         v = self.vocabulary
         segment = self._segment(state)
         first, last = self._next_positions(state, segment)
-        now = self._now(state, segment, first <= last)
+        general, position, digits, boundary, closes = self._kinds(state, segment, first <= last)
         ended, opens = state.ended > 0, state.marker == len(v.control) + 1
 
         def wide(allowed: Array, count: int) -> Array:
             return jnp.broadcast_to(allowed[:, None], (allowed.shape[0], count))
 
-        positions = wide(now.position, v.positions)
-        if v.position != "none":
-            if self.order == "any":
-                positions &= unused(v, state.used, last, state.place, state.prefix)
-            else:
-                positions &= between(v, first, last, state.place, state.prefix)
-        pad = ended if v.end is not None else ended | (now.closes & ~opens)
-        control = _at(self._tables.follow, state.marker) & (now.closes | (opens & ~ended))[:, None]
-        digits = self._digit_mask(state, now.digits)
-        return jnp.concatenate(
-            [wide(pad, 1), wide(now.general, v.general), positions, digits, wide(now.boundary, 1), control], axis=1
-        )
+        positions = wide(position, v.positions)
+        if v.position != "none" and self.order == "any":
+            positions &= grammar_tables.unused(v, state.used, last, state.place, state.prefix)
+        elif v.position != "none":
+            positions &= grammar_tables.between(v, first, last, state.place, state.prefix)
+        pad = ended if v.end is not None else ended | (closes & ~opens)
+        control = _at(self._tables.follow, state.marker) & (closes | (opens & ~ended))[:, None]
+        before = (wide(pad, 1), wide(general, v.general), positions, self._digit_mask(state, digits))
+        return jnp.concatenate([*before, wide(boundary, 1), control], axis=1)
 
-    def _now(self, state: GrammarState, segment: SegmentRows, place: Bool[Array, " b"]) -> _Now:
-        """The kinds of tokens that can follow. `place` says whether there is a position for another fragment."""
+    def _kinds(self, state: GrammarState, segment: SegmentRows, place: Bool[Array, " b"]) -> tuple[Array, ...]:
+        """Whether these can follow, bool[batch] each: general, position and digit tokens, `aos`, a closed segment.
+
+        `place` says whether there is a position for another fragment.
+        """
         v = self.vocabulary
         items = state.generals + state.fragments
         free = state.begun == 0
@@ -211,27 +177,20 @@ class Grammar:
         if v.layout == "grouped":
             grouped, before = segment.opens > 0, state.after_aos == 0
             after = ~before | ~grouped
-            enough |= (segment.fragments > 0) & (segment.least - items <= last_position(v))
+            enough |= (segment.fragments > 0) & (segment.least - items <= grammar_tables.last_position(v))
             boundary = free & before & enough & grouped
             general, fragment, closes = general & before, fragment & after, closes & after
-        begun, placing = state.begun > 0, state.place > 0
-        position = fragment if v.position == "before" else begun & (state.complete > 0)
-        return _Now(
-            general=general,
-            position=(position | placing) if v.position != "none" else jnp.zeros_like(free),
-            digits=begun if v.position == "before" else begun | fragment,
-            boundary=boundary,
-            closes=closes,
-        )
+        begun, first = state.begun > 0, v.position == "before"
+        position = (fragment if first else begun & (state.complete > 0)) | (state.place > 0)
+        return general, position & (v.position != "none"), begun if first else begun | fragment, boundary, closes
 
     def _next_positions(self, state: GrammarState, segment: SegmentRows) -> tuple[Array, Array]:
         """First and last position that the next fragment may have. In any order, used positions are among these."""
-        reach, items = last_position(self.vocabulary), state.generals + state.fragments
+        reach, items = grammar_tables.last_position(self.vocabulary), state.generals + state.fragments
         if self.vocabulary.position == "none":
             return items, items
         if self.order == "any":  # no position is left if all up to the last are used
-            last = jnp.minimum(segment.most, reach)
-            return state.fragments + 1, last
+            return state.fragments + 1, jnp.minimum(segment.most, reach)
         if self.vocabulary.layout == "inline":
             return items + 1, jnp.minimum(items + 1, reach)
         # General tokens must fill all gaps, and positions must be left for the items that are still needed.
@@ -273,22 +232,21 @@ class Grammar:
             finished |= digit & complete
         if v.position == "none":
             after = after._replace(fragments=after.fragments + (digit & complete))
-
-        resting = _at(self._tables.resting, marker)
+        of_segment = ("after_aos", "generals", "fragments", "last", "place", "prefix")
         after = after._replace(
-            begun=jnp.where(finished, 0, after.begun),
-            digits=jnp.where(finished, resting, after.digits),
-            alternating=jnp.where(finished, 0, after.alternating),
-            complete=jnp.where(finished, 0, after.complete),
-        )
-        anew = ("after_aos", "generals", "fragments", "last", "place", "prefix")
-        after = after._replace(
-            **{name: jnp.where(control, 0, getattr(after, name)) for name in anew},
+            **{name: jnp.where(finished, 0, getattr(after, name)) for name in ("begun", "alternating", "complete")},
+            **{name: jnp.where(control, 0, getattr(after, name)) for name in of_segment},
+            digits=jnp.where(finished, self._resting(marker), after.digits),
             used=jnp.where(control[:, None], 0, after.used),
             ended=state.ended | (tokens == PAD) | (tokens == (-1 if v.end is None else v.end)),
             number=state.number + control[:, None],
         )
         return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+
+    def _resting(self, marker: Int[Array, " b"]) -> Int[Array, " b"]:
+        """Row of the digit automaton between two fragments. If positions come first, it is closed."""
+        before = self.vocabulary.position == "before"
+        return jnp.full_like(marker, CLOSED) if before else _at(self._tables.segments.start, marker)
 
     def _read_digit(self, state: GrammarState, digit: Array) -> tuple[Array, Array, Array]:
         """Row of the automaton, alternating sum and completeness after another digit."""
@@ -300,10 +258,8 @@ class Grammar:
         now = DigitRows(*_picked(table.rows, state.digits))
         complete = (now.stops > 0) & (digit == -state.alternating % v.check_base)
         # Signs alternate from the least significant digit.
-        if v.digit_order == "big":
-            alternating = digit - state.alternating
-        else:
-            alternating = state.alternating + digit * (1 - 2 * now.odd)
+        little = state.alternating + digit * (1 - 2 * now.odd)
+        alternating = digit - state.alternating if v.digit_order == "big" else little
         return row, alternating % v.check_base, complete
 
     def _read_position(self, state: GrammarState, tokens: Array, finished: Array) -> tuple[GrammarState, Array]:
@@ -322,7 +278,9 @@ class Grammar:
             begun=jnp.where(token, 1, state.begun),
         )
         if self.order == "any":
-            after = after._replace(used=jnp.where(whole[:, None], with_position(state.used, number), state.used))
+            after = after._replace(
+                used=jnp.where(whole[:, None], grammar_tables.with_position(state.used, number), state.used)
+            )
         if v.position == "after":
             return after._replace(digits=jnp.where(token, CLOSED, after.digits)), finished | whole
         begins = _at(self._tables.segments.start, state.marker)
@@ -331,10 +289,8 @@ class Grammar:
 
     def masks(self, tokens: PrimaryIds, least_bs: Bounds = None, most_bs: Bounds = None) -> Bool[Array, "b t v"]:
         """The legal tokens at each position of legal documents; `start_state` explains the bounds."""
-        _, masks = self.read(
-            self.start_state(_streams(tokens, self.vocabulary.size).shape[1], least_bs, most_bs), tokens
-        )
-        return masks
+        batch = _streams(tokens, self.vocabulary.size).shape[1]
+        return self.read(self.start_state(batch, least_bs, most_bs), tokens)[1]
 
     def read(self, state: GrammarState, tokens: PrimaryIds) -> tuple[GrammarState, Bool[Array, "b t v"]]:
         """Reads tokens of documents. Returns the state after them, and the mask before each token."""
@@ -347,33 +303,22 @@ class Grammar:
 
     def accepts(self, tokens: PrimaryIds, least_bs: Bounds = None, most_bs: Bounds = None) -> Bool[Array, " b"]:
         """Whether each sequence is one whole document that keeps the rules and the bounds, padded on the right."""
-
-        def step(carry: tuple[GrammarState, Array], tokens_b: Array) -> tuple[tuple[GrammarState, Array], None]:
-            state, legal = carry
-            inside = (tokens_b >= 0) & (tokens_b < self.vocabulary.size)
-            known = jnp.where(inside, tokens_b, PAD)
-            legal &= inside & jnp.take_along_axis(self.mask(state), known[:, None], axis=1)[:, 0]
-            return (self.advance(state, known), legal), None
-
         streams = _streams(tokens, self.vocabulary.size)
-        start = self.start_state(streams.shape[1], least_bs, most_bs)
-        (state, legal), _ = lax.scan(step, (start, jnp.ones(streams.shape[1], bool)), streams)
-        return legal & self.mask(state)[:, PAD]
+        state, masks = self.read(self.start_state(streams.shape[1], least_bs, most_bs), tokens)
+        inside = (streams.T >= 0) & (self.vocabulary.size > streams.T)
+        legal = jnp.take_along_axis(masks, jnp.where(inside, streams.T, PAD)[..., None], axis=2)[..., 0]
+        return (legal & inside).all(axis=1) & self.mask(state)[:, PAD]
 
     def forced(self, mask: Bool[Array, "b v"]) -> Int[Array, " b"]:
         """The only legal token of each document; -1 if there are several."""
-        column = jnp.arange(mask.shape[1], dtype=jnp.int32)[None, :]
-        token = jnp.sum(jnp.where(mask, column, 0), axis=1)
-        return jnp.where(jnp.sum(mask, axis=1, dtype=jnp.int32) == 1, token, -1)
+        return jnp.where(jnp.sum(mask, axis=1, dtype=jnp.int32) == 1, jnp.argmax(mask, axis=1).astype(jnp.int32), -1)
 
     @functools.cached_property
     def _tables(self) -> _Tables:
         # These are NumPy arrays, since JAX constants that are made while tracing must not outlive the trace.
-        segments, follow = segment_rows(self.vocabulary, self.rules, self.start)
-        closed = np.full_like(segments.start, CLOSED)
-        resting = closed if self.vocabulary.position == "before" else segments.start
-        places = places_needed(self.vocabulary, segments) if self.order == "any" else 0
-        return _Tables(segments, follow, resting, digit_tables(self.vocabulary), places)
+        segments, follow = grammar_tables.segment_rows(self.vocabulary, self.rules, self.start)
+        places = grammar_tables.places_needed(self.vocabulary, segments) if self.order == "any" else 0
+        return _Tables(segments, follow, grammar_tables.digit_tables(self.vocabulary), places)
 
 
 def _picked(tables: SegmentRows | DigitRows, row: Int[Array, " b"]) -> tuple[Array, ...]:

@@ -32,11 +32,6 @@ class PrimaryIds:
 
     array: Any
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array."""
-        return tuple(self.array.shape)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SecondaryIds:

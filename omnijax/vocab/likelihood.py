@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from omnijax.vocab.decode import Kind, Reading, decode
 from omnijax.vocab.ids import PrimaryIds, expect
+from omnijax.vocab.values import take_back
 from omnijax.vocab.vocabulary import Vocabulary
 
 
@@ -74,7 +74,7 @@ def item_bits(vocabulary: Vocabulary, tokens: PrimaryIds, bits_bt: Float[Array, 
     nothing = jnp.zeros_like(bits_bt)
 
     def back(by: Array | int) -> Array:
-        return jnp.where(fragment, _back(bits_bt, by), 0.0)
+        return jnp.where(fragment, take_back(bits_bt, by), 0.0)
 
     places = []
     for place in range(v.most_digits):  # the distance from the digit of this place to the end
@@ -85,9 +85,3 @@ def item_bits(vocabulary: Vocabulary, tokens: PrimaryIds, bits_bt: Float[Array, 
     position = sum((back(first + place) for place in range(at_side)), nothing)
     check = back(behind) if v.check_digit else nothing
     return ItemBits(jnp.where(general, bits_bt, places_btk.sum(axis=-1)), position, check, places_btk)
-
-
-def _back(bits: Array, by: Array | int) -> Array:
-    """Bits of the token that stands `by` tokens before each token."""
-    index = lax.broadcasted_iota(jnp.int32, bits.shape, bits.ndim - 1) - by
-    return jnp.take_along_axis(bits, jnp.clip(index, 0, bits.shape[-1] - 1), axis=-1)

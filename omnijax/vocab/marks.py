@@ -13,7 +13,9 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -23,6 +25,7 @@ BLOCK = 32
 PLACES = np.arange(BLOCK, dtype=np.uint32)
 
 Words = UInt32[Array, "*b n"]
+Tree = TypeVar("Tree")
 
 
 def pack(*where: Bool[Array, "*b n 32"]) -> tuple[Words, ...]:
@@ -38,6 +41,11 @@ def settle(*words: Words) -> tuple[Words, ...]:
     """
     halves = np.array([0x55555555, 0xAAAAAAAA], np.uint32)
     return _either(*(one[..., None] & halves.reshape((1,) * one.ndim + (2,)) for one in words))
+
+
+def settled(tree: Tree) -> Tree:
+    """The same for all words of a pytree."""
+    return jax.tree.unflatten(jax.tree.structure(tree), settle(*jax.tree.leaves(tree)))
 
 
 def _settled(numbers: Int[Array, "*b n"]) -> Int[Array, "*b n"]:
@@ -83,12 +91,9 @@ def later(words: Words, by: int = 1) -> Words:
     return (words << np.uint32(by)) | (before >> np.uint32(BLOCK - by))
 
 
-def earlier(words: Words, by: int = 1, fill: int = 0) -> Words:
-    """Shifts bit masks by `by` < 32 tokens towards the start. At the end comes in `fill`, 0 or 2^32 - 1."""
-    if by == 0:
-        return words
-    after = _shift(words, -1, fill)
-    return (words >> np.uint32(by)) | (after << np.uint32(BLOCK - by))
+def earlier(words: Words, fill: int = 0) -> Words:
+    """Shifts bit masks by one token towards the start. At the end comes in `fill`, 0 or 2^32 - 1."""
+    return (words >> np.uint32(1)) | (_shift(words, -1, fill) << np.uint32(BLOCK - 1))
 
 
 def hold(on: Words, off: Words) -> Words:
@@ -123,11 +128,7 @@ def count_before(words: Words) -> Int[Array, "*b n"]:
 
 def last(words: Words) -> Int[Array, "*b n 32"]:
     """Index of the last mark up to and with each token; -1 without a mark."""
-    inside = words[..., None] & _up_to(_places(words.ndim + 1))
-    first = _first_tokens(words)
-    ends = jnp.where(words > 0, first + _highest(words), -1)
-    carried = _settled(_shift(lax.cummax(ends, axis=ends.ndim - 1), 1, -1))
-    return jnp.where(inside > 0, first[..., None] + _highest(inside), carried[..., None])
+    return count_at_last(words | ~words, words) - 1
 
 
 def count_at_last(counted: Words, words: Words) -> Int[Array, "*b n 32"]:
@@ -166,11 +167,8 @@ def out_of_blocks(array: Array) -> Array:
 
 def token_index(words: Words) -> Int[Array, "*b n 32"]:
     """Index of each token in its stream."""
-    return _first_tokens(words)[..., None] + _places(words.ndim + 1).astype(np.int32)
-
-
-def _first_tokens(words: Words) -> Int[Array, "*b n"]:
-    return lax.broadcasted_iota(jnp.int32, words.shape, words.ndim - 1) * BLOCK
+    first = lax.broadcasted_iota(jnp.int32, words.shape, words.ndim - 1) * BLOCK
+    return first[..., None] + _places(words.ndim + 1).astype(np.int32)
 
 
 def _places(ndim: int) -> np.ndarray:

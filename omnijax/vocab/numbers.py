@@ -49,7 +49,10 @@ def blocks(items: int, width: int) -> list[slice]:
 
 
 def from_digits(digits: NDArray[np.integer], radices: tuple[int, ...]) -> Numbers:
-    """The numbers with these digits, int[items, places]; int64 if all numbers with such digits fit, else limbs."""
+    """The numbers with these digits, int[items, places]; int64 if all numbers with such digits fit, else limbs.
+
+    Lossless fragments are numbers whose digits in base 256 are their bytes: a 2×2 RGB patch has 12 of them, 3 limbs.
+    """
     most = math.prod(radices)
     columns = [np.zeros(len(digits), np.uint64)] * limbs_for(most)
     start = 0
@@ -57,7 +60,10 @@ def from_digits(digits: NDArray[np.integer], radices: tuple[int, ...]) -> Number
         part = digits[:, start].astype(np.uint32)
         for place in range(start + 1, start + count):
             part = part * np.uint32(radices[place]) + digits[:, place].astype(np.uint32)
-        columns = multiply_add(columns, math.prod(radices[start : start + count]), part.astype(np.uint64))
+        by, carry = np.uint64(math.prod(radices[start : start + count])), part.astype(np.uint64)
+        for limb, column in enumerate(columns):  # limb * by + carry, which doesn't overflow 64 bits
+            product = column * by + carry
+            columns[limb], carry = product & LOW, product >> SHIFT
         start += count
     numbers = np.stack(columns, axis=1).astype(np.uint32)
     return to_int64(numbers) if most <= 2**63 else numbers
@@ -120,36 +126,10 @@ def to_ints(numbers: Numbers) -> list[int]:
     return [int.from_bytes(row.tobytes(), "little") for row in numbers.astype("<u4")]
 
 
-def limbs_of_bytes(raw: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Lossless fragments, uint8[items, bytes], as numbers, uint32[items, limbs]. The first byte is most significant.
-
-    A 2×2 RGB patch has 12 bytes, which are 3 limbs. In base 256 its digits are the bytes in their order.
-
-    Raises:
-        VocabularyError: these are not bytes in two dimensions.
-    """
-    if raw.dtype != np.uint8 or raw.ndim != 2:
-        rule, fix = "must be uint8[items, bytes]", "convert it, or reshape it: x.reshape(len(x), -1)"
-        raise VocabularyError("raw", f"{raw.dtype}{list(raw.shape)}", rule, fix)
-    pad = -raw.shape[1] % 4
-    whole = np.concatenate([np.zeros((len(raw), pad), np.uint8), raw], axis=1) if pad else np.ascontiguousarray(raw)
-    return whole.view(">u4")[:, ::-1].astype(np.uint32)
-
-
-def bytes_of(numbers: Numbers, count: int) -> NDArray[np.uint8]:
-    """The bytes of numbers, uint8[items, count]. The inverse of `limbs_of_bytes`."""
-    limbs = to_limbs(numbers, -(-count // 4))
-    raw = np.ascontiguousarray(limbs[:, ::-1], ">u4").view(np.uint8)
-    return raw.reshape(len(limbs), -1)[:, limbs.shape[1] * 4 - count :]
-
-
 def write_digits(numbers: Numbers, radices: tuple[int, ...], out: NDArray[np.int32], first: int) -> None:
     """Writes `first` + digit to int32[items, places], most significant place first, for a block of items."""
     target, start = out.view(np.uint32), np.uint32(first)  # NumPy is fast if the kind of integers stays the same
     columns = _columns(numbers, math.prod(radices))
-    if len(radices) > 1 and all(radix & (radix - 1) == 0 for radix in radices):
-        _write_bits(columns, radices, target, start)
-        return
     end = len(radices)
     for count in runs_of(radices)[::-1]:
         run = radices[end - count : end]
@@ -171,18 +151,18 @@ def _columns(numbers: Numbers, most: int) -> list[NDArray]:
 
     The result is one uint32 or uint64 array if that is enough, otherwise a uint64 array for each limb.
     """
+    if most <= 2**32:
+        return [(numbers if numbers.ndim == 1 else numbers[:, 0]).astype(np.uint32)]
     if numbers.ndim == 1:
-        return [numbers.astype(np.uint32 if most <= 2**32 else np.uint64)]
-    if numbers.shape[1] == 1 or most <= 2**32:
-        return [np.ascontiguousarray(numbers[:, 0])]
+        return [numbers.astype(np.uint64)]
     return [numbers[:, limb].astype(np.uint64) for limb in range(min(numbers.shape[1], limbs_for(most)))]
 
 
-def runs_of(radices: tuple[int, ...]) -> list[int]:
-    """Lengths of runs of places whose radices multiply to at most 2^32. All but the first are as long as possible."""
+def runs_of(radices: tuple[int, ...], most: int = 2**LIMB) -> list[int]:
+    """Lengths of runs of places whose radices multiply to at most `most`. All but the first are as long as possible."""
     counts, product = [0], 1
     for radix in reversed(radices):
-        if product * radix > 2**LIMB:
+        if product * radix > most:
             counts, product = [*counts, 0], 1
         counts[-1] += 1
         product *= radix
@@ -191,55 +171,24 @@ def runs_of(radices: tuple[int, ...]) -> list[int]:
 
 def _divide(columns: list[NDArray], by: int) -> tuple[list[NDArray], NDArray[np.uint32]]:
     """Quotients and remainders of a division by a number ≤ 2^32."""
-    if len(columns) == 1 and (columns[0].dtype == np.uint64 or by < 2**LIMB):
-        divisor = columns[0].dtype.type(by)
-        quotient = columns[0] // divisor
-        return [quotient], (columns[0] - quotient * divisor).astype(np.uint32)
-    if len(columns) == 1:
-        return [np.zeros_like(columns[0])], columns[0]
-    quotients, rest, divisor = [], np.zeros(len(columns[0]), np.uint64), np.uint64(by)
-    for limb in reversed(columns):
-        dividend = rest << SHIFT | limb
-        quotient = dividend // divisor
-        rest = dividend - quotient * divisor
-        quotients.append(quotient)
-    return quotients[::-1], rest.astype(np.uint32)
+    quotients, rest = list(columns), np.zeros(0, np.uint64)
+    for limb in reversed(range(len(columns))):
+        dividend = rest << SHIFT | columns[limb] if rest.size else columns[limb]
+        quotients[limb], rest = _quotient_and_rest(dividend, by)
+    return quotients, rest.astype(np.uint32)
 
 
-def multiply_add(columns: list[NDArray], by: int, carry: NDArray[np.uint64]) -> list[NDArray]:
-    """The numbers times `by` ≤ 2^32, plus `carry` < 2^32. No step overflows 64 bits."""
-    out = []
-    for limb in columns:
-        product = limb * np.uint64(by) + carry
-        out.append(product & LOW)
-        carry = product >> SHIFT
-    return out
+def _quotient_and_rest(numbers: NDArray, by: int) -> tuple[NDArray, NDArray]:
+    kind = numbers.dtype.type
+    if by & (by - 1) == 0:
+        return numbers >> kind(by.bit_length() - 1), numbers & kind(by - 1)
+    quotient = numbers // kind(by)
+    return quotient, numbers - quotient * kind(by)
 
 
 def _write_part(part: NDArray[np.uint32], radices: tuple[int, ...], out: NDArray[np.uint32], first: np.uint32) -> None:
     """Writes the digits of 32-bit numbers. The first digit is the rest, whatever its radix."""
     for place in range(1, len(radices))[::-1]:
-        quotient = part // np.uint32(radices[place])
-        np.add(part - quotient * np.uint32(radices[place]), first, out=out[:, place])
-        part = quotient
+        part, digit = _quotient_and_rest(part, radices[place])
+        np.add(digit, first, out=out[:, place])
     np.add(part, first, out=out[:, 0])
-
-
-def _write_bits(columns: list[NDArray], radices: tuple[int, ...], out: NDArray[np.uint32], first: np.uint32) -> None:
-    """Writes digits whose radices are powers of two: bits of the numbers, which two limbs may share."""
-    bits = LIMB if len(columns) > 1 else 8 * columns[0].dtype.itemsize
-    at = 0
-    for place in range(len(radices))[::-1]:
-        limb, shift = divmod(at, bits)
-        length = radices[place].bit_length() - 1
-        at += length
-        if limb >= len(columns):
-            out[:, place] = first
-            continue
-        kind = columns[limb].dtype.type
-        digit = columns[limb] >> kind(shift) if shift else columns[limb]
-        if shift + length > bits and limb + 1 < len(columns):
-            digit = digit | columns[limb + 1] << kind(bits - shift)
-        if place or len(columns) > 1:
-            digit = digit & kind(radices[place] - 1)
-        np.add(digit.astype(np.uint32, copy=False), first, out=out[:, place])

@@ -43,6 +43,11 @@ def radices_of(base: Base, width: int) -> tuple[int, ...]:
     return base[len(base) - width :]
 
 
+def radices_for(size: int, base: Base) -> tuple[int, ...]:
+    """The radices of the largest of `size` numbers."""
+    return radices_of(base, width_of(size - 1, base))
+
+
 def to_digits(number: int, radices: tuple[int, ...]) -> list[int]:
     """Digits of a number, one for each radix, most significant first.
 
@@ -54,28 +59,3 @@ def to_digits(number: int, radices: tuple[int, ...]) -> list[int]:
         number, digit = divmod(number, radix)
         digits.append(digit)
     return digits[::-1]
-
-
-def from_digits(digits: list[int], radices: tuple[int, ...]) -> int:
-    """The number with these digits. The inverse of `to_digits`.
-
-    >>> from_digits([1, 0], (9, 9))
-    9
-    """
-    number = 0
-    for digit, radix in zip(digits, radices, strict=True):
-        number = number * radix + digit
-    return number
-
-
-def check_digit(digits: list[int], base: int) -> int:
-    """The digit that, added to the alternating sum of a number's digits, makes it a multiple of `base`.
-
-    Signs alternate from the least significant digit on, so that leading zeros make no difference. A single wrong digit
-    is always found, since two values of a digit differ by less than the base. Two neighbours that are swapped are found
-    unless they differ by half the base.
-
-    >>> check_digit([1, 0], 9), check_digit([0, 1, 0], 9), check_digit([0, 1], 9)
-    (1, 1, 8)
-    """
-    return -sum(digit * (-1) ** place for place, digit in enumerate(reversed(digits))) % base

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from omnijax.errors import VocabularyError
-from omnijax.vocab.radix import from_digits
 
 END = "eos"
 LARGEST_BASE = 2**16
 """Largest radix in general. With digits of 16 bits the device can work with ids of any size in 32-bit arithmetic."""
 LARGEST_FLAT_BASE = 2**22
 """Largest radix if all ids are below 2^31, so that 32 bits are enough. One token can then write a whole item."""
-
-
+Made = TypeVar("Made")
+_CHOICES = {
+    "layout": ("grouped", "inline"),
+    "position": ("after", "before", "none"),
+    "width": ("minimal", "fixed"),
+    "digit_order": ("big", "little"),
+}
 Rule = tuple[bool, str, object, str, str]
 """Whether a rule holds, the field and the value that it is about, the rule, and the fix."""
 
@@ -31,48 +36,60 @@ def enforce(rules: Iterable[Rule], prefix: str = "") -> None:
             raise VocabularyError(prefix + field, value, rule, fix)
 
 
-def check_vocabulary(vocabulary: Any) -> None:
-    """Refuses parts that are out of bounds, and ways of writing that could not be read back.
+def from_parts(kind: type[Made], parts: Any, field: str) -> Made:
+    """The value of a dataclass from its parts, as JSON has them.
 
     Raises:
-        VocabularyError: names the part, or two encodings that collide.
+        VocabularyError: this is no mapping, or a part is unknown or missing.
     """
+    needed = {one.name: one.default is dataclasses.MISSING for one in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    given = parts if isinstance(parts, dict) else {}
+    for name in sorted(name for name in {*given, *needed} if name not in (given if needed.get(name) else needed)):
+        rule = f"the parts of {kind.__name__} are {', '.join(needed)}"
+        raise VocabularyError(
+            f"{field}.{name}", given.get(name, parts), rule, "give all without a default, and no other"
+        )
+    return kind(**{name: tuple(part) if isinstance(part, list) else part for name, part in given.items()})
+
+
+def vocabulary_rules(v: Any) -> Iterator[Rule]:
+    """What a vocabulary must keep: parts within their bounds, and ways of writing that can be read back."""
     for rules in (_types, _numbers, _spaces, _markers, _readable):
-        enforce(rules(vocabulary), "vocabulary.")
+        yield from rules(v)
 
 
 def _types(v: Any) -> Iterator[Rule]:
-    for field in ("spaces", "control", "general_names", "markers"):
-        rule, fix = "must be a tuple, so that the vocabulary is hashable", "a tuple of one needs a comma: ('eos',)"
-        yield isinstance(getattr(v, field), tuple), field, getattr(v, field), rule, fix
-    for field in ("control", "general_names"):
-        names = getattr(v, field)
-        yield (
-            all(isinstance(name, str) for name in names),
-            field,
-            names,
-            "names must be strings",
-            "write them in quotes",
-        )
-    named = all(isinstance(getattr(space, "name", None), str) for space in v.spaces)
-    yield named, "spaces", v.spaces, "each must be a Space with a name", "write Space('image', 100)"
-    for field, choices in (
-        ("layout", ("grouped", "inline")),
-        ("position", ("after", "before", "none")),
-        ("width", ("minimal", "fixed")),
-        ("digit_order", ("big", "little")),
+    spaces, markers = "each must be a Space with a name", "each is a Marker of two names and a truth value"
+    for field, holds, rule, fix in (
+        ("spaces", lambda one: _are(str, getattr(one, "name", None)), spaces, "write Space('image', 100)"),
+        ("control", lambda one: _are(str, one), "names must be strings", "write them in quotes"),
+        ("general_names", lambda one: _are(str, one), "names must be strings", "write them in quotes"),
+        ("markers", _is_marker, markers, "write Marker('photo', 'patch', general=True)"),
     ):
+        value = getattr(v, field)
+        whole = "must be a tuple, so that the vocabulary is hashable"
+        yield isinstance(value, tuple), field, value, whole, "a tuple of one needs a comma: ('eos',)"
+        yield all(map(holds, value)), field, value, rule, fix
+    for field, choices in _CHOICES.items():
         value = getattr(v, field)
         yield value in choices, field, value, f"must be one of {', '.join(choices)}", "choose one"
     yield isinstance(v.check_digit, bool), "check_digit", v.check_digit, "must be true or false", "choose one"
 
 
+def _are(kind: type, *values: object) -> bool:
+    return all(isinstance(value, kind) and isinstance(value, bool) == (kind is bool) for value in values)
+
+
+def _is_marker(one: Any) -> bool:
+    return hasattr(one, "space") and _are(str, one.name, one.space) and _are(bool, one.general)
+
+
 def _numbers(v: Any) -> Iterator[Rule]:
     for field, least in (("general", 0), ("positions", 0), ("digits", 2), ("position_places", 1)):
         value = getattr(v, field)
-        yield _whole(value) and value >= least, field, value, f"must be a whole number ≥ {least}", "raise it"
+        yield _are(int, value) and value >= least, field, value, f"must be a whole number ≥ {least}", "raise it"
     radices = v.base if isinstance(v.base, tuple) else (v.base,)
-    whole = len(radices) > 0 and all(_whole(radix) and 2 <= radix <= LARGEST_FLAT_BASE for radix in radices)
+    whole = len(radices) > 0 and all(_are(int, radix) and 2 <= radix <= LARGEST_FLAT_BASE for radix in radices)
     yield whole, "base", v.base, f"a radix must be a whole number in 2 … {LARGEST_FLAT_BASE}", "change it"
     rule = f"a digit needs a token of its own, and there are {v.digits} digit tokens"
     fix = f"lower it, or set digits to at least {max(radices)}"
@@ -83,33 +100,28 @@ def _numbers(v: Any) -> Iterator[Rule]:
 
 def _spaces(v: Any) -> Iterator[Rule]:
     names = [space.name for space in v.spaces]
-    sized = len(names) > 0 and all(_whole(space.size) and space.size >= 1 for space in v.spaces)
+    sized = len(names) > 0 and all(_are(int, space.size) and space.size >= 1 for space in v.spaces)
     rule = "there must be at least one space, and each must have at least one fragment"
     yield sized, "spaces", v.spaces, rule, "add fragments; a size must be an int"
     yield len(set(names)) == len(names), "spaces", v.spaces, "names must differ", "rename one"
     for space in v.spaces:
         where, capacity = f"spaces.{space.name}.capacity", space.capacity
-        enough = _whole(capacity) and (capacity == 0 or capacity >= space.size)
+        enough = _are(int, capacity) and (capacity == 0 or capacity >= space.size)
         yield enough, where, capacity, f"must be 0 or at least the size, {space.size}", "raise it"
         yield not capacity or v.width == "fixed", where, capacity, "minimal width has room for every id", "leave it out"
     yield len(set(v.control)) == len(v.control), "control", v.control, "names must differ", "rename one"
     yield not {"pad", "aos"} & set(v.control), "control", v.control, "pad and aos are there already", "leave them out"
     yield END not in names, "spaces", v.spaces, f"{END} closes a document and can't open a segment", "rename the space"
     small = sum(space.room for space in v.spaces) < 2**31
-    largest = max(v.base) if isinstance(v.base, tuple) else v.base
     rule = f"a radix above {LARGEST_BASE} needs ids that are all below 2^31"
-    yield small or largest <= LARGEST_BASE, "base", v.base, rule, f"use {LARGEST_BASE} or less"
+    yield small or v.check_base <= LARGEST_BASE, "base", v.base, rule, f"use {LARGEST_BASE} or less"
 
 
 def _markers(v: Any) -> Iterator[Rule]:
     """Markers must be control tokens, have a space, and not mislead by the name of another space."""
-    spaces = [space.name for space in v.spaces]
-    names = [getattr(marker, "name", None) for marker in v.markers]
-    for marker, name in zip(v.markers, names, strict=True):
-        whole = isinstance(name, str) and isinstance(marker.space, str) and isinstance(marker.general, bool)
-        fix = "write Marker('photo', 'patch', general=True)"
-        yield whole, "markers", v.markers, "each is a Marker of two names and a truth value", fix
-        where = f"markers.{name}"
+    spaces, names = [space.name for space in v.spaces], [marker.name for marker in v.markers]
+    for marker in v.markers:
+        name, where = marker.name, f"markers.{marker.name}"
         rule = f"the name of a marker must be a control token other than {END}"
         yield name in v.control and name != END, where, name, rule, "add the name to vocabulary.control"
         rule = "a control token opens segments of one kind"
@@ -120,36 +132,20 @@ def _markers(v: Any) -> Iterator[Rule]:
 
 
 def _readable(v: Any) -> Iterator[Rule]:
-    if v.position == "none" and v.width == "minimal":
-        rule = f"with minimal width nothing says where an id ends: {_collision(v)}"
-        yield False, "position", "none", rule, "use width='fixed', or a position token"
-    if isinstance(v.base, tuple):
-        reach, rooms = math.prod(v.base), [space.room for space in v.spaces]
-        longest = max(sum(space.size for space in v.spaces[:-1]) + rooms[-1], *rooms)
-        rule = f"its digits write {reach} ids, so that id {reach} would be written as id 0 is"
-        yield longest <= reach, "base", v.base, rule, f"add places until they write {longest}"
-    one_place = v.position != "none" or v.position_places == 1
+    radices = v.base if isinstance(v.base, tuple) else (v.base,) * 2
+    run = "v_1 v_0 are the ids [1, 0]" if v.digit_order == "big" else "v_0 v_1 are the ids [0, 1]"
+    check = ", check digits left out" * v.check_digit
+    rule = f"with minimal width nothing says where an id ends: {run} and also the one id {radices[-1]}{check}"
+    apart = v.position != "none" or v.width == "fixed"
+    yield apart, "position", "none", rule, "use width='fixed', or a position token"
+    reach, rooms = math.prod(radices), [space.room for space in v.spaces]
+    longest = max(sum(space.size for space in v.spaces[:-1]) + rooms[-1], *rooms)
+    rule = f"its digits write {reach} ids, so that id {reach} would be written as id 0 is"
+    enough = isinstance(v.base, int) or longest <= reach
+    yield enough, "base", v.base, rule, f"add places until they write {longest}"
     rule = "position is none, so that no position is written"
+    one_place = v.position != "none" or v.position_places == 1
     yield one_place, "position_places", v.position_places, rule, "leave it at 1"
     rule = "positions count from 1: with p_0 alone the first place would be written as the second is"
     fix = "use at least 2, better items of a segment + 1"
     yield v.position == "none" or v.positions >= 2, "positions", v.positions, rule, fix
-
-
-def _collision(v: Any) -> str:
-    """A run of digits that stands for several ids and also for one, for the error message."""
-    radices = v.base if isinstance(v.base, tuple) else (v.base,) * 5
-    if v.check_digit and len(set(radices)) == 1 and len(radices) >= 5:
-        last = radices[0] - 1
-        run, ids = [1, last, last, 1, 1, last], [1, last, 1]  # alternating sums: 1 - 1, -1 + 1, 1 - 1
-        digits, radices = run[:5], radices[:5]
-    else:
-        run = ids = digits = [1, 0] if v.digit_order == "big" else [0, 1]
-        radices = radices[-2:]
-    one = from_digits(digits if v.digit_order == "big" else digits[::-1], radices)
-    check = ", check digits left out" if v.check_digit and run == digits else ""
-    return f"{' '.join(f'v_{k}' for k in run)} are the ids {ids} and also the one id {one}{check}"
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,20 +1,89 @@
-"""Finds the fragments in a stream and checks that they have all their parts, on marks (`marks.py`)."""
+"""Finds the fragments in a stream and checks that they have all their parts, on marks (`marks.py`).
+
+Kinds and errors are what the decoder reports for each token.
+"""
 
 from __future__ import annotations
 
+import enum
 import functools
 import operator
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, UInt32
 
 from omnijax.vocab import marks
 from omnijax.vocab.marks import Words
-from omnijax.vocab.reading import Error
 from omnijax.vocab.values import look_up
 from omnijax.vocab.vocabulary import Vocabulary
+
+
+class Kind(enum.IntEnum):
+    """What a token is."""
+
+    PAD = 0
+    GENERAL = 1
+    FRAGMENT = 2
+    """The last token of a fragment. The fragment is reported there."""
+    PART = 3
+    """Any other token of a fragment."""
+    AOS = 4
+    CONTROL = 5
+    ERROR = 6
+
+
+class Error(enum.IntEnum):
+    """What is wrong with a token. If several errors apply, the one with the lowest number is reported.
+
+    If the stream ends inside a fragment, `CUT_OFF` stands for what is missing there.
+    """
+
+    NONE = 0
+    NOT_A_TOKEN = 1
+    """The number is outside the primary vocabulary."""
+    WRONG_PLACE = 2
+    """A token of this kind can't stand in this part of this segment."""
+    POSITION_WITHOUT_DIGITS = 3
+    DIGITS_WITHOUT_POSITION = 4
+    POSITION_INCOMPLETE = 5
+    """There are position tokens, but fewer than a position takes."""
+    WRONG_WIDTH = 6
+    """The number of digits, check digit included, is wrong here. With minimal width: too many or too few."""
+    CUT_OFF = 7
+    """The stream ended inside a fragment."""
+    DIGIT_NOT_BELOW_BASE = 8
+    LEADING_ZERO = 9
+    ID_OUT_OF_RANGE = 10
+    WRONG_CHECK_DIGIT = 11
+    POSITION_ZERO = 12
+    POSITION_OUT_OF_RANGE = 13
+    """The position is larger than the number of items of the segment. Malformed items count."""
+    POSITION_TWICE = 14
+
+
+class Reading(NamedTuple):
+    """What stands at each token. All fields are [..., tokens], int32 except for `high`.
+
+    Attributes:
+        kind: a `Kind`.
+        error: an `Error`.
+        id: number of a general token or a control token; or the secondary id of a fragment, which is the offset of the
+            space plus the written number (`assemble` undoes assignments); -1 elsewhere. Low 32 bits of wide ids.
+        position: written position of a fragment, from 1; 0 elsewhere.
+        segment: number of control tokens up to and with this token.
+        length: number of tokens of the item that ends here; 0 elsewhere.
+        high: uint32, further limbs of the secondary id, least significant first; empty if all ids fit 32 bits.
+    """
+
+    kind: Int[Array, "*b t"]
+    error: Int[Array, "*b t"]
+    id: Int[Array, "*b t"]
+    position: Int[Array, "*b t"]
+    segment: Int[Array, "*b t"]
+    length: Int[Array, "*b t"]
+    high: tuple[UInt32[Array, "*b t"], ...] = ()
 
 
 class Classes(NamedTuple):
@@ -47,24 +116,19 @@ class Shapes(NamedTuple):
     """Bits of the number of the `Error` at each token, lowest bit first."""
 
 
-class _Parts(NamedTuple):
-    """Last tokens of fragments by the parts that the fragments have. No token is in two sets of the first four."""
+_Parts = tuple[Words, Words, Words, Words, Words, Words]
+"""Last tokens of fragments: whole, with an incomplete position, without a position, and without digits.
 
-    whole: Words
-    incomplete: Words
-    no_position: Words
-    no_digits: Words
-    starts: Words
-    cut_off: Words
+No token is in two of these. Then the first tokens of fragments that have digits; and the last tokens that the end of
+the stream may have cut off.
+"""
 
 
 def classify(v: Vocabulary, tokens: Int[Array, "*b n 32"]) -> Classes:
     """Finds the kind of each token, in one pass, and packs the kinds into bit masks."""
     unsigned = tokens.astype(jnp.uint32)  # negative numbers become large
     edges = (1, v.position_start, v.digit_start, v.aos, v.control_start, v.size)
-    code = jnp.zeros_like(unsigned)
-    for edge in edges:
-        code += (unsigned >= np.uint32(edge)).astype(jnp.uint32)
+    code = sum(((unsigned >= np.uint32(edge)).astype(jnp.uint32) for edge in edges), jnp.uint32(0))
     contexts = v.contexts.of_control
     bits = []
     for bit in range(int(contexts.max(initial=0)).bit_length()):
@@ -75,10 +139,7 @@ def classify(v: Vocabulary, tokens: Int[Array, "*b n 32"]) -> Classes:
     aos, control = high & ~low & ~middle, high & low
     context = [marks.hold(bit, control & ~bit) for bit in opened]
     pad, other = ~(low | middle | high), high & middle
-    other, pad, general, position, digit, aos, control, *context = marks.settle(
-        other, pad, general, position, digit, aos, control, *context
-    )
-    return Classes(other, pad, general, position, digit, aos, control, tuple(context))
+    return marks.settled(Classes(other, pad, general, position, digit, aos, control, tuple(context)))
 
 
 def find_fragments(v: Vocabulary, classes: Classes) -> Shapes:
@@ -100,25 +161,21 @@ def find_fragments(v: Vocabulary, classes: Classes) -> Shapes:
         barred = nowhere
         wrong_place |= classes.aos
     if v.position == "none":
-        parts = _unplaced(v, classes)
         wrong_place |= classes.position
-    else:
-        parts = _after(v, classes) if v.position == "after" else _before(v, classes)
-    short = parts.incomplete | parts.no_position | parts.no_digits
-    cut_off = parts.cut_off & marks.earlier(classes.pad, fill=2**32 - 1)
-    ends = parts.whole | short
+    divide = {"none": _unplaced, "after": _after, "before": _before}[v.position]
+    whole, incomplete, no_position, no_digits, starts, cut_off = divide(v, classes)
+    short = incomplete | no_position | no_digits
+    cut_off &= marks.earlier(classes.pad, fill=2**32 - 1)
+    ends = whole | short
     errors: dict[int, Words] = {
         Error.NOT_A_TOKEN: classes.other,
         Error.WRONG_PLACE: wrong_place | (barred & ends),
-        Error.POSITION_WITHOUT_DIGITS: parts.no_digits & ~cut_off & ~barred,
-        Error.DIGITS_WITHOUT_POSITION: parts.no_position & ~cut_off & ~barred,
-        Error.WRONG_WIDTH if v.position == "none" else Error.POSITION_INCOMPLETE: parts.incomplete & ~cut_off & ~barred,
+        Error.POSITION_WITHOUT_DIGITS: no_digits & ~cut_off & ~barred,
+        Error.DIGITS_WITHOUT_POSITION: no_position & ~cut_off & ~barred,
+        Error.WRONG_WIDTH if v.position == "none" else Error.POSITION_INCOMPLETE: incomplete & ~cut_off & ~barred,
         Error.CUT_OFF: short & cut_off & ~barred,
     }
-    ends, whole, cut_off, starts, *bits = marks.settle(
-        ends, parts.whole & ~barred, cut_off, parts.starts, *marks.bits_of(errors, 3)
-    )
-    return Shapes(ends, whole, cut_off, starts, tuple(bits))
+    return marks.settled(Shapes(ends, whole & ~barred, cut_off, starts, marks.bits_of(errors, 3)))
 
 
 def _after(v: Vocabulary, classes: Classes) -> _Parts:
@@ -133,14 +190,9 @@ def _after(v: Vocabulary, classes: Classes) -> _Parts:
         lonely_ends |= alone & ~follows_position
         place, alone = position & marks.later(place), position & marks.later(alone)
         taken |= place | alone
-    return _Parts(
-        whole=place,
-        incomplete=incomplete,
-        no_position=digit & ~follows_digit & ~follows_position,
-        no_digits=lonely_ends | alone | (position & ~taken),
-        starts=digit & ~marks.later(digit),
-        cut_off=incomplete | digit,
-    )
+    no_position = digit & ~follows_digit & ~follows_position
+    no_digits = lonely_ends | alone | (position & ~taken)
+    return place, incomplete, no_position, no_digits, digit & ~marks.later(digit), incomplete | digit
 
 
 def _before(v: Vocabulary, classes: Classes) -> _Parts:
@@ -156,14 +208,9 @@ def _before(v: Vocabulary, classes: Classes) -> _Parts:
     naked = digit & ~marks.later(digit | position)
     has_all, has_part = marks.hold(leads, part | naked), marks.hold(part, leads | naked)
     lonely_ends = last & ~marks.earlier(digit)
-    return _Parts(
-        whole=run_ends & has_all,
-        incomplete=run_ends & has_part,
-        no_position=run_ends & ~has_all & ~has_part,
-        no_digits=lonely_ends | (position & ~taken),
-        starts=leads | part | naked,
-        cut_off=lonely_ends | (run_ends & has_all),
-    )
+    whole, incomplete, no_position = run_ends & has_all, run_ends & has_part, run_ends & ~has_all & ~has_part
+    no_digits = lonely_ends | (position & ~taken)
+    return whole, incomplete, no_position, no_digits, leads | part | naked, lonely_ends | whole
 
 
 def _unplaced(v: Vocabulary, classes: Classes) -> _Parts:
@@ -172,15 +219,12 @@ def _unplaced(v: Vocabulary, classes: Classes) -> _Parts:
     width = look_up(v.contexts.widths + v.check_digit, context_of(classes))
     place = modulo(index - marks.last(~digit) - 1, width)
     starts, full = (words & digit for words in marks.pack(place == 0, place == width - 1))
-    return _Parts(full, digit & ~full & ~marks.earlier(digit), nowhere, nowhere, starts, digit)
+    return full, digit & ~full & ~marks.earlier(digit), nowhere, nowhere, starts, digit
 
 
 def context_of(classes: Classes) -> Int[Array, "*b n 32"]:
     """Row of `Vocabulary.contexts` of each token."""
-    context = jnp.zeros((*classes.pad.shape, marks.BLOCK), jnp.int32)
-    for bit, words in enumerate(classes.context):
-        context |= marks.unpack(words).astype(jnp.int32) << bit
-    return context
+    return jnp.zeros((*classes.pad.shape, marks.BLOCK), jnp.int32) + marks.number(classes.context)
 
 
 def in_contexts(classes: Classes, rows: Bool[np.ndarray, " contexts"]) -> Words:

@@ -7,40 +7,27 @@ each place. The caller picks the tokens that really are least significant digits
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int, UInt32
 
+from omnijax.vocab.numbers import runs_of
 from omnijax.vocab.vocabulary import Vocabulary
 
 HALF = 16
 """Bits of half a limb. The product of two halves and a carry fit 32 bits."""
 FEW = 16
-
-
-class Values(NamedTuple):
-    """A number for each token, and what is wrong with it.
-
-    Attributes:
-        limbs: limbs of the secondary id, uint32[..., tokens] each, least significant first.
-        not_below_base: bool[..., tokens], a digit is not below its radix.
-        leading_zero: bool[..., tokens], the most significant of several digits is 0.
-        out_of_range: bool[..., tokens], the number is larger than the largest id of the context.
-        check: int32[..., tokens], the check digit of the number; None without check digits.
-    """
-
-    limbs: tuple[UInt32[Array, "*b t"], ...]
-    not_below_base: Bool[Array, "*b t"]
-    leading_zero: Bool[Array, "*b t"]
-    out_of_range: Bool[Array, "*b t"]
-    check: Int[Array, "*b t"] | None
+Values = tuple[tuple[UInt32[Array, "*b t"], ...], tuple[Bool[Array, "*b t"], ...], Int[Array, "*b t"] | None]
 
 
 def read_numbers(v: Vocabulary, tokens: Int[Array, "*b t"], context: Int[Array, "*b t"], behind: int = 0) -> Values:
-    """The number whose least significant digit stands `behind` tokens before each token.
+    """The number whose least significant digit stands `behind` tokens before each token, and what is wrong with it.
+
+    Returns the limbs of the secondary id, uint32[..., tokens] each, least significant first; whether a digit is not
+    below its radix, whether the most significant of several digits is 0, whether the number is larger than the largest
+    id of the context, bool[..., tokens] each; and its check digit, int32[..., tokens], None without check digits.
 
     The digits are slices of one padded array. If padded arrays were shifted later, XLA would neither vectorise the
     reads nor compute the array once.
@@ -60,7 +47,7 @@ def read_numbers(v: Vocabulary, tokens: Int[Array, "*b t"], context: Int[Array, 
     within, zero_first, alternating = inside, bad, jnp.zeros(tokens.shape, jnp.int32)
     # If all numbers of so many digits fit 32 bits, the number is compared with the size, otherwise its digits.
     exact = v.limbs == 1 and max(tables.sizes) < 2**32 and math.prod(map(int, tables.radices)) <= 2**32
-    digits = []
+    digits: list[Array] = []
     for place in range(most):  # from the least significant
         start = most - 1 - place if v.digit_order == "big" else place
         digit = padded[..., start : start + length].astype(jnp.uint32)
@@ -77,37 +64,25 @@ def read_numbers(v: Vocabulary, tokens: Int[Array, "*b t"], context: Int[Array, 
         if v.check_digit:
             signed = digit.astype(jnp.int32)
             alternating = alternating + signed if place % 2 else alternating - signed
-        digits.append(digit)
+        digits.insert(0, digit)
     check = jnp.mod(alternating, v.check_base) if v.check_digit else None
     if exact:
-        (number,) = _limbs(v, digits, context, offset=False)
-        within = number < look_up(np.array(tables.sizes, np.uint32), context)
-    return Values(_limbs(v, digits, context), bad, zero_first, ~within, check)
+        within = _horner(digits, tables.radices) < look_up(np.array(tables.sizes, np.uint32), context)
+    return _limbs(v, digits, context), (bad, zero_first, ~within), check
 
 
-def _limbs(v: Vocabulary, digits: list[Array], context: Array, offset: bool = True) -> tuple[Array, ...]:
-    """Limbs of the secondary id with these digits, which come least significant first.
-
-    Without `offset`, the id within the space.
-    """
-    radices = v.contexts.radices[::-1]
+def _limbs(v: Vocabulary, digits: list[Array], context: Array) -> tuple[Array, ...]:
+    """Limbs of the secondary id with these digits, which come most significant first."""
+    radices = v.contexts.radices
     if v.limbs == 1:
-        number, weight = jnp.zeros_like(digits[0]), 1
-        for digit, radix in zip(digits, radices, strict=True):
-            number, weight = number + digit * np.uint32(weight % 2**32), weight * radix
-        return (number + look_up(np.array(v.contexts.offsets, np.uint32), context) if offset else number,)
-    chunks: list[tuple[Array, int]] = []
-    for digit, radix in zip(digits, radices, strict=True):
-        if chunks and chunks[-1][1] * radix <= 2**HALF:
-            number, weight = chunks[-1]
-            chunks[-1] = number + digit * np.uint32(weight), weight * radix
-        else:
-            chunks.append((digit, radix))
+        return (_horner(digits, radices) + look_up(np.array(v.contexts.offsets, np.uint32), context),)
     halves: list[Array] = []
-    reach = 1
-    for number, radix in reversed(chunks):
-        reach *= radix
-        halves = _times_plus(halves, radix, number, -(-(reach - 1).bit_length() // HALF))[: 2 * v.limbs]
+    reach, place = 1, 0
+    for count in runs_of(radices, 2**HALF):
+        run = slice(place, place + count)
+        reach, place = reach * math.prod(radices[run]), place + count
+        number, width = _horner(digits[run], radices[run]), -(-(reach - 1).bit_length() // HALF)
+        halves = _times_plus(halves, math.prod(radices[run]), number, width)[: 2 * v.limbs]
     halves += [jnp.zeros_like(digits[0])] * (2 * v.limbs - len(halves))
     carry: Array = jnp.zeros_like(digits[0])
     for place, half in enumerate(halves):
@@ -115,6 +90,14 @@ def _limbs(v: Vocabulary, digits: list[Array], context: Array, offset: bool = Tr
         total = half + look_up(np.array(offsets, np.uint32), context) + carry
         halves[place], carry = total & np.uint32(2**HALF - 1), total >> np.uint32(HALF)
     return tuple(low | (high << np.uint32(HALF)) for low, high in zip(halves[::2], halves[1::2], strict=True))
+
+
+def _horner(digits: list[Array], radices: tuple[int, ...]) -> Array:
+    """The number with these digits modulo 2^32, most significant first."""
+    number = digits[0]
+    for digit, radix in zip(digits[1:], radices[1:], strict=True):
+        number = number * np.uint32(radix) + digit
+    return number
 
 
 def _times_plus(halves: list[Array], radix: int, number: Array, count: int) -> list[Array]:
@@ -149,7 +132,12 @@ def fetch(array: Array, back: Int[Array, "*b t"], choices: range | list[int]) ->
         for choice in choices[1:]:
             found = jnp.where(back == choice, shift_right(array, choice), found)
         return found
-    index = lax.broadcasted_iota(jnp.int32, array.shape, array.ndim - 1) - back
+    return take_back(array, back)
+
+
+def take_back(array: Array, by: Array | int) -> Array:
+    """The values that stand `by` places before each place of the last axis, or at its border."""
+    index = lax.broadcasted_iota(jnp.int32, array.shape, array.ndim - 1) - by
     return jnp.take_along_axis(array, jnp.clip(index, 0, array.shape[-1] - 1), axis=-1)
 
 

@@ -18,9 +18,10 @@ import numpy as np
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.assignment import KINDS, Assignment, Identity, assignment_from_dict
-from omnijax.vocab.radix import Base, radices_of, to_digits, width_of
+from omnijax.vocab.numbers import limbs_for
+from omnijax.vocab.radix import Base, radices_for, radices_of, to_digits, width_of
 from omnijax.vocab.rules import END as END
-from omnijax.vocab.rules import check_vocabulary
+from omnijax.vocab.rules import enforce, from_parts, vocabulary_rules
 
 PAD = 0
 
@@ -112,14 +113,14 @@ class Vocabulary:
     markers: tuple[Marker, ...] = ()
 
     def __post_init__(self) -> None:
-        check_vocabulary(self)
+        enforce(vocabulary_rules(self), "vocabulary.")
         for space in self.spaces:
             where = f"vocabulary.spaces.{space.name}"
             if type(space.assignment) not in KINDS.values():
                 rule = f"must be one of {', '.join(kind.__name__ for kind in KINDS.values())}"
                 raise VocabularyError(f"{where}.assignment", space.assignment, rule, "see omnijax.vocab.assignment")
             try:
-                space.assignment.check(space.size, radices_of(self.base, width_of(space.size - 1, self.base)))
+                space.assignment.check(space.size, radices_for(space.size, self.base))
             except VocabularyError as error:
                 raise VocabularyError(f"{where}.{error.field}", error.value, error.rule, error.fix) from error
 
@@ -161,7 +162,7 @@ class Vocabulary:
     @property
     def limbs(self) -> int:
         """Number of 32-bit limbs of a secondary id. Ids below 2^31 are a single int32."""
-        return max(1, -(-(self.secondary_size - 1).bit_length() // 32))
+        return limbs_for(self.secondary_size)
 
     @property
     def last_position(self) -> int:
@@ -222,6 +223,14 @@ class Vocabulary:
         """
         return self.control_start + _index("control", "control tokens", self.control, name)
 
+    def context(self, marker: str) -> int:
+        """Row of `contexts` of the segments that a control token opens.
+
+        Raises:
+            VocabularyError: no control token has this name.
+        """
+        return int(self.contexts.of_control[self.token(marker) - self.control_start])
+
     def space_index(self, name: str) -> int:
         """Index of a space by its name.
 
@@ -238,7 +247,7 @@ class Vocabulary:
         return ["pad", *general, *positions, *digits, "aos", *self.control]
 
     def to_json(self) -> str:
-        """A text that `from_json` turns into an equal vocabulary. Equal vocabularies give the same text.
+        """A text from whose parts `from_dict` makes an equal vocabulary. Equal vocabularies give the same text.
 
         A vocabulary without `markers` gives the text that it gave before this field existed.
         """
@@ -248,40 +257,17 @@ class Vocabulary:
         return json.dumps(parts, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Vocabulary:
-        """The vocabulary whose text `to_json` wrote.
-
-        Raises:
-            VocabularyError: the text is not the text of a vocabulary.
-        """
-        try:
-            parts = json.loads(text)
-        except json.JSONDecodeError as error:
-            rule = "must be the text that to_json writes"
-            raise VocabularyError("vocabulary", text[:40], rule, str(error)) from error
-        return cls.from_dict(parts)
-
-    @classmethod
     def from_dict(cls, parts: dict[str, Any]) -> Vocabulary:
-        """The vocabulary with these parts, as `dataclasses.asdict` gives them.
+        """The vocabulary with these parts, as JSON and `dataclasses.asdict` give them.
 
         Raises:
             VocabularyError: a part is unknown, missing, or has a wrong value.
         """
-        if not isinstance(parts, dict):
-            raise VocabularyError("vocabulary", parts, "must be a mapping of its parts", "give what to_json writes")
-        known = {field.name for field in dataclasses.fields(cls)}
-        needed = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
-        for name in [*sorted(set(parts) - known), *sorted(needed - set(parts))]:
-            raise VocabularyError(name, parts.get(name), f"a vocabulary has {', '.join(sorted(known))}", "give these")
-        values: dict[str, Any] = {name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()}
-        if not isinstance(values["spaces"], tuple):
-            rule = "must be a list of spaces"
-            raise VocabularyError("vocabulary.spaces", parts["spaces"], rule, "give name and size of each")
-        for field, kind in (("spaces", Space), ("markers", Marker)):
-            if isinstance(values.get(field), tuple):
-                values[field] = tuple(_part(field, kind, part) for part in values[field])
-        return cls(**values)
+        given = dict(parts) if isinstance(parts, dict) else {}
+        for field, kind in (("spaces", _space), ("markers", functools.partial(from_parts, Marker))):
+            if isinstance(given.get(field), (list, tuple)):
+                given[field] = tuple(kind(part, f"vocabulary.{field}") for part in given[field])
+        return from_parts(cls, given, "vocabulary")
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -325,13 +311,7 @@ def _index(field: str, what: str, names: Sequence[str], name: str) -> int:
     return names.index(name)
 
 
-def _part(field: str, kind: Any, part: Any) -> Any:
-    """The space or marker with these parts."""
-    if isinstance(part, kind):
-        return part
-    known = {one.name: one.default is dataclasses.MISSING for one in dataclasses.fields(kind)}
-    if not isinstance(part, dict) or not {name for name, needed in known.items() if needed} <= set(part) <= set(known):
-        rule = f"a {kind.__name__.lower()} has {', '.join(known)}"
-        raise VocabularyError(f"vocabulary.{field}", part, rule, "give the parts without a default, and none but these")
-    given = {"assignment": assignment_from_dict(part["assignment"])} if "assignment" in part else {}
-    return kind(**part | given)
+def _space(parts: Any, field: str) -> Space:
+    if isinstance(parts, dict) and "assignment" in parts:
+        parts = parts | {"assignment": assignment_from_dict(parts["assignment"])}
+    return from_parts(Space, parts, field)

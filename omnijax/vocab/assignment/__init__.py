@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from omnijax.errors import VocabularyError
 from omnijax.vocab.assignment.base import Assignment, Identity
-from omnijax.vocab.assignment.gray import Gray
-from omnijax.vocab.assignment.hilbert import Hilbert
+from omnijax.vocab.assignment.curves import Gray, Hilbert
 from omnijax.vocab.assignment.random import Random
-from omnijax.vocab.assignment.table import Frequency
-from omnijax.vocab.assignment.tree import Tree
+from omnijax.vocab.assignment.table import Frequency, Tree
+from omnijax.vocab.rules import from_parts
 
 __all__ = [
     "KINDS",
@@ -35,13 +33,7 @@ def assignment_from_dict(parts: Any) -> Assignment:
     Raises:
         VocabularyError: there is no such kind, a part is unknown, or its value is not allowed.
     """
-    if type(parts) in KINDS.values():
-        return parts
     if not isinstance(parts, dict) or parts.get("kind") not in KINDS:
         rule = f"must be a mapping of the parts of one of {', '.join(KINDS)}, `kind` among them"
         raise VocabularyError("assignment", parts, rule, "give what to_json writes")
-    known = {field.name for field in dataclasses.fields(KINDS[parts["kind"]])}
-    for name in sorted(set(parts) - known):
-        rule = f"{parts['kind']} has {', '.join(sorted(known))}"
-        raise VocabularyError(f"assignment.{name}", parts[name], rule, "give these")
-    return KINDS[parts["kind"]](**{name: tuple(p) if isinstance(p, list) else p for name, p in parts.items()})
+    return from_parts(KINDS[parts["kind"]], parts, "assignment")

@@ -36,49 +36,28 @@ class Assignment:
     kind: str = dataclasses.field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
-        default = next(field.default for field in dataclasses.fields(self) if field.name == "kind")
-        require(self.kind == default, "kind", self.kind, f"must be {default}", "leave it out")
+        require(self.kind == type(self).kind, "kind", self.kind, f"must be {type(self).kind}", "leave it out")
 
     def check(self, size: int, radices: Radices) -> None:
-        """Refuses a space that this assignment doesn't fit. By default every space with ids fits.
+        """Refuses a space of `size` ids that this assignment doesn't fit. By default every space fits.
 
-        Args:
-            size: number of ids of the space.
-            radices: radices of the digits of its largest id, most significant first.
+        `radices` are those of the digits of its largest id, most significant first.
 
         Raises:
             VocabularyError: names the rule.
         """
-        if size < 1:
-            raise VocabularyError("space.size", size, "must be a whole number ≥ 1", "add fragments")
 
-    def forward(self, ids: Numbers, size: int, radices: Radices) -> Numbers:
+    def forward(self, ids: Numbers, size: int, radices: Radices, back: bool = False) -> Numbers:
         """The numbers that are written for these ids, in the same form (int64[items] or uint32[items, limbs]).
+
+        `back` gives the inverse. Works on blocks that fit the processor's cache.
 
         Raises:
             VocabularyError: an id isn't in 0 … size - 1, or these are not `Numbers`.
         """
-        return self._in_blocks(ids, size, radices, back=False)
-
-    def inverse(self, numbers: Numbers, size: int, radices: Radices) -> Numbers:
-        """The ids that these numbers are written for. The inverse of `forward`."""
-        return self._in_blocks(numbers, size, radices, back=True)
-
-    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[Radices, Radices]) -> bool:
-        """Whether every id of a smaller space has the number that it had there. By default a larger space differs.
-
-        Args:
-            old: assignment of the smaller space.
-            sizes: sizes of the smaller space and of this one.
-            radices: radices of the largest id of each.
-        """
-        return old == self and sizes[0] == sizes[1]
-
-    def _in_blocks(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
-        """Works on blocks that fit the processor's cache."""
-        result = np.empty_like(check_form(numbers, "ids"))
-        for part in blocks(len(numbers), WIDTH):
-            block = numbers[part]
+        result = np.empty_like(check_form(ids, "ids"))
+        for part in blocks(len(ids), WIDTH):
+            block = ids[part]
             inside = below(block, size)
             if not inside.all():
                 wrong = to_ints(block[~inside][:1])[0]
@@ -87,9 +66,17 @@ class Assignment:
             result[part] = to_int64(found) if block.ndim == 1 else to_limbs(found, block.shape[1])
         return result
 
+    def inverse(self, numbers: Numbers, size: int, radices: Radices) -> Numbers:
+        """The ids that these numbers are written for. The inverse of `forward`."""
+        return self.forward(numbers, size, radices, back=True)
+
+    def keeps(self, old: Assignment, grown: bool) -> bool:
+        """Whether every id has the number that `old` gave it before the space has `grown`, by default if it hasn't."""
+        return old == self and not grown
+
     def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
-        """The numbers of these ids, or with `back` the ids of these numbers, in any form; by default the same."""
-        return numbers
+        """The numbers of these ids, or with `back` the ids of these numbers, in any form."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +85,10 @@ class Identity(Assignment):
 
     kind: str = dataclasses.field(default="identity", kw_only=True)
 
-    def keeps(self, old: Assignment, sizes: tuple[int, int], radices: tuple[Radices, Radices]) -> bool:
+    def keeps(self, old: Assignment, grown: bool) -> bool:
         """Whether the smaller space wrote its ids as they are, too."""
         return old == self
 
-    def _in_blocks(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
-        return numbers
+    def forward(self, ids: Numbers, size: int, radices: Radices, back: bool = False) -> Numbers:
+        """The same ids, unchecked."""
+        return ids

@@ -11,13 +11,9 @@ from numpy.typing import NDArray
 
 from omnijax.vocab.assignment.base import Assignment, Radices, require
 from omnijax.vocab.ids import Numbers
-from omnijax.vocab.numbers import LIMB, below, limbs_for, to_limbs
+from omnijax.vocab.numbers import LIMB, LOW, below, from_digits, to_digits
 
 _ROUNDS = 10
-_HALF = np.uint64(LIMB)
-_LOW = np.uint64(2**LIMB - 1)
-_Words = list[NDArray[np.uint64]]
-"""The 32-bit limbs of many numbers: one array for each limb, least significant first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Random(Assignment):
     def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
         rounds = range(_ROUNDS)[:: -1 if back else 1]
         network = functools.partial(_network, self._round_keys, (size - 1).bit_length(), rounds)
-        numbers = network(to_limbs(numbers, limbs_for(size)))
+        numbers = network(numbers)
         stray = np.flatnonzero(~below(numbers, size))
         while stray.size:  # each cycle returns to the space that it began in
             again = network(numbers[stray])
@@ -61,54 +57,30 @@ class Random(Assignment):
 
 
 def _network(keys: tuple[int, ...], bits: int, rounds: range, numbers: Numbers) -> Numbers:
-    """The shuffled numbers, uint32[items, limbs], all below 2^bits."""
+    """The shuffled numbers, all below 2^bits. The 32-bit words of both halves are the digits of a number."""
     if bits == 0:
         return numbers
-    limbs = [limb.astype(np.uint64) for limb in numbers.T]
-    lengths = bits // 2, bits - bits // 2
-    halves = [_cut(limbs, 0, lengths[0]), _cut(limbs, lengths[0], bits)]
+    lengths = bits - bits // 2, bits // 2
+    words = [2 ** min(LIMB, length - at) for length in lengths for at in reversed(range(0, length, LIMB))]
+    columns = to_digits(numbers, tuple(words)).view(np.uint32).T[::-1].astype(np.uint64, "C")
+    masks, low = np.array(words[::-1], np.uint64) - np.uint64(1), -(-lengths[1] // LIMB)
+    halves = (columns[:low], masks[:low]), (columns[low:], masks[low:])
     for number in rounds:
-        side = number % 2
-        target = halves[side]
-        for k, word in enumerate(_hashes(halves[1 - side], len(numbers), keys[number], len(target))):
-            target[k] ^= word & np.uint64(2 ** min(LIMB, lengths[side] - LIMB * k) - 1)
-    return np.stack(_join(halves[0], halves[1], lengths[0], len(limbs)), axis=1).astype(np.uint32)
+        (target, target_masks), (source, _) = halves[:: -1 if number % 2 else 1]
+        for column, mask, word in zip(target, target_masks, _hashes(source, keys[number], len(target)), strict=True):
+            column ^= word & mask
+    return from_digits(columns[::-1].T, tuple(words))
 
 
-def _cut(limbs: _Words, start: int, end: int) -> _Words:
-    """Bits start … end - 1 as numbers of their own."""
-    result = []
-    for bit in range(start, end, LIMB):
-        first, shift = bit // LIMB, np.uint64(bit % LIMB)
-        word = limbs[first] >> shift
-        if bit % LIMB and first + 1 < len(limbs):
-            word = word | limbs[first + 1] << _HALF - shift
-        result.append(word & np.uint64(2 ** min(LIMB, end - bit) - 1))
-    return result
-
-
-def _join(low: _Words, high: _Words, low_bits: int, count: int) -> _Words:
-    """The inverse of cutting at `low_bits`."""
-    limbs = [*low, *(np.zeros_like(high[0]) for _ in range(count - len(low)))]
-    shift = np.uint64(low_bits % LIMB)
-    for k, word in enumerate(high):
-        first = low_bits // LIMB + k
-        limbs[first] |= word << shift & _LOW
-        if low_bits % LIMB and first + 1 < count:
-            limbs[first + 1] |= word >> _HALF - shift
-    return limbs
-
-
-def _hashes(words: _Words, items: int, key: int, count: int) -> _Words:
+def _hashes(words: NDArray[np.uint64], key: int, count: int) -> list[NDArray[np.uint64]]:
     """`count` columns of 32 bits that depend on every bit of all words and of the key."""
-    state = np.full(items, key, np.uint64)
+    state = np.full(words.shape[1], key, np.uint64)
     for word in words:
-        state ^= word
-        state = _mix(state)
-    result: _Words = []
+        state = _mix(state ^ word)
+    result = []
     for number in range(-(-count // 2)):
         spread = state if number == 0 else _mix(state + np.uint64(number * 0x9E3779B97F4A7C15 % 2**64))
-        result += [spread >> _HALF, spread & _LOW]
+        result += [spread >> np.uint64(LIMB), spread & LOW]
     return result[:count]
 
 

@@ -1,4 +1,4 @@
-"""Numbers along a Hilbert curve through the coordinates of the fragments."""
+"""Numbers that go through the digits or the coordinates of the fragments without jumps: Gray codes, Hilbert curves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,66 @@ from numpy.typing import NDArray
 
 from omnijax.vocab.assignment.base import Assignment, Radices, require
 from omnijax.vocab.ids import Numbers
-from omnijax.vocab.numbers import bytes_of, from_digits, limbs_of_bytes, to_digits, to_int64
+from omnijax.vocab.numbers import from_digits, to_digits, to_int64
+from omnijax.vocab.radix import to_digits as digits_of_one
 
 LARGEST_BOX = 2**22
 """Most ids of a box whose sides are not equal powers of two. Its order is a table in memory."""
+_Digits = NDArray[np.int32]
+"""int32[places, items], most significant place first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gray(Assignment):
+    """The reflected Gray code in the radices of the vocabulary: ids i and i + 1 differ in one digit, by one.
+
+    Every second sweep through the lower digits goes backwards (Knuth, The Art of Computer Programming 7.2.1.1).
+
+    If the size is not the product of the radices, the last sweep of each place is unfinished. The finished sweeps come
+    first. The unfinished one is a Gray sequence of its own size in the lower digits; it runs backwards if the sweep
+    goes backwards. An unfinished sweep that goes backwards can't begin where the sweep before it ended. There, one pair
+    of neighbours differs in more than one digit. This happens at most once for each digit place but the last, and never
+    if the size is a multiple of the product of all radices but the first.
+    """
+
+    kind: str = dataclasses.field(default="gray", kw_only=True)
+
+    def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
+        digits, last = np.ascontiguousarray(to_digits(numbers, radices).T), digits_of_one(size - 1, radices)
+        return from_digits(_code(digits, radices, last, back).T, radices)
+
+
+def _code(digits: _Digits, radices: Radices, last: list[int], back: bool) -> _Digits:
+    """Digits of ids to those of their numbers, or with `back` the inverse; `last` are the digits of the largest id.
+
+    An item is at the edge while the digits of its id equal those of the largest id. From the first other digit on, it
+    is in a finished sweep. An unfinished sweep that goes backwards is turned.
+    """
+    result, edges = np.empty_like(digits), np.ones((len(radices) + 1, digits.shape[1]), bool)
+    backwards = np.zeros(digits.shape[1], bool)
+    for place, radix in enumerate(radices):
+        result[place] = np.where(backwards, radix - 1 - digits[place], digits[place])
+        digit = (result if back else digits)[place]
+        # The number of sweeps so far is that of the place before, times the radix, plus this digit.
+        backwards = (digit & 1 == 1) ^ (backwards if radix % 2 else False)
+        edges[place + 1] = edges[place] & (digit == last[place])
+        backwards &= ~edges[place + 1]
+        if last[place] % 2 and not back:
+            _turn(digits, place + 1, radices, last, edges[place + 1])
+    for place in reversed(range(len(radices) if back else 0)):
+        if last[place] % 2:
+            _turn(result, place + 1, radices, last, edges[place + 1])
+    return result
+
+
+def _turn(digits: _Digits, start: int, radices: Radices, last: list[int], edge: NDArray[np.bool_]) -> None:
+    """Reverses the digits from `start` on of the items at the edge, counting from the end of the space; in place."""
+    items = np.flatnonzero(edge)
+    borrow = np.zeros(items.size, np.int32)
+    for place in reversed(range(start, len(radices))):
+        difference = last[place] - digits[place, items] - borrow
+        borrow = (difference < 0).astype(np.int32)
+        digits[place, items] = difference + borrow * radices[place]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +130,14 @@ class Hilbert(Assignment):
 def _box(sides: tuple[int, ...]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """int32[ids], the number of each id; and the id of each number."""
     size, side = math.prod(sides), 2 ** (max(sides) - 1).bit_length()
-    ids = np.lexsort(_along_curve(to_digits(np.arange(size), sides), side).T).astype(np.int32)
+    ids = np.lexsort(np.atleast_2d(_along_curve(to_digits(np.arange(size), sides), side).T)).astype(np.int32)
     numbers = np.empty(size, np.int32)
     numbers[ids] = np.arange(size, dtype=np.int32)
     return numbers, ids
 
 
-def _along_curve(coordinates: NDArray[np.int32], side: int) -> NDArray[np.uint32]:
-    """From coordinates [items, axes] to the places on the curve through the cube of this side, [items, limbs]."""
+def _along_curve(coordinates: NDArray[np.int32], side: int) -> Numbers:
+    """From coordinates [items, axes] to the places on the curve through the cube of this side."""
     x = np.array(coordinates.T, order="C")
     for level in reversed(_levels(side)):
         for column in x:
@@ -93,20 +149,15 @@ def _along_curve(coordinates: NDArray[np.int32], side: int) -> NDArray[np.uint32
         parity ^= np.where(x[-1] & level, level - 1, 0)
     x ^= parity
     depth = side.bit_length() - 1
-    bits = np.zeros((x.shape[1], -(-len(x) * depth // 8) * 8), np.uint8)  # filled up with zeros in front
-    start = bits.shape[1] - len(x) * depth
-    for bit in range(depth):
-        bits[:, start + bit * len(x) : start + (bit + 1) * len(x)] = (x >> depth - 1 - bit & 1).T
-    return limbs_of_bytes(np.packbits(bits, axis=1))
+    bits = x >> np.arange(depth)[::-1, None, None] & 1
+    return from_digits(bits.reshape(-1, x.shape[1]).T, (2,) * len(x) * depth)
 
 
 def _off_curve(numbers: Numbers, sides: tuple[int, ...]) -> NDArray[np.int32]:
     """The inverse of `_along_curve`."""
     axes, depth = len(sides), sides[0].bit_length() - 1
-    bits = np.unpackbits(bytes_of(numbers, -(-axes * depth // 8)), axis=1)[:, -axes * depth :]
-    x = np.zeros((axes, len(numbers)), np.int32)
-    for bit in range(depth):
-        x = x << 1 | bits[:, bit * axes : (bit + 1) * axes].T
+    bits = to_digits(numbers, (2,) * axes * depth).T.reshape(depth, axes, -1)
+    x = np.tensordot(1 << np.arange(depth)[::-1], bits, 1).astype(np.int32)
     parity = x[-1] >> 1
     for k in range(axes - 1, 0, -1):
         x[k] ^= x[k - 1]
