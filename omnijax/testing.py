@@ -86,12 +86,13 @@ def shrink(config: Config, directory: Path) -> Config:
     Axes of a mesh may have 1, 2 or (all but `tensor`) 4 or 8 devices. Any number of tests can share the directory of
     the small data set.
     """
-    model = {"depth": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_size": 8, "mlp_width": 64, "unroll": 1}
     return dataclasses.replace(
         config,
         data=config.data.small(str(directory)),
         batch=dataclasses.replace(config.batch, size=8, prefetch=2),
-        model=dataclasses.replace(config.model, **model),
+        model=dataclasses.replace(
+            config.model, depth=2, width=32, heads=4, kv_heads=2, head_size=8, mlp_width=64, unroll=1
+        ),
         optim=dataclasses.replace(config.optim, warmup_steps=5),
         train=dataclasses.replace(config.train, steps=40, log_every=1, checkpoint_every=15),
         eval=dataclasses.replace(config.eval, examples=12, batch_size=12, show=4),
@@ -150,7 +151,7 @@ def check_golden(path: Path, found: Any, refresh_when: str, relative_tolerance: 
     Args:
         path: of a JSON file.
         found: what JSON can hold.
-        refresh_when: when it is right to refresh this golden.
+        refresh_when: says when it is right to refresh this golden.
         relative_tolerance: how far numbers may differ.
 
     Raises:

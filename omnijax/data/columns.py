@@ -36,7 +36,7 @@ class Encoded(NamedTuple):
     """Items of signals of one field.
 
     Attributes:
-        field: name of the field.
+        field: its name.
         items: a sequence for each signal.
         record: int64[signals], place of each signal's record in the split.
         place: int64[signals], place of each signal in its record.
@@ -53,13 +53,7 @@ def encode_rows(
 ) -> list[Encoded]:
     """One field or view of some records; several fields where it is the interleaved sequence.
 
-    Args:
-        name: of the field or view.
-        rows: records that follow one another in a split.
-        start: place of the first of them in the split.
-        total: number of records in the split.
-        modalities: fitted, by field.
-        seed: draws the view.
+    The rows are the records from place `start` on of a split that has `total`. The seed draws the view.
 
     Raises:
         DataError: a signal can't be written; names the first record.
@@ -159,11 +153,7 @@ def _ids(modality: Modality, items: Items) -> Integer[np.ndarray, "..."]:
 
 
 class Column:
-    """One field, or one view of it, of every record of a split.
-
-    Args:
-        parts: segments, in any order.
-        records: number of records in the split.
+    """One field, or one view of it, of every record of a split, from segments in any order.
 
     Attributes:
         segments: int64[records], segments of each record; 0 where it lacks the field.

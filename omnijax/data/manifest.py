@@ -61,17 +61,13 @@ def verify(source: Source) -> None:
         rule = "the data set must be there"
         raise DataError("data.directory", source.directory, rule, "build it: `omnijax prepare`")
     _compare("data", read_manifest(source)["config"], shaping(source), source.directory)
-    _verify_files(directory, _signature(directory))
-
-
-def _signature(directory: pathlib.Path) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a file does: names, sizes and times of modification."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    _verify_files(directory, tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 
 @functools.lru_cache(maxsize=8)
-def _verify_files(directory: pathlib.Path, signature: tuple[tuple[str, int, int], ...]) -> None:
+def _verify_files(directory: pathlib.Path, stamps: tuple[tuple[str, int, int], ...]) -> None:
+    """Checks the files. `stamps` are their names, sizes and times of modification, so that a change is a new call."""
     for name, expected in _read(directory / MANIFEST)["files"].items():
         path, rule = directory / name, ""
         if not path.is_file():

@@ -63,7 +63,9 @@ def pack(lengths: Int64[np.ndarray, " n"], sequence_length: int) -> list[list[in
     """
     check_lengths(lengths, sequence_length)
     shortest = int(lengths.min()) if lengths.size else 0
-    full, sequences, room = list[list[int]](), list[list[int]](), list[int]()
+    full: list[list[int]] = []
+    sequences: list[list[int]] = []
+    room: list[int] = []
     for document, length in enumerate(lengths.tolist()):
         place = next((place for place, left in enumerate(room) if left >= length), len(sequences))
         if place == OPEN_SEQUENCES:

@@ -14,7 +14,7 @@ from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Int64
 
 from omnijax.config import BatchConfig
 from omnijax.data.columns import end_to_end, items_of_documents, reordered
@@ -23,7 +23,7 @@ from omnijax.data.packing import Batch, check_lengths, pack
 from omnijax.errors import DataError
 from omnijax.modalities.base import within
 from omnijax.vocab.documents import Documents
-from omnijax.vocab.encode import Encoded, count_tokens, encode
+from omnijax.vocab.encode import count_tokens, encode
 from omnijax.vocab.kinds import PAD_KIND
 
 COUNTED_AT_ONCE = 8192
@@ -36,7 +36,7 @@ class Batches:
     of its own.
 
     Args:
-        corpus: the records.
+        corpus: of all records.
         config: how they become sequences.
         rows: numbers of the sequences of a batch that this process makes; all by default.
 
@@ -87,7 +87,7 @@ class Batches:
         """Checks that every sequence of the first `steps` batches fits; packed by tokens they always do.
 
         Raises:
-            DataError: the tokens of a sequence that is packed by items are more than `batch.sequence_length`.
+            DataError: a sequence that is packed by items has more tokens than `batch.sequence_length`.
         """
         longest = self.longest_sequence(steps) if self._config.sequence_items else 0
         if longest > self._config.sequence_length:
@@ -138,7 +138,8 @@ class Batches:
         return epoch, self._epoch(epoch)[row - self._epoch_ends[epoch]]
 
     def _batch(self, rows: list[tuple[int, Int64[np.ndarray, " documents"]]]) -> Batch:
-        sizes = [row.size for _, row in rows]
+        """Lays documents, in order, into sequences, and shifts targets by one within each document."""
+        sizes = np.array([row.size for _, row in rows])
         epochs = np.repeat([epoch for epoch, _ in rows], sizes)
         chosen = np.concatenate([row for _, row in rows])
         tasks = self.task_of[chosen]
@@ -149,9 +150,28 @@ class Batches:
         most = max(len(task.fields) for task in self._config.tasks)
         weights = np.array([[*task.weights, *[0.0] * (most - len(task.weights))] for task in self._config.tasks])
         token_weights = np.repeat(weights.astype(np.float32)[task_of_segment, fields], encoded.segment_tokens)
-        row_of = np.repeat(np.arange(len(rows)), sizes)
-        items = np.bincount(row_of, items_of_documents(documents), len(rows)).astype(np.int32)
-        return lay_out(encoded, token_weights, row_of, self._config.sequence_length, items)
+        row_of, counts = np.repeat(np.arange(len(rows)), sizes), encoded.document_tokens
+        starts, firsts = np.cumsum(counts) - counts, np.cumsum(sizes) - sizes
+        row, document_of = np.repeat(row_of, counts), np.repeat(np.arange(counts.size), counts)
+        place = np.arange(row.size)
+
+        def grid(values: np.ndarray, fill: int, dtype: Any) -> np.ndarray:
+            filled: np.ndarray = np.full((len(rows), self._config.sequence_length), fill, dtype)
+            filled[row, place - starts[firsts[row]]] = values
+            return filled
+
+        tokens = grid(encoded.tokens.array, 0, np.int32)
+        number = grid(document_of - firsts[row], -1, np.int32)  # the same on whatever process
+        follows = (number[:, 1:] == number[:, :-1]) & (number[:, 1:] >= 0)
+        return {
+            "tokens": tokens[:, :-1],
+            "targets": np.where(follows, tokens[:, 1:], 0),
+            "weights": np.where(follows, grid(token_weights, 0, np.float32)[:, 1:], np.float32(0)),
+            "kinds": grid(encoded.kinds, PAD_KIND, encoded.kinds.dtype)[:, 1:],
+            "positions": grid(place - starts[document_of], 0, np.int32)[:, :-1],
+            "documents": number[:, :-1],
+            "items": np.bincount(row_of, items_of_documents(documents), len(rows)).astype(np.int32),
+        }
 
     def _documents(
         self, tasks: Int64[np.ndarray, " n"], records: Int64[np.ndarray, " n"]
@@ -193,40 +213,6 @@ class Batches:
                 if random.random() < shares[fields[segment]]:
                     segments[segment][:] = permuted
         return order
-
-
-def lay_out(
-    encoded: Encoded,
-    token_weights: Float32[np.ndarray, " tokens"],
-    row_of: Int64[np.ndarray, " documents"],
-    sequence_length: int,
-    items: Int32[np.ndarray, " b"],
-) -> Batch:
-    """Lays documents, in order, into sequences, and shifts targets by one within each document."""
-    counts = encoded.document_tokens
-    starts = np.cumsum(counts) - counts
-    firsts = np.searchsorted(row_of, np.arange(len(items)))
-    document_of = np.repeat(np.arange(counts.size), counts)
-    row, place = row_of[document_of], np.arange(document_of.size)
-
-    def grid(values: np.ndarray, fill: int, dtype: Any) -> np.ndarray:
-        filled: np.ndarray = np.full((len(items), sequence_length), fill, dtype)
-        filled[row, place - starts[firsts[row]]] = values
-        return filled
-
-    tokens = grid(encoded.tokens.array, 0, np.int32)
-    documents = grid(document_of - firsts[row], -1, np.int32)  # the same on whatever process
-    weights = grid(token_weights, 0, np.float32)
-    follows = (documents[:, 1:] == documents[:, :-1]) & (documents[:, 1:] >= 0)
-    return {
-        "tokens": tokens[:, :-1],
-        "targets": np.where(follows, tokens[:, 1:], 0),
-        "weights": np.where(follows, weights[:, 1:], np.float32(0)),
-        "kinds": grid(encoded.kinds, PAD_KIND, encoded.kinds.dtype)[:, 1:],
-        "positions": grid(place - starts[document_of], 0, np.int32)[:, :-1],
-        "documents": documents[:, :-1],
-        "items": items,
-    }
 
 
 def read_ahead(batches: Batches, start: int, stop: int, ahead: int) -> Iterator[Batch]:

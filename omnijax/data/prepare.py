@@ -26,10 +26,8 @@ def prepare(config: Config, beam: Beam | None = None) -> None:
     nothing that looks like a data set. Of several processes that start together, one builds and the others wait. A
     source that stores nothing has nothing to build.
 
-    Args:
-        config: of the run.
-        beam: builds it on Apache Beam's workers, which have to see the directory, and stores the items of the fields
-            that the tasks name, too. The records are the same.
+    `beam` builds it on Apache Beam's workers, which have to see the directory, and stores the items of the fields that
+    the tasks name, too. The records are the same.
 
     Raises:
         DataError: the directory holds something else, or a data set that is damaged or differently configured; it is

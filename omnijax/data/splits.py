@@ -65,15 +65,10 @@ class Assigned(NamedTuple):
 
 
 def assign(groups: Mapping[str, Sequence[Hashable]], shares: Shares, seed: int) -> Assigned:
-    """Assigns records to splits by their groups.
+    """Assigns records to splits by their groups: for each kind of group, the key of each record.
 
-    A group is on one side: training, validation or test. The side depends on its kind, its key and the seed alone. A
-    record is in a split if all of its groups are on that side.
-
-    Args:
-        groups: for each kind of group, the key of each record: a string, a number, bytes or a tuple of these.
-        shares: of the sides.
-        seed: draws the sides.
+    A key is a string, a number, bytes or a tuple of these. A group is on one side: training, validation or test. The
+    side depends on its kind, its key and the seed alone. A record is in a split if all of its groups are on that side.
 
     Raises:
         DataError: a record without a key.

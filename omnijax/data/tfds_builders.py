@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -66,12 +66,8 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder):
 
 class _CanonicalWriter(writer.ExampleWriter):
     def write(self, path: epath.PathLike, examples: Iterable[tuple[Any, bytes]]) -> Any:
-        return super().write(path, _in_order(examples))
-
-
-def _in_order(examples: Iterable[tuple[Any, bytes]]) -> Iterator[tuple[Any, bytes]]:
-    for key, data in examples:
-        yield key, tf_example_pb2.Example.FromString(data).SerializeToString(deterministic=True)
+        read = ((key, tf_example_pb2.Example.FromString(data)) for key, data in examples)
+        return super().write(path, ((key, one.SerializeToString(deterministic=True)) for key, one in read))
 
 
 class StoredItems(RecordsBuilder):

@@ -194,11 +194,7 @@ class Modality:
         raise DataError("modality", self.name, "it can't encode", "define `encode` in the class")
 
     def decode(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> Any:
-        """The signal of one sequence.
-
-        Args:
-            items: in order.
-            present: which items are known; all by default. What is not known is left blank.
+        """The signal of one sequence. Where not all items are `present`, the others are left blank.
 
         Raises:
             DataError: the items are none of a signal.
@@ -216,14 +212,9 @@ class Modality:
     def view(
         self, name: str, signals: Sequence[Any], seed: int, places: Int[np.ndarray, " n"], total: int
     ) -> Sequence[Any]:
-        """Augmented signals, one for each.
+        """Augmented signals, one for each, by one of `views`.
 
-        Args:
-            name: one of `views`.
-            signals: of some records of a split.
-            seed: draws what happens to each record of the split.
-            places: of each signal's record in the split.
-            total: number of records in the split.
+        The seed draws what happens to each of the `total` records of the split; `places` are those of the signals.
         """
         raise ConfigError("batch.tasks", f"{self.name}/{name}", f"the views are {self.views or 'none'}", "use one")
 

@@ -54,11 +54,9 @@ class Spectrogram:
         return (self.window_samples - self.hop_samples) // 2
 
     def log_mel(self, waveform: Float32[np.ndarray, " samples"], frames: int) -> Float32[np.ndarray, "frames mels"]:
-        """Returns natural logarithms of mel magnitudes; a full-scale tone has about 0.
+        """Natural logarithms of mel magnitudes; a full-scale tone (-1 to 1) has about 0.
 
-        Args:
-            waveform: -1 to 1.
-            frames: how many, from the start of the waveform; it's padded with zeros to `frames * hop_samples`.
+        The waveform is padded with zeros, or cut, to `frames * hop_samples`.
         """
         spectrum = np.abs(self._stft(waveform, frames))
         return np.log(np.maximum(spectrum @ self._bank.T, self.floor))
@@ -66,14 +64,11 @@ class Spectrogram:
     def waveform(
         self, log_mel: Float32[np.ndarray, "frames mels"], iterations: int
     ) -> Float32[np.ndarray, " frames*hop_samples"]:
-        """Returns a waveform with about this log-mel spectrogram.
+        """A waveform with about this log-mel spectrogram, as `log_mel` gives it.
 
-        Args:
-            log_mel: as from `log_mel`.
-            iterations: of Griffin-Lim. The phases start from a fixed seed, so the result repeats exactly.
+        The phases of Griffin-Lim start from a fixed seed, so the result repeats exactly.
         """
-        frames = len(log_mel)
-        mel = np.exp(log_mel)
+        frames, mel = len(log_mel), np.exp(log_mel)
         mel = np.where(mel <= 1.05 * self.floor, 0, mel)
         magnitude = np.maximum(mel @ np.linalg.pinv(self._bank.astype(np.float64)).astype(np.float32).T, 0)
         for _ in range(30):  # multiplicative updates towards the non-negative least-squares solution

@@ -61,9 +61,9 @@ class Lookup(Source):
         """The text of a key, and its fragments."""
         length = len(self.attributes) or len(str(self.keys - 1))
         high = -(-self.space // _PLACE)
-        radices = (self.space,) if high == 1 else (high, _PLACE)
-        if math.prod(self.attributes) == self.space:
-            radices = self.attributes
+        radices = self.attributes
+        if math.prod(radices) != self.space:
+            radices = (self.space,) if high == 1 else (high, _PLACE)
         item = Codes(ITEM, radices=radices, size=self.space, least=self.items, most=self.items)
         return {TEXT: Text(least=length, most=length), ITEM: item}
 

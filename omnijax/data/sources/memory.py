@@ -24,9 +24,9 @@ with epy.lazy_imports():  # an extra: only sounds need it
 
 CONTENT: Mapping[str, Any] = {"content": True}
 """Marks what a configuration doesn't store, but its fingerprint stands for."""
-_Content = (tyro.conf.Fixed, tyro.conf.Suppress)  # no knob of the command line
+Content = Annotated[Any, tyro.conf.Fixed, tyro.conf.Suppress]
+"""A field that is no knob of the command line."""
 _NO_FIELDS = cast("Mapping[str, Modality]", ())  # a default that is immutable
-_RECORD = "record"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class InMemory(Source):
     @functools.cached_property
     def _assigned(self) -> Any:
         keys: Mapping[str, Sequence[Hashable]] = {kind: self._column(kind) for kind in self.groups}
-        return assign(keys or {_RECORD: self._digests}, self.shares, self.seed)
+        return assign(keys or {"record": self._digests}, self.shares, self.seed)
 
     @property
     def _keys(self) -> tuple[str, ...]:
@@ -147,9 +147,9 @@ class Arrays(InMemory):
     For example `Arrays({"photo": Picture(...), "caption": Text()}, columns={"photo": photos, "caption": captions})`.
     """
 
-    rows: Annotated[Any, *_Content] = dataclasses.field(default=(), metadata=CONTENT, repr=False, kw_only=True)
+    rows: Content = dataclasses.field(default=(), metadata=CONTENT, repr=False, kw_only=True)
     """A dictionary for each record: for each field a signal, a list of signals, or None."""
-    columns: Annotated[Any, *_Content] = dataclasses.field(default=None, metadata=CONTENT, repr=False, kw_only=True)
+    columns: Content = dataclasses.field(default=None, metadata=CONTENT, repr=False, kw_only=True)
     """In place of `rows`: for each entry the values of all records, equally many; an array with one row for each."""
 
     def check(self) -> None:
@@ -172,7 +172,7 @@ class Arrays(InMemory):
 class Generated(InMemory):
     """Records that a function yields. It is called once, and gives the same records each time."""
 
-    function: Annotated[Any, *_Content] = dataclasses.field(default=tuple, metadata=CONTENT, repr=False)
+    function: Content = dataclasses.field(default=tuple, metadata=CONTENT, repr=False)
     """A function without arguments that yields all records, as dictionaries."""
 
     @functools.cached_property
@@ -189,7 +189,7 @@ class HuggingFace(InMemory):
     and resampled. Lists of numbers become arrays; all other lists are several signals. Classes become their names.
     """
 
-    dataset: Annotated[Any, *_Content] = dataclasses.field(default=None, metadata=CONTENT, repr=False)
+    dataset: Content = dataclasses.field(default=None, metadata=CONTENT, repr=False)
 
     @functools.cached_property
     def entries(self) -> Sequence[Record]:  # type: ignore[override]

@@ -67,12 +67,6 @@ class Synthesizer:
         self.variants = tuple(sorted(path.name for path in (data / "voices" / "!v").glob("*") if path.is_file()))
         if not self.variants:
             raise _missing(data, "it must hold the folder voices/!v of voice variants")
-        self.sample_rate_hz = self._initialize(data)
-        self._chunks: list[np.ndarray] = []
-        self._callback = _CALLBACK(self._receive)  # kept alive for as long as the library may call it
-        self._library.espeak_SetSynthCallback(self._callback)
-
-    def _initialize(self, data: pathlib.Path) -> int:
         home = data.parent
         if len(os.fsencode(home)) > _MAX_HOME_BYTES:
             home = pathlib.Path(self._folder)
@@ -80,11 +74,13 @@ class Synthesizer:
         rate_hz = self._library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(home), _INITIALIZE_DONT_EXIT)
         if rate_hz <= 0:
             raise _missing(data, f"espeak_Initialize must find its voices there (it returned {rate_hz})")
-        word, address = ctypes.c_uint, ctypes.c_void_p
-        arguments = [ctypes.c_char_p, ctypes.c_size_t, word, ctypes.c_int, word, word, address, address]
-        self._library.espeak_Synth.argtypes = arguments
+        self.sample_rate_hz = int(rate_hz)
+        word, address, synth = ctypes.c_uint, ctypes.c_void_p, self._library.espeak_Synth
+        synth.argtypes = [ctypes.c_char_p, ctypes.c_size_t, word, ctypes.c_int, word, word, address, address]
         self._library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
-        return int(rate_hz)
+        self._chunks: list[np.ndarray] = []
+        self._callback = _CALLBACK(self._receive)  # kept alive for as long as the library may call it
+        self._library.espeak_SetSynthCallback(self._callback)
 
     def _receive(self, samples: ctypes._Pointer, count: int, events: int | None) -> int:
         if samples and count > 0:
@@ -92,16 +88,13 @@ class Synthesizer:
         return 0
 
     def speak(self, text: str, variant: str, rate_words_per_minute: int, pitch: int) -> Int16[np.ndarray, " samples"]:
-        """Speaks a text.
+        """Speaks an English text as a waveform at `sample_rate_hz`; see the class for what repeats exactly.
 
         Args:
-            text: English, any length.
+            text: of any length.
             variant: one of `variants`.
             rate_words_per_minute: 80 to 450.
             pitch: 0 to 100; 50 is the variant's own pitch.
-
-        Returns:
-            int16 waveform at `sample_rate_hz`; see the class for what repeats exactly.
 
         Raises:
             DataError: the library doesn't know the variant or refuses the text.
