@@ -232,8 +232,7 @@ class Modality:
 
     def anchors(self, signals: Sequence[Any]) -> dict[str, float]:
         """Bits per natural unit of classical codecs over all signals together; {} where the modality has no units."""
-        units = [self.units(signal) for signal in signals]
-        raw = [self.raw(signal) for signal in signals]
+        units, raw = [self.units(signal) for signal in signals], [self.raw(signal) for signal in signals]
         if not raw or not all(raw) or None in units:
             return {}
         return {"zlib": 8 * len(zlib.compress(b"".join(raw), 9)) / sum(count for count, _ in filter(None, units))}

@@ -99,11 +99,7 @@ class Speech(Modality):
         return self.arrays["vectors"]
 
     def fit(self, signals: Sequence[Any], seed: int, progress: Progress) -> dict[str, np.ndarray]:
-        """Fits the codebook, on at most 50,000 utterances.
-
-        Raises:
-            DataError: there are fewer fragments than codes.
-        """
+        """Fits the codebook on at most 50,000 utterances. Raises a `DataError` for fewer fragments than codes."""
         places: Any = range(len(signals))
         if len(signals) > _FIT_SIGNALS:
             places = np.sort(np.random.default_rng((seed, 3)).choice(len(signals), _FIT_SIGNALS, replace=False))

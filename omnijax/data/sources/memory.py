@@ -61,7 +61,7 @@ class InMemory(Source):
             DataError: no record, or one without its group or class.
         """
         if not self.fields:
-            raise ConfigError("data.fields", dict(self.fields), "a source has at least one field", "name it")
+            raise ConfigError("data.fields", {}, "a source has at least one field", "name it")
         for field, modality in self.fields.items():  # records may be read by it
             modality.check(f"data.fields.{field}")
         if self.directory:
