@@ -58,11 +58,7 @@ class Source:
         return (TRAIN, VALIDATION, TEST)
 
     def check(self) -> None:
-        """Checks the configuration.
-
-        Raises:
-            ConfigError: a value that can't work.
-        """
+        """Raises a `ConfigError` for a value that can't work."""
 
     def check_build(self) -> None:
         """Checks what a build needs, before anything is written.
@@ -81,10 +77,6 @@ class Source:
             beam: builds on Apache Beam's workers (`data.beam.Beam`); None for this process.
         """
 
-    def located(self, directory: str) -> Self:
-        """The same data in another directory."""
-        return dataclasses.replace(self, directory=directory)
-
     def records(self, split: str) -> Sequence[Record]:
         """The records of a split, by random access, always in the same order.
 
@@ -93,12 +85,8 @@ class Source:
         raise ConfigError("data", type(self).__name__, "a source has `records`", "define them in the class")
 
     def small(self, directory: str) -> Self:
-        """The same kind of data in small, for tests and for a sweep that only tries whether all of it works.
-
-        Args:
-            directory: where it is stored, if it is.
-        """
-        return self.located(directory if self.directory else "")
+        """The same kind of data in small, stored there if it is: for tests, and for a sweep that only tries itself."""
+        return dataclasses.replace(self, directory=directory if self.directory else "")
 
     def labels(self, split: str) -> Int[np.ndarray, " n"] | None:
         """The class of each record of a split, as an index into `classes`; None without classes."""

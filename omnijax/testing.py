@@ -18,9 +18,11 @@ from omnijax.data.columns import Column, Segments
 from omnijax.data.corpus import Corpus
 from omnijax.modalities import GENERAL, Codes, Items, Modality
 from omnijax.source import Record, Source
+from omnijax.vocab.documents import Documents
 from omnijax.vocab.vocabulary import END, Vocabulary
 
 LETTERS = 8
+SMALL_WRITING = Writing(base=5, t_pad=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,23 +70,21 @@ class RandomRecords(Source):
     def records(self, split: str) -> Sequence[Record]:
         """Random codes, from 1 to `most` in each field."""
         random = np.random.default_rng((self.seed, self.splits.index(split)))
-        sizes = {"text": LETTERS, "image": 100, "speech": 20}
 
-        def signal(name: str, size: int) -> Int[np.ndarray, "..."]:
-            codes = random.integers(0, size, random.integers(1, self.most + 1))
-            return codes if name == "text" else codes[:, None]
+        def codes(size: int) -> Int[np.ndarray, " items"]:
+            return random.integers(0, size, random.integers(1, self.most + 1))
 
-        return [{name: signal(name, size) for name, size in sizes.items()} for _ in range(self.count)]
+        return [
+            {"text": codes(LETTERS), "image": codes(100)[:, None], "speech": codes(20)[:, None]}
+            for _ in range(self.count)
+        ]
 
 
 def shrink(config: Config, directory: Path) -> Config:
     """An experiment's configuration, the same in kind and small in size: it trains for seconds.
 
-    Axes of a mesh may have 1, 2 or (all but `tensor`) 4 or 8 devices.
-
-    Args:
-        config: of a shipped experiment.
-        directory: where the small data set is, or is to be built; any number of tests can share it.
+    Axes of a mesh may have 1, 2 or (all but `tensor`) 4 or 8 devices. Any number of tests can share the directory of
+    the small data set.
     """
     return dataclasses.replace(
         config,
@@ -101,7 +101,7 @@ def shrink(config: Config, directory: Path) -> Config:
 
 def small_vocabulary() -> Vocabulary:
     """The vocabulary of `small_config`: 27 primary tokens, a space of three digits, one of two, 8 general tokens."""
-    return _with_random_records(BatchConfig(mixed_tasks())).vocabulary
+    return Config(RandomRecords(), BatchConfig(mixed_tasks()), writing=SMALL_WRITING).vocabulary
 
 
 def small_config(config: Config, directory: Path) -> Config:
@@ -109,16 +109,8 @@ def small_config(config: Config, directory: Path) -> Config:
     small = shrink(config, directory)
     batch = BatchConfig(mixed_tasks(), size=8, sequence_length=73)
     known = tuple(target for target in small.eval.targets if target.name in ("text", "image", "speech"))
-    evaluated = dataclasses.replace(small.eval, completions=(), targets=known, routes=small.eval.routes)
-    return dataclasses.replace(_with_random_records(batch), **_rest(small), eval=evaluated)
-
-
-def _with_random_records(batch: BatchConfig) -> Config:
-    return Config(RandomRecords(), batch, writing=Writing(base=5, t_pad=False))
-
-
-def _rest(config: Config) -> dict[str, Any]:
-    return {"model": config.model, "optim": config.optim, "train": config.train, "mesh": config.mesh}
+    evaluated = dataclasses.replace(small.eval, completions=(), targets=known)
+    return dataclasses.replace(small, data=RandomRecords(), batch=batch, writing=SMALL_WRITING, eval=evaluated)
 
 
 def mixed_tasks() -> tuple[Task, ...]:
@@ -149,8 +141,8 @@ def column_of(vocabulary: Vocabulary, name: str, rows: Sequence[Int[np.ndarray, 
     space = spaces.index(name) if name in spaces else GENERAL
     marker = np.full(count, vocabulary.control.index(name))
     of_items = np.full(counts.sum(), space, np.int16)
-    part = Segments(np.arange(count), np.zeros(count, np.int64), marker, counts, of_items, np.concatenate(rows))
-    return Column([part], count)
+    segments = Documents(of_items, np.concatenate(rows), counts, marker, np.ones(count, np.int64))
+    return Column([Segments(np.arange(count), np.zeros(count, np.int64), segments)], count)
 
 
 def check_golden(path: Path, found: Any, refresh_when: str, relative_tolerance: float = 0.0) -> None:
@@ -159,7 +151,7 @@ def check_golden(path: Path, found: Any, refresh_when: str, relative_tolerance: 
     Args:
         path: of a JSON file.
         found: what JSON can hold.
-        refresh_when: when it is right to refresh this golden.
+        refresh_when: says when it is right to refresh this golden.
         relative_tolerance: how far numbers may differ.
 
     Raises:

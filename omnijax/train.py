@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from omnijax.config import Config
-from omnijax.data.batch import Batch
 from omnijax.data.corpus import Corpus, read_corpus, views_of
 from omnijax.data.fitting import fitted
+from omnijax.data.packing import Batch
 from omnijax.data.pipeline import Batches, read_ahead
 from omnijax.data.prepare import prepare
 from omnijax.errors import NonFiniteLossError

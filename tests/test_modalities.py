@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from omnijax import errors
 from omnijax.modalities import GENERAL, Codes, Items, Picture, Speech, Text
-from omnijax.modalities.codebook import Codebook
+from omnijax.modalities.codebook import fit_codebook, nearest
 from omnijax.modalities.spectrogram import Spectrogram, mel_bank
 
 RATE_HZ = 11025
@@ -170,12 +170,6 @@ def test_griffin_lim_gives_back_the_spectrogram() -> None:
     np.testing.assert_array_equal(rebuilt, analysis.waveform(wanted, iterations=60))
 
 
-@pytest.mark.parametrize("change", [{"hop_samples": 300}, {"hop_samples": 0}, {"mels": 200}])
-def test_an_analysis_that_cannot_be_done_is_refused(change: dict[str, int]) -> None:
-    with pytest.raises(errors.ConfigError, match=next(iter(change))):
-        Spectrogram(**{"sample_rate_hz": RATE_HZ, "window_samples": 512, "hop_samples": 128, "mels": 40} | change)
-
-
 def test_speech_fragments_are_whole_and_the_way_back_is_deterministic(speech: Speech) -> None:
     signal = words(1)[0]
     items = speech.encode([signal])
@@ -239,20 +233,20 @@ def test_the_codebook_is_fitted_on_as_many_utterances_as_fit(monkeypatch: pytest
 def test_codebook_finds_the_nearest_and_sorts_along_the_main_direction() -> None:
     random = np.random.default_rng(0)
     vectors = (random.normal(size=(2000, 3)) * [5, 1, 1]).astype(np.float32)
-    mean = np.array([1, 2, 3], np.float32)
-    book = Codebook.fit(vectors, mean, codes=20, seed=0)
-    distances = np.square(vectors[:, None] - book.vectors).sum(axis=-1)
-    np.testing.assert_array_equal(book.encode(vectors), distances.argmin(axis=1))
-    assert (np.diff(book.vectors[:, 0]) > -1).all()
-    assert len(np.unique(book.encode(vectors))) == 20
-    assert np.square(book.decode(book.encode(vectors)) - mean - vectors).sum(axis=1).mean() < 4
-    np.testing.assert_array_equal(Codebook.fit(vectors, mean, codes=20, seed=0).vectors, book.vectors)
-    assert not np.array_equal(Codebook.fit(vectors, mean, codes=20, seed=1).vectors, book.vectors)
+    book = fit_codebook(vectors, codes=20, seed=0)
+    ids = nearest(book, vectors)
+    distances = np.square(vectors[:, None] - book).sum(axis=-1)
+    np.testing.assert_array_equal(ids, distances.argmin(axis=1))
+    assert (np.diff(book[:, 0]) > -1).all()
+    assert len(np.unique(ids)) == 20
+    assert np.square(book[ids] - vectors).sum(axis=1).mean() < 4
+    np.testing.assert_array_equal(fit_codebook(vectors, codes=20, seed=0), book)
+    assert not np.array_equal(fit_codebook(vectors, codes=20, seed=1), book)
 
 
 def test_codebook_refuses_too_few_vectors() -> None:
     with pytest.raises(errors.DataError, match="only 2 different"):
-        Codebook.fit(np.array([[1], [1], [2]], np.float32), np.zeros(1, np.float32), codes=3, seed=0)
+        fit_codebook(np.array([[1], [1], [2]], np.float32), codes=3, seed=0)
 
 
 # ---------------------------------------------------------------------- codes

@@ -110,7 +110,7 @@ def test_speech_is_trimmed_and_equally_loud(built: SpokenDigits) -> None:
 
 def test_codebook_belongs_to_the_configuration(built: SpokenDigits) -> None:
     speech = fitted(built)["speech"]
-    assert speech.codebook.vectors.shape == (16, 3 * built.speech.mels)
+    assert speech.codebook.shape == (16, 3 * built.speech.mels)
     items = speech.encode([row["speech"] for row in rows_of(built, "train")])
     assert len(np.unique(items.digits)) > 12
 

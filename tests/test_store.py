@@ -75,7 +75,6 @@ def store_items(patch: pytest.MonkeyPatch, config: Config, directory: pathlib.Pa
     from omnijax.data import tfds_builders
 
     plain = tfds_builders.StoredItems.__init__
-    patch.setattr(tfds_builders, "RECORDS_AT_ONCE", 40)
     patch.setattr(store, "RECORDS_AT_ONCE", 40)
     patch.setattr(tfds_builders.StoredItems, "__init__", lambda self, *, beam, **more: plain(self, beam=False, **more))
     found["stored"] = store.write(config, config.data, directory, Here())
@@ -114,9 +113,9 @@ def test_batches_are_the_same(built: Config, stored: Config) -> None:
 
 def test_a_chunk_gets_what_it_gets_among_all(built: Config) -> None:
     count = len(built.data.records("train"))
-    encoded = functools.partial(store.encoded_records, split="train", source=built.data, names=NAMES, seed=SEED)
-    everything = dict(encoded(0, count=count))
-    some = dict(encoded(60, count=count))
+    encoded = functools.partial(store.encoded_records, source=built.data, names=NAMES, seed=SEED)
+    everything = dict(encoded(("train", 0)))
+    some = dict(encoded(("train", 60)))
     assert list(some) == list(range(60, count))
     for place, arrays in some.items():
         for name, array in arrays.items():

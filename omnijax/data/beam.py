@@ -15,10 +15,10 @@ with epy.lazy_imports():  # it takes a second
     import tensorflow_datasets as tfds
 
 # `DirectRunner` may pass a pipeline on to a runner that it fetches first; this one is in the wheel.
-DEFAULTS = {
-    "runner": "apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-    "default_sdk_harness_log_level": "ERROR",
-}
+DEFAULTS = (
+    "runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    "default_sdk_harness_log_level=ERROR",
+)
 
 
 class Beam:
@@ -52,9 +52,7 @@ class Beam:
                 # Seen with Beam 2.77.0: in 4 of 5 runs some records in a thousand were missing behind a GroupByKey.
                 rule, fix = "Beam's local runner loses records in its threads", "direct_running_mode=multi_processing"
                 raise errors.ConfigError("--beam", option, rule, fix)
-        given = {option.split("=")[0] for option in options}
-        defaults = [f"--{name}={value}" for name, value in DEFAULTS.items() if name not in given]
-        self._options = [f"--{option}" for option in options] + defaults
+        self._options = [f"--{option}" for option in (*DEFAULTS, *options)]  # the last one of a name holds
 
     def download_config(self) -> tfds.download.DownloadConfig:
         """What `download_and_prepare` of a TFDS builder takes; fresh each time, since pipelines write to theirs."""

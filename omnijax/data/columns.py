@@ -1,50 +1,43 @@
-"""Records as segments of items, in flat arrays: what a split is once its modalities have encoded it."""
+"""Records to items, and to segments of items in flat arrays: what a split is once its modalities have encoded it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Integer
 
+from omnijax.config import field_of
 from omnijax.errors import DataError
 from omnijax.modalities.base import GENERAL, Items, Modality, within
+from omnijax.source import SEQUENCE, Record, signals_of
 from omnijax.vocab.documents import Documents
-from omnijax.vocab.ids import Numbers
 from omnijax.vocab.numbers import to_limbs
 from omnijax.vocab.vocabulary import Vocabulary
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Segments:
-    """Segments of one field, each with the record that it belongs to.
+class Segments(NamedTuple):
+    """Segments of one field.
 
     Attributes:
-        record: int64[segments], place of the record in the split.
-        place: int64[segments], place of the signal in its record.
-        markers: int64[segments], index of the control token that opens the segment.
-        counts: int64[segments], items of the segment.
-        spaces: int16[items], index of the space of each item, -1 for a general token.
-        ids: ids of the items within their spaces, in the smallest integers that hold them; uint32[items, limbs] beyond
-            int64.
+        record: int64[segments], place of each segment's record in the split.
+        place: int64[segments], place of its signal in the record.
+        documents: a document for each segment. Spaces are int16, and ids the smallest integers that hold them.
     """
 
     record: Int[np.ndarray, " segments"]
     place: Int[np.ndarray, " segments"]
-    markers: Int[np.ndarray, " segments"]
-    counts: Int[np.ndarray, " segments"]
-    spaces: Int[np.ndarray, " items"]
-    ids: Integer[np.ndarray, "..."]
+    documents: Documents
 
 
 class Encoded(NamedTuple):
     """Items of signals of one field.
 
     Attributes:
-        field: name of the field.
-        items: of the signals.
+        field: its name.
+        items: a sequence for each signal.
         record: int64[signals], place of each signal's record in the split.
         place: int64[signals], place of each signal in its record.
     """
@@ -55,38 +48,78 @@ class Encoded(NamedTuple):
     place: Int[np.ndarray, " signals"]
 
 
+def encode_rows(
+    name: str, rows: Sequence[Record], start: int, total: int, modalities: Mapping[str, Modality], seed: int
+) -> list[Encoded]:
+    """One field or view of some records; several fields where it is the interleaved sequence.
+
+    The rows are the records from place `start` on of a split that has `total`. The seed draws the view.
+
+    Raises:
+        DataError: a signal can't be written; names the first record.
+    """
+    found: dict[str, list[tuple[int, int, Any]]] = {}
+    for record, row in enumerate(rows, start):
+        for place, (field, signal) in enumerate(_entries(field_of(name), row, record, modalities)):
+            found.setdefault(field, []).append((record, place, signal))
+    encoded, view = [], name.partition("/")[2]
+    for field, entries in found.items():
+        record_of, place_of = (np.array([entry[column] for entry in entries], np.int64) for column in (0, 1))
+        signals: Sequence[Any] = [signal for *_, signal in entries]
+        if view:
+            signals = modalities[field].view(view, signals, seed, record_of, total)
+        encoded.append(Encoded(field, _items(modalities[field], signals, field, record_of), record_of, place_of))
+    return encoded
+
+
+def _entries(field: str, row: Record, record: int, modalities: Mapping[str, Modality]) -> Sequence[tuple[str, Any]]:
+    """The signals of a field of a record, or of its interleaved document, each with its field."""
+    if field != SEQUENCE:
+        return [(field, signal) for signal in signals_of(row, field)]
+    for entry in row.get(SEQUENCE) or ():
+        if not (isinstance(entry, tuple) and len(entry) == 2 and entry[0] in modalities):
+            rule = f"an interleaved document is a list of (field, signal); the fields are {', '.join(modalities)}"
+            raise DataError(f"record {record}: {SEQUENCE}", entry, rule, "give such pairs")
+    return row.get(SEQUENCE) or ()
+
+
+def _items(modality: Modality, signals: Sequence[Any], field: str, record: Int[np.ndarray, " n"]) -> Items:
+    """The items of signals; an error names the first record that has a wrong one."""
+    try:
+        return modality.encode(signals)
+    except DataError as error:
+        for signal, place in zip(signals, record, strict=True):
+            try:
+                modality.encode([signal])
+            except DataError as first:
+                where = f"record {place}: {field}: {first.field}"
+                raise DataError(where, first.value, first.rule, first.fix) from error
+        raise
+
+
 def segments_of(vocabulary: Vocabulary, modality: Modality, encoded: Encoded) -> Segments:
     """Segments of signals: one for each signal, or one for each part where the modality has several.
 
-    Args:
-        vocabulary: that they are for.
-        modality: of the signals.
-        encoded: their items. The field's marker opens the first segment of a signal; each further part has a marker.
+    The field's marker opens the first segment of a signal; each further part has a marker.
 
     Raises:
         DataError: a signal with too few or too many items.
     """
     field, items, record, place = encoded
     each = max(1, len(modality.parts))
-    signal_of = np.repeat(np.arange(len(items)), items.counts)
-    segment_of = signal_of * each + np.maximum(items.part, 0) if each > 1 else signal_of
-    if each > 1 and (np.diff(segment_of) < 0).any():
+    segment_of = np.repeat(each * np.arange(len(items)), items.counts)
+    if each > 1:
+        segment_of += np.maximum(items.part, 0)
+    if (np.diff(segment_of) < 0).any():
         rule = f"the items of a signal stand in the order of the parts of {modality.name!r}"
         raise DataError(f"{field}: items", "another order", rule, "mend `encode`: all items of a part, then the next")
     counts = np.bincount(segment_of, minlength=each * len(items))
     _check_counts(field, modality, counts.reshape(-1, each), record)
     openers = [vocabulary.token(name) - vocabulary.control_start for name in markers_of(field, modality)]
-    spaces = np.full(len(items.part), GENERAL, np.int16)
-    for number, part in enumerate(modality.parts):
-        spaces[items.part == number] = vocabulary.space_index(part.name)
-    return Segments(
-        np.repeat(record, each),
-        np.repeat(place, each),
-        np.tile(np.array(openers, np.int64), len(items)),
-        counts,
-        spaces,
-        _ids(modality, items),
-    )
+    space_of_part = np.array([*(vocabulary.space_index(part.name) for part in modality.parts), GENERAL], np.int16)
+    markers = np.tile(np.array(openers, np.int64), len(items))
+    documents = Documents(space_of_part[items.part], _ids(modality, items), counts, markers, np.ones_like(counts))
+    return Segments(np.repeat(record, each), np.repeat(place, each), documents)
 
 
 def markers_of(field: str, modality: Modality) -> list[str]:
@@ -108,46 +141,30 @@ def _check_counts(
 
 def _ids(modality: Modality, items: Items) -> Integer[np.ndarray, "..."]:
     """Ids of all items, within their spaces."""
-    numbers: dict[int, Numbers] = {GENERAL: items.digits[items.part == GENERAL, 0].astype(np.int64)}
-    for number, part in enumerate(modality.parts):
-        numbers[number] = part.numbers(items.digits[items.part == number])
-    limbs = max(one.shape[1] if one.ndim == 2 else 0 for one in numbers.values())
-    if limbs:
-        wide = np.zeros((len(items.part), limbs), np.uint32)
-        for number, one in numbers.items():
-            wide[items.part == number] = to_limbs(one, limbs)
-        return wide
-    most = max([modality.general - 1, *(part.fragments - 1 for part in modality.parts), 0])
-    narrow = np.zeros(len(items.part), np.min_scalar_type(most) if most < 2**32 else np.int64)
-    for number, one in numbers.items():
-        narrow[items.part == number] = one
-    return narrow
+    general = items.digits[items.part == GENERAL, 0].astype(np.int64)
+    of_parts = (part.numbers(items.digits[items.part == number]) for number, part in enumerate(modality.parts))
+    by_part = _in_one_form([general, *of_parts])
+    ids = np.empty_like(by_part)
+    ids[np.argsort(items.part, kind="stable")] = by_part
+    if ids.ndim == 2:
+        return ids
+    most = max(modality.general, 1, *(part.fragments for part in modality.parts)) - 1
+    return ids.astype(np.min_scalar_type(most) if most < 2**32 else np.int64)
 
 
 class Column:
-    """One field, or one view of it, of every record of a split.
+    """One field, or one view of it, of every record of a split, from segments in any order.
 
-    Args:
-        parts: segments, those of each record in the order of their places once sorted.
-        records: number of records in the split.
+    Attributes:
+        segments: int64[records], segments of each record; 0 where it lacks the field.
     """
 
     def __init__(self, parts: Sequence[Segments], records: int):
-        names = ("record", "place", "markers", "counts")
-        record, place, self._markers, self._counts = (
-            np.concatenate([np.zeros(0, np.int64), *(getattr(one, name) for one in parts)]) for name in names
-        )
-        self._spaces = np.concatenate([np.zeros(0, np.int16), *(one.spaces for one in parts)])
-        self._ids = _in_one_form([one.ids for one in parts])
-        if len(parts) > 1 or np.any(np.diff(record) < 0):
-            order = np.lexsort((np.arange(len(record)), place, record))
-            items = within(np.cumsum(self._counts) - self._counts, self._counts, order)
-            self._markers, self._counts = self._markers[order], self._counts[order]
-            self._spaces, self._ids, record = self._spaces[items], self._ids[items], record[order]
+        record, place = (np.concatenate([np.zeros(0, np.int64), *(one[key] for one in parts)]) for key in (0, 1))
+        whole = reordered(end_to_end([one.documents for one in parts]), np.lexsort((place, record)))
         self.segments = np.bincount(record, minlength=records)
-        """int64[records], segments of each record; 0 where it lacks the field."""
-        self._first_segment = np.cumsum(self.segments) - self.segments
-        self._first_item = np.cumsum(self._counts) - self._counts
+        self._whole = dataclasses.replace(whole, document_segments=self.segments)
+        self._starts = _starts(self._whole)
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -155,8 +172,7 @@ class Column:
     @property
     def items(self) -> Int[np.ndarray, " records"]:
         """Items of each record."""
-        ends = np.concatenate([[0], np.cumsum(self._counts)])
-        return ends[self._first_segment + self.segments] - ends[self._first_segment]
+        return items_of_documents(self._whole)
 
     def take(self, records: Sequence[int] | Int[np.ndarray, " n"]) -> Documents:
         """Some records as documents.
@@ -164,17 +180,9 @@ class Column:
         Raises:
             IndexError: a place outside the split.
         """
-        chosen = places_of(records, len(self))
-        segments = within(self._first_segment, self.segments, chosen)
-        items = within(self._first_item, self._counts, segments)
-        ids = self._ids[items]
-        return Documents(
-            self._spaces[items].astype(np.int32),
-            ids if ids.ndim == 2 else ids.astype(np.int64),
-            self._counts[segments],
-            self._markers[segments].astype(np.int64),
-            self.segments[chosen],
-        )
+        found = reordered(self._whole, places_of(records, len(self)), self._starts)
+        ids = found.ids if found.ids.ndim == 2 else found.ids.astype(np.int64)
+        return dataclasses.replace(found, spaces=found.spaces.astype(np.int32), ids=ids)
 
 
 def places_of(records: Sequence[int] | Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " n"]:
@@ -192,10 +200,7 @@ def places_of(records: Sequence[int] | Int[np.ndarray, " n"], count: int) -> Int
 def _in_one_form(ids: Sequence[Integer[np.ndarray, "..."]]) -> Integer[np.ndarray, "..."]:
     """All ids in one array: in limbs if any of them is."""
     limbs = max((one.shape[1] for one in ids if one.ndim == 2), default=0)
-    if not limbs:
-        return np.concatenate([np.zeros(0, np.uint8), *ids])
-    wide = [to_limbs(one.astype(np.int64), limbs) if one.ndim == 1 else one for one in ids]
-    return np.concatenate([np.pad(one, ((0, 0), (0, limbs - one.shape[1]))) for one in wide])
+    return np.concatenate([to_limbs(one, limbs) for one in ids] if limbs else [np.zeros(0, np.uint8), *ids])
 
 
 def side_by_side(columns: Sequence[Documents]) -> Documents:
@@ -213,23 +218,38 @@ def side_by_side(columns: Sequence[Documents]) -> Documents:
 def end_to_end(documents: Sequence[Documents]) -> Documents:
     """The documents of the first, then those of the second, and so on."""
     return Documents(
-        np.concatenate([one.spaces for one in documents]),
+        np.concatenate([np.zeros(0, np.int16), *(one.spaces for one in documents)]),
         _in_one_form([one.ids for one in documents]),
-        np.concatenate([one.segment_items for one in documents]),
-        np.concatenate([one.segment_markers for one in documents]),
-        np.concatenate([one.document_segments for one in documents]),
+        np.concatenate([np.zeros(0, np.int64), *(one.segment_items for one in documents)]),
+        np.concatenate([np.zeros(0, np.int64), *(one.segment_markers for one in documents)]),
+        np.concatenate([np.zeros(0, np.int64), *(one.document_segments for one in documents)]),
     )
 
 
-def reordered(documents: Documents, order: Int[np.ndarray, " n"]) -> Documents:
-    """Some of the documents, in this order."""
+Starts = tuple[Int[np.ndarray, " documents"], Int[np.ndarray, " segments"]]
+
+
+def _starts(documents: Documents) -> Starts:
+    """Index of the first segment of each document, and of the first item of each segment."""
     counts, items = documents.document_segments, documents.segment_items
-    segments = within(np.cumsum(counts) - counts, counts, order)
-    chosen = within(np.cumsum(items) - items, items, segments)
+    return np.cumsum(counts) - counts, np.cumsum(items) - items
+
+
+def reordered(documents: Documents, order: Int[np.ndarray, " n"], starts: Starts | None = None) -> Documents:
+    """Some of the documents, in this order. `starts` are theirs, where they are known."""
+    first_segment, first_item = starts or _starts(documents)
+    segments = within(first_segment, documents.document_segments, order)
+    items = within(first_item, documents.segment_items, segments)
     return Documents(
-        documents.spaces[chosen],
-        documents.ids[chosen],
-        items[segments],
+        documents.spaces[items],
+        documents.ids[items],
+        documents.segment_items[segments],
         documents.segment_markers[segments],
-        counts[order],
+        documents.document_segments[order],
     )
+
+
+def items_of_documents(documents: Documents) -> Int[np.ndarray, " documents"]:
+    """Number of items of each document."""
+    ends = np.concatenate([[0], np.cumsum(documents.segment_items)])
+    return np.diff(ends[np.cumsum(documents.document_segments)], prepend=0)

@@ -10,8 +10,7 @@ from jaxtyping import Int
 
 from omnijax.config import Config, Task, field_of
 from omnijax.data import store
-from omnijax.data.columns import Column, Segments, segments_of, side_by_side
-from omnijax.data.encoding import encode_rows
+from omnijax.data.columns import Column, Segments, encode_rows, segments_of, side_by_side
 from omnijax.data.fitting import fitted
 from omnijax.data.manifest import verify
 from omnijax.errors import DataError
@@ -61,10 +60,7 @@ def fields_of(config: Config) -> tuple[str, ...]:
 def read_corpus(config: Config, split: str, names: Sequence[str]) -> Corpus:
     """A split in items: those stored with the data set where there are some, otherwise encoded now.
 
-    Args:
-        config: of the run.
-        split: one of `config.data.splits`.
-        names: fields and views to read.
+    `names` are those of fields and views.
 
     Raises:
         DataError: the data set is missing or damaged, or a signal can't be written.
@@ -78,13 +74,7 @@ def read_corpus(config: Config, split: str, names: Sequence[str]) -> Corpus:
 def encode_records(
     config: Config, records: Sequence[Record], names: Sequence[str], modalities: Mapping[str, Modality]
 ) -> Corpus:
-    """Records in items.
-
-    Args:
-        config: of the run; `batch.seed` draws the views.
-        records: all of a split.
-        names: fields and views to encode.
-        modalities: fitted, by field.
+    """All records of a split in items, by the fitted modality of each field; `batch.seed` draws the views.
 
     Raises:
         DataError: there is no record, or a signal can't be written.

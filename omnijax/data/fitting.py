@@ -20,11 +20,7 @@ AT_ONCE = 1024
 
 
 def fit(source: Source, modality: Modality, progress: Progress) -> dict[str, np.ndarray]:
-    """What a modality learns from the training signals of all its fields.
-
-    Raises:
-        DataError: there are too few signals.
-    """
+    """What a modality learns from the training signals of all its fields."""
     fields = [field for field, one in source.fields.items() if one == modality]
     return modality.fit(_Signals(source.records(TRAIN), fields), source.seed, progress)
 
@@ -42,9 +38,8 @@ def fitted(source: Source) -> dict[str, Modality]:
     Raises:
         DataError: a file is missing or damaged, or there are too few signals.
     """
-    if not source.directory:
-        return bound(source, functools.partial(_fit_in_memory, source))
-    return bound(source, functools.partial(load, pathlib.Path(source.directory)))
+    learned = functools.partial(load, pathlib.Path(source.directory)) if source.directory else None
+    return bound(source, learned or functools.partial(_fit_in_memory, source))
 
 
 def bound(source: Source, learned: Callable[[Modality], Mapping[str, np.ndarray]]) -> dict[str, Modality]:
@@ -80,10 +75,9 @@ class _Signals(Sequence[Any]):
 
     def __init__(self, records: Sequence[Record], fields: Sequence[str]):
         self._records, self._fields = records, fields
-        chunk = functools.lru_cache(maxsize=2)(self._chunk)
-        self._read = chunk
-        counts = [len(of) for start in range(0, len(records), AT_ONCE) for of in chunk(start)]
-        self._ends = np.cumsum(np.array(counts, np.int64))
+        self._read = functools.lru_cache(maxsize=2)(self._chunk)
+        self._starts = range(0, len(records), AT_ONCE)
+        self._ends = np.cumsum([0, *(len(self._read(start)) for start in self._starts)])[1:]
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -91,11 +85,10 @@ class _Signals(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        place = int(np.searchsorted(self._ends, index, side="right"))
-        signals = self._read(place - place % AT_ONCE)[place % AT_ONCE]
-        return signals[index - int(self._ends[place])]  # from the end
+        chunk = int(np.searchsorted(self._ends, index, side="right"))
+        return self._read(self._starts[chunk])[index - int(self._ends[chunk])]  # from the end
 
-    def _chunk(self, start: int) -> list[list[Any]]:
-        """The signals of each record from a place on."""
+    def _chunk(self, start: int) -> list[Any]:
+        """The signals of the records from a place on."""
         rows = read(self._records, range(start, min(start + AT_ONCE, len(self._records))))
-        return [[signal for field in self._fields for signal in signals_of(row, field)] for row in rows]
+        return [signal for row in rows for field in self._fields for signal in signals_of(row, field)]

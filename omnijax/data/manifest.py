@@ -24,11 +24,8 @@ def shaping(source: Source) -> dict[str, Any]:
     """
     modalities = {name: _knobs(one) for name, one in modalities_of(source.fields).items() if one.learned}
     fields = {field: modality.name for field, modality in source.fields.items()}
-    knobs = {
-        name: value
-        for name, value in _knobs(source).items()
-        if name != "directory" and not isinstance(getattr(source, name), Modality)
-    }
+    of_modalities = {name for name, value in vars(source).items() if isinstance(value, Modality)}
+    knobs = {name: value for name, value in _knobs(source).items() if name not in {"directory", *of_modalities}}
     return dict(json.loads(json.dumps({"source": knobs, "fields": fields, "modalities": modalities})))
 
 
@@ -39,10 +36,10 @@ def _knobs(value: Any) -> dict[str, Any]:
 
 def describe(directory: pathlib.Path) -> dict[str, dict[str, int | str]]:
     """Size and SHA-256 of every file below a directory but the manifest, by relative POSIX path."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {
         path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in paths
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
     }
 
 
@@ -61,31 +58,25 @@ def verify(source: Source) -> None:
     if directory.exists() and not directory.is_dir():
         raise DataError("data.directory", source.directory, "it must be a directory", "choose another directory")
     if not directory.exists() or not any(directory.iterdir()):
-        fix = "build it: `omnijax prepare`"
-        raise DataError("data.directory", source.directory, "the data set must be there", fix)
-    manifest = read_manifest(source)
-    _compare("data", manifest["config"], shaping(source), source.directory)
-    _verify_files(directory, _signature(directory))
-
-
-def _signature(directory: pathlib.Path) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a file does: names, sizes and times of modification."""
+        rule = "the data set must be there"
+        raise DataError("data.directory", source.directory, rule, "build it: `omnijax prepare`")
+    _compare("data", read_manifest(source)["config"], shaping(source), source.directory)
     files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    _verify_files(directory, tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 
 @functools.lru_cache(maxsize=8)
-def _verify_files(directory: pathlib.Path, signature: tuple[tuple[str, int, int], ...]) -> None:
+def _verify_files(directory: pathlib.Path, stamps: tuple[tuple[str, int, int], ...]) -> None:
+    """Checks the files. `stamps` are their names, sizes and times of modification, so that a change is a new call."""
     for name, expected in _read(directory / MANIFEST)["files"].items():
-        path = directory / name
+        path, rule = directory / name, ""
         if not path.is_file():
-            raise DataError("data file", str(path), "it is missing", _REBUILD)
-        size = path.stat().st_size
-        if size != expected["bytes"]:
-            rule = f"it is damaged: {size} bytes, and the manifest says {expected['bytes']}"
-            raise DataError("data file", str(path), rule, _REBUILD)
-        if _sha256(path) != expected["sha256"]:
+            rule = "it is missing"
+        elif path.stat().st_size != expected["bytes"]:
+            rule = f"it is damaged: {path.stat().st_size} bytes, and the manifest says {expected['bytes']}"
+        elif _sha256(path) != expected["sha256"]:
             rule = "it was altered: its SHA-256 isn't that of the manifest"
+        if rule:
             raise DataError("data file", str(path), rule, _REBUILD)
 
 
@@ -101,14 +92,13 @@ def read_manifest(source: Source) -> dict[str, Any]:
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
-        if isinstance(manifest["config"], dict) and isinstance(manifest["files"], dict):
-            return dict(manifest)
+        return {**manifest, "config": dict(manifest["config"]), "files": dict(manifest["files"])}
     except FileNotFoundError as error:
         rule = "a directory of data must have a manifest; this one holds something else, or is damaged"
         raise DataError("data manifest", str(path), rule, f"choose another directory, or {_REBUILD}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError("data manifest", str(path), f"it can't be read ({error})", _REBUILD) from error
-    raise DataError("data manifest", str(path), "it must hold `config` and `files`", _REBUILD)
+        rule = f"it must be JSON with `config` and `files` ({error!r})"
+        raise DataError("data manifest", str(path), rule, _REBUILD) from error
 
 
 def _compare(field: str, built: Any, wanted: Any, directory: str) -> None:

@@ -1,26 +1,48 @@
-"""Which documents go into which sequence. Lengths alone decide it, so a run resumes with the number of a sequence."""
+"""What the train step reads, and which documents go into which sequence.
+
+Lengths alone decide that, so a run resumes with the number of a sequence.
+"""
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int32, Int64
 
 from omnijax.errors import DataError
+from omnijax.vocab.kinds import Kinds
 
 OPEN_SEQUENCES = 64
 """Sequences that still take documents. It bounds the search, and how far a document moves from its place."""
 
 
+class Batch(TypedDict):
+    """Sequences of packed documents, as the model reads them; `t` is one less than `batch.sequence_length`.
+
+    Attributes:
+        tokens: primary ids to read.
+        targets: the ids that follow them in the same document.
+        weights: of each target in the loss; 0 where none follows.
+        kinds: kind of the token behind each token in its sequence, as `Encoded.kinds`.
+        positions: place of each token in its document.
+        documents: which document of its sequence it belongs to, from 0; -1 for padding.
+        items: items of each sequence, for the throughput.
+    """
+
+    tokens: Int32[np.ndarray, "b t"]
+    targets: Int32[np.ndarray, "b t"]
+    weights: Float32[np.ndarray, "b t"]
+    kinds: Kinds
+    positions: Int32[np.ndarray, "b t"]
+    documents: Int32[np.ndarray, "b t"]
+    items: Int32[np.ndarray, " b"]
+
+
 def check_lengths(
     lengths: Int64[np.ndarray, " n"], room: int, knob: str = "sequence_length", unit: str = "tokens"
 ) -> None:
-    """Checks that each document fits into a sequence.
-
-    Args:
-        lengths: of the documents.
-        room: of a sequence, in the same unit.
-        knob: the field of `batch` that sets the room.
-        unit: name of the unit, for the error.
+    """Checks that each document fits into a sequence, whose room the field `knob` of `batch` sets, in the same unit.
 
     Raises:
         DataError: a document is longer than a sequence.
@@ -32,10 +54,6 @@ def check_lengths(
 
 def pack(lengths: Int64[np.ndarray, " n"], sequence_length: int) -> list[list[int]]:
     """Puts documents, in order, into the first open sequence with room. No document is cut or left out.
-
-    Args:
-        lengths: of the documents.
-        sequence_length: room of a sequence, in the same unit.
 
     Returns:
         For each sequence the indices of its documents.

@@ -7,23 +7,23 @@ ahead in threads.
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Int64
 
 from omnijax.config import BatchConfig
-from omnijax.data.batch import Batch
-from omnijax.data.columns import end_to_end, reordered
+from omnijax.data.columns import end_to_end, items_of_documents, reordered
 from omnijax.data.corpus import Corpus, views_of
-from omnijax.data.packing import check_lengths, pack
+from omnijax.data.packing import Batch, check_lengths, pack
 from omnijax.errors import DataError
 from omnijax.modalities.base import within
 from omnijax.vocab.documents import Documents
-from omnijax.vocab.encode import Encoded, count_tokens, encode
+from omnijax.vocab.encode import count_tokens, encode
 from omnijax.vocab.kinds import PAD_KIND
 
 COUNTED_AT_ONCE = 8192
@@ -36,7 +36,7 @@ class Batches:
     of its own.
 
     Args:
-        corpus: the records.
+        corpus: of all records.
         config: how they become sequences.
         rows: numbers of the sequences of a batch that this process makes; all by default.
 
@@ -60,8 +60,8 @@ class Batches:
             if not len(records):
                 rule = "no record of the training split has all of these fields"
                 raise DataError(f"batch.tasks.{number}", task.fields, rule, "leave the task out, or mend the data")
-        forms = [number for number, task in enumerate(config.tasks) for _ in range(task.repeats)]
-        self.task_of = np.concatenate([np.full(len(self.taken[number]), number) for number in forms])
+        forms = np.repeat(np.arange(len(config.tasks)), [task.repeats for task in config.tasks])
+        self.task_of = np.repeat(forms, [len(self.taken[number]) for number in forms])
         self.record_of = np.concatenate([self.taken[number] for number in forms])
         self.lengths, self.items, self.sizes = self._counts()
         check_lengths(self.lengths, config.sequence_length)
@@ -80,18 +80,14 @@ class Batches:
 
     def longest_sequence(self, steps: int) -> int:
         """Tokens of the longest sequence of the first `steps` batches, of all processes."""
-        rows, longest, epoch = steps * self._config.size, 0, 0
-        while rows > 0:
-            packed = self._epoch(epoch)[:rows]
-            longest = max([longest, *(int(self.lengths[row].sum()) for row in packed)])
-            rows, epoch = rows - len(packed), epoch + 1
-        return longest
+        rows = (self._row(row)[1] for row in range(steps * self._config.size))
+        return max((int(self.lengths[row].sum()) for row in rows), default=0)
 
     def check(self, steps: int) -> None:
         """Checks that every sequence of the first `steps` batches fits; packed by tokens they always do.
 
         Raises:
-            DataError: the tokens of a sequence that is packed by items are more than `batch.sequence_length`.
+            DataError: a sequence that is packed by items has more tokens than `batch.sequence_length`.
         """
         longest = self.longest_sequence(steps) if self._config.sequence_items else 0
         if longest > self._config.sequence_length:
@@ -136,14 +132,14 @@ class Batches:
 
     def _row(self, row: int) -> tuple[int, Int64[np.ndarray, " documents"]]:
         """The epoch that a sequence belongs to, and its documents."""
-        epoch = int(np.searchsorted(self._epoch_ends, row, side="right")) - 1
         while row >= self._epoch_ends[-1]:
-            epoch = len(self._epoch_ends) - 1
-            self._epoch_ends.append(self._epoch_ends[-1] + len(self._epoch(epoch)))
+            self._epoch_ends.append(self._epoch_ends[-1] + len(self._epoch(len(self._epoch_ends) - 1)))
+        epoch = bisect.bisect_right(self._epoch_ends, row) - 1
         return epoch, self._epoch(epoch)[row - self._epoch_ends[epoch]]
 
     def _batch(self, rows: list[tuple[int, Int64[np.ndarray, " documents"]]]) -> Batch:
-        sizes = [row.size for _, row in rows]
+        """Lays documents, in order, into sequences, and shifts targets by one within each document."""
+        sizes = np.array([row.size for _, row in rows])
         epochs = np.repeat([epoch for epoch, _ in rows], sizes)
         chosen = np.concatenate([row for _, row in rows])
         tasks = self.task_of[chosen]
@@ -151,30 +147,43 @@ class Batches:
         order = self._writing_order(documents, fields, tasks, epochs, chosen)
         encoded = encode(self._corpus.vocabulary, documents, order)
         task_of_segment = np.repeat(tasks, documents.document_segments)
-        weights = np.zeros(
-            (len(self._config.tasks), 1 + max(len(task.fields) for task in self._config.tasks)), np.float32
-        )
-        for number, task in enumerate(self._config.tasks):
-            weights[number, : len(task.weights)] = task.weights
-        token_weights = np.repeat(weights[task_of_segment, fields], encoded.segment_tokens)
-        row_of = np.repeat(np.arange(len(rows)), sizes)
-        items = np.bincount(row_of, _document_items(documents), len(rows)).astype(np.int32)
-        return lay_out(encoded, token_weights, row_of, len(rows), self._config.sequence_length, items)
+        most = max(len(task.fields) for task in self._config.tasks)
+        weights = np.array([[*task.weights, *[0.0] * (most - len(task.weights))] for task in self._config.tasks])
+        token_weights = np.repeat(weights.astype(np.float32)[task_of_segment, fields], encoded.segment_tokens)
+        row_of, counts = np.repeat(np.arange(len(rows)), sizes), encoded.document_tokens
+        starts, firsts = np.cumsum(counts) - counts, np.cumsum(sizes) - sizes
+        row, document_of = np.repeat(row_of, counts), np.repeat(np.arange(counts.size), counts)
+        place = np.arange(row.size)
+
+        def grid(values: np.ndarray, fill: int, dtype: Any) -> np.ndarray:
+            filled: np.ndarray = np.full((len(rows), self._config.sequence_length), fill, dtype)
+            filled[row, place - starts[firsts[row]]] = values
+            return filled
+
+        tokens = grid(encoded.tokens.array, 0, np.int32)
+        number = grid(document_of - firsts[row], -1, np.int32)  # the same on whatever process
+        follows = (number[:, 1:] == number[:, :-1]) & (number[:, 1:] >= 0)
+        return {
+            "tokens": tokens[:, :-1],
+            "targets": np.where(follows, tokens[:, 1:], 0),
+            "weights": np.where(follows, grid(token_weights, 0, np.float32)[:, 1:], np.float32(0)),
+            "kinds": grid(encoded.kinds, PAD_KIND, encoded.kinds.dtype)[:, 1:],
+            "positions": grid(place - starts[document_of], 0, np.int32)[:, :-1],
+            "documents": number[:, :-1],
+            "items": np.bincount(row_of, items_of_documents(documents), len(rows)).astype(np.int32),
+        }
 
     def _documents(
         self, tasks: Int64[np.ndarray, " n"], records: Int64[np.ndarray, " n"]
     ) -> tuple[Documents, Int64[np.ndarray, " segments"]]:
         """Documents of some records, each in the form of its task; and the number of each segment's field in it."""
-        parts, places, fields = [], [], []
+        parts, fields = [], []
         for number in np.unique(tasks):
-            place = np.flatnonzero(tasks == number)
-            names = self._config.tasks[number].fields
-            parts.append(self._corpus.documents(records[place], names))
-            places.append(place)
-            counts = np.stack([self._corpus.columns[name].segments[records[place]] for name in names], axis=1)
-            fields.append(np.repeat(np.tile(np.arange(len(names)), len(place)), counts.ravel()))
-        order = np.argsort(np.concatenate(places), kind="stable")
-        whole = end_to_end(parts)
+            those, names = records[tasks == number], self._config.tasks[number].fields
+            parts.append(self._corpus.documents(those, names))
+            counts = np.stack([self._corpus.columns[name].segments[those] for name in names], axis=1)
+            fields.append(np.repeat(np.tile(np.arange(len(names)), len(those)), counts.ravel()))
+        order, whole = np.argsort(np.argsort(tasks, kind="stable")), end_to_end(parts)
         counts = whole.document_segments
         return reordered(whole, order), np.concatenate(fields)[within(np.cumsum(counts) - counts, counts, order)]
 
@@ -194,59 +203,16 @@ class Batches:
         if not len(shuffled):
             return None
         order = np.arange(documents.spaces.size)
-        ends = np.cumsum(documents.segment_items)
+        segments = np.split(order, np.cumsum(documents.segment_items)[:-1])  # views
         last = np.cumsum(documents.document_segments)
         for one in shuffled:
             random = np.random.default_rng([self._config.seed, epochs[one], chosen[one]])
             shares = self._config.tasks[tasks[one]].random_orders
             for segment in range(last[one] - documents.document_segments[one], last[one]):
-                start = ends[segment] - documents.segment_items[segment]
-                permuted = start + random.permutation(ends[segment] - start)
+                permuted = random.permutation(segments[segment])
                 if random.random() < shares[fields[segment]]:
-                    order[start : ends[segment]] = permuted
+                    segments[segment][:] = permuted
         return order
-
-
-def lay_out(
-    encoded: Encoded,
-    token_weights: Float32[np.ndarray, " tokens"],
-    row_of: Int64[np.ndarray, " documents"],
-    rows: int,
-    sequence_length: int,
-    items: Int32[np.ndarray, " b"],
-) -> Batch:
-    """Lays documents, in order, into sequences, and shifts targets by one within each document."""
-    counts = encoded.document_tokens
-    starts = np.cumsum(counts) - counts
-    firsts = np.searchsorted(row_of, np.arange(rows))
-    row_starts = starts[firsts]
-    document_of = np.repeat(np.arange(counts.size), counts)
-    place = np.arange(document_of.size) - starts[document_of]
-    column = np.arange(document_of.size) - row_starts[row_of[document_of]]
-
-    def grid(values: np.ndarray, fill: int, dtype: Any) -> np.ndarray:
-        filled: np.ndarray = np.full((rows, sequence_length), fill, dtype)
-        filled[row_of[document_of], column] = values
-        return filled
-
-    tokens = grid(encoded.tokens.array, 0, np.int32)
-    documents = grid(document_of - firsts[row_of[document_of]], -1, np.int32)  # the same on whatever process
-    weights = grid(token_weights, 0, np.float32)
-    follows = (documents[:, 1:] == documents[:, :-1]) & (documents[:, 1:] >= 0)
-    return {
-        "tokens": tokens[:, :-1],
-        "targets": np.where(follows, tokens[:, 1:], 0),
-        "weights": np.where(follows, weights[:, 1:], np.float32(0)),
-        "kinds": grid(encoded.kinds, PAD_KIND, encoded.kinds.dtype)[:, 1:],
-        "positions": grid(place, 0, np.int32)[:, :-1],
-        "documents": documents[:, :-1],
-        "items": items,
-    }
-
-
-def _document_items(documents: Documents) -> Int64[np.ndarray, " documents"]:
-    ends = np.cumsum(documents.document_segments)
-    return np.diff(np.concatenate([[0], np.cumsum(documents.segment_items)])[ends], prepend=0)
 
 
 def read_ahead(batches: Batches, start: int, stop: int, ahead: int) -> Iterator[Batch]:

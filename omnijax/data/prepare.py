@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
-import functools
 import json
 import pathlib
 import shutil
@@ -15,6 +15,7 @@ from omnijax.config import Config
 from omnijax.data import fitting, manifest, store
 from omnijax.data.beam import Beam
 from omnijax.errors import ConfigError, DataError
+from omnijax.modalities.base import Progress
 from omnijax.source import modalities_of
 
 
@@ -25,10 +26,8 @@ def prepare(config: Config, beam: Beam | None = None) -> None:
     nothing that looks like a data set. Of several processes that start together, one builds and the others wait. A
     source that stores nothing has nothing to build.
 
-    Args:
-        config: of the run.
-        beam: builds it on Apache Beam's workers, which have to see the directory, and stores the items of the fields
-            that the tasks name, too. The records are the same.
+    `beam` builds it on Apache Beam's workers, which have to see the directory, and stores the items of the fields that
+    the tasks name, too. The records are the same.
 
     Raises:
         DataError: the directory holds something else, or a data set that is damaged or differently configured; it is
@@ -43,8 +42,7 @@ def prepare(config: Config, beam: Beam | None = None) -> None:
             raise ConfigError("data", type(source).__name__, rule, "leave --beam out")
         return
     target = pathlib.Path(source.directory).resolve()
-    if _occupied(target):
-        _check(config, beam)
+    if _found(target, config, beam):
         return
     source.check_build()
     try:
@@ -55,60 +53,52 @@ def prepare(config: Config, beam: Beam | None = None) -> None:
         raise DataError("data.directory", source.directory, rule, "choose another directory") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _occupied(target):
-            _check(config, beam)
+        if _found(target, config, beam):
             return
         partial = target.parent / f".{target.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
         try:
-            build(config, partial, beam)
+            _build(config, partial, beam)
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _occupied(target: pathlib.Path) -> bool:
-    return target.exists() and (not target.is_dir() or any(target.iterdir()))
-
-
-def _check(config: Config, beam: Beam | None) -> None:
-    """Whether the data set that is there is the one that was asked for."""
+def _found(target: pathlib.Path, config: Config, beam: Beam | None) -> bool:
+    """Whether something is there; raises an error if it isn't the data set that was asked for."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
     manifest.verify(config.data)
     if beam is not None:
-        if "stored" not in manifest.read_manifest(config.data):
+        if not store.there(config.data):
             rule = "the data set is there already, without stored items, which --beam would add"
             fix = "choose another directory, or do without"
             raise DataError("data.directory", config.data.directory, rule, fix)
         store.check(config)
+    return True
 
 
-def build(config: Config, directory: pathlib.Path, beam: Beam | None = None) -> None:
-    """Writes a whole data set into a new directory; the arguments are those of `prepare`.
-
-    Raises:
-        ConfigError: a value that no data set can be built with.
-        DataError: there are too few signals to learn from, or records were lost on the way.
-        PlatformError: something that the source needs is missing here.
-    """
+def _build(config: Config, directory: pathlib.Path, beam: Beam | None) -> None:
+    """Writes a whole data set into a new directory."""
     source = config.data
     directory.mkdir(parents=True)
     with rich.progress.Progress(console=rich.console.Console(stderr=True)) as progress:
-        bar = progress.add_task("Building the records", total=1.0)
-        source.build(directory, functools.partial(_completed, progress, bar), beam)
-        _completed(progress, bar, 1.0)
-        here = source.located(str(directory))
+
+        def bar_of(title: str) -> Progress:
+            bar = progress.add_task(title, total=1.0)
+            return lambda share: progress.update(bar, completed=share)
+
+        tell = bar_of("Building the records")
+        source.build(directory, tell, beam)
+        tell(1.0)
+        here = dataclasses.replace(source, directory=str(directory))
         for modality in modalities_of(source.fields).values():
             if modality.learned:
-                bar = progress.add_task(f"Fitting {modality.name}", total=1.0)
-                tell = functools.partial(_completed, progress, bar)
-                fitting.save(directory, modality, fitting.fit(here, modality, tell))
+                arrays = fitting.fit(here, modality, bar_of(f"Fitting {modality.name}"))
+                fitting.save(directory, modality, arrays)
         written = {"format": 2, "config": manifest.shaping(source), "excluded": dict(here.excluded())}
         if beam is not None:
-            bar = progress.add_task("Storing items", total=None)
-            written["stored"] = store.write(config, here, directory, beam)
+            progress.add_task("Storing items", total=None)
+            written[store.STORED] = store.write(config, here, directory, beam)
         written["files"] = manifest.describe(directory)
         (directory / manifest.MANIFEST).write_text(json.dumps(written, indent=1) + "\n")
-
-
-def _completed(progress: rich.progress.Progress, bar: rich.progress.TaskID, share: float) -> None:
-    progress.update(bar, completed=share)

@@ -31,21 +31,15 @@ class Shares:
     and whose other groups are all in training."""
 
     def check(self, path: str, kinds: Sequence[str]) -> None:
-        """Checks the shares.
-
-        Args:
-            path: of the knob, for the error.
-            kinds: those that the records have.
+        """Checks the shares. `path` is that of the knob, and `kinds` are those that the records have.
 
         Raises:
             ConfigError: shares that leave nothing for training, or a kind that records don't have.
         """
-        for name, share in (("validation", self.validation), ("test", self.test)):
-            if not 0 <= share < 1:
-                raise ConfigError(f"{path}.{name}", share, "must be in [0, 1)", "use 0 for no such split")
-        if self.validation + self.test >= 1:
-            rule = f"with test = {self.test} it leaves nothing for training"
-            raise ConfigError(f"{path}.validation", self.validation, rule, "lower one of the shares")
+        for name, share, most in (("test", self.test, 1.0), ("validation", self.validation, 1 - self.test)):
+            if not 0 <= share < most:
+                rule = f"must be in [0, {most:g}), so that something is left for training"
+                raise ConfigError(f"{path}.{name}", share, rule, "use 0 for no such split")
         for kind in self.kinds:
             if kind not in kinds or len(kinds) < 2 or not self.test:
                 rule = f"needs test > 0, and must be one of two kinds of group or more ({', '.join(kinds) or 'none'})"
@@ -71,15 +65,10 @@ class Assigned(NamedTuple):
 
 
 def assign(groups: Mapping[str, Sequence[Hashable]], shares: Shares, seed: int) -> Assigned:
-    """Assigns records to splits by their groups.
+    """Assigns records to splits by their groups: for each kind of group, the key of each record.
 
-    A group is on one side: training, validation or test. The side depends on its kind, its key and the seed alone. A
-    record is in a split if all of its groups are on that side.
-
-    Args:
-        groups: for each kind of group, the key of each record: a string, a number, bytes or a tuple of these.
-        shares: of the sides.
-        seed: draws the sides.
+    A key is a string, a number, bytes or a tuple of these. A group is on one side: training, validation or test. The
+    side depends on its kind, its key and the seed alone. A record is in a split if all of its groups are on that side.
 
     Raises:
         DataError: a record without a key.
@@ -96,23 +85,17 @@ def assign(groups: Mapping[str, Sequence[Hashable]], shares: Shares, seed: int) 
 
 
 def _sides(kind: str, keys: Sequence[Hashable], shares: Shares, seed: int) -> Int[np.ndarray, " records"]:
-    edges = np.cumsum([shares.test, shares.validation])
-    known: dict[Hashable, int] = {}
-    found = np.empty(len(keys), np.int8)
+    numbers: dict[Hashable, float] = {}  # in [0, 1), the same on every machine
     for place, key in enumerate(keys):
         if key is None:
             raise DataError(f"record {place}: {kind}", None, "each record has a group of each kind", "give it a key")
-        if key not in known:
-            known[key] = int(np.searchsorted(edges, _uniform(f"{seed}/{kind}/{plain(key)!r}"), side="right"))
-        found[place] = known[key]
-    return found
+        if key not in numbers:
+            digest = hashlib.sha256(f"{seed}/{kind}/{plain(key)!r}".encode()).digest()
+            numbers[key] = int.from_bytes(digest[:6], "big") / 2**48
+    edges = np.cumsum([shares.test, shares.validation])
+    return np.searchsorted(edges, np.array([numbers[key] for key in keys]), side="right")
 
 
 def plain(value: Hashable) -> Hashable:
     """A NumPy number as Python's, so that the same key has the same text."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _uniform(text: str) -> float:
-    """A number in [0, 1) that follows from a text, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48

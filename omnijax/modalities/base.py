@@ -26,7 +26,7 @@ class Part:
     """A space of the vocabulary that a modality writes fragments of.
 
     Attributes:
-        name: of the space; unique in a configuration.
+        name: unique in a configuration.
         radices: the natural digits of a fragment, most significant first: pixels, channels, stages.
         size: number of fragments; 0 is the product of the radices.
         capacity: number of ids that fixed width leaves room for, so that the space can grow; 0 is `size`.
@@ -135,12 +135,10 @@ class Modality:
 
     Parts come from the configuration alone, so that the vocabulary exists before the data. A modality with several
     parts writes them one after another, a segment each: a header first.
-
-    Attributes:
-        name: of the modality; the name of its space, too, where it has one part.
     """
 
     name: str = ""
+    """Of the space, too, where there is one part."""
 
     general: ClassVar[int] = 0
     """Number of general tokens that this modality owns; above 0 in one modality of a configuration."""
@@ -167,14 +165,15 @@ class Modality:
         raise ConfigError("modality", type(self).__name__, "a modality has `limits`", "define them in the class")
 
     def check(self, field: str) -> None:
-        """Checks the configuration.
+        """Raises a `ConfigError` for a knob that can't work; `field` is the path of the modality, for the error."""
 
-        Args:
-            field: where the modality stands, for the error.
-
-        Raises:
-            ConfigError: a value that can't work.
-        """
+    def check_bounds(self, field: str, **bounds: tuple[int, float]) -> None:
+        """Raises a `ConfigError` for the first knob that isn't in its bounds, both included."""
+        for name, (least, most) in bounds.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                rule = f"must be at least {least}" if most == math.inf else f"must be in {least} … {most}"
+                raise ConfigError(f"{field}.{name}", value, rule, "choose such a number")
 
     def fit(self, signals: Sequence[Any], seed: int, progress: Progress) -> dict[str, np.ndarray]:
         """Learns from the training split what `encode` needs. The same signals and seed give the same arrays."""
@@ -195,11 +194,7 @@ class Modality:
         raise DataError("modality", self.name, "it can't encode", "define `encode` in the class")
 
     def decode(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> Any:
-        """The signal of one sequence.
-
-        Args:
-            items: of one sequence, in order.
-            present: which items are known; all by default. What is not known is left blank.
+        """The signal of one sequence. Where not all items are `present`, the others are left blank.
 
         Raises:
             DataError: the items are none of a signal.
@@ -207,11 +202,7 @@ class Modality:
         raise DataError("modality", self.name, "it can't decode", "define `decode` in the class")
 
     def bounds(self, before: Items) -> tuple[int, int]:
-        """Fewest and most items of the next segment of one sequence, behind the segments before it.
-
-        Args:
-            before: the whole segments so far; none at the beginning of a sequence.
-        """
+        """Fewest and most items of the next segment of one sequence, behind whole segments or, at its start, none."""
         return self.limits[len(np.unique(before.part))]
 
     def given(self, half: str, items: Items) -> Bool[np.ndarray, " items"]:
@@ -221,14 +212,9 @@ class Modality:
     def view(
         self, name: str, signals: Sequence[Any], seed: int, places: Int[np.ndarray, " n"], total: int
     ) -> Sequence[Any]:
-        """Augmented signals, one for each.
+        """Augmented signals, one for each, by one of `views`.
 
-        Args:
-            name: one of `views`.
-            signals: of some records of a split.
-            seed: draws the augmentation of each record of the split.
-            places: int64[n], place of each signal's record in the split.
-            total: number of records in the split.
+        The seed draws what happens to each of the `total` records of the split; `places` are those of the signals.
         """
         raise ConfigError("batch.tasks", f"{self.name}/{name}", f"the views are {self.views or 'none'}", "use one")
 
@@ -246,25 +232,21 @@ class Modality:
 
     def anchors(self, signals: Sequence[Any]) -> dict[str, float]:
         """Bits per natural unit of classical codecs over all signals together; {} where the modality has no units."""
-        units = [self.units(signal) for signal in signals]
-        raw = [self.raw(signal) for signal in signals]
+        units, raw = [self.units(signal) for signal in signals], [self.raw(signal) for signal in signals]
         if not raw or not all(raw) or None in units:
             return {}
-        packed = len(zlib.compress(b"".join(raw), 9))
-        return {"zlib": 8 * packed / sum(count for count, _ in filter(None, units))}
+        return {"zlib": 8 * len(zlib.compress(b"".join(raw), 9)) / sum(count for count, _ in filter(None, units))}
 
     def html(self, signal: Any, label: str) -> str:
-        """A signal as a piece of a page: a word, a picture, a player. It needs no other file.
+        """A signal as a piece of a page, escaped: a word, a picture, a player. It needs no other file.
 
-        Args:
-            signal: to be shown.
-            label: what it is, for readers who can't see it.
-
-        Returns:
-            HTML, escaped. The style of pages knows the classes `word` for text, `word nothing` for an empty signal,
-            `tile` for a picture (`tile pixels` for an enlarged one), and `player` around a sound.
+        The style of pages knows the classes `word` for text, `word nothing` for an empty signal, `tile` for a picture
+        (`tile pixels` for an enlarged one), and `player` around a sound. `label` is for readers who can't see it.
         """
-        return f'<span class="word">{html.escape(self.show(signal))}</span>'
+        shown = self.show(signal)
+        return (
+            f'<span class="word">{html.escape(shown)}</span>' if shown else '<span class="word nothing">nothing</span>'
+        )
 
     def parse(self, text: str) -> Any:
         """The signal that a person typed, where `suffix` is "".
@@ -305,16 +287,17 @@ def refuse_digits(modality: Modality, items: Items) -> None:
     Raises:
         DataError: an item of a part that the modality doesn't have, or a digit that is not below its radix.
     """
-    for part in np.unique(items.part):
-        if not (GENERAL <= part < len(modality.parts)) or (part == GENERAL and modality.general == 0):
+    known = {number: part.radices for number, part in enumerate(modality.parts)}
+    known |= {GENERAL: (modality.general,)} if modality.general else {}
+    fix = "decode with the configuration that made it"
+    for part in np.unique(items.part).tolist():
+        if part not in known:
             rule = f"the parts of {modality.name!r} are {[one.name for one in modality.parts]}"
-            raise DataError(f"{modality.name} item", int(part), rule, "decode with the configuration that made it")
-        radices = modality.parts[part].radices if part >= 0 else (modality.general,)
-        digits = items.of(part, len(radices))
-        wrong = digits >= np.array(radices, np.uint64)
+            raise DataError(f"{modality.name} item", part, rule, fix)
+        digits = items.of(part, len(known[part]))
+        wrong = digits >= np.array(known[part], np.uint64)
         if wrong.any():
-            rule = f"digits must be below their radices {radices}"
-            fix = "decode with the configuration that made them"
+            rule = f"digits must be below their radices {known[part]}"
             raise DataError(f"{modality.name} fragment", int(digits[wrong][0]), rule, fix)
 
 

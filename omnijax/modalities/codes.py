@@ -22,7 +22,7 @@ class Codes(Modality):
     radices: tuple[int, ...] = (256,)
     """Of the digits of a code, most significant first; each at most 2^32."""
     size: int = 0
-    """Number of different codes; 0 is the product of the radices."""
+    """Number of different codes, at most the product of the radices; 0 is the product."""
     least: int = 1
     """Fewest codes of a signal."""
     most: int = 255
@@ -41,18 +41,10 @@ class Codes(Modality):
         return ((self.least, self.most),)
 
     def check(self, field: str) -> None:
-        """Checks radices and lengths.
-
-        Raises:
-            ConfigError: a radix or a number of codes is out of its bounds.
-        """
+        """Raises a `ConfigError` for radices, a size or lengths out of their bounds."""
         if not self.radices or not all(2 <= radix <= 2**32 for radix in self.radices):
             raise ConfigError(f"{field}.radices", self.radices, "each must be in 2 … 2^32", "choose others")
-        if not 0 <= self.size <= math.prod(self.radices):
-            rule = f"must be at most the product of the radices, {math.prod(self.radices)}"
-            raise ConfigError(f"{field}.size", self.size, rule, "use 0 for the product itself")
-        if not 0 <= self.least <= self.most:
-            raise ConfigError(f"{field}.most", self.most, f"must be at least {max(self.least, 0)}", "raise it")
+        self.check_bounds(field, size=(0, math.prod(self.radices)), least=(0, self.most))
 
     def encode(self, signals: Sequence[Int[np.ndarray, "items places"]]) -> Items:
         """The codes as they are.
@@ -60,8 +52,7 @@ class Codes(Modality):
         Raises:
             DataError: another number of places, or a digit that isn't below its radix.
         """
-        arrays = [array_of(self.name, signal) for signal in signals]
-        places = len(self.radices)
+        arrays, places = [array_of(self.name, signal) for signal in signals], len(self.radices)
         for array in arrays:
             if array.ndim != 2 or array.shape[1] != places or array.dtype.kind not in "iu":
                 rule = f"codes are whole numbers of [items, {places}]"
@@ -95,7 +86,7 @@ class Codes(Modality):
         try:
             codes = [[int(digit) for digit in code.split(".")] for code in text.split()]
             return np.array(codes, np.uint32).reshape(len(codes), len(self.radices))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             rule = f"codes are written as {'.'.join('0' * len(self.radices))}, with spaces between them"
             raise DataError(self.name, text, rule, "give whole numbers") from error
 

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epy
 from jaxtyping import Bool, Int, Shaped
 
-from omnijax.errors import ConfigError, DataError
+from omnijax.errors import DataError
 from omnijax.modalities.base import Items, Modality, Part, array_of, refuse_digits
 from omnijax.modalities.inline import data_uri, png
 
@@ -24,7 +24,7 @@ with epy.lazy_imports():  # extras: files and views need them, training on array
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's name for pictures with so many channels."""
 SMALLEST_SHOWN = 128
-"""Pictures in files are enlarged by a whole factor until their longer edge has about as many pixels."""
+"""Pictures in files are enlarged until their longer edge has about as many pixels."""
 _TILE = 64
 
 
@@ -48,7 +48,7 @@ class Picture(Modality):
     levels: int = 256
     """Values are 0 … levels - 1."""
     patch: int = 2
-    """Edge of a patch in pixels. Patches at the right and lower edge are filled up with 0."""
+    """Edge of a patch in pixels, at most the picture's. Patches at the right and lower edge are filled up with 0."""
     variable: bool = False
     """Pictures have any size up to `height` × `width`; each begins with a header that says which."""
 
@@ -72,33 +72,16 @@ class Picture(Modality):
         return ((1, 1), (1, most)) if self.variable else ((most, most),)
 
     def check(self, field: str) -> None:
-        """Checks sizes and levels.
-
-        Raises:
-            ConfigError: one of them is out of its bounds.
-        """
-        bounds = {"height": 2**16, "width": 2**16, "channels": 2**8, "levels": 2**16, "patch": 2**8}
-        for name, most in bounds.items():
-            value, least = getattr(self, name), 2 if name == "levels" else 1
-            if not least <= value <= most:
-                raise ConfigError(f"{field}.{name}", value, f"must be in {least} … {most}", "choose a number in it")
-        if self.patch > max(self.height, self.width):
-            rule = f"must not exceed the picture of {self.height} × {self.width} pixels"
-            raise ConfigError(f"{field}.patch", self.patch, rule, "use a smaller patch")
+        """Raises a `ConfigError` for a size, channels or levels out of their bounds."""
+        self.check_bounds(field, height=(1, 2**16), width=(1, 2**16), channels=(1, 2**8), levels=(2, 2**16))
+        self.check_bounds(field, patch=(1, min(2**8, max(self.height, self.width))))
 
     def bounds(self, before: Items) -> tuple[int, int]:
         """The header, then exactly the patches of the size that it says."""
-        if not self.variable or len(before.part) == 0:
-            return self.limits[0]
-        exactly = self._patches(*self._size(before))
-        return exactly, exactly
+        return self.limits[0] if not len(before.part) else (self._patches(*self._size(before)),) * 2
 
     def encode(self, signals: Sequence[Shaped[np.ndarray, "..."]]) -> Items:
-        """Patches of each picture, in raster order; pictures of one size are written at once.
-
-        Raises:
-            DataError: another shape, or a value out of range.
-        """
+        """Patches of each picture, in raster order; pictures of one size are written at once."""
         pictures = [array_of(self.name, signal) for signal in signals]
         places: dict[tuple[Any, ...], list[int]] = {}
         for place, picture in enumerate(pictures):
@@ -118,23 +101,16 @@ class Picture(Modality):
         digits[:, 0, :2] = pictures.shape[1] - 1, pictures.shape[2] - 1
         digits[:, 1:, :places] = patches
         part = np.tile(np.arange(1 + count) > 0, sequences).astype(np.int8)
-        flat = digits.reshape(len(part), digits.shape[2])
-        return Items(part, flat, np.full(sequences, 1 + count, np.int64))
+        return dataclasses.replace(Items.many(1, digits), part=part)
 
     def decode(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> Shaped[np.ndarray, "..."]:
-        """The picture that has these patches; the inverse of `encode`. Missing patches are 0.
-
-        Raises:
-            DataError: a digit out of range, or not as many patches as the picture has.
-        """
+        """The picture that has these patches; the inverse of `encode`. Missing patches are 0."""
         refuse_digits(self, items)
-        body, header = len(self.parts) - 1, items.part == 0
-        height, width = self.height, self.width
-        if self.variable:
-            if header.sum() != 1:
-                rule = "a picture of variable size begins with one header"
-                raise DataError(f"{self.name} headers", int(header.sum()), rule, "pass all items of one picture")
-            height, width = self._size(items)
+        body, headers = len(self.parts) - 1, int((items.part == 0).sum())
+        if self.variable and headers != 1:
+            rule = "a picture of variable size begins with one header"
+            raise DataError(f"{self.name} headers", headers, rule, "pass all items of one picture")
+        height, width = self._size(items)
         digits = items.of(body, len(self.parts[body].radices))
         if len(digits) != self._patches(height, width):
             rule = f"a picture of {height} × {width} pixels has {self._patches(height, width)} patches"
@@ -166,17 +142,16 @@ class Picture(Modality):
 
     def given(self, half: str, items: Items) -> Bool[np.ndarray, " items"]:
         """The header, and the patches in one half; the larger part where they don't halve."""
-        height, width = self._size(items) if self.variable else (self.height, self.width)
+        height, width = self._size(items)
         rows, columns = -(-height // self.patch), -(-width // self.patch)
         row, column = np.divmod(np.arange(rows * columns), columns)
-        inside = {
+        known = np.ones(len(items.part), bool)
+        known[items.part == len(self.parts) - 1] = {
             "left": 2 * column < columns,
             "right": 2 * (columns - 1 - column) < columns,
             "top": 2 * row < rows,
             "bottom": 2 * (rows - 1 - row) < rows,
-        }
-        known = np.ones(len(items.part), bool)
-        known[items.part == len(self.parts) - 1] = inside[half]
+        }[half]
         return known
 
     def units(self, signal: Shaped[np.ndarray, "..."]) -> tuple[int, str]:
@@ -188,9 +163,8 @@ class Picture(Modality):
         if not real:
             return {}
         values = (np.concatenate([np.ravel(one) for one in side]) for side in (real, made))
-        counts = (np.bincount(side, minlength=self.levels) for side in values)
-        real_share, made_share = (np.cumsum(count / count.sum()) for count in counts)
-        return {"level_distance": float(np.abs(real_share - made_share).sum())}
+        shares = [np.cumsum(np.bincount(side, minlength=self.levels) / len(side)) for side in values]
+        return {"level_distance": float(np.abs(shares[0] - shares[1]).sum())}
 
     def raw(self, signal: Shaped[np.ndarray, "..."]) -> bytes:
         """The sub-pixels in raster order."""
@@ -199,10 +173,10 @@ class Picture(Modality):
     def html(self, signal: Shaped[np.ndarray, "..."], label: str) -> str:
         """The picture as a PNG inside the page; a small one is shown with several screen pixels for each of its own.
 
-        Channels that are neither grey, RGB nor RGBA stand side by side, each in grey.
+        Two channels stand side by side, each in grey; of more than four the first three are shown.
         """
-        pixels = self._bytes(signal).reshape(*np.shape(signal)[:2], self.channels)
-        if self.channels not in (1, 3, 4):
+        pixels = self._bytes(signal).reshape(*np.shape(signal)[:2], -1)
+        if self.channels == 2:
             pixels = pixels.swapaxes(1, 2).reshape(len(pixels), -1, 1)
         height, width, _ = pixels.shape
         zoom = max(1, _TILE // max(height, width))
@@ -212,11 +186,7 @@ class Picture(Modality):
         )
 
     def read(self, stream: BinaryIO) -> Shaped[np.ndarray, "..."]:
-        """A picture file, converted to the number of channels, resized to fit, its values scaled to `levels`.
-
-        Raises:
-            DataError: it is no picture, or the modality has more than 4 channels.
-        """
+        """A picture file, converted to the number of channels (at most 4), resized to fit, scaled to `levels`."""
         if self.channels not in _MODES:
             rule, fix = "picture files have 1 to 4 channels", "give arrays from Python instead"
             raise DataError(f"{self.name}.channels", self.channels, rule, fix)
@@ -239,9 +209,7 @@ class Picture(Modality):
 
         A small picture is enlarged by a whole factor, where `read` knows its size again.
         """
-        zoom = 1 if self.variable else max(1, SMALLEST_SHOWN // max(np.shape(signal)[:2]))
-        enlarged = np.repeat(np.repeat(self._bytes(signal), zoom, axis=0), zoom, axis=1)
-        PIL.Image.fromarray(enlarged).save(stream, format="PNG")
+        _save(self._bytes(signal), 1 if self.variable else SMALLEST_SHOWN, stream)
 
     def sheet(self, signals: Sequence[Shaped[np.ndarray, "..."]], stream: BinaryIO) -> None:
         """Writes a PNG with the pictures in rows, about as many as columns, a thin line between them."""
@@ -253,8 +221,7 @@ class Picture(Modality):
         for number, picture in enumerate(pictures):
             top, left = number // columns * (height + 1), number % columns * (width + 1)
             canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-        zoom = max(1, 4 * SMALLEST_SHOWN // max(canvas.shape[:2]))
-        PIL.Image.fromarray(np.repeat(np.repeat(canvas, zoom, axis=0), zoom, axis=1)).save(stream, format="PNG")
+        _save(canvas, 4 * SMALLEST_SHOWN, stream)
 
     @property
     def _dtype(self) -> np.dtype[Any]:
@@ -264,27 +231,23 @@ class Picture(Modality):
         return -(-height // self.patch) * -(-width // self.patch)
 
     def _size(self, items: Items) -> tuple[int, int]:
-        height, width = items.of(0, 2)[0].tolist()
+        height, width = items.of(0, 2)[0].tolist() if self.variable else (self.height - 1, self.width - 1)
         return height + 1, width + 1
 
     def _checked(self, pictures: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n height width channels"]:
         pixels = pictures[..., None] if pictures.ndim == 3 and self.channels == 1 else pictures
+        most, size, fix = (self.height, self.width), pixels.shape[1:3], "resize, scale and round the picture"
         fits = pixels.ndim == 4 and pixels.shape[3] == self.channels and 0 not in pixels.shape
-        if self.variable:
-            fits = fits and pixels.shape[1] <= self.height and pixels.shape[2] <= self.width
-        else:
-            fits = fits and pixels.shape[1:3] == (self.height, self.width)
-        if not fits:
+        if not fits or not (size == most or (self.variable and size[0] <= most[0] and size[1] <= most[1])):
             at_most = "at most " if self.variable else ""
             rule = f"a picture must have {at_most}{self.height} × {self.width} pixels of {self.channels} channels"
-            raise DataError(f"{self.name} shape", pictures.shape[1:], rule, "resize the picture")
+            raise DataError(f"{self.name} shape", pictures.shape[1:], rule, fix)
+        rule = f"values must be between 0 and {self.levels - 1}, whole numbers"
         if pixels.dtype.kind not in "iu":
-            rule = f"values are whole numbers, 0 … {self.levels - 1}"
-            raise DataError(f"{self.name} dtype", str(pixels.dtype), rule, "scale and round the picture")
-        if pixels.min() < 0 or pixels.max() >= self.levels:
-            wrong = pixels[(pixels < 0) | (pixels >= self.levels)][0]
-            rule = f"values must be between 0 and {self.levels - 1}"
-            raise DataError(f"{self.name} value", wrong.item(), rule, "rescale the picture")
+            raise DataError(f"{self.name} dtype", str(pixels.dtype), rule, fix)
+        for value in (pixels.min(), pixels.max()):
+            if not 0 <= value < self.levels:
+                raise DataError(f"{self.name} value", value.item(), rule, fix)
         return pixels
 
     def _cut(self, pictures: Shaped[np.ndarray, "n h w c"]) -> Shaped[np.ndarray, "n patches digits"]:
@@ -295,15 +258,11 @@ class Picture(Modality):
         return blocks.reshape(n, rows * columns, p * p * channels)
 
     def _turned(self, picture: Shaped[np.ndarray, "..."], angle: float, shift: Any) -> Shaped[np.ndarray, "..."]:
-        centre = np.array([(picture.shape[0] - 1) / 2, (picture.shape[1] - 1) / 2])
-        sine, cosine = np.sin(angle), np.cos(angle)
-        turn = np.array([[cosine, -sine], [sine, cosine]])
+        centre = (np.array(picture.shape[:2]) - 1) / 2
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         offset = centre - turn @ (centre + shift)
         layers = picture[..., None] if picture.ndim == 2 else picture
-        turned = [
-            scipy.ndimage.affine_transform(layer.astype(np.float64), turn, offset)
-            for layer in np.moveaxis(layers, 2, 0)
-        ]
+        turned = [scipy.ndimage.affine_transform(one.astype(float), turn, offset) for one in np.moveaxis(layers, 2, 0)]
         whole = np.clip(np.rint(np.stack(turned, axis=-1)), 0, self.levels - 1).astype(picture.dtype)
         return whole.reshape(picture.shape)
 
@@ -312,3 +271,9 @@ class Picture(Modality):
         shown = np.asarray(signal) if self.channels in _MODES else np.asarray(signal)[..., :3]
         pixels: Shaped[np.ndarray, "..."] = np.rint(shown * (255 / (self.levels - 1))).astype(np.uint8)
         return pixels
+
+
+def _save(pixels: Shaped[np.ndarray, "..."], edge: int, stream: BinaryIO) -> None:
+    """Writes a PNG, enlarged by a whole factor until its longer edge has about `edge` pixels."""
+    zoom = max(1, edge // max(pixels.shape[:2]))
+    PIL.Image.fromarray(pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)).save(stream, format="PNG")

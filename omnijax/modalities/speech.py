@@ -13,17 +13,16 @@ import functools
 import html
 import io
 import math
-import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from etils import epy
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
-from omnijax.errors import ConfigError, DataError
+from omnijax.errors import DataError
 from omnijax.modalities.base import Items, Modality, Part, Progress, array_of, refuse_digits
-from omnijax.modalities.codebook import Codebook
+from omnijax.modalities.codebook import fit_codebook, nearest
 from omnijax.modalities.inline import data_uri, png
 from omnijax.modalities.spectrogram import Spectrogram
 
@@ -50,9 +49,9 @@ class Speech(Modality):
     window_samples: int = 512
     """Length of the Hann window, and of the Fourier transform."""
     hop_samples: int = 138
-    """From one frame to the next."""
+    """From one frame to the next; at most half of the window, so that frames leave no gaps."""
     mels: int = 40
-    """Mel bands in a frame."""
+    """Mel bands in a frame; at most a quarter of `window_samples`."""
     frames: int = 4
     """Frames in one fragment."""
     codes: int = 289
@@ -77,32 +76,19 @@ class Speech(Modality):
         return ((1, self.most),)
 
     def check(self, field: str) -> None:
-        """Checks the analysis.
-
-        Raises:
-            ConfigError: an analysis that can't be done.
-        """
-        least = {"sample_rate_hz": 4000, "mels": 1, "frames": 1, "codes": 2, "most": 1, "griffin_lim_iterations": 0}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value < low:
-                raise ConfigError(f"{field}.{name}", value, f"must be at least {low}", "use a larger number")
-        half, quarter = self.window_samples // 2, self.window_samples // 4
-        if not 1 <= self.hop_samples <= half:
-            rule = f"must be in 1 … {half}, half of window_samples, so that frames leave no gaps"
-            raise ConfigError(f"{field}.hop_samples", self.hop_samples, rule, "choose a quarter of the window")
-        if self.mels > quarter:
-            rule = f"must be at most {quarter}, a quarter of window_samples"
-            raise ConfigError(f"{field}.mels", self.mels, rule, "choose 20 to 80")
+        """Raises a `ConfigError` for an analysis that can't be done."""
+        least = {"sample_rate_hz": 4000, "frames": 1, "codes": 2, "most": 1, "griffin_lim_iterations": 0}
+        self.check_bounds(field, **{name: (low, math.inf) for name, low in least.items()})
+        self.check_bounds(field, hop_samples=(1, self.window_samples // 2), mels=(1, self.window_samples // 4))
 
     @functools.cached_property
     def analysis(self) -> Spectrogram:
         """The log-mel analysis of this configuration."""
         return Spectrogram(self.sample_rate_hz, self.window_samples, self.hop_samples, self.mels)
 
-    @functools.cached_property
-    def codebook(self) -> Codebook:
-        """What `fit` learned.
+    @property
+    def codebook(self) -> Float32[np.ndarray, "codes width"]:
+        """The entries that `fit` learned.
 
         Raises:
             DataError: nothing was fitted, or something else.
@@ -110,20 +96,10 @@ class Speech(Modality):
         if self.arrays.keys() != {"vectors", "mean"}:
             rule = "speech needs a codebook, which is fitted on the training split"
             raise DataError(f"{self.name} codebook", sorted(self.arrays), rule, "build the data set: omnijax prepare")
-        return Codebook(self.arrays["vectors"], self.arrays["mean"])
-
-    def bound(self, arrays: Mapping[str, np.ndarray]) -> Speech:
-        """Speech with a codebook."""
-        fitted = super().bound(arrays)
-        vars(fitted).pop("codebook", None)
-        return fitted
+        return self.arrays["vectors"]
 
     def fit(self, signals: Sequence[Any], seed: int, progress: Progress) -> dict[str, np.ndarray]:
-        """Fits the codebook, on at most 50,000 utterances.
-
-        Raises:
-            DataError: there are fewer fragments than codes.
-        """
+        """Fits the codebook on at most 50,000 utterances. Raises a `DataError` for fewer fragments than codes."""
         places: Any = range(len(signals))
         if len(signals) > _FIT_SIGNALS:
             places = np.sort(np.random.default_rng((seed, 3)).choice(len(signals), _FIT_SIGNALS, replace=False))
@@ -136,33 +112,23 @@ class Speech(Modality):
         if not vectors:
             raise DataError(f"{self.name} codebook", 0, "it is fitted on training signals", "add records with speech")
         tiled = np.tile(np.mean(means, axis=0, dtype=np.float64), self.frames).astype(np.float32)
-        codebook = Codebook.fit(np.concatenate(vectors), tiled, self.codes, seed)
+        codebook = fit_codebook(np.concatenate(vectors), self.codes, seed)
         progress(1.0)
-        return {"vectors": codebook.vectors, "mean": codebook.mean}
+        return {"vectors": codebook, "mean": tiled}
 
     def encode(self, signals: Sequence[Shaped[np.ndarray, " samples"]]) -> Items:
-        """Codes of each waveform, which is filled up with silence to whole fragments.
-
-        Raises:
-            DataError: a signal is no waveform.
-        """
+        """Codes of each waveform, which is filled up with silence to whole fragments."""
         blocks = [self._analysed(signal)[0] for signal in signals]
         counts = np.array([len(block) for block in blocks], np.int64)
-        ids = self.codebook.encode(np.concatenate(blocks)) if blocks else np.zeros(0, np.int64)
+        ids = nearest(self.codebook, np.concatenate([np.zeros((0, self.frames * self.mels), np.float32), *blocks]))
         return Items(np.zeros(len(ids), np.int8), ids.astype(np.uint32)[:, None], counts)
 
     def decode(
         self, items: Items, present: Bool[np.ndarray, " items"] | None = None
     ) -> Float32[np.ndarray, " samples"]:
-        """A waveform that sounds like the fragments, at one loudness; what isn't present is silent.
-
-        It has `items × frames × hop_samples` samples.
-
-        Raises:
-            DataError: a code that the codebook doesn't have.
-        """
+        """`items × frames × hop_samples` samples that sound like the fragments; what isn't present is silent."""
         refuse_digits(self, items)
-        log_mel = self.codebook.decode(items.digits[:, 0].astype(np.int64)).reshape(-1, self.mels)
+        log_mel = (self.codebook[items.digits[:, 0]] + self.arrays["mean"]).reshape(-1, self.mels)
         if present is not None:
             silence = np.float32(np.log(self.analysis.floor))
             log_mel = np.where(np.repeat(present, self.frames)[:, None], log_mel, silence)
@@ -181,8 +147,7 @@ class Speech(Modality):
         """A player: a button with the spectrogram, or the browser's own controls without scripts."""
         if len(signal) == 0:
             return '<span class="word nothing">no sound</span>'
-        buffer = io.BytesIO()
-        self.write(signal, buffer)
+        self.write(signal, buffer := io.BytesIO())
         seconds = len(signal) / self.sample_rate_hz
         name = html.escape(f"Play {label}, {seconds:.2f} s", quote=True)
         triangle = '<svg class="go" viewBox="0 0 10 10" aria-hidden="true"><path d="M1 0L10 5L1 10Z"/></svg>'
@@ -206,18 +171,13 @@ class Speech(Modality):
         mono = samples.mean(axis=1) if samples.ndim > 1 else samples.astype(np.float64)
         if np.issubdtype(samples.dtype, np.integer):
             mono = mono / np.iinfo(samples.dtype).max
-        divisor = math.gcd(self.sample_rate_hz, rate)
-        return np.asarray(scipy.signal.resample_poly(mono, self.sample_rate_hz // divisor, rate // divisor), np.float32)
+        return np.asarray(scipy.signal.resample_poly(mono, self.sample_rate_hz, rate), np.float32)
 
     def write(self, signal: Shaped[np.ndarray, " samples"], stream: BinaryIO) -> None:
         """Writes 16-bit PCM in one channel; a waveform that is louder than full scale is scaled down, not clipped."""
         waveform = _as_float(signal)
         samples = np.round(waveform / max(1.0, float(np.abs(waveform).max(initial=0.0))) * 32767).astype("<i2")
-        with wave.open(stream, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(self.sample_rate_hz)
-            file.writeframes(samples.tobytes())
+        scipy.io.wavfile.write(stream, self.sample_rate_hz, samples)
 
     def sheet(self, signals: Sequence[Shaped[np.ndarray, " samples"]], stream: BinaryIO) -> None:
         """Writes a WAV file with the waveforms one after another, a quarter of a second between them."""
@@ -245,12 +205,9 @@ class Speech(Modality):
         """The log-mel spectrogram as a picture, low bands below: one colour, the more opaque the louder."""
         log_mel = self.analysis.log_mel(normalised(signal), -(-len(signal) // self.hop_samples))
         every = -(-len(log_mel) // _MOST_FRAMES_DRAWN)
-        seen = np.maximum(log_mel[::every] - np.log(self.analysis.floor), 0)
-        pixels = np.empty((self.mels, len(seen), 4), np.uint8)
-        pixels[..., :3] = _COLOUR
-        loudness = seen / max(float(seen.max()), 1e-6)
-        pixels[..., 3] = (255 * loudness**1.2).astype(np.uint8).T[::-1]
-        return pixels
+        seen = np.maximum(log_mel[::every] - np.log(self.analysis.floor), 0).T[::-1]
+        opacity = (255 * (seen / max(float(seen.max()), 1e-6)) ** 1.2).astype(np.uint8)
+        return np.dstack([*(np.full_like(opacity, value) for value in _COLOUR), opacity])
 
 
 def normalised(signal: Shaped[np.ndarray, " samples"]) -> Float32[np.ndarray, " samples"]:

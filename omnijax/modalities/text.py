@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool
 
-from omnijax.errors import ConfigError, DataError
+from omnijax.errors import DataError
 from omnijax.modalities.base import GENERAL, Items, Modality, refuse_digits
 
 
@@ -33,14 +32,8 @@ class Text(Modality):
         return ((self.least, self.most),)
 
     def check(self, field: str) -> None:
-        """Checks the lengths.
-
-        Raises:
-            ConfigError: not 0 ≤ least ≤ most.
-        """
-        if not 0 <= self.least <= self.most:
-            rule = f"must be at least `least` = {self.least}, and both 0 or more"
-            raise ConfigError(f"{field}.most", self.most, rule, "raise it")
+        """Raises a `ConfigError` unless 0 ≤ least ≤ most."""
+        self.check_bounds(field, least=(0, self.most))
 
     def encode(self, signals: Sequence[str | bytes]) -> Items:
         """Bytes of each text.
@@ -54,11 +47,7 @@ class Text(Modality):
         return Items(np.full(len(flat), GENERAL, np.int8), flat[:, None], counts)
 
     def decode(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> str:
-        """The string of some bytes; bytes that aren't UTF-8 become U+FFFD, since a model may sample any.
-
-        Raises:
-            DataError: an item is not a byte.
-        """
+        """The string of some bytes; bytes that aren't UTF-8 become U+FFFD, since a model may sample any."""
         refuse_digits(self, items)
         kept = items.digits[:, 0] if present is None else items.digits[present, 0]
         return kept.astype(np.uint8).tobytes().decode(errors="replace")
@@ -84,11 +73,6 @@ class Text(Modality):
         except (AttributeError, UnicodeEncodeError) as error:
             rule = f"a text is a string of Unicode characters, or bytes ({error})"
             raise DataError(self.name, signal, rule, "give str or bytes") from error
-
-    def html(self, signal: str, label: str) -> str:
-        """The words, escaped."""
-        shown = f'<span class="word">{html.escape(signal)}</span>'
-        return shown if signal else '<span class="word nothing">nothing</span>'
 
     def parse(self, text: str) -> str:
         """The text itself."""

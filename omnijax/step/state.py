@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from omnijax.config import Config
-from omnijax.data.batch import Batch
+from omnijax.data.packing import Batch
 from omnijax.errors import ConfigError
 from omnijax.model.layers import token_keys
 from omnijax.model.shards import Shards

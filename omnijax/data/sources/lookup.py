@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int64, Integer, UInt8, UInt32
+from jaxtyping import Int64, Integer, UInt8
 
 from omnijax.errors import ConfigError
 from omnijax.modalities import Codes, Modality, Text
 from omnijax.source import TRAIN, VALIDATION, Record, Source
 from omnijax.vocab.assignment import Random
+from omnijax.vocab.ids import Numbers
 from omnijax.vocab.numbers import from_digits, to_digits, to_int64, to_limbs
 from omnijax.vocab.radix import radices_of, width_of
 from omnijax.vocab.vocabulary import Vocabulary
@@ -59,14 +60,12 @@ class Lookup(Source):
     def fields(self) -> Mapping[str, Modality]:
         """The text of a key, and its fragments."""
         length = len(self.attributes) or len(str(self.keys - 1))
-        radices = self.attributes if math.prod(self.attributes) == self.space else self._radices
+        high = -(-self.space // _PLACE)
+        radices = self.attributes
+        if math.prod(radices) != self.space:
+            radices = (self.space,) if high == 1 else (high, _PLACE)
         item = Codes(ITEM, radices=radices, size=self.space, least=self.items, most=self.items)
         return {TEXT: Text(least=length, most=length), ITEM: item}
-
-    @property
-    def _radices(self) -> tuple[int, ...]:
-        high = -(-self.space // _PLACE)
-        return (self.space,) if high == 1 else (high, _PLACE)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -74,11 +73,7 @@ class Lookup(Source):
         return (TRAIN, VALIDATION)
 
     def check(self) -> None:
-        """Checks the knobs.
-
-        Raises:
-            ConfigError: one of them is out of its bounds.
-        """
+        """Raises a `ConfigError` for a knob that is out of its bounds."""
         composed, sizes = self.rule == "composed", self.attributes
         combinations, fragments = math.prod(sizes), self.keys * self.items
         most_keys = min(2**20, combinations) if sizes else 2**20
@@ -111,45 +106,36 @@ class Lookup(Source):
         Where fragments are composed the splits have different keys. Where they are random they have the same keys, in
         another order, and choices of their own. Keys have one record each in validation.
         """
-        return _records(self, split)
+        return _Records(self, split)
 
 
+@functools.lru_cache(maxsize=4)
 class _Records(Sequence[Record]):
     """Rows of tables, so that a million records cost little."""
 
-    def __init__(self, text: UInt8[np.ndarray, "keys bytes"], keys: Int64[np.ndarray, " n"], items: Any) -> None:
-        self._text, self._keys, self._items = text, keys, items
+    def __init__(self, config: Lookup, split: str) -> None:
+        keys, self._part = _keys_of(config, split), config.fields[ITEM].parts[0]
+        random = np.random.default_rng((config.seed, 2 if split == TRAIN else 3))
+        self._text = _text(config, keys)
+        self._rows = np.repeat(np.arange(keys.size), config.copies if split == TRAIN else 1)
+        drawn = random.integers(0, config.choices, (self._rows.size, config.items), np.uint8)
+        self._ids = alternatives(config, keys)[self._rows[:, None], np.arange(config.items), drawn]
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._rows)
 
     def __getitem__(self, place: Any) -> Any:
         return self.__getitems__([place])[0]
 
     def __getitems__(self, places: Sequence[int]) -> list[Record]:
         chosen = np.asarray(places, np.int64)
-        texts, items = self._text[self._keys[chosen]], self._items(chosen)
+        ids = self._ids[chosen]
+        digits = self._part.digits(_numbers(ids.reshape(-1))).reshape(*ids.shape, len(self._part.radices))
         # Attributes are general tokens by their number, and a Latin-1 character is not always one byte of UTF-8.
-        return [{TEXT: text.tobytes(), ITEM: digits} for text, digits in zip(texts, items, strict=True)]
-
-
-@functools.lru_cache(maxsize=4)
-def _records(config: Lookup, split: str) -> _Records:
-    keys = _keys_of(config, split)
-    copies = config.copies if split == TRAIN else 1
-    random = np.random.default_rng((config.seed, 2 if split == TRAIN else 3))
-    table = alternatives(config, keys)
-    rows = np.repeat(np.arange(keys.size), copies)
-    drawn = random.integers(0, config.choices, (rows.size, config.items), np.uint8)
-    chosen = table[rows[:, None], np.arange(config.items), drawn]
-    part = config.fields[ITEM].parts[0]
-
-    def digits(places: Int64[np.ndarray, " n"]) -> UInt32[np.ndarray, "n items places"]:
-        ids = chosen[places].reshape(-1)
-        numbers = to_limbs(ids.view(np.int64), 2) if ids.dtype == np.uint64 else ids.astype(np.int64)
-        return part.digits(numbers).reshape(len(places), config.items, len(part.radices))
-
-    return _Records(_text(config, keys), rows, digits)
+        return [
+            {TEXT: text.tobytes(), ITEM: item}
+            for text, item in zip(self._text[self._rows[chosen]], digits, strict=True)
+        ]
 
 
 def optimum(config: Lookup) -> float:
@@ -169,8 +155,7 @@ def optimum_of_digits(config: Lookup, vocabulary: Vocabulary, keys: int = _KEYS_
     table = alternatives(config, _keys_of(config, VALIDATION)[:keys]).reshape(-1)
     space = vocabulary.spaces[vocabulary.space_index(ITEM)]
     radices = radices_of(vocabulary.base, width_of(space.size - 1, vocabulary.base))
-    ids = to_limbs(table.view(np.int64), 2) if table.dtype == np.uint64 else table.astype(np.int64)
-    numbers = space.assignment.forward(ids, space.size, radices)
+    numbers = space.assignment.forward(_numbers(table), space.size, radices)
     digits = to_digits(numbers, radices).reshape(-1, config.choices, len(radices))
     like = sum(np.log2((digits == digits[:, [one]]).sum(axis=1)).sum() for one in range(config.choices))
     return len(radices) * math.log2(config.choices) - float(like) / (len(digits) * config.choices)
@@ -234,6 +219,10 @@ def _composed(config: Lookup, keys: Int64[np.ndarray, " n"]) -> Integer[np.ndarr
         numbers = from_digits(np.moveaxis(digits, 2, 0).reshape(-1, len(tables)), config.attributes)
         found[start : start + _KEYS_AT_ONCE] = to_int64(numbers).astype(found.dtype).reshape(-1, *shape)
     return found
+
+
+def _numbers(ids: Integer[np.ndarray, " n"]) -> Numbers:
+    return to_limbs(ids.view(np.int64), 2) if ids.dtype == np.uint64 else ids.astype(np.int64)
 
 
 def _kind(space: int) -> np.dtype[Any]:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import io
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
@@ -24,9 +24,9 @@ with epy.lazy_imports():  # an extra: only sounds need it
 
 CONTENT: Mapping[str, Any] = {"content": True}
 """Marks what a configuration doesn't store, but its fingerprint stands for."""
-_Content = (tyro.conf.Fixed, tyro.conf.Suppress)  # no knob of the command line
+Content = Annotated[Any, tyro.conf.Fixed, tyro.conf.Suppress]
+"""A field that is no knob of the command line."""
 _NO_FIELDS = cast("Mapping[str, Modality]", ())  # a default that is immutable
-_RECORD = "record"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class InMemory(Source):
             DataError: no record, or one without its group or class.
         """
         if not self.fields:
-            raise ConfigError("data.fields", dict(self.fields), "a source has at least one field", "name it")
+            raise ConfigError("data.fields", {}, "a source has at least one field", "name it")
         for field, modality in self.fields.items():  # records may be read by it
             modality.check(f"data.fields.{field}")
         if self.directory:
@@ -69,7 +69,7 @@ class InMemory(Source):
         if not len(self.entries):
             raise DataError("data", 0, "a source has at least one record", "give it records")
         self.shares.check("data.shares", self.groups)
-        for name in (*self.groups, *([self.label] if self.label else [])):
+        for name in self._keys:
             self._column(name)
 
     @property
@@ -79,7 +79,7 @@ class InMemory(Source):
 
     def records(self, split: str) -> Sequence[Record]:
         """The records of a split, in the order in which they were given."""
-        return _Chosen(self.entries, self._assigned.places[split])
+        return [self.entries[place] for place in self._assigned.places[split].tolist()]
 
     def excluded(self) -> Mapping[str, int]:
         """The number of records whose groups are on different sides."""
@@ -118,25 +118,21 @@ class InMemory(Source):
     def _digests(self) -> list[bytes]:
         """A hash of each record."""
         names = sorted({*self.fields, SEQUENCE, *self.groups, self.label})
-        found = []
-        for record in self.entries:
-            whole = hashlib.sha256()
-            for name in names:
-                _hash(whole, record.get(name))
-            found.append(whole.digest())
-        return found
+        contents = (b"".join(_content(record.get(name)) for name in names) for record in self.entries)
+        return [hashlib.sha256(content).digest() for content in contents]
 
     @functools.cached_property
     def _assigned(self) -> Any:
         keys: Mapping[str, Sequence[Hashable]] = {kind: self._column(kind) for kind in self.groups}
-        return assign(keys or {_RECORD: self._digests}, self.shares, self.seed)
+        return assign(keys or {"record": self._digests}, self.shares, self.seed)
+
+    @property
+    def _keys(self) -> tuple[str, ...]:
+        """Entries that each record has beside its signals."""
+        return (*self.groups, *([self.label] if self.label else []))
 
     def _column(self, name: str) -> list[Any]:
-        """An entry of every record.
-
-        Raises:
-            DataError: a record lacks it.
-        """
+        """An entry of every record; raises a `DataError` where one lacks it."""
         values = [plain(record.get(name)) for record in self.entries]
         if None in values:
             rule = "each record has its groups and its class"
@@ -151,17 +147,13 @@ class Arrays(InMemory):
     For example `Arrays({"photo": Picture(...), "caption": Text()}, columns={"photo": photos, "caption": captions})`.
     """
 
-    rows: Annotated[Any, *_Content] = dataclasses.field(default=(), metadata=CONTENT, repr=False, kw_only=True)
+    rows: Content = dataclasses.field(default=(), metadata=CONTENT, repr=False, kw_only=True)
     """A dictionary for each record: for each field a signal, a list of signals, or None."""
-    columns: Annotated[Any, *_Content] = dataclasses.field(default=None, metadata=CONTENT, repr=False, kw_only=True)
+    columns: Content = dataclasses.field(default=None, metadata=CONTENT, repr=False, kw_only=True)
     """In place of `rows`: for each entry the values of all records, equally many; an array with one row for each."""
 
     def check(self) -> None:
-        """Checks the columns, too.
-
-        Raises:
-            ConfigError: both rows and columns, or columns of different lengths.
-        """
+        """Checks the columns, too."""
         columns = self.columns or {}
         if columns and len(self.rows):
             raise ConfigError("data.columns", list(columns), "rows are given, too", "give one of the two")
@@ -173,14 +165,14 @@ class Arrays(InMemory):
     @functools.cached_property
     def entries(self) -> Sequence[Record]:  # type: ignore[override]
         """All records."""
-        return _Rows(self.columns) if self.columns is not None else self.rows
+        return self.rows if self.columns is None else _rows(self.columns)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generated(InMemory):
     """Records that a function yields. It is called once, and gives the same records each time."""
 
-    function: Annotated[Any, *_Content] = dataclasses.field(default=tuple, metadata=CONTENT, repr=False)
+    function: Content = dataclasses.field(default=tuple, metadata=CONTENT, repr=False)
     """A function without arguments that yields all records, as dictionaries."""
 
     @functools.cached_property
@@ -197,44 +189,34 @@ class HuggingFace(InMemory):
     and resampled. Lists of numbers become arrays; all other lists are several signals. Classes become their names.
     """
 
-    dataset: Annotated[Any, *_Content] = dataclasses.field(default=None, metadata=CONTENT, repr=False)
+    dataset: Content = dataclasses.field(default=None, metadata=CONTENT, repr=False)
 
     @functools.cached_property
     def entries(self) -> Sequence[Record]:  # type: ignore[override]
-        """All records.
-
-        Raises:
-            ConfigError: the data set lacks a column.
-        """
-        names = [*self.fields, *self.groups, *([self.label] if self.label else [])]
-        for name in names:
-            if name not in self.dataset.features:
-                there = ", ".join(self.dataset.features)
-                raise ConfigError("data.fields", name, f"the columns of the data set are {there}", "use one of these")
+        """All records; raises a `ConfigError` if the data set lacks a column."""
         columns: dict[str, Sequence[Any]] = {}
-        for name in dict.fromkeys(names):
+        for name in dict.fromkeys([*self.fields, *self._keys]):
+            if name not in self.dataset.features:
+                rule = f"the columns of the data set are {', '.join(self.dataset.features)}"
+                raise ConfigError("data.fields", name, rule, "use one of these")
             class_names = getattr(self.dataset.features[name], "names", None)
             values = self.dataset[name]
             if class_names:
                 values = [class_names[value] for value in values]
             columns[name] = [_signal(value, self.fields[name]) for value in values] if name in self.fields else values
-        return _Rows(columns)
+        return _rows(columns)
 
 
 def _signal(value: Any, modality: Modality) -> Any:
     """A value of a Hugging Face data set as a signal."""
-    if value is None or isinstance(value, (str, bytes, int, float)):
-        return value
     if isinstance(value, list):
-        array = np.asarray(value) if value and not isinstance(value[0], (str, dict)) else None
-        if array is not None and array.dtype.kind in "iufb":
-            return array
-        return [_signal(one, modality) for one in value]
-    file = io.BytesIO()
-    if isinstance(value, dict) and "array" in value:
-        scipy.io.wavfile.write(file, int(value["sampling_rate"]), np.asarray(value["array"], np.float32))
-    elif isinstance(value, dict) and value.get("bytes"):
-        file.write(value["bytes"])
+        array = np.asarray(value) if value and not isinstance(value[0], (str, dict)) else np.zeros(0, object)
+        return array if array.dtype.kind in "iufb" else [_signal(one, modality) for one in value]
+    file, parts = io.BytesIO(), value if isinstance(value, dict) else {}
+    if "array" in parts:
+        scipy.io.wavfile.write(file, int(parts["sampling_rate"]), np.asarray(parts["array"], np.float32))
+    elif parts.get("bytes"):
+        file.write(parts["bytes"])
     elif hasattr(value, "save"):
         value.save(file, format="PNG", compress_level=1)
     else:
@@ -243,47 +225,17 @@ def _signal(value: Any, modality: Modality) -> Any:
     return modality.read(file)
 
 
-class _Rows(Sequence[Record]):
+def _rows(columns: Mapping[str, Sequence[Any]]) -> list[Record]:
     """Columns as records."""
-
-    def __init__(self, columns: Mapping[str, Sequence[Any]]):
-        self._columns = columns
-
-    def __len__(self) -> int:
-        return len(next(iter(self._columns.values()), ()))
-
-    def __getitem__(self, place: Any) -> Any:
-        return {name: column[place] for name, column in self._columns.items()}
-
-    def __iter__(self) -> Iterator[Record]:
-        names = tuple(self._columns)
-        return (dict(zip(names, values, strict=True)) for values in zip(*self._columns.values(), strict=True))
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-class _Chosen(Sequence[Record]):
-    """Some records."""
-
-    def __init__(self, records: Sequence[Record], places: Int[np.ndarray, " n"]):
-        self._records, self._places = records, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._records[int(self._places[place])]
-
-
-def _hash(whole: Any, value: Any) -> None:
-    """Adds a value to a hash: its type, its size and what it holds."""
+def _content(value: Any) -> bytes:
+    """What is hashed of a value: its type, its size and what it holds."""
     if isinstance(value, (list, tuple)):
-        whole.update(f"{type(value).__name__}{len(value)}:".encode())
-        for one in value:
-            _hash(whole, one)
-        return
+        return f"{type(value).__name__}{len(value)}:".encode() + b"".join(map(_content, value))
     array = np.asarray(value) if hasattr(value, "__array__") else None
     if array is not None and array.dtype != object:
-        raw = np.ascontiguousarray(array).tobytes()
-        whole.update(f"array {array.dtype.str} {array.shape}:".encode() + raw)
-        return
+        return f"array {array.dtype.str} {array.shape}:".encode() + np.ascontiguousarray(array).tobytes()
     raw = value if isinstance(value, bytes) else str(value).encode()
-    whole.update(f"{type(value).__name__} {len(raw)}:".encode() + raw)
+    return f"{type(value).__name__} {len(raw)}:".encode() + raw

@@ -31,7 +31,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 def _missing(value: object, rule: str) -> errors.PlatformError:
     fix = "install the wheel with `pip install --force-reinstall espeakng-loader` on a platform that it supports"
-    return errors.PlatformError("espeakng-loader", value, rule, fix)
+    return errors.PlatformError("espeakng-loader", str(value), rule, fix)
 
 
 class Synthesizer:
@@ -57,38 +57,30 @@ class Synthesizer:
             raise _missing("not installed", "the wheel that holds the speech synthesiser must be importable") from error
         library = pathlib.Path(espeakng_loader.get_library_path())
         data = library.parent / "espeak-ng-data"
-        if not library.is_file():
-            raise _missing(str(library), "the wheel must hold a library for this platform")
         self._folder = tempfile.mkdtemp(prefix="espeak-")
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        own_copy = shutil.copy(library, self._folder)
         try:
-            self._library = ctypes.CDLL(own_copy)
+            self._library = ctypes.CDLL(shutil.copy(library, self._folder))
         except OSError as error:
-            raise _missing(str(library), f"the library must load on this platform ({error})") from error
+            raise _missing(library, f"the wheel must hold a library that loads on this platform ({error})") from error
         self._c_library = ctypes.CDLL(None) if os.name == "posix" else ctypes.CDLL("msvcrt")
-        voices = data / "voices" / "!v"
-        if not voices.is_dir():
-            raise _missing(str(voices), "the folder of voice variants must exist")
-        self.variants = tuple(sorted(path.name for path in voices.iterdir() if path.is_file()))
-        self.sample_rate_hz = self._initialize(data)
-        self._chunks: list[np.ndarray] = []
-        self._callback = _CALLBACK(self._receive)  # kept alive for as long as the library may call it
-        self._library.espeak_SetSynthCallback(self._callback)
-
-    def _initialize(self, data: pathlib.Path) -> int:
+        self.variants = tuple(sorted(path.name for path in (data / "voices" / "!v").glob("*") if path.is_file()))
+        if not self.variants:
+            raise _missing(data, "it must hold the folder voices/!v of voice variants")
         home = data.parent
         if len(os.fsencode(home)) > _MAX_HOME_BYTES:
             home = pathlib.Path(self._folder)
             (home / data.name).symlink_to(data)
         rate_hz = self._library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(home), _INITIALIZE_DONT_EXIT)
         if rate_hz <= 0:
-            raise _missing(str(data), f"espeak_Initialize must find its voices there (it returned {rate_hz})")
-        word, address = ctypes.c_uint, ctypes.c_void_p
-        synth = self._library.espeak_Synth
+            raise _missing(data, f"espeak_Initialize must find its voices there (it returned {rate_hz})")
+        self.sample_rate_hz = int(rate_hz)
+        word, address, synth = ctypes.c_uint, ctypes.c_void_p, self._library.espeak_Synth
         synth.argtypes = [ctypes.c_char_p, ctypes.c_size_t, word, ctypes.c_int, word, word, address, address]
         self._library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
-        return int(rate_hz)
+        self._chunks: list[np.ndarray] = []
+        self._callback = _CALLBACK(self._receive)  # kept alive for as long as the library may call it
+        self._library.espeak_SetSynthCallback(self._callback)
 
     def _receive(self, samples: ctypes._Pointer, count: int, events: int | None) -> int:
         if samples and count > 0:
@@ -96,40 +88,33 @@ class Synthesizer:
         return 0
 
     def speak(self, text: str, variant: str, rate_words_per_minute: int, pitch: int) -> Int16[np.ndarray, " samples"]:
-        """Speaks a text.
+        """Speaks an English text as a waveform at `sample_rate_hz`; see the class for what repeats exactly.
 
         Args:
-            text: English, any length.
+            text: of any length.
             variant: one of `variants`.
             rate_words_per_minute: 80 to 450.
             pitch: 0 to 100; 50 is the variant's own pitch.
-
-        Returns:
-            int16 waveform at `sample_rate_hz`; see the class for what repeats exactly.
 
         Raises:
             DataError: the library doesn't know the variant or refuses the text.
         """
         if variant not in self.variants:  # the library itself would go on with another voice
-            raise errors.DataError(
-                "voice", variant, "it must be a variant of `espeak.Synthesizer().variants`", "use one"
-            )
+            rule = "it must be a variant of `espeak.Synthesizer().variants`"
+            raise errors.DataError("voice", variant, rule, "use one")
+        library, encoded = self._library, text.encode()
         with _SPEAKING:
-            return self._speak(text, variant, rate_words_per_minute, pitch)
-
-    def _speak(self, text: str, variant: str, rate_words_per_minute: int, pitch: int) -> Int16[np.ndarray, " samples"]:
-        # The breath noise of some voices comes from the library's own generator (which else starts from the clock),
-        # that of others from the C library's.
-        self._library.espeak_ng_SetRandSeed(1)
-        self._c_library.srand(1)
-        status = self._library.espeak_SetVoiceByName(f"en+{variant}".encode())
-        self._library.espeak_SetParameter(_PARAMETER_RATE, rate_words_per_minute, 0)
-        self._library.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
-        self._chunks.clear()
-        encoded = text.encode()
-        status = status or self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _CHARACTERS_UTF8, None, None)
-        status = status or self._library.espeak_Synchronize()
+            # The breath noise of some voices comes from the library's own generator (which else starts from the
+            # clock), that of others from the C library's.
+            library.espeak_ng_SetRandSeed(1)
+            self._c_library.srand(1)
+            status = library.espeak_SetVoiceByName(f"en+{variant}".encode())
+            library.espeak_SetParameter(_PARAMETER_RATE, rate_words_per_minute, 0)
+            library.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
+            self._chunks.clear()
+            status = status or library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _CHARACTERS_UTF8, None, None)
+            status = status or library.espeak_Synchronize()
         if status:
             fix = "reinstall the wheel espeakng-loader"
             raise errors.DataError("voice", variant, f"espeak-ng must speak with it (status {status})", fix)
-        return np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.int16)
+        return np.concatenate([np.zeros(0, np.int16), *self._chunks])

@@ -38,9 +38,7 @@ def fit_judges(source: Settings) -> Mapping[str, Judge]:
     sounds = _machine(_cepstra([rows[k]["speech"] for k in some], rate), labels[some])
 
     def judge_images(signals: Sequence[UInt8[np.ndarray, "8 8"]]) -> Int64[np.ndarray, " n"]:
-        if not len(signals):
-            return np.zeros(0, np.int64)
-        return np.asarray(images.predict(_pixels(signals, levels)), np.int64)
+        return images.predict(_pixels(signals, levels)) if len(signals) else np.zeros(0, np.int64)
 
     def judge_sounds(signals: Sequence[Shaped[np.ndarray, " samples"]]) -> Int64[np.ndarray, " n"]:
         judged = np.full(len(signals), NOT_A_DIGIT, np.int64)
@@ -86,9 +84,7 @@ def _cepstra(
         log_mel = log_mel[loud[0] : loud[-1] + 1]
         log_mel = np.logaddexp(log_mel, log_mel.max() - _QUIET_BAND)
         cepstra = scipy.fft.dct(log_mel, norm="ortho", axis=1)[:, :_CEPSTRA] * lifter
-        at = np.linspace(0, len(cepstra) - 1, _POINTS)
-        low = np.minimum(at.astype(np.int64), len(cepstra) - 1)
-        high, share = np.minimum(low + 1, len(cepstra) - 1), (at - low)[:, None]
-        points = (1 - share) * cepstra[low] + share * cepstra[high]
+        at, frames = np.linspace(0, len(cepstra) - 1, _POINTS), np.arange(len(cepstra))
+        points = np.stack([np.interp(at, frames, column) for column in cepstra.T], axis=1)
         rows.append(np.concatenate([points - points.mean(axis=0), np.gradient(points, axis=0)]).ravel())
     return np.stack(rows).astype(np.float32)

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
-from omnijax.errors import ConfigError
 from omnijax.modalities import Modality, Picture, Speech, Text
 from omnijax.source import TEST, TRAIN, VALIDATION, Source
 
@@ -40,16 +39,3 @@ class Settings(Source):
     def splits(self) -> tuple[str, ...]:
         """`train` and `validation`, and `test` where it has pictures."""
         return (TRAIN, VALIDATION, TEST) if self.test_images else (TRAIN, VALIDATION)
-
-    def check(self) -> None:
-        """Checks that splits can be made.
-
-        Raises:
-            ConfigError: a number that no data set can be built with.
-        """
-        for name, least in (("utterances", 1), ("validation_images", 1), ("validation_voices", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"data.{name}", getattr(self, name), f"must be at least {least}", "raise it")
-        if (self.test_images > 0) != (self.test_voices > 0) or min(self.test_images, self.test_voices) < 0:
-            rule = "test_images and test_voices must both be above 0, or both 0"
-            raise ConfigError("data.test_images", self.test_images, rule, "change one of them")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,20 +35,20 @@ class SpokenDigits(Settings):
     """
 
     def check_build(self) -> None:
-        """Checks the splits against the pictures and voices that there are.
-
-        Raises:
-            ConfigError: splits that this many pictures and voices don't allow.
-            PlatformError: the speech synthesiser is missing.
-        """
+        """Checks the splits against the pictures and voices that there are."""
         building.check(self)
 
     def build(self, directory: pathlib.Path, progress: Progress, beam: Any = None) -> None:
         """Speaks all words and writes the records."""
         counts = building.count_records(self)
-        total, done = sum(counts.values()), iter(range(1, sum(counts.values()) + 1))
-        make = functools.partial(building.Builder, source=self, on_record=lambda: progress(next(done) / total))
-        write_records(directory, RECORDS, make, counts, beam)
+        done, make = itertools.count(1), functools.partial(building.make_records, source=self)
+
+        def make_and_tell(utterance: building.Utterance) -> Any:
+            progress(next(done) / sum(counts.values()))
+            return make(utterance)
+
+        work = {"pieces": functools.partial(building.utterances, source=self), "make": make if beam else make_and_tell}
+        write_records(directory / RECORDS, building.Builder, counts, beam, **work)
 
     def records(self, split: str) -> Sequence[Record]:
         """The records in the order of their pictures; those of one picture follow one another."""

@@ -7,25 +7,20 @@ process and from any number of Apache Beam's workers.
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.signal
 import sklearn.datasets
 import tensorflow_datasets as tfds
-from etils import epy
 from jaxtyping import Float32, Int16, Int64, UInt8
 
 from omnijax.data.sources.spoken_digits import espeak
 from omnijax.data.sources.spoken_digits.settings import WORDS, Settings
-from omnijax.data.tfds_builders import Canonical
+from omnijax.data.tfds_builders import RecordsBuilder
 from omnijax.errors import ConfigError, DataError
 from omnijax.source import TEST, TRAIN, VALIDATION
-
-with epy.lazy_imports():  # an extra: pip install 'omnijax[beam]'
-    import apache_beam as beam
 
 RATES_WORDS_PER_MINUTE = (140, 220)
 PITCHES = (30, 70)  # 50 is a voice's own pitch
@@ -34,89 +29,27 @@ _SILENCE = 0.01  # of the peak: 40 dB below
 _MARGIN_SECONDS = 0.01
 
 
-class Builder(Canonical, tfds.core.GeneratorBasedBuilder):
+Utterance = tuple[int, dict[str, Any], Int16[np.ndarray, " samples"], int]
+"""What the synthesiser said: the key of its record, entries of the record, the waveform, and its sample rate in Hz."""
+
+
+class Builder(RecordsBuilder):
     """Builder of `spoken_digits`; see README.md beside this file."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
-
-    def __init__(
-        self,
-        *,
-        source: Settings,
-        on_record: Callable[[], object] = lambda: None,
-        beam: bool = False,
-        **tfds_options: Any,
-    ) -> None:
-        """Makes the builder.
-
-        Args:
-            source: what shapes the records.
-            on_record: called after each record (for a progress bar); not under Beam.
-            beam: build with Apache Beam, on the workers that `download_and_prepare` is given.
-            **tfds_options: those of `tfds.core.DatasetBuilder`.
-        """
-        self.source, self.on_record, self.beam = source, on_record, beam
-        super().__init__(**tfds_options)
-
     def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Tensor(shape=(8, 8), dtype=np.uint8),
-                "label": tfds.features.Tensor(shape=(), dtype=np.int64),
-                "text": tfds.features.Text(),
-                "speech": tfds.features.Tensor(shape=(None,), dtype=np.int16, encoding="bytes"),
-                "voice": tfds.features.Text(),
-                "rate": tfds.features.Tensor(shape=(), dtype=np.int64),
-                "pitch": tfds.features.Tensor(shape=(), dtype=np.int64),
-                "image_index": tfds.features.Tensor(shape=(), dtype=np.int64),
-            }
-        )
+        tensor, numbers = tfds.features.Tensor, ("label", "rate", "pitch", "image_index")
+        features = {
+            "image": tensor(shape=(8, 8), dtype=np.uint8),
+            "text": tfds.features.Text(),
+            "speech": tensor(shape=(None,), dtype=np.int16, encoding="bytes"),
+            "voice": tfds.features.Text(),
+            **{name: tensor(shape=(), dtype=np.int64) for name in numbers},
+        }
         return self.dataset_info_from_configs(
-            features=features,
+            features=tfds.features.FeaturesDict(features),
             homepage="https://scikit-learn.org/stable/datasets/toy_dataset.html#digits-dataset",
             disable_shuffling=True,
         )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        generate = self._beam_transform if self.beam else self._generate_examples
-        return {split: generate(split) for split in self.source.splits}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        for spoken in utterances(split, self.source):
-            yield record(spoken, self.source)
-            self.on_record()
-
-    def _beam_transform(self, split: str) -> beam.PTransform:
-        # Speaking is one sequence a split, so one worker does it (a millisecond a record); the rest is spread.
-        return (
-            beam.Create([split])
-            | "Speak" >> beam.FlatMap(utterances, self.source)
-            | "Spread" >> beam.Reshuffle()
-            | "Record" >> beam.Map(record, self.source)
-        )
-
-
-class Utterance(NamedTuple):
-    """What the synthesiser said for one record.
-
-    Attributes:
-        key: of the record in its split, which is also its place.
-        image_index: which of scikit-learn's images.
-        voice: the variant that spoke.
-        rate: words per minute.
-        pitch: 0 to 100.
-        spoken: waveform as it came.
-        spoken_hz: its sample rate.
-    """
-
-    key: int
-    image_index: int
-    voice: str
-    rate: int
-    pitch: int
-    spoken: Int16[np.ndarray, " samples"]
-    spoken_hz: int
 
 
 def utterances(split: str, source: Settings) -> Iterator[Utterance]:
@@ -127,28 +60,20 @@ def utterances(split: str, source: Settings) -> Iterator[Utterance]:
     synthesizer = espeak.Synthesizer()
     voices = split_voices(synthesizer.variants, (source.validation_voices, source.test_voices), source.seed)[number]
     random = np.random.default_rng((source.seed, 2, number))
-    for key, index in enumerate(np.repeat(chosen, source.utterances if split == TRAIN else 1)):
+    for key, index in enumerate(np.repeat(chosen, source.utterances if split == TRAIN else 1).tolist()):
         voice = voices[random.integers(len(voices))]
         rate = int(random.integers(RATES_WORDS_PER_MINUTE[0], RATES_WORDS_PER_MINUTE[1] + 1))
         pitch = int(random.integers(PITCHES[0], PITCHES[1] + 1))
+        entries = {"image_index": index, "label": int(labels[index]), "voice": voice, "rate": rate, "pitch": pitch}
         spoken = synthesizer.speak(WORDS[labels[index]], voice, rate, pitch)
-        yield Utterance(key, int(index), voice, rate, pitch, spoken, synthesizer.sample_rate_hz)
+        yield key, entries, spoken, synthesizer.sample_rate_hz
 
 
-def record(utterance: Utterance, source: Settings) -> tuple[int, dict[str, Any]]:
+def make_records(utterance: Utterance, source: Settings) -> list[tuple[int, dict[str, Any]]]:
     """The key and the record of an utterance."""
-    images, labels = load_images()
-    label = int(labels[utterance.image_index])
-    return utterance.key, {
-        "image": images[utterance.image_index],
-        "label": label,
-        "text": WORDS[label],
-        "speech": clean(utterance.spoken, utterance.spoken_hz, source.speech.sample_rate_hz),
-        "voice": utterance.voice,
-        "rate": utterance.rate,
-        "pitch": utterance.pitch,
-        "image_index": utterance.image_index,
-    }
+    key, entries, spoken, spoken_hz = utterance
+    image, speech = load_images()[0][entries["image_index"]], clean(spoken, spoken_hz, source.speech.sample_rate_hz)
+    return [(key, {**entries, "image": image, "text": WORDS[entries["label"]], "speech": speech})]
 
 
 def check(source: Settings) -> None:
@@ -159,6 +84,9 @@ def check(source: Settings) -> None:
         PlatformError: the speech synthesiser is missing.
     """
     images, voices = len(load_images()[1]), len(espeak.Synthesizer().variants)
+    if (source.test_images > 0) != (source.test_voices > 0) or min(source.test_images, source.test_voices) < 0:
+        rule = "test_images and test_voices must both be above 0, or both 0"
+        raise ConfigError("data.test_images", source.test_images, rule, "change one of them")
     for name, high in (
         ("validation_images", images - 1 - source.test_images),
         ("validation_voices", voices - 1 - source.test_voices),
@@ -210,11 +138,10 @@ def clean(spoken: Int16[np.ndarray, " n"], from_hz: int, to_hz: int) -> Int16[np
     waveform: Float32[np.ndarray, " n"] = spoken.astype(np.float32)
     loud = np.flatnonzero(np.abs(waveform) > _SILENCE * np.abs(waveform).max(initial=1))
     if not len(loud):
-        rule = "an utterance must hold more than silence"
-        raise DataError("speech", len(spoken), rule, "report the version of espeakng-loader")
+        rule, fix = "an utterance must hold more than silence", "report the version of espeakng-loader"
+        raise DataError("speech", len(spoken), rule, fix)
     margin = round(_MARGIN_SECONDS * from_hz)
     waveform = waveform[max(loud[0] - margin, 0) : loud[-1] + margin]
-    divisor = math.gcd(from_hz, to_hz)
-    waveform = scipy.signal.resample_poly(waveform, to_hz // divisor, from_hz // divisor).astype(np.float32)
+    waveform = scipy.signal.resample_poly(waveform, to_hz, from_hz).astype(np.float32)
     scale = min(_RMS / np.sqrt(np.mean(np.square(waveform))), _PEAK / np.abs(waveform).max())
     return np.round(32767 * scale * waveform).astype(np.int16)
