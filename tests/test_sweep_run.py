@@ -276,6 +276,7 @@ def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, t
     assert result["cost"]["peak_bytes"] > 1e5
     assert [set(point) for point in result["curve"]] == [{"step", "items", "flops", "bits"}] * 3
     assert result["curve"][-1]["bits"]["image|text"] == result["bits"]["image|text"]["renormalised"]
+    assert (result["bits"]["image|text"]["tokens"], result["bits"]["text"]["tokens"]) == (5.0, 1.0)
     assert result["bits"]["text"]["units"] == {"byte": pytest.approx(result["bits"]["text"]["renormalised"])}
     (kept,) = whole.glob("arms/base=17/seed0/checkpoints/[0-9]*")
     assert int(kept.name) == result["curve"][-1]["step"]
