@@ -36,7 +36,7 @@ LOSSLESS = {"image": ("pixel", 4), "text": ("byte", 1)}
 FORMS = {"image": 16.0, "text": 4.0, "image|text": 16.0}
 
 
-def made_up(arm: str, seed: int, budget: str = "items", forms: Collection[str] = tuple(FORMS)) -> dict[str, Any]:
+def made_up(arm: str, seed: int, forms: Collection[str] = tuple(FORMS)) -> dict[str, Any]:
     """A result as a run writes it, with figures that are plausible: small bases cost more, and learn a bit faster."""
     rng = np.random.default_rng([sum(map(ord, arm)), seed])
     points = 8
@@ -86,13 +86,6 @@ def made_up(arm: str, seed: int, budget: str = "items", forms: Collection[str] =
     return {
         "arm": arm,
         "seed": seed,
-        "step": steps,
-        "items": items,
-        "tokens": items * tokens,
-        "documents": 90_000,
-        "seconds": 30.0 * cost,
-        "flops": 4e12 * cost,
-        "budget": {"kind": budget, "amount": 2e6},
         "data": {"fragments": "a" * 64, "heldout": "b" * 64, "order": f"{seed}" * 64},
         "bits": bits,
         "speed": {
@@ -136,7 +129,7 @@ def write_sweep(
     (out / "sweep.json").write_text(json.dumps(sweep))
     for arm in arms:
         for seed in range(seeds):
-            put(out, made_up(arm, seed, budget, forms))
+            put(out, made_up(arm, seed, forms))
 
 
 def put(out: pathlib.Path, result: dict[str, Any]) -> None:
@@ -244,7 +237,7 @@ def test_results_csv_has_a_line_for_every_arm_seed_and_form(ended: pathlib.Path)
     assert float(line["renormalised_bits"]) == pytest.approx(entry["renormalised"], rel=DIGITS)
     assert float(line["raw_bits"]) == pytest.approx(entry["raw"], rel=DIGITS)
     assert float(line["items_of_segment"]) == 16
-    assert float(line["items"]) == run["items"]
+    assert float(line["items"]) == run["curve"][-1]["items"]
     assert float(line["exact"]) == pytest.approx(entry["exact"], rel=DIGITS)
     assert float(line["digit_1_error"]) == pytest.approx(entry["errors"]["digit_1"], rel=DIGITS)
     assert float(line["digit_2_bits"]) == pytest.approx(entry["by_place"][2], rel=DIGITS)
@@ -331,8 +324,8 @@ def test_equal_bits_are_those_of_the_baseline_of_the_same_seed(ended: pathlib.Pa
     rows = {row.arm: row for row in rows_of(read_results(ended), "image")}
     own = rows["base=16"]
     assert own.over("seconds_to_equal_bits").count == own.difference.count == 3
-    assert own.over("seconds_to_equal_bits").mean == pytest.approx(made_up("base=16", 0)["seconds"])
-    assert 0 < rows["base=64"].over("flops_to_equal_bits").mean < made_up("base=64", 0)["flops"]
+    assert own.over("seconds_to_equal_bits").mean == pytest.approx(made_up("base=16", 0)["curve"][-1]["seconds"])
+    assert 0 < rows["base=64"].over("flops_to_equal_bits").mean < made_up("base=64", 0)["curve"][-1]["flops"]
     assert [line["flops_to_equal_bits"] for line in rows["flat"].lines] == [None] * 3
     assert page.reached(rows["flat"], "seconds") == "not reached"
     spent = [line | {"seconds_to_equal_bits": seconds} for line, seconds in zip(own.lines, [None, 90.0, None])]
@@ -397,7 +390,7 @@ def test_overlapping_intervals_are_called_not_distinguishable(tmp_path: pathlib.
 @pytest.mark.parametrize("budget", ["items", "flops", "seconds"])
 def test_other_data_and_other_devices_are_named(tmp_path: pathlib.Path, budget: str) -> None:
     write_sweep(tmp_path, ("base=2", "base=16"), budget=budget, forms=["image"])
-    other = made_up("base=2", 1, budget, ["image"])
+    other = made_up("base=2", 1, ["image"])
     put(tmp_path, other | {"data": other["data"] | {"order": "c" * 64}, "device": "NVIDIA H200"})
     page.write_report(tmp_path)
     text = read_page(tmp_path).text

@@ -116,8 +116,6 @@ def measure(job: Job, run: Path, tasks: tuple[str, ...]) -> dict[str, Any]:
     return {
         "arm": job.arm,
         "seed": job.seed,
-        **job.end._asdict(),
-        **spent,
         "data": job.data,
         "bits": figures.pop("bits_per_item"),
         "accuracies": accuracies,

@@ -32,7 +32,7 @@ def product(first: Choices, *others: Choices) -> Choices:
     """
     for other in others:
         pairs = itertools.product(first.items(), other.items())
-        first = _named((f"{one},{two}", functools.partial(_both, change, then)) for (one, change), (two, then) in pairs)
+        first = _named((f"{one},{two}", lambda config, f=f, g=g: g(f(config))) for (one, f), (two, g) in pairs)
     return first
 
 
@@ -122,10 +122,6 @@ def _choices(name: str, values: Sequence[Any], change: Callable[[Any, Config], C
     """`NAME=VALUE` for each value; the parts of a tuple are joined by `x`."""
     told = ("x".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values)
     return _named((f"{name}={text}", functools.partial(change, value)) for text, value in zip(told, values))
-
-
-def _both(change: Change, then: Change, config: Config) -> Config:
-    return then(change(config))
 
 
 def _named(pairs: Iterable[tuple[str, Change]]) -> Choices:

@@ -19,10 +19,7 @@ from omnijax.sweep.directory import ANCHORS, ARMS, RESULT, SWEEP
 from omnijax.sweep.statistics import Interval, Verdict, interval, verdict
 
 _SWEEP_KEYS = ("question", "budget", "baseline", "arms", "seeds")
-_RESULT_KEYS = (
-    *("arm", "seed", "step", "items", "seconds", "flops", "data", "bits", "accuracies"),
-    *("speed", "cost", "curve", "device", "versions", "command"),
-)
+_RESULT_KEYS = ("arm", "seed", "data", "bits", "accuracies", "speed", "cost", "curve", "device", "versions", "command")
 _AGAIN = "run `omnijax sweep` with this directory again"
 BITS = {f"{part}_bits": part for part in ("raw", "renormalised", "leak", "digits", "position", "structure")}
 BITS |= {"uniform": "uniform", "exact": "exact", "items_of_segment": "items", "tokens_per_item": "tokens"}
@@ -136,7 +133,7 @@ def _line(results: Results, run: Result, form: str) -> Line:
     A generated item takes one step for each token, or one in all if a head writes the whole item.
     """
     entry, base = run["bits"][form], results.runs[results.baseline].get(run["seed"])
-    costs = run | run["cost"] | run["speed"] | {"steps": run["step"]}
+    costs = run["cost"] | run["speed"] | run["curve"][-1] | {"steps": run["curve"][-1]["step"]}
     by_token = results.sweep["arms"][run["arm"]]["model"]["head"] == "token"
     line = {"arm": run["arm"], "seed": run["seed"], "form": form, **{key: entry[part] for key, part in BITS.items()}}
     line |= {"steps_per_item": entry["tokens"] if by_token else 1.0} | {key: costs[key] for key in COSTS}
@@ -206,12 +203,9 @@ def _table_line(row: Row) -> Line:
 
 
 def _write(path: pathlib.Path, lines: list[Line]) -> None:
-    """Writes through a temporary file, because other processes of the sweep may read the file."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*dict.fromkeys(key for line in lines for key in line)], lineterminator="\n")
         writer.writeheader()
         for line in lines:
             cells = {key: f"{value:.7g}" if isinstance(value, float) else value for key, value in line.items()}
             writer.writerow({key: "" if cell == "nan" else cell for key, cell in cells.items()})
-    partial.replace(path)

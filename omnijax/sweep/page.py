@@ -52,9 +52,8 @@ def write_report(out: pathlib.Path) -> pathlib.Path:
     body = [_opening(results), *(_form(results, form, plots) for form in results.forms), _accuracies(results)]
     for form in results.forms[:1]:
         body.append(section("cost", "Cost", "", _arms(rows_of(results, form), _COST_COLUMNS)))
-    page, partial = out / "report.html", out / ".report.html.partial"
-    partial.write_text(whole_page(f"{results.name}: {results.sweep['question']}", "".join(body)), encoding="utf-8")
-    partial.replace(page)
+    page = out / "report.html"
+    page.write_text(whole_page(f"{results.name}: {results.sweep['question']}", "".join(body)), encoding="utf-8")
     return page
 
 
