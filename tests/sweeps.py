@@ -12,8 +12,7 @@ from omnijax.config import Config, Task
 from omnijax.errors import DataError
 from omnijax.experiment import load_experiment
 from omnijax.sweep.arms import arms_of, bases, chain, flat
-from omnijax.sweep.budget import Budget
-from omnijax.sweep.sweep import Sweep
+from omnijax.sweep.sweep import Budget, Sweep
 
 DIGITS = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "digits.py"
 ITEMS = 1500.0

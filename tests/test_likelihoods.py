@@ -158,6 +158,7 @@ def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(
                 {kind: wrong[number][kind] / count[number][kind] for kind in kinds if count[number][kind]}
             )
             assert 0 <= entry["leak"] <= entry["raw"]
+            assert entry["tokens"] == pytest.approx(sum(count[number].values()) / items)
             assert entry["exact"] == np.mean(exact[number])
             rights |= set(exact[number])
     assert rights == {False, True}

@@ -14,7 +14,6 @@ from omnijax.evaluate.likelihoods import forms_of
 from omnijax.model.build import model_of
 from omnijax.run.directory import config_digest
 from omnijax.sample.document_grammar import grammar_of
-from omnijax.sweep.smoke import shrunk_sweep
 from omnijax.sweep.sweep import Sweep, load_sweep
 
 ROOM = pathlib.Path(__file__).parents[1] / "experiments"
@@ -56,7 +55,7 @@ def test_no_golden_is_left_over() -> None:
 
 @each
 def test_every_arm_has_a_model_and_a_grammar_in_full_and_in_small(path: pathlib.Path) -> None:
-    for sweep in (made(path), shrunk_sweep(made(path))):
+    for sweep in (made(path), made(path).small()):
         for name, config in sweep.arms.items():
             assert model_of(config).tokens == config.vocabulary.size, name
             assert config.batch.sequence_items > 0, name

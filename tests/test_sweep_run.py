@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import json
 import os
 import pathlib
@@ -152,7 +151,7 @@ def test_one_process_at_a_time_holds_a_lock(tmp_path) -> None:
 
 def test_an_arm_is_trained_on_what_was_resolved(jobs: list[Job], tmp_path) -> None:
     for part, said in (("fragments", "the fragments of the training split"), ("heldout", "the held-out split")):
-        other = dataclasses.replace(jobs[0], data=jobs[0].data | {part: "0" * 64})
+        other = jobs[0]._replace(data=jobs[0].data | {part: "0" * 64})
         with pytest.raises(DataError, match=said):
             run_job(other, tmp_path / "out", ("bits",), DIGITS, "")
     assert not (tmp_path / "out").exists()
@@ -232,8 +231,7 @@ def results(out: pathlib.Path) -> dict[str, Any]:
         result = json.loads(path.read_text())
         for point in result["curve"]:
             del point["seconds"]
-        for part in ("seconds", "speed", "command"):
-            del result[part]
+        del result["speed"], result["command"]
         found[f"{result['arm']}/{result['seed']}"] = result
     return found
 
@@ -276,6 +274,7 @@ def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, t
     assert result["cost"]["peak_bytes"] > 1e5
     assert [set(point) for point in result["curve"]] == [{"step", "items", "flops", "bits"}] * 3
     assert result["curve"][-1]["bits"]["image|text"] == result["bits"]["image|text"]["renormalised"]
+    assert (result["bits"]["image|text"]["tokens"], result["bits"]["text"]["tokens"]) == (5.0, 1.0)
     assert result["bits"]["text"]["units"] == {"byte": pytest.approx(result["bits"]["text"]["renormalised"])}
     (kept,) = whole.glob("arms/base=17/seed0/checkpoints/[0-9]*")
     assert int(kept.name) == result["curve"][-1]["step"]

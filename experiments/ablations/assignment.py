@@ -22,8 +22,7 @@ from omnijax.data.sources.spoken_digits import SpokenDigits
 from omnijax.data.sources.spoken_digits.spoken_digits_dataset_builder import load_images, split_images
 from omnijax.experiment import load_experiment
 from omnijax.sweep.arms import arms_of, assignments, bases, product
-from omnijax.sweep.budget import Budget
-from omnijax.sweep.sweep import Sweep
+from omnijax.sweep.sweep import Budget, Sweep
 from omnijax.vocab.assignment import Frequency, Gray, Hilbert, Identity, Random, Tree
 from omnijax.vocab.radix import Base
 

@@ -18,8 +18,7 @@ import pathlib
 from omnijax.config import Config, EvalConfig, ModelConfig, Route, SampleConfig, Target, Task
 from omnijax.experiment import load_experiment
 from omnijax.sweep.arms import Choices, arms_of, bases, chain, flat, heads, positions, product
-from omnijax.sweep.budget import Budget
-from omnijax.sweep.sweep import Sweep
+from omnijax.sweep.sweep import Budget, Sweep
 
 DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
 # The last base is mixed: a small leading digit, then a large one. Two digits write every id.

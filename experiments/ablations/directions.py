@@ -16,8 +16,7 @@ import pathlib
 from omnijax.config import Config
 from omnijax.experiment import load_experiment
 from omnijax.sweep.arms import arms_of, bases, chain, heads, product
-from omnijax.sweep.budget import Budget
-from omnijax.sweep.sweep import Sweep
+from omnijax.sweep.sweep import Budget, Sweep
 
 DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
 

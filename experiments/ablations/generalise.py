@@ -24,8 +24,7 @@ from omnijax.config import Config
 from omnijax.data.sources.lookup import Lookup
 from omnijax.experiment import load_experiment
 from omnijax.sweep.arms import arms_of, assignments, bases, chain, flat, product
-from omnijax.sweep.budget import Budget
-from omnijax.sweep.sweep import Sweep
+from omnijax.sweep.sweep import Budget, Sweep
 from omnijax.vocab.assignment import Gray, Identity, Random, Tree
 from omnijax.vocab.numbers import to_digits
 from omnijax.vocab.radix import Base

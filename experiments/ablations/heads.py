@@ -21,8 +21,7 @@ import pathlib
 from omnijax.config import Config
 from omnijax.experiment import load_experiment
 from omnijax.sweep.arms import Choices, arms_of, bases, chain, flat, heads, product
-from omnijax.sweep.budget import Budget
-from omnijax.sweep.sweep import Sweep
+from omnijax.sweep.sweep import Budget, Sweep
 
 HERE = pathlib.Path(__file__).parent
 BASE_SIZE, LOOKUP = HERE / "base_size.py", HERE.parent / "lookup.py"

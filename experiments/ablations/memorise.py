@@ -20,8 +20,7 @@ from omnijax.config import Config
 from omnijax.data.sources.lookup import Lookup
 from omnijax.experiment import load_experiment
 from omnijax.sweep.arms import arms_of, bases
-from omnijax.sweep.budget import Budget
-from omnijax.sweep.sweep import Sweep
+from omnijax.sweep.sweep import Budget, Sweep
 
 HERE = pathlib.Path(__file__).parent
 BASE_SIZE, LOOKUP = HERE / "base_size.py", HERE.parent / "lookup.py"

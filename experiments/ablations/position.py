@@ -19,8 +19,7 @@ import pathlib
 from omnijax.config import Config
 from omnijax.experiment import load_experiment
 from omnijax.sweep.arms import Choices, arms_of, chain, positions
-from omnijax.sweep.budget import Budget
-from omnijax.sweep.sweep import Sweep
+from omnijax.sweep.sweep import Budget, Sweep
 
 BASE_SIZE = pathlib.Path(__file__).parent / "base_size.py"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
 
 from omnijax.data.sources.spoken_digits import SpokenDigits
 from omnijax.errors import PlatformError
-from omnijax.sweep.anchors import Anchor, read_anchors, write_anchors
+from omnijax.sweep.anchors import COLUMNS, Anchor, read_anchors
 
 __all__ = ["Anchor", "anchors", "read_anchors", "write_anchors"]
 
@@ -32,3 +35,12 @@ def anchors(source: SpokenDigits, on_part: Callable[[str], None] = lambda part: 
         rule, fix = "anchors need the codecs themselves", "pip install 'omnijax[demo,ablations]'"
         raise PlatformError("import", error.name, rule, fix) from error
     return measure(source, on_part)
+
+
+def write_anchors(anchors: Sequence[Anchor], path: pathlib.Path) -> None:
+    """Writes a CSV table with a line for each anchor."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for one in map(dataclasses.astuple, anchors):
+            writer.writerow([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in one])

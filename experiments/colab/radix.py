@@ -85,8 +85,7 @@ assert main(SWEEP) == 0
 # distinguishable from zero. Fewer bits are better. `image|text` is a picture given its word.
 
 # %%
-from omnijax.sweep.comparison import rows_of
-from omnijax.sweep.results import read_results
+from omnijax.sweep.comparison import read_results, rows_of
 
 results = read_results(OUT)
 for form in results.forms:
@@ -110,7 +109,7 @@ from omnijax.report.theme import LIGHT
 from omnijax.sweep.figures import rows_figure
 
 FORM = "image|text"
-seeds = {arm: tuple(results.values(arm, "bits", FORM, "renormalised").values()) for arm in results.arms}
+seeds = {row.arm: row.values("renormalised_bits") for row in rows_of(results, FORM)}
 done = {arm: values for arm, values in seeds.items() if values}
 buffer = io.BytesIO()
 rows_figure(done, results.baseline, {}, f"bits an item, {FORM}", LIGHT).savefig(buffer, format="png", dpi=160)

@@ -27,8 +27,7 @@ from collections.abc import Callable, Iterator
 from omnijax.evaluate.likelihoods import IN_ANY_ORDER
 from omnijax.report.text import duration
 from omnijax.sweep.anchors import read_anchors
-from omnijax.sweep.numbers import quantity, share, signed, told
-from omnijax.sweep.statistics import Interval, interval, paired, verdict
+from omnijax.sweep.statistics import Interval, interval, paired, quantity, share, told, verdict
 
 ROOM = pathlib.Path(__file__).parent
 RESULTS, FIGURES = ROOM / "results", ROOM / "figures"
@@ -62,7 +61,7 @@ def to_equal_bits(line: Line, name: str, told: Callable[[float], str]) -> str:
 
 
 def _difference(line: Line) -> str:
-    return "" if baseline(line) else signed(spread(line, "difference"))
+    return "" if baseline(line) else told(spread(line, "difference"), sign="+")
 
 
 SAID = {"lower": "fewer", "higher": "more"}
@@ -136,7 +135,7 @@ def against(arm: str, name: str, form: str, pattern: str) -> Iterator[str]:
     for other, values in bits.items():
         difference, mean = paired(values, bits[arm]), told(interval(list(values.values())))
         word = verdict(difference)
-        cells = ("", "the baseline") if other == arm else (signed(difference), SAID.get(word, word))
+        cells = ("", "the baseline") if other == arm else (told(difference, sign="+"), SAID.get(word, word))
         yield f"| {other} | {mean} | {' | '.join(cells)} |"
 
 

@@ -96,10 +96,11 @@ def bits_per_item(
     Returns:
         For each field of each form: `raw`, all the bits of an item; its parts `digits` and `position`, the digits also
         `by_place`; `renormalised` under the grammar, and the `leak` between the two; `structure`, the renormalised bits
-        of the tokens around the items (`aos`, the closing token), per record; `items` per record; `uniform`, the bits
-        of an item that is as likely as any other; `errors`, by kind of token (`kind_names`), how often the likeliest
-        token is wrong after right ones; `exact`, the share of items all of whose tokens are the likeliest legal ones
-        after right ones, as in greedy generation; `units`, bits per natural unit by its name; `records`.
+        of the tokens around the items (`aos`, the closing token), per record; `items` per record; `tokens` per item;
+        `uniform`, the bits of an item that is as likely as any other; `errors`, by kind of token (`kind_names`), how
+        often the likeliest token is wrong after right ones; `exact`, the share of items all of whose tokens are the
+        likeliest legal ones after right ones, as in greedy generation; `units`, bits per natural unit by its name;
+        `records`.
 
     Raises:
         DataError: a record that the grammar of the configuration doesn't accept.
@@ -215,6 +216,7 @@ def _entry(vocabulary: Vocabulary, sums: dict[str, Any], records: int) -> dict[s
         "structure": float(sums["structure"] / records),
         "items": float(items / records),
         "records": records,
+        "tokens": float(sum(here for name, here in count.items() if name not in NOT_IN_ITEMS) / items),
         "exact": float(sums["exact"] / items),
         "errors": {
             name: float(wrong / count[name])

@@ -1,17 +1,15 @@
-"""Anchors: figures from outside the project, and the table of many anchors."""
+"""Anchors: figures from outside the project, for the report of a sweep. `experiments/anchors/` measures them."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import pathlib
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 from omnijax.errors import DataError
 
 Measure = Literal["bits per pixel", "bits per sample", "bits per byte", "accuracy"]
-_MEASURES: dict[str, Measure] = {one: one for one in get_args(Measure)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,37 +32,25 @@ class Anchor:
     note: str
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Anchor))
-
-
-def write_anchors(anchors: Sequence[Anchor], path: pathlib.Path) -> None:
-    """Writes a CSV table with a line for each anchor."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for one in anchors:
-            cells = dataclasses.astuple(one)
-            writer.writerow([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in cells])
+COLUMNS = [field.name for field in dataclasses.fields(Anchor)]
 
 
 def read_anchors(path: pathlib.Path) -> list[Anchor]:
-    """Reads a table that `write_anchors` wrote.
+    """Reads a CSV table with a line for each anchor.
 
     Raises:
         DataError: the file isn't such a table.
     """
-    fix = "write it again: `python experiments/ablations/anchors.py`"
+    found, fix = [], "write it again: `python experiments/ablations/anchors.py`"
     with path.open(newline="", encoding="utf-8") as file:
         head, *lines = [*csv.reader(file)] or [[]]
-    if tuple(head) != COLUMNS:
+    if head != COLUMNS:
         raise DataError(str(path), head, f"its first line must be {','.join(COLUMNS)}", fix)
-    found = []
+    measures: dict[str, Measure] = {one: one for one in get_args(Measure)}
     for number, line in enumerate(lines, start=2):
         try:
             name, modality, measure, value, error, note = line
-            found.append(
-                Anchor(name, modality, _MEASURES[measure], float(value), float(error) if error else None, note)
-            )
+            found.append(Anchor(name, modality, measures[measure], float(value), float(error) if error else None, note))
         except (ValueError, KeyError) as problem:
             raise DataError(f"{path}:{number}", line, f"it must be an anchor ({problem})", fix) from problem
     return found

@@ -55,10 +55,9 @@ def is_done(out: Path, job: Job) -> bool:
         CheckpointError: the run directory belongs to another configuration.
     """
     run = job.run(out)
-    if not (run / RESULT).exists():
-        return False
-    check(run, job.config)
-    return True
+    if done := (run / RESULT).exists():
+        check(run, job.config)
+    return done
 
 
 def run_job(job: Job, out: Path, tasks: tuple[str, ...], experiment: Path, command: str) -> bool:
@@ -72,8 +71,8 @@ def run_job(job: Job, out: Path, tasks: tuple[str, ...], experiment: Path, comma
         DataError: the data differ from those that the job was made with.
         OmnijaxError: see `omnijax.train.train`.
     """
-    run, train_corpus = job.run(out), load_corpus(job.config)
-    for part, found in data_hashes(job.config, train_corpus, split_of(job.config).corpus).items():
+    run, corpus = job.run(out), load_corpus(job.config)
+    for part, found in data_hashes(job.config, corpus, split_of(job.config).corpus).items():
         if found != job.data[part]:
             rule = f"{HASHED[part]} must have the hash that the sweep was started with, {job.data[part][:16]}"
             raise DataError(f"arms.{job.arm}.data", found[:16], rule, "use the same data as the other arms")
@@ -82,7 +81,7 @@ def run_job(job: Job, out: Path, tasks: tuple[str, ...], experiment: Path, comma
         rule = f"a training step must fit into the {there / 1e9:.1f} GB of memory"
         fix = "lower batch.size, raise optim.accumulate, or leave the arm out with --only"
         raise ConfigError(f"arms.{job.arm}.memory", f"{needed / 1e9:.1f} GB", rule, fix)
-    if train(job.config, run, command, experiment=experiment, corpus=train_corpus).stopped:
+    if train(job.config, run, command, experiment=experiment, corpus=corpus).stopped:
         return False
     result = measure(job, run, tasks)
     write_json(run / RESULT, result | {"cost": job.cost | {"peak_bytes": needed}, "command": command})
@@ -97,45 +96,31 @@ def measure(job: Job, run: Path, tasks: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         CheckpointError: a checkpoint of the curve is missing or damaged.
     """
-    figures: dict[int, dict[str, Any]] = {}
+    curve, figures = [], {}
     with OpenRun(run, config=job.config) as opened:
         if missing := {point.step for point in job.curve} - {*opened.steps()}:
             rule = "checkpoints of the curve were deleted after the measurement, and now the result is missing too"
             raise CheckpointError(f"arms.{job.name}", sorted(missing), rule, f"delete {run} to train the arm again")
+        speed = {name: _median(run, name) for name in ("items_per_second", "tokens_per_second")}
         for point in job.curve:
-            trained = opened.load(point.step)
-            found = run_tasks(trained, opened.split, tasks if point is job.end else ("bits",))
-            figures[point.step] = {key: value for one in found.values() for key, value in one.figures.items()}
-    end, speed = job.end, _speed(run)
-    seconds = end.tokens / speed["tokens_per_second"]
-    curve = [
-        {
-            "step": point.step,
-            "items": point.items,
-            "seconds": seconds * point.tokens / end.tokens,
-            "flops": job.step_flops * point.step,
-            "bits": {form: entry["renormalised"] for form, entry in figures[point.step]["bits_per_item"].items()},
-        }
-        for point in job.curve
-    ]
-    last = figures[end.step]
+            found = run_tasks(opened.load(point.step), opened.split, tasks if point is job.end else ("bits",))
+            figures = {name: value for one in found.values() for name, value in one.figures.items()}
+            spent = {"seconds": point.tokens / speed["tokens_per_second"], "flops": job.step_flops * point.step}
+            bits = {form: entry["renormalised"] for form, entry in figures["bits_per_item"].items()}
+            curve.append({"step": point.step, "items": point.items, **spent, "bits": bits})
     accuracies = {
         route: {name: found[name] for name in ("accuracy", "standard_error")}
-        for route, found in last.get("directions", {}).items()
+        for route, found in figures.get("directions", {}).items()
         if "accuracy" in found
     }
     return {
         "arm": job.arm,
         "seed": job.seed,
-        **end._asdict(),
-        "seconds": seconds,
-        "flops": job.step_flops * end.step,
         "data": job.data,
-        "bits": last.pop("bits_per_item"),
+        "bits": figures.pop("bits_per_item"),
         "accuracies": accuracies,
-        "figures": last,
-        "speed": {**speed, "tokens_per_item": job.tokens_per_item},
-        "cost": job.cost,
+        "figures": figures,
+        "speed": speed,
         "curve": curve,
         "device": device(),
         "versions": versions(),
@@ -162,11 +147,7 @@ def memory_bytes() -> int:
     return min(main, int(allowed)) if allowed.isdigit() else main
 
 
-def _speed(run: Path) -> dict[str, float]:
-    """Medians over the intervals of the log; the first tenth is left out, since it includes compilation."""
-    lines = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
-    after = lines[min(len(lines) - 1, -(-len(lines) // 10)) :]
-    return {
-        name: statistics.median(float(line[name]) for line in after)
-        for name in ("items_per_second", "tokens_per_second")
-    }
+def _median(run: Path, name: str) -> float:
+    """Median of a figure over the intervals of the log; the first tenth is left out, since it includes compilation."""
+    values = [float(json.loads(line)[name]) for line in (run / METRICS).read_text().splitlines()]
+    return statistics.median(values[min(len(values) - 1, -(-len(values) // 10)) :])

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from omnijax.config import Config
 from omnijax.errors import ConfigError, OmnijaxError
+from omnijax.experiment import override
 from omnijax.vocab.assignment import Assignment
 from omnijax.vocab.radix import Base
 
@@ -23,13 +24,16 @@ Made = TypeVar("Made")
 NO_POSITION: dict[str, Any] = {"position": "none", "positions": 0, "position_places": 1}
 
 
-def product(*choices: Choices) -> Choices:
+def product(first: Choices, *others: Choices) -> Choices:
     """Every combination of one choice from each argument: `base=2,model.depth=4`.
 
     Raises:
         ConfigError: two combinations have the same name.
     """
-    return _named(_together(parts) for parts in itertools.product(*(one.items() for one in choices)))
+    for other in others:
+        pairs = itertools.product(first.items(), other.items())
+        first = _named((f"{one},{two}", lambda config, f=f, g=g: g(f(config))) for (one, f), (two, g) in pairs)
+    return first
 
 
 def chain(*choices: Choices) -> Choices:
@@ -38,7 +42,7 @@ def chain(*choices: Choices) -> Choices:
     Raises:
         ConfigError: two choices have the same name.
     """
-    return _named(itertools.chain.from_iterable(one.items() for one in choices))
+    return _named(pair for one in choices for pair in one.items())
 
 
 def arms_of(config: Config, choices: Choices) -> dict[str, Config]:
@@ -61,16 +65,16 @@ def naming(name: str, change: Callable[..., Made], *arguments: Any) -> Made:
 def knob(path: str, *values: Any, name: str = "") -> Choices:
     """One knob at several values: `knob("model.depth", 2, 4)` gives `model.depth=2` and `model.depth=4`.
 
-    Args:
-        path: dotted, with numbers for the parts of a tuple, as on the command line.
-        values: one choice for each.
-        name: text before the `=`; the path by default.
+    `path` is dotted, with numbers for the parts of a tuple, as on the command line. `name` is written in its place.
 
     Raises:
         ConfigError: two values give the same name.
     """
-    names = path.split(".")
-    return _choices(name or path, values, lambda value, config: _placed(config, names, value))
+
+    def change(value: Any, config: Config) -> Config:
+        return override(config, [f"--{path}", *map(str, value if isinstance(value, tuple) else (value,))])
+
+    return _choices(name or path, values, change)
 
 
 def bases(*values: Base) -> Choices:
@@ -102,9 +106,7 @@ def positions(*values: str) -> Choices:
 def assignments(space: str, kinds: Mapping[str, Assignment | Callable[[Config], Assignment]]) -> Choices:
     """Which number each fragment of a space gets: `ids=NAME`.
 
-    Args:
-        space: name of the space.
-        kinds: name -> assignment, or a function from a configuration to an assignment.
+    `kinds` has an assignment for each name, or a function from a configuration to an assignment.
     """
 
     def change(name: str, config: Config) -> Config:
@@ -118,20 +120,8 @@ def assignments(space: str, kinds: Mapping[str, Assignment | Callable[[Config], 
 
 def _choices(name: str, values: Sequence[Any], change: Callable[[Any, Config], Config]) -> Choices:
     """`NAME=VALUE` for each value; the parts of a tuple are joined by `x`."""
-
-    def told(value: Any) -> str:
-        return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-    return _named((f"{name}={told(value)}", functools.partial(change, value)) for value in values)
-
-
-def _rewritten(config: Config, **changes: Any) -> Config:
-    return dataclasses.replace(config, writing=dataclasses.replace(config.writing, **changes))
-
-
-def _together(parts: Iterable[tuple[str, Change]]) -> tuple[str, Change]:
-    names, changes = zip(*parts, strict=True)
-    return ",".join(names), lambda config: functools.reduce(lambda config, change: change(config), changes, config)
+    told = ("x".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values)
+    return _named((f"{name}={text}", functools.partial(change, value)) for text, value in zip(told, values))
 
 
 def _named(pairs: Iterable[tuple[str, Change]]) -> Choices:
@@ -143,14 +133,5 @@ def _named(pairs: Iterable[tuple[str, Change]]) -> Choices:
     return choices
 
 
-def _placed(part: Any, names: Sequence[str], value: Any) -> Any:
-    """A configuration, or a part of it, with a knob set."""
-    if not names:
-        return value
-    name, *rest = names
-    if isinstance(part, tuple) and name.isdigit() and int(name) < len(part):
-        number = int(name)
-        return (*part[:number], _placed(part[number], rest, value), *part[number + 1 :])
-    if not dataclasses.is_dataclass(part) or name not in {field.name for field in dataclasses.fields(part)}:
-        raise ConfigError("knob", ".".join(names), f"there is no {name!r} here", "see `omnijax train FILE --knobs`")
-    return dataclasses.replace(part, **{name: _placed(getattr(part, name), rest, value)})  # type: ignore[type-var]
+def _rewritten(config: Config, **changes: Any) -> Config:
+    return dataclasses.replace(config, writing=dataclasses.replace(config.writing, **changes))

@@ -9,6 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import jax
 import rich.console
 import rich.table
 
@@ -16,16 +17,13 @@ from omnijax.errors import RESUMABLE, ConfigError
 from omnijax.experiment import override
 from omnijax.run.directory import usable_cores
 from omnijax.sweep.arm import is_done, run_alone
-from omnijax.sweep.budget import parse_budget
 from omnijax.sweep.directory import LOCK, check_out, locked
 from omnijax.sweep.jobs import Job, make_jobs
 from omnijax.sweep.runner import Runner
-from omnijax.sweep.smoke import shrunk_sweep
-from omnijax.sweep.sweep import Sweep, load_sweep
+from omnijax.sweep.sweep import Budget, Sweep, load_sweep
 
 FAILED, SMOKE_WORKERS = 1, 4
-MAIN = "import sys; from omnijax.cli import main; sys.exit(main())"
-QUICK_COMPILER = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+PROCESS = [sys.executable, "-c", "import sys; from omnijax.cli import main; sys.exit(main())"]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,14 +32,14 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         OmnijaxError: invalid input; nothing has been trained then.
     """
-    sweep = _sweep(options)
+    sweep, alone = _sweep(options), options.arm is not None
     if options.out is None:
         kind = "" if options.budget is None else f"-{sweep.budget.kind}"
         options.out = Path("sweeps") / f"{options.experiment.stem}{kind}{'-smoke' * options.smoke}"
     if options.workers is None:
-        options.workers = min(usable_cores(), SMOKE_WORKERS) if options.smoke and options.arm is None else 1
+        options.workers = min(usable_cores(), SMOKE_WORKERS) if options.smoke and not alone else 1
     names, seeds = sweep.matching(options.only), list(range(options.seeds or sweep.seeds))
-    if options.arm is not None:
+    if alone:
         if options.arm not in sweep.arms:
             raise ConfigError("--arm", options.arm, "there is no such arm", f"choose one of {', '.join(sweep.arms)}")
         names, seeds = [options.arm], [options.seed]
@@ -54,16 +52,25 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         _print_jobs(sweep, jobs, options, console)
         return 0
-    if options.arm is not None:
+    if alone:
+        if options.smoke:  # compiles quickly
+            jax.config.update("jax_disable_most_optimizations", True)
         return run_alone(jobs[0], sweep, options.out, options.line)
-    environment = QUICK_COMPILER if options.smoke else {}
-    process = [sys.executable, "-c", MAIN]
-    runner = Runner(options.out, lambda job: process + _arguments(job, options), options.workers, console, environment)
+    runner = Runner(options.out, lambda job: PROCESS + _arguments(job, options), options.workers, console)
     runner.run(jobs)
     if runner.stopped:
         print("stopped; the same command resumes", file=sys.stderr)
         return RESUMABLE
-    return _finish(runner)
+    if runner.done:
+        from omnijax.sweep.comparison import write_tables
+        from omnijax.sweep.page import write_report
+
+        with locked(options.out / LOCK):
+            write_tables(options.out)
+            console.print(f"report: {write_report(options.out)}", highlight=False)
+    for name, said in runner.failed.items():
+        print(f"omnijax: {name} failed: {said}", file=sys.stderr)
+    return FAILED if runner.failed else 0
 
 
 def _sweep(options: argparse.Namespace) -> Sweep:
@@ -77,9 +84,9 @@ def _sweep(options: argparse.Namespace) -> Sweep:
         raise ConfigError("--arm, --seed", (options.arm, options.seed), rule, "give both, or neither")
     sweep = load_sweep(options.experiment)
     if options.budget is not None:
-        sweep = dataclasses.replace(sweep, budget=parse_budget(options.budget))
+        sweep = dataclasses.replace(sweep, budget=Budget.parse(options.budget))
     if options.smoke:
-        sweep = shrunk_sweep(sweep)
+        sweep = sweep.small()
     return sweep.changed(lambda config: override(config, options.overrides))
 
 
@@ -91,15 +98,15 @@ def _arguments(job: Job, options: argparse.Namespace) -> list[str]:
 
 
 def _print_jobs(sweep: Sweep, jobs: list[Job], options: argparse.Namespace, console: rich.console.Console) -> None:
-    table = rich.table.Table(title=f"{options.experiment.stem}: {sweep.budget.amount:g} {sweep.budget.kind} per arm")
-    for column in ("arm", "seed", "steps", "tokens/item", "parameters", "FLOPs", "done"):
-        table.add_column(column, justify="left" if column == "arm" else "right")
+    columns = ("arm", "seed", "steps", "tokens/item", "parameters", "FLOPs", "done")
+    title = f"{options.experiment.stem}: {sweep.budget.amount:g} {sweep.budget.kind} per arm"
+    table = rich.table.Table(*columns, title=title)
     for job in jobs:
         table.add_row(
             job.arm,
             str(job.seed),
             f"{job.end.step:,}",
-            ", ".join(f"{name} {tokens:.3g}" for name, tokens in job.tokens_per_item.items()),
+            f"{job.end.tokens / job.end.items:.3g}",
             f"{job.cost['parameters']:,}",
             f"{job.step_flops * job.end.step:.2e}",
             "yes" if is_done(options.out, job) else "no",
@@ -107,17 +114,3 @@ def _print_jobs(sweep: Sweep, jobs: list[Job], options: argparse.Namespace, cons
     console.print(table)
     for job in jobs:
         print(shlex.join(["omnijax", *_arguments(job, options)]))
-
-
-def _finish(runner: Runner) -> int:
-    """Writes tables and report, prints what failed, and gives the exit status."""
-    if runner.done:
-        from omnijax.sweep.csv_files import write_tables
-        from omnijax.sweep.page import write_report
-
-        with locked(runner.out / LOCK):
-            write_tables(runner.out)
-            runner.console.print(f"report: {write_report(runner.out)}", highlight=False)
-    for name, said in runner.failed.items():
-        print(f"omnijax: {name} failed: {said}", file=sys.stderr)
-    return FAILED if runner.failed else 0

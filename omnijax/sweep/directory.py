@@ -51,11 +51,9 @@ def check_out(sweep: Sweep, out: Path) -> dict[str, Any]:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Holds a lock; the end of the process releases it.
+    """Holds a lock file, which names the process and the machine for people; the end of the process releases it.
 
-    Args:
-        path: of the lock file. It holds the process number and the machine, for people.
-        wait: whether to wait until no other process, on any machine, holds the lock.
+    Waits until no other process, on any machine, holds the lock; with `wait=False` it yields False at once instead.
 
     Yields:
         Whether this process holds the lock.

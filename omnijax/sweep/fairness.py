@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,6 @@ from omnijax.config import BatchConfig, Config
 from omnijax.data.corpus import Corpus, fields_of, views_of
 from omnijax.data.pipeline import COUNTED_AT_ONCE, Batches
 from omnijax.errors import DataError
-from omnijax.vocab.encode import count_tokens
 
 ANY_LENGTH = 2**30
 """Room of sequences that are counted and not made."""
@@ -42,64 +42,48 @@ class Ledger:
     """
 
     def __init__(self, corpus: Corpus, config: BatchConfig):
-        self.batches = Batches(corpus, dataclasses.replace(config, sequence_length=ANY_LENGTH))
-        shape = len(config.tasks), len(corpus)
-        self._tokens, self._items = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        documents = self.batches.task_of, self.batches.record_of
-        self._tokens[documents], self._items[documents] = self.batches.lengths, self.batches.items
-        self._totals = [np.zeros(3, np.int64)]
+        self.batches = batches = Batches(corpus, dataclasses.replace(config, sequence_length=ANY_LENGTH))
+        self._config, self._totals = config, [np.zeros(3, np.int64)]
+        self._counts = np.zeros((len(config.tasks), len(corpus), 3), np.int64)
+        counts = np.stack([batches.items, batches.lengths, np.ones_like(batches.items)], axis=1)
+        self._counts[batches.task_of, batches.record_of] = counts
 
     def after(self, step: int) -> Progress:
         """What the first `step` steps contain."""
         while len(self._totals) <= step:
-            found = self._documents(len(self._totals) - 1)
-            tasks, records = found[:, 0], found[:, 1]
-            more = [self._items[tasks, records].sum(), self._tokens[tasks, records].sum(), len(found)]
-            self._totals.append(self._totals[-1] + np.array(more, np.int64))
-        items, tokens, documents = (int(total) for total in self._totals[step])
-        return Progress(step, items, tokens, documents)
+            rows = self.batches.documents(len(self._totals) - 1)
+            tasks, records = np.array([pair for _, documents in rows for pair in documents]).T
+            self._totals.append(self._totals[-1] + self._counts[tasks, records].sum(axis=0))
+        return Progress(step, *map(int, self._totals[step]))
 
     def steps_for(self, items: float) -> int:
         """The fewest steps that contain this many items."""
-        step = 1
-        while self.after(step).items < items:
-            step += 1
-        return step
+        return next(step for step in itertools.count(1) if self.after(step).items >= items)
 
-    def order(self, steps: int) -> str:
-        """SHA-256 of the task, record, epoch and sequence of each document of the first steps."""
-        digest = hashlib.sha256()
-        for step in range(steps):
-            digest.update(self._documents(step).astype("<i8").tobytes())
+    def order(self) -> str:
+        """SHA-256 of all that the documents of each step follow from: the seed, room, and documents of an epoch."""
+        digest = hashlib.sha256(f"{self._config.seed} {self._config.size} {self._config.sequence_items}".encode())
+        for part in (self.batches.task_of, self.batches.record_of, self.batches.sizes):
+            digest.update(part.astype("<i8").tobytes())
         return digest.hexdigest()
-
-    def _documents(self, step: int) -> np.ndarray:
-        found = [
-            (task, record, epoch, sequence)
-            for sequence, (epoch, documents) in enumerate(self.batches.documents(step))
-            for task, record in documents
-        ]
-        return np.array(found, np.int64).reshape(-1, 4)
 
 
 def data_hashes(config: Config, train: Corpus, evaluated: Corpus) -> dict[str, str]:
-    """SHA-256 of the `fragments` that the tasks train on, and of those that are measured, `heldout`."""
-    trained = fragments_hash(train, views_of(config.batch.tasks))
-    return {"fragments": trained, "heldout": fragments_hash(evaluated, fields_of(config))}
-
-
-def fragments_hash(corpus: Corpus, names: Iterable[str]) -> str:
-    """SHA-256 of the ids of these fields and views, before any vocabulary writes them as tokens."""
-    digest = hashlib.sha256()
-    for name in sorted(set(names)):
-        column = corpus.columns[name]
-        digest.update(f"{name} {len(column)} ".encode())
-        for start in range(0, len(column), COUNTED_AT_ONCE):
-            documents = column.take(range(start, min(start + COUNTED_AT_ONCE, len(column))))
-            for counts in (documents.document_segments, documents.segment_items):
-                digest.update(counts.astype("<i8").tobytes())
-            digest.update(np.ascontiguousarray(documents.ids).tobytes())
-    return digest.hexdigest()
+    """SHA-256 of the ids, before any vocabulary writes them as tokens: of `fragments` and `heldout`, see `HASHED`."""
+    found = {}
+    pairs = {"fragments": (train, views_of(config.batch.tasks)), "heldout": (evaluated, fields_of(config))}
+    for part, (corpus, names) in pairs.items():
+        digest = hashlib.sha256()
+        for name in sorted(set(names)):
+            column = corpus.columns[name]
+            digest.update(f"{name} {len(column)} ".encode())
+            for start in range(0, len(column), COUNTED_AT_ONCE):
+                documents = column.take(range(start, min(start + COUNTED_AT_ONCE, len(column))))
+                for counts in (documents.document_segments, documents.segment_items):
+                    digest.update(counts.astype("<i8").tobytes())
+                digest.update(np.ascontiguousarray(documents.ids).tobytes())
+        found[part] = digest.hexdigest()
+    return found
 
 
 def check_same(hashes: Mapping[str, Mapping[str, str]]) -> None:
@@ -109,25 +93,8 @@ def check_same(hashes: Mapping[str, Mapping[str, str]]) -> None:
         DataError: two arms would be trained or measured on different data; the error names them and the part.
     """
     first, *others = hashes
-    for other in others:
-        for part, said in HASHED.items():
-            if hashes[first][part] != hashes[other][part]:
-                rule = f"{said} must be the same in every arm, and differ between {first!r} and {other!r}"
-                fix = "let arms differ only in how documents are written or learned, or make two sweeps"
-                raise DataError(f"sweep.{part}", hashes[other][part][:16], rule, fix)
-
-
-def tokens_per_item(corpus: Corpus, config: Config) -> dict[str, float]:
-    """Mean number of tokens of an item, for each field of the tasks."""
-    v, found = corpus.vocabulary, {}
-    for name in fields_of(config):
-        items = tokens = 0
-        for start in range(0, len(corpus), COUNTED_AT_ONCE):
-            places = np.arange(start, min(start + COUNTED_AT_ONCE, len(corpus)))
-            documents = corpus.documents(places[corpus.columns[name].segments[places] > 0], (name,))
-            around = 1 + v.contexts.grouped[v.contexts.of_control[documents.segment_markers]]
-            items += int(documents.segment_items.sum())
-            tokens += int((count_tokens(v, documents)[0] - around).sum())
-            tokens -= len(documents.document_segments) * (v.end is not None)
-        found[name] = tokens / items
-    return found
+    for other, (part, said) in itertools.product(others, HASHED.items()):
+        if hashes[first][part] != hashes[other][part]:
+            rule = f"{said} must be the same in every arm, and differ between {first!r} and {other!r}"
+            fix = "let arms differ only in how documents are written or learned, or make two sweeps"
+            raise DataError(f"sweep.{part}", hashes[other][part][:16], rule, fix)

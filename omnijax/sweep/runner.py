@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -33,7 +32,6 @@ class Runner:
     Attributes:
         command: the process of each job, as arguments.
         workers: number of jobs that run here at the same time; each has its own share of the cores.
-        environment: additional variables for the processes.
         done: jobs that have a result.
         failed: name of a job -> the last lines that it printed.
         stopped: whether a signal asked to stop; the same command resumes.
@@ -43,12 +41,10 @@ class Runner:
     command: Callable[[Job], list[str]]
     workers: int
     console: rich.console.Console
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     done: list[Job] = dataclasses.field(default_factory=list)
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
     stopped: bool = False
     _active: dict[int, tuple[subprocess.Popen[bytes], Job]] = dataclasses.field(default_factory=dict)  # by worker
-    _not_before: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def run(self, jobs: list[Job]) -> None:
         """Runs these jobs, in this order.
@@ -62,7 +58,7 @@ class Runner:
         hidden = not self.console.is_terminal
         try:
             with rich.progress.Progress(console=self.console, disable=hidden, transient=True) as progress:
-                self._loop(list(jobs), progress, progress.add_task("", total=sum(job.end.step for job in jobs)))
+                self._loop(jobs, progress, progress.add_task("", total=sum(job.end.step for job in jobs)))
         finally:
             for process, _ in self._active.values():
                 process.terminate()
@@ -71,31 +67,32 @@ class Runner:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _loop(self, waiting: list[Job], progress: rich.progress.Progress, bar: rich.progress.TaskID) -> None:
+    def _loop(self, jobs: list[Job], progress: rich.progress.Progress, bar: rich.progress.TaskID) -> None:
+        waiting = [(0.0, job) for job in jobs]  # with the time before which it isn't tried
         while self._active or (waiting and not self.stopped):
             for worker in range(self.workers):
-                if worker not in self._active:
-                    self._begin(worker, waiting)
-                elif (status := self._active[worker][0].poll()) is not None:
-                    waiting += self._ended(self._active.pop(worker)[1], status)
+                if worker in self._active and (status := self._active[worker][0].poll()) is not None:
+                    job = self._active.pop(worker)[1]
+                    if status in (BUSY, RESUMABLE):  # another process works on it, or it was asked to stop
+                        waiting.append((time.monotonic() + RETRY_SECONDS, job))
+                    else:
+                        self._ended(job, status)
+                for ready in [one for one in waiting if one[0] <= time.monotonic()]:
+                    if worker not in self._active and not self.stopped:
+                        waiting.remove(ready)
+                        self._begin(worker, ready[1])
             if not progress.disable:
                 running = [job for _, job in self._active.values()]
-                steps = sum(job.end.step for job in self.done)
-                steps += sum(_last_step(job.run(self.out)) for job in running)
+                steps = sum(job.end.step for job in self.done) + sum(_last_step(job.run(self.out)) for job in running)
                 progress.update(bar, completed=steps, description=", ".join(job.name for job in running))
             time.sleep(POLL_SECONDS)
 
-    def _begin(self, worker: int, waiting: list[Job]) -> None:
-        """Starts the first job that is ready and not done, if there is one."""
-        now = time.monotonic()
-        for job in [] if self.stopped else [job for job in waiting if self._not_before.get(job.name, 0.0) <= now]:
-            waiting.remove(job)
-            if not is_done(self.out, job):
-                break
+    def _begin(self, worker: int, job: Job) -> None:
+        """Starts a job, unless it is done."""
+        if is_done(self.out, job):
             self.done.append(job)
-        else:
             return
-        log = self._log(job)
+        log = job.run(self.out).with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as said:
             # In its own session, so that Ctrl-C at the keyboard doesn't reach the job: `_stop` asks it to save.
@@ -105,34 +102,25 @@ class Runner:
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | self.environment,
             )
         self._active[worker] = process, job
         bind(process.pid, share_of_cores(worker, self.workers))
 
-    def _ended(self, job: Job, status: int) -> list[Job]:
-        """The job, if it has to run again."""
+    def _ended(self, job: Job, status: int) -> None:
+        how = "is done"
         if status == 0 and is_done(self.out, job):
             self.done.append(job)
-            how = "is done"
-        elif status in (BUSY, RESUMABLE):  # another process works on it, or it was asked to stop
-            self._not_before[job.name] = time.monotonic() + RETRY_SECONDS
-            return [job]
         else:
             how = f"ended with status {status}" if status >= 0 else f"was killed by {signal.Signals(-status).name}"
-            said = self._log(job).read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-            self.failed[job.name] = "\n".join([f"it {how}; its last lines:", *said])
+            said = job.run(self.out).with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+            self.failed[job.name] = "\n".join([f"it {how}; its last lines:", *said.splitlines()[-LAST_LINES:]])
         if not self.console.is_terminal:
             self.console.print(f"{job.arm}, seed {job.seed}, {how}", highlight=False)
-        return []
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         self.stopped = True
         for process, _job in self._active.values():
             process.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
-
-    def _log(self, job: Job) -> Path:
-        return job.run(self.out).with_suffix(".log")
 
 
 def _last_step(run: Path) -> int:

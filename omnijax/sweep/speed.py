@@ -29,45 +29,34 @@ WARM, TIMED = 3, 15
 
 
 def measured_seconds(name: str, config: Config, workers: int, experiment: Path) -> float:
-    """Seconds of a training step of an arm.
+    """Seconds of a training step of an arm, with a configuration whose sequences are long enough.
 
     As many copies run at the same time as there are workers, because workers share the memory bandwidth even if each
     has cores of its own. The slowest copy counts.
 
-    Args:
-        name: of the arm, for errors.
-        config: with sequences that are long enough for the measured steps.
-        workers: arms that run at the same time.
-        experiment: the file that the arm came from, for the classes and data that only it can make.
-
     Raises:
         PlatformError: the measurement failed.
     """
-    spawn = multiprocessing.get_context("spawn")
-    measure = functools.partial(_measured, to_dict(config), experiment)
+    measure = functools.partial(seconds_per_step, to_dict(config), experiment)
+    shares = [share_of_cores(worker, workers) for worker in range(workers)]
     try:
-        with concurrent.futures.ProcessPoolExecutor(workers, spawn) as pool:
-            return max(pool.map(measure, [share_of_cores(worker, workers) for worker in range(workers)]))
+        with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            return max(pool.map(measure, shares))
     except RuntimeError as error:  # of XLA, or the process is gone
         rule = f"the time of a step can't be measured ({error})"
         raise PlatformError("speed", name, rule, "fix the cause, or use another kind of budget") from error
 
 
-def _measured(parts: dict[str, Any], experiment: Path, cores: set[int]) -> float:
+def seconds_per_step(parts: dict[str, Any], experiment: Path, cores: set[int]) -> float:
+    """Median seconds of a training step on some cores, without compilation; batches are read ahead as in training."""
     bind(0, cores)
-    return seconds_per_step(from_dict(parts, functools.partial(run_file, experiment)))
-
-
-def seconds_per_step(config: Config) -> float:
-    """Median seconds of a training step, without compilation; batches are read ahead as in training."""
+    config = from_dict(parts, functools.partial(run_file, experiment))
     mesh, model = make_mesh(config.mesh), model_of(config)
-    step, state = make_step(config, model, mesh), init_state(config, model, mesh)
+    step, state, taken = make_step(config, model, mesh), init_state(config, model, mesh), []
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=WARM + TIMED))
-    taken = []
     for batch in ahead_on_device(mesh, Batches(load_corpus(config), config.batch), 0, config):
         started = time.perf_counter()
-        state, metrics = step(state, batch)
-        jax.block_until_ready((state, metrics))
+        state, metrics = jax.block_until_ready(step(state, batch))
         taken.append(time.perf_counter() - started)
     return statistics.median(taken[WARM:])
 

@@ -1,4 +1,4 @@
-"""Means over seeds with Student's 95 % intervals, and paired differences to the baseline."""
+"""Means over seeds with Student's 95 % intervals, paired differences to the baseline, and how numbers are written."""
 
 from __future__ import annotations
 
@@ -68,10 +68,33 @@ def verdict(difference: Interval) -> Verdict:
     `one seed`: there is no interval, so the difference may be chance. `not comparable`: no seed ran in both, or a value
     isn't finite.
     """
-    if difference.count == 0 or not math.isfinite(difference.mean):
+    if not math.isfinite(difference.mean):
         return "not comparable"
     if difference.count == 1:
         return "one seed"
     if not difference.excludes(0.0):
         return "not distinguishable"
     return "lower" if difference.mean < 0 else "higher"
+
+
+def told(one: Interval, decimals: int = 3, sign: str = "") -> str:
+    """`2.345 ± 0.012`; only the mean if there is no interval. `sign="+"` is for a difference."""
+    if math.isnan(one.mean):
+        return "–"
+    mean = f"{one.mean:{sign}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{mean} ± {one.half:.{decimals}f}" if math.isfinite(one.half) else mean
+
+
+def share(one: Interval) -> str:
+    """A share in percent; the interval may exceed 0 or 100."""
+    in_percent = Interval(100 * one.mean, 100 * one.low, 100 * one.high, one.count)
+    return f"{told(in_percent, 1)}\N{NO-BREAK SPACE}%" if one.count else "–"
+
+
+def quantity(value: float) -> str:
+    """Three digits and an SI prefix."""
+    prefixes = ["", "k", "M", "G", "T", "P", "E"]
+    while abs(value) >= 999.5 and len(prefixes) > 1:
+        value = value / 1000
+        prefixes.pop(0)
+    return f"{value:.3g}\N{NO-BREAK SPACE}{prefixes[0]}".rstrip() if math.isfinite(value) else "–"

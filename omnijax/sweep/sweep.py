@@ -5,18 +5,58 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from omnijax.config import Config
 from omnijax.config.experiment_file import run_file
 from omnijax.errors import ConfigError
 from omnijax.evaluate import check_tasks
+from omnijax.plan.cost import step_flops
 from omnijax.sweep.arms import naming
-from omnijax.sweep.budget import Budget
 
 NAME = re.compile(r"[A-Za-z0-9=_][A-Za-z0-9.,=+_-]{0,199}")
+SMOKE_STEPS, SMOKE_SEEDS, SMOKE_POINTS, SMOKE_SECONDS = 12, 2, 2, 0.5
+KINDS = ("items", "flops", "seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What every arm may spend.
+
+    Attributes:
+        kind: `items` seen in training; `flops` of training, by formula; or `seconds` of training, by the measured
+            time of a step.
+
+    Raises:
+        ConfigError: there is no such kind, or the amount isn't a number above 0.
+    """
+
+    kind: str
+    amount: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError("budget.kind", self.kind, "must be items, flops or seconds", "choose one")
+        if not 0 < self.amount < math.inf:
+            raise ConfigError("budget.amount", self.amount, "must be a number above 0", "raise it")
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """The budget of a command line: `items=400000`, `flops=2e13`, `seconds=60`.
+
+        Raises:
+            ConfigError: the text is no budget.
+        """
+        kind, _, amount = text.partition("=")
+        try:
+            return cls(kind, float(amount))
+        except ValueError as error:
+            rule = "a budget is KIND=AMOUNT"
+            raise ConfigError("--budget", text, rule, "write items=400000, flops=2e13 or seconds=60") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +112,22 @@ class Sweep:
         """
         return dataclasses.replace(self, arms={name: naming(name, change, one) for name, one in self.arms.items()})
 
+    def small(self) -> Sweep:
+        """`--smoke`: the same arms in small, for a budget of a few steps, to see whether all of it works.
+
+        Raises:
+            OmnijaxError: an arm can't be shrunk; the error names the arm.
+        """
+        small, kind = self.changed(_shrunk), self.budget.kind
+        config = small.arms[small.baseline]
+        items = max(config.batch.sequence_items, 1)
+        # The number of steps depends on how full the sequences are; two tokens per item are enough for an estimate.
+        step = dataclasses.replace(config, batch=dataclasses.replace(config.batch, sequence_length=2 * items + 1))
+        flops = SMOKE_STEPS * step_flops(step) * 2 // 3
+        amounts = {"items": SMOKE_STEPS * config.batch.size * items, "flops": flops, "seconds": SMOKE_SECONDS}
+        seeds = min(self.seeds, SMOKE_SEEDS)
+        return dataclasses.replace(small, seeds=seeds, points=SMOKE_POINTS, budget=Budget(kind, amounts[kind]))
+
     def matching(self, pattern: str | None) -> list[str]:
         """Names of the arms that match a pattern such as `base=*`; of all arms if the pattern is None.
 
@@ -97,3 +153,21 @@ def load_sweep(path: Path) -> Sweep:
     if not isinstance(sweep, Sweep):
         raise ConfigError("sweep", str(path), "its sweep() must return a Sweep", "see experiments/ablations/")
     return dataclasses.replace(sweep, experiment=path)
+
+
+def _shrunk(config: Config) -> Config:
+    """A model with at most two narrow layers, small batches, few evaluated records, and data of the same kind in small.
+
+    Tasks stay the same, and so do the numbers of heads, which a mesh may have to divide.
+    """
+
+    def at_most(part: Any, **limits: int) -> Any:
+        return dataclasses.replace(part, **{name: min(getattr(part, name), limit) for name, limit in limits.items()})
+
+    return dataclasses.replace(
+        config,
+        data=config.data.small(f"{config.data.directory}-smoke"),
+        model=at_most(config.model, depth=2, width=32, head_size=8, mlp_width=64, unroll=1),
+        batch=at_most(config.batch, size=8 * config.optim.accumulate),
+        eval=dataclasses.replace(at_most(config.eval, examples=12, show=4), batch_size=12),
+    )
