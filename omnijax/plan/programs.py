@@ -64,7 +64,7 @@ class Program:
         refusal: the compiler's words if the program doesn't fit the memory of a device; else empty.
         collectives: of the program.
         open_loops: number of loops whose end depends on data; they count with the most rounds that they can take.
-        estimate: of its time; None if there are no figures for the chip.
+        estimate: of its time; None without figures for the chip, and for a sampler without the compiler's cycles.
         text: of the module; empty after a refusal.
     """
 

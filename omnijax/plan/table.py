@@ -31,13 +31,19 @@ MEMORY = {
 
 def print_plan(plan: Plan, console: rich.console.Console) -> None:
     """Prints the mesh; memory, collectives and time of each program; then whether all fits, and what to change."""
-    _print_lines(console, [_machine(plan)])
+    chips, devices, slices = plan.topology.chips, len(plan.topology.devices), plan.topology.slices
+    several = f", {slices} slices" if slices > 1 else ""
+    split = f" ({devices} devices)" if devices != chips else ""
+    axes = " × ".join(f"{name} {size}" for name, size in plan.mesh.shape.items())
+    _print_lines(console, [f"{plan.topology.name}{several}: {chips} chips{split}, mesh {axes}"])
     for program in plan.programs:
         console.print(_memory(program))
         if program.collectives:
             console.print(_collectives(program))
         _print_lines(console, _time(plan, program))
-    _print_lines(console, _verdict(plan))
+    memory = plan.programs[0].memory
+    fits = f"It fits: {_bytes(memory.needed)} of {_bytes(memory.available)} a device."
+    _print_lines(console, [fits if plan.fits else "It doesn't fit.", *(f"  {line}" for line in plan.advice)])
 
 
 def _print_lines(console: rich.console.Console, lines: Iterable[str]) -> None:
@@ -52,14 +58,6 @@ def _table(title: str, *columns: str, right: int = 2) -> rich.table.Table:
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number and column != "over" else "left")
     return table
-
-
-def _machine(plan: Plan) -> str:
-    axes = " × ".join(f"{name} {size}" for name, size in plan.mesh.shape.items())
-    slices = f", {plan.topology.slices} slices" if plan.topology.slices > 1 else ""
-    devices = len(plan.topology.devices)
-    split = f" ({devices} devices)" if devices != plan.topology.chips else ""
-    return f"{plan.topology.name}{slices}: {plan.topology.chips} chips{split}, mesh {axes}"
 
 
 def _memory(program: Program) -> rich.table.Table:
@@ -98,7 +96,7 @@ def _time(plan: Plan, program: Program) -> Iterator[str]:
         yield "Loops whose end depends on data count with the most rounds that they can take."
     time, chip = program.estimate, plan.topology.chip
     if time is None or chip is None:
-        yield f"No estimate of the time: there are no figures for the chips of {plan.topology.name}."
+        yield f"No estimate of the time on {plan.topology.name}: there are no figures for the chips, or no cycles."
         return
     compiler = f", {_seconds(time.compiler_seconds)} by the compiler's cycles" if time.compiler_seconds else ""
     yield (
@@ -115,13 +113,6 @@ def _time(plan: Plan, program: Program) -> Iterator[str]:
         )
     else:
         yield f"At most {speed:,.0f} tokens/s, and {program.tokens:,} tokens in one run."
-
-
-def _verdict(plan: Plan) -> Iterator[str]:
-    memory = plan.programs[0].memory
-    fits = f"It fits: {_bytes(memory.needed)} of {_bytes(memory.available)} a device."
-    yield fits if plan.fits else "It doesn't fit."
-    yield from (f"  {line}" for line in plan.advice)
 
 
 def _bytes(size: float) -> str:
