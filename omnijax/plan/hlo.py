@@ -151,7 +151,8 @@ def _rounds(outside: Computation, loop: Instruction, condition: Computation, bod
     if known:
         return int(known[1])
     compare, begin = condition.root, outside.instructions[loop.operands[0]]
-    if compare.opcode != "compare" or "direction=LT" not in compare.attributes or begin.opcode != "tuple":
+    opcodes = (compare.opcode, begin.opcode, body.root.opcode)
+    if opcodes != ("compare", "tuple", "tuple") or "direction=LT" not in compare.attributes:
         return None
     counter, bound = compare.operands
     slot = condition.instructions[counter].number("index")
