@@ -33,10 +33,9 @@ from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimCo
 from omnijax.data.pipeline import Batches
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
-from omnijax.plan import hlo
 from omnijax.plan.collectives import Network, collectives_of, totals
+from omnijax.plan.hlo import read_module
 from omnijax.plan.memory import tree_bytes
-from omnijax.plan.trips import count_calls
 from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import abstract_batch, abstract_state, init_state, make_step
 from omnijax.testing import RandomRecords, mixed_tasks, random_corpus
@@ -111,9 +110,9 @@ class Run:
 
     def line(self, times: np.ndarray, alone: np.ndarray) -> Line:
         """The measurements, and figures of the compiled program."""
-        module = hlo.parse(self.program.as_text())
+        module = read_module(self.program.as_text())
         network = Network(dict(self.mesh.shape), (0,) * self.mesh.size)
-        found = totals(collectives_of(module, count_calls(module), network))
+        found = totals(collectives_of(module, network))
         memory = self.program.memory_analysis()
         needed = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
         return Line(

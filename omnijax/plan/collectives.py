@@ -19,10 +19,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
-from omnijax.plan.hlo import Instruction, Module
-from omnijax.plan.trips import Call, Loops
+from omnijax.plan.hlo import Call, Instruction, Module
 
 KINDS = re.compile(r"all-gather|reduce-scatter|all-reduce|(ragged-)?all-to-all|collective-(permute|broadcast)")
 _BETWEEN = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
@@ -61,7 +60,6 @@ class Collective:
         between_slices: whether some group has devices of several slices.
         background: whether the device computes meanwhile.
         links: number of links from a device to others of its group; 0 if it isn't known.
-        source: XLA's name of the operation that it comes from.
     """
 
     kind: str
@@ -72,7 +70,6 @@ class Collective:
     between_slices: bool
     background: bool
     links: int
-    source: str
 
     @property
     def wire_bytes(self) -> float:
@@ -82,49 +79,54 @@ class Collective:
         return self.bytes * (self.devices - 1) / self.devices * (2 if self.kind == "all-reduce" else 1)
 
 
-def collectives_of(module: Module, loops: Loops, network: Network) -> tuple[Collective, ...]:
+def collectives_of(module: Module, network: Network) -> tuple[Collective, ...]:
     """The collectives of a program, without those of one device with itself."""
     found: dict[Any, Collective] = {}
-    for call in loops.calls:
+    for call in module.calls:
         for one in call.computation.instructions.values():
-            between = _BETWEEN.search(one.attributes) if one.opcode == "send" else None
-            kind = between[1].lower().replace("_", "-") if between else one.opcode.removesuffix("-start")
-            if not KINDS.fullmatch(kind):
-                continue
-            collective = _collective(call, one, kind, network, between is not None)
+            collective = _collective(call, one, network)
             if collective is None:
                 continue
             # Pieces of a collective in the background share a channel; other channels aren't always unique.
             piece = _FUSED in one.attributes
-            key = (kind, one.number("channel_id")) if piece else (call.computation.name, one.name)
-            other = found.get(key, dataclasses.replace(collective, times=0))
-            times = max(other.times, collective.times) if piece else other.times + collective.times
-            found[key] = dataclasses.replace(other, times=times)
+            key = (one.opcode, one.number("channel_id")) if piece else (call.computation.name, one.name)
+            before = found[key].times if key in found else 0
+            times = max(before, call.times) if piece else before + call.times
+            found[key] = dataclasses.replace(found.get(key, collective), times=times)
     return tuple(found.values())
 
 
-def _collective(call: Call, one: Instruction, kind: str, network: Network, between: bool) -> Collective | None:
+def _collective(call: Call, one: Instruction, network: Network) -> Collective | None:
+    """What an instruction sends; None if it sends nothing to other devices."""
+    between = _BETWEEN.search(one.attributes) if one.opcode == "send" else None
+    kind = between[1].lower().replace("_", "-") if between else one.opcode.removesuffix("-start")
+    if not KINDS.fullmatch(kind):
+        return None
     groups = _across(network) if between else replica_groups(one, len(network.slices))
     if groups.shape[1] < 2:
         return None
-    size = sum(shape.bytes for shape in call.computation.operand_shapes(one))
-    if kind == "all-gather":
-        size *= groups.shape[1]
+    size = call.computation.operand_bytes(one) * (groups.shape[1] if kind == "all-gather" else 1)
     if kind == "all-reduce" and call.fused and call.computation.name.startswith("all-reduce-scatter"):
         kind = "reduce-scatter"
-    slices = np.array(network.slices)[groups]
-    source = re.search(r'op_name="([^"]*)"', one.attributes + (call.by.attributes if call.by is not None else ""))
+    # On TPU, a plain instruction with an `async_collective_name` isn't asynchronous in spite of its name.
+    started = call.by in ("async-start", "call-start") or one.opcode.endswith("-start")
+    mesh = np.stack(np.unravel_index(np.arange(len(network.slices)), tuple(network.axes.values())), axis=1)
     return Collective(
         kind,
         call.times,
         size,
         groups.shape[1],
-        _axes(groups, network),
-        bool((slices != slices[:, :1]).any()),
-        _in_background(call, one),
-        _links(groups, network),
-        source[1] if source else "",
+        tuple(np.array(list(network.axes))[_differ(mesh, groups)].tolist()),
+        bool(_differ(np.array(network.slices)[:, None], groups)[0]),
+        started or one.opcode == "send" or _FUSED in one.attributes,
+        int(_differ(np.array(network.places), groups) @ np.array(network.directions)) if network.places else 0,
     )
+
+
+def _differ(places: Int[np.ndarray, "device coordinate"], groups: Groups) -> Bool[np.ndarray, " coordinate"]:
+    """Coordinates in which the members of some group differ."""
+    of_members = places[groups]
+    return (of_members != of_members[:, :1]).any(axis=(0, 1))
 
 
 def replica_groups(one: Instruction, devices: int) -> Groups:
@@ -164,27 +166,6 @@ def replica_groups(one: Instruction, devices: int) -> Groups:
 def _across(network: Network) -> Groups:
     """Groups of devices at the same place of each slice, between which TPU's compiler sends through the hosts."""
     return np.argsort(np.array(network.slices), kind="stable").reshape(max(network.slices) + 1, -1).T
-
-
-def _axes(groups: Groups, network: Network) -> tuple[str, ...]:
-    """Axes of the mesh along which the members of a group differ."""
-    places = np.stack(np.unravel_index(groups, tuple(network.axes.values())))
-    differ = (places != places[:, :, :1]).any(axis=(1, 2))
-    return tuple(name for name, differs in zip(network.axes, differ, strict=True) if differs)
-
-
-def _links(groups: Groups, network: Network) -> int:
-    """Number of links from a device to others of its group."""
-    if not network.places:
-        return 0
-    places = np.array(network.places)[groups]
-    return int((places != places[:, :1]).any(axis=(0, 1)) @ np.array(network.directions))
-
-
-def _in_background(call: Call, one: Instruction) -> bool:
-    # On TPU, a plain instruction with an `async_collective_name` isn't asynchronous in spite of its name.
-    inside = call.by is not None and call.by.opcode in ("async-start", "call-start")
-    return inside or one.opcode.endswith("-start") or one.opcode == "send" or _FUSED in one.attributes
 
 
 def totals(collectives: Sequence[Collective]) -> list[dict[str, Any]]:

@@ -62,40 +62,23 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A base and what it costs.
-
-    Attributes:
-        base: one radix, or one for each digit place.
-        refused: why the experiment can't use the base; empty if it can.
-        cost: None if no vocabulary has this base.
-    """
-
-    base: Base
-    refused: str
-    cost: Cost | None
-
-
-@dataclasses.dataclass(frozen=True)
 class Costs:
-    """What all candidates cost.
+    """What all bases cost.
 
     Attributes:
         items: of a segment of each modality that the tasks use.
-        candidates: in order, mixed radices last.
+        costs: by base, mixed radices last.
+        refused: why no vocabulary has a base, for those bases.
         chosen: the base of the experiment.
         cheapest: the base with the fewest training FLOPs, and of these the one with the smallest softmax; None if no
-            base is possible.
+            typical document fits in a sequence of the experiment, whatever the base.
     """
 
     items: dict[str, Count]
-    candidates: tuple[Candidate, ...]
+    costs: dict[Base, Cost]
+    refused: dict[Base, str]
     chosen: Base
     cheapest: Base | None
-
-    def of(self, base: Base) -> Candidate:
-        """The candidate with a base."""
-        return next(candidate for candidate in self.candidates if candidate.base == base)
 
 
 def compare_bases(config: Config, further: Iterable[Base] = ()) -> Costs:
@@ -106,39 +89,38 @@ def compare_bases(config: Config, further: Iterable[Base] = ()) -> Costs:
         VocabularyError: a modality has no marker, or more items than positions.
     """
     chosen = config.vocabulary.base
-    bases = sorted({*USUAL_BASES, chosen, *further}, key=lambda base: (isinstance(base, tuple), base))
-    items = segment_items(config)
-    cost_of(config, config.vocabulary, items)  # raises what is wrong with the experiment itself
-    candidates = tuple(_candidate(config, base, items) for base in bases)
-    costs = {c.base: c.cost for c in candidates if c.cost is not None and not c.refused}
-    cheapest = min(costs, key=lambda base: (costs[base].training_flops, costs[base].softmax_rows), default=None)
-    return Costs(items, candidates, chosen, cheapest)
+    costs, refused = {chosen: cost_of(config, config.vocabulary)}, {}
+    for base in {*USUAL_BASES, *further} - {chosen}:
+        try:
+            costs[base] = cost_of(config, rebased(config.vocabulary, base))
+        except VocabularyError as error:
+            refused[base] = str(error)
+    costs = dict(sorted(costs.items(), key=lambda pair: (isinstance(pair[0], tuple), pair[0])))
+    fit = {base: cost for base, cost in costs.items() if cost.sequence_length == config.batch.sequence_length}
+    cheapest = min(fit, key=lambda base: (fit[base].training_flops, fit[base].softmax_rows), default=None)
+    return Costs(segment_items(config), costs, refused, chosen, cheapest)
+
+
+def task_segments(config: Config, task: Task) -> tuple[str, list[tuple[str, Count]]]:
+    """Name of a task, and the marker and the number of items of each segment of its documents.
+
+    Numbers of items come from the limits of the modalities. An interleaved document is counted with each field once.
+    """
+    names = tuple(config.data.fields) if task.names == (SEQUENCE,) else task.names
+    fields = [(name, config.data.fields[name]) for name in names]
+    return "->".join(names), [
+        (marker, Count(least, (least + most) / 2, most))
+        for name, modality in fields
+        for marker, (least, most) in zip(segment_markers(name, modality), modality.limits, strict=True)
+    ]
 
 
 def segment_items(config: Config) -> dict[str, Count]:
-    """How many items a segment has, by its marker, from the limits of the modalities of the tasks' fields."""
-    found = {}
-    for task in config.batch.tasks:
-        for field in fields_of_task(config, task):
-            modality = config.data.fields[field]
-            for marker, (least, most) in zip(segment_markers(field, modality), modality.limits, strict=True):
-                found[marker] = Count(least, (least + most) / 2, most)
-    return found
+    """How many items a segment of the tasks has, by its marker."""
+    return {marker: count for task in config.batch.tasks for marker, count in task_segments(config, task)[1]}
 
 
-def fields_of_task(config: Config, task: Task) -> tuple[str, ...]:
-    """Fields of the documents of a task; an interleaved document is counted with each field once."""
-    return tuple(config.data.fields) if task.names == (SEQUENCE,) else task.names
-
-
-def task_segments(config: Config, task: Task) -> tuple[str, tuple[str, ...]]:
-    """Name of a task, and the markers of the segments of its documents."""
-    fields = fields_of_task(config, task)
-    markers = [marker for field in fields for marker in segment_markers(field, config.data.fields[field])]
-    return "->".join(fields), tuple(markers)
-
-
-def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> Cost:
+def cost_of(config: Config, vocabulary: Vocabulary) -> Cost:
     """What an experiment costs with a vocabulary.
 
     Attention is computed over whole sequences and masked, so every token of a document pays for all tokens of its
@@ -147,18 +129,16 @@ def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> 
     Args:
         config: the experiment.
         vocabulary: used instead of its own.
-        items: of a segment of each modality.
 
     Raises:
         VocabularyError: it can't write these segments.
     """
-    batch = config.batch
+    batch, items = config.batch, segment_items(config)
     spaces = {marker: space.name for marker in items if (space := space_of(vocabulary, marker)) is not None}
-    digits = {marker: item_digits(vocabulary, space) for marker, space in spaces.items()}
     steps = {marker: item_tokens(vocabulary, space) for marker, space in spaces.items()}
     segments = {marker: segment_tokens(vocabulary, marker, count) for marker, count in items.items()}
-    named = [task_segments(config, task) for task in batch.tasks]
-    documents = {name: document_tokens(vocabulary, [segments[one] for one in markers]) for name, markers in named}
+    tasks = [task_segments(config, task) for task in batch.tasks]
+    documents = {name: document_tokens(vocabulary, [segments[one] for one, _ in parts]) for name, parts in tasks}
     fits = max(document.mean for document in documents.values()) <= batch.sequence_length
     sequence_length = batch.sequence_length if fits else max(document.most for document in documents.values())
     rows = padded_rows(vocabulary)
@@ -166,17 +146,13 @@ def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> 
     keys = batch.sequence_items if by_item else sequence_length - 1  # the last token of a row is only ever a target
     step = backbone_flops(config.model, keys, grouping_of(vocabulary).longest)
     written = head_flops(config.model, rows)
-    item_flops = {name: (1 if by_item else each.mean) * step + each.mean * written for name, each in steps.items()}
     document_flops = {}
-    for name, markers in named:
-        tokens, saved = documents[name].mean, 0.0
-        if by_item:  # a token outside of items is a step by itself
-            saved = sum(items[one].mean * (steps[one].mean - 1) for one in markers if one in spaces)
-        document_flops[name] = (tokens - saved) * step + tokens * written
-    repeats = [task.repeats for task in batch.tasks]
-    epoch = sum(document_flops[name] * times for (name, _), times in zip(named, repeats, strict=True))
+    for name, parts in tasks:
+        saved = sum(count.mean * (steps[one].mean - 1) for one, count in parts if one in spaces) if by_item else 0.0
+        document_flops[name] = (documents[name].mean - saved) * step + documents[name].mean * written
+    epoch = sum(document_flops[name] * task.repeats for task, (name, _) in zip(batch.tasks, tasks, strict=True))
     return Cost(
-        digits,
+        {marker: item_digits(vocabulary, space) for marker, space in spaces.items()},
         steps,
         segments,
         documents,
@@ -184,9 +160,9 @@ def cost_of(config: Config, vocabulary: Vocabulary, items: dict[str, Count]) -> 
         rows,
         sequence_length,
         batch.size // config.optim.accumulate * (sequence_length - 1) * rows * 4,
-        item_flops,
+        {name: (1 if by_item else each.mean) * step + each.mean * written for name, each in steps.items()},
         document_flops,
-        TRAINING * epoch / sum(repeats),
+        TRAINING * epoch / sum(task.repeats for task in batch.tasks),
     )
 
 
@@ -200,6 +176,17 @@ def step_flops(config: Config) -> int:
     read = config.batch.sequence_length - 1
     items, places = min(config.batch.sequence_items, read), grouping_of(config.vocabulary).longest
     return TRAINING * config.batch.size * row_flops(config.model, padded_rows(config.vocabulary), read, items, places)
+
+
+def items_per_token(config: Config) -> float:
+    """Items in a token of the experiment's documents, on average over an epoch."""
+    documents = cost_of(config, config.vocabulary).documents
+    read = written = 0.0
+    for task in config.batch.tasks:
+        name, segments = task_segments(config, task)
+        written += task.repeats * documents[name].mean
+        read += task.repeats * sum(count.mean for _, count in segments)
+    return read / written
 
 
 def parse_base(text: str) -> Base:
@@ -221,16 +208,10 @@ def to_dict(part: Any) -> Any:
         return part._asdict()
     part = vars(part) if dataclasses.is_dataclass(part) else part
     if isinstance(part, dict):
-        return {name: to_dict(value) for name, value in part.items()}
-    return [to_dict(value) for value in part] if isinstance(part, tuple) else part
+        return {name_of(name): to_dict(value) for name, value in part.items()}
+    return part
 
 
-def _candidate(config: Config, base: Base, items: dict[str, Count]) -> Candidate:
-    try:
-        cost = cost_of(config, rebased(config.vocabulary, base), items)
-    except VocabularyError as error:
-        return Candidate(base, str(error), None)
-    if cost.sequence_length == config.batch.sequence_length:
-        return Candidate(base, "", cost)
-    needs = f"a typical document doesn't fit in a sequence of {config.batch.sequence_length}"
-    return Candidate(base, f"{needs}: set batch.sequence_length to {cost.sequence_length}", cost)
+def name_of(base: Base | str) -> str:
+    """A base as `--bases` takes it; a name as it is."""
+    return ",".join(map(str, base)) if isinstance(base, tuple) else str(base)

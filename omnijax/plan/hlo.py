@@ -1,6 +1,9 @@
-"""Reads the text of a compiled module: computations, instructions, shapes and calls.
+"""Reads the text of a compiled module: its computations, and how often each of them runs.
 
 The text comes from `jax.stages.Compiled.as_text()`, after all passes of XLA, and describes the program of one device.
+XLA's `cost_analysis` counts the body of a loop once. Here it counts as often as it runs. XLA for CPU and GPU writes the
+number of rounds down (`known_trip_count`). XLA for TPU doesn't; there it follows from the constants of the loop's
+counter. For a loop whose end depends on data, the caller gives a number.
 """
 
 from __future__ import annotations
@@ -13,37 +16,12 @@ from collections.abc import Iterator
 
 _HEADER = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _END = re.compile(r"\}(, execution_thread=.*)?$")
-_INSTRUCTION = re.compile(r"  (ROOT )?%?([\w.\-]+) = ")
-_ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([^{}]*)\})?")
+_STARTS = re.compile(r"  (ROOT )?%?[\w.\-]+ = ")
+_INSTRUCTION = re.compile(r"  (?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*?)\)((?:, [\w\-]+=.*)?)$")
+_ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\]")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """An array: element type, sizes of its axes, and its memory space (0 is the device's memory, 1 is on the chip)."""
-
-    dtype: str
-    sizes: tuple[int, ...]
-    memory: int = 0
-
-    @property
-    def count(self) -> int:
-        """Number of elements."""
-        return math.prod(self.sizes)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the elements, without padding of the layout."""
-        return -(-self.count * _bits(self.dtype) // 8)
-
-    @property
-    def moved(self) -> int:
-        """Bytes that move between the device's memory and its units when the array is read or written."""
-        return self.bytes if self.memory == 0 else 0
-
-
-Type = Shape | tuple["Type", ...]
+_STARTED = ("call", "call-start", "async-start")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,43 +30,40 @@ class Instruction:
 
     Attributes:
         name: unique in its computation.
+        type: text of the result's type; a tuple for several results.
         opcode: of XLA, such as `all-gather-start`.
-        type: of the result; a (nested) tuple for several results.
         arguments: text between the parentheses.
         attributes: text behind the parentheses.
     """
 
     name: str
+    type: str
     opcode: str
-    type: Type
     arguments: str
     attributes: str
 
-    @functools.cached_property
-    def operands(self) -> tuple[str, ...]:
+    @property
+    def operands(self) -> list[str]:
         """Names of the instructions it reads."""
-        if self.opcode in ("constant", "parameter"):
-            return ()
-        return tuple(re.findall(r"%([\w.\-]+)", self.arguments))
+        return re.findall(r"%([\w.\-]+)", self.arguments)
 
-    @functools.cached_property
-    def called(self) -> dict[str, tuple[str, ...]]:
-        """Names of the computations it calls, by attribute."""
-        found: dict[str, tuple[str, ...]] = {key: (name,) for key, name in _CALLED.findall(self.attributes)}
+    @property
+    def bytes(self) -> int:
+        """Bytes of the arrays of the result, without padding of the layout."""
+        arrays = ((_bits(name), re.findall(r"\d+", sizes)) for name, sizes in _ARRAY.findall(self.type))
+        return sum(-(-bits * math.prod(map(int, sizes)) // 8) for bits, sizes in arrays)
+
+    @property
+    def called(self) -> list[tuple[str, str]]:
+        """Attribute and name of each computation that it calls."""
         branches = _BRANCHES.search(self.attributes)
-        if branches:
-            found["branches"] = tuple(name.strip(" %") for name in branches[1].split(","))
-        return found
+        names = branches[1].split(",") if branches else []
+        return [*_CALLED.findall(self.attributes), *(("branches", name.strip(" %")) for name in names)]
 
     def number(self, attribute: str) -> int | None:
         """An attribute that is a whole number, such as `channel_id` or `index`."""
         found = re.search(rf"\b{attribute}=(\d+)", self.attributes)
         return int(found[1]) if found else None
-
-    def numbers(self, attribute: str) -> tuple[int, ...]:
-        """An attribute that is a list of whole numbers, such as `dimensions={0,1}`."""
-        found = re.search(rf"\b{attribute}=\{{([\d,]*)\}}", self.attributes)
-        return tuple(int(part) for part in found[1].split(",") if part) if found else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,39 +74,97 @@ class Computation:
     instructions: dict[str, Instruction]
     root: Instruction
 
-    @functools.cached_property
-    def parameters(self) -> dict[int, Instruction]:
-        """Parameters by number."""
-        return {int(one.arguments): one for one in self.instructions.values() if one.opcode == "parameter"}
+    def operand_bytes(self, instruction: Instruction) -> int:
+        """Bytes of the arrays that an instruction reads."""
+        return sum(self.instructions[name].bytes for name in instruction.operands)
 
-    @functools.cached_property
-    def users(self) -> dict[str, list[Instruction]]:
-        """For each instruction, those that read it."""
-        users: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
-        for one in self.instructions.values():
-            for operand in dict.fromkeys(one.operands):
-                users[operand].append(one)
-        return users
+    def constant(self, name: str) -> int | None:
+        """The value of an instruction that is a constant whole number, or a copy of one; None otherwise."""
+        one = self.instructions[name]
+        while one.opcode in ("copy", "bitcast"):
+            one = self.instructions[one.operands[0]]
+        return int(one.arguments) if one.opcode == "constant" and re.fullmatch(r"-?\d+", one.arguments) else None
 
-    def operand_shapes(self, instruction: Instruction) -> list[Shape]:
-        """The arrays that an instruction reads."""
-        return [shape for name in instruction.operands for shape in leaves(self.instructions[name].type)]
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A computation that runs.
+
+    Attributes:
+        computation: that runs.
+        times: number of its runs in one run of the module.
+        by: opcode of the instruction that calls it; empty for the entry.
+        fused: whether it is a kernel or part of one.
+        open: whether it is in a loop whose end depends on data.
+    """
+
+    computation: Computation
+    times: int
+    by: str = ""
+    fused: bool = False
+    open: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A compiled program."""
+    """A compiled program: all calls of computations, and the number of loops whose end depends on data."""
 
-    computations: dict[str, Computation]
-    entry: Computation
+    calls: tuple[Call, ...]
+    open_loops: int
 
 
-def parse(text: str) -> Module:
-    """The module that a text describes.
+def read_module(text: str, open_rounds: int = 1) -> Module:
+    """The calls that a text describes.
+
+    Args:
+        text: of a compiled module.
+        open_rounds: rounds of a loop whose end depends on data; such a loop inside another one counts one round.
 
     Raises:
         ValueError: the text has an unknown form.
     """
+    computations, entry = _parse(text)
+    calls = [Call(computations[entry], 1)]
+    open_loops = 0
+    for call in calls:  # which grows meanwhile
+        for one in call.computation.instructions.values():
+            if one.opcode == "while":
+                called = {key: computations[name] for key, name in one.called}
+                rounds = _rounds(call.computation, one, called["condition"], called["body"])
+                is_open = call.open or rounds is None
+                if rounds is None:
+                    open_loops += 1
+                    rounds = 1 if call.open else open_rounds
+                times = {"condition": call.times * (rounds + 1), "body": call.times * rounds}
+                calls += (Call(called[key], times[key], one.opcode, call.fused, is_open) for key in times)
+            elif one.opcode in ("fusion", "conditional", "custom-call", *_STARTED):
+                # An instruction that waits for an asynchronous computation names it again. All branches count as taken.
+                fused = call.fused or one.opcode == "fusion"
+                names = (name for key, name in one.called if key != "to_apply" or one.opcode in _STARTED)
+                calls += (Call(computations[name], call.times, one.opcode, fused, call.open) for name in names)
+    return Module(tuple(calls), open_loops)
+
+
+def _rounds(outside: Computation, loop: Instruction, condition: Computation, body: Computation) -> int | None:
+    """Rounds of a loop that counts from one constant to another; None if its end depends on data."""
+    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
+    if known:
+        return int(known[1])
+    compare, begin = condition.root, outside.instructions[loop.operands[0]]
+    opcodes = (compare.opcode, begin.opcode, body.root.opcode)
+    if opcodes != ("compare", "tuple", "tuple") or "direction=LT" not in compare.attributes:
+        return None
+    counter, bound = compare.operands
+    slot = condition.instructions[counter].number("index")
+    if slot is None or (step := body.instructions[body.root.operands[slot]]).opcode != "add":
+        return None
+    first, last = outside.constant(begin.operands[slot]), condition.constant(bound)
+    by = body.constant(step.operands[1])
+    return max(0, -((first - last) // by)) if first is not None and last is not None and by else None
+
+
+def _parse(text: str) -> tuple[dict[str, Computation], str]:
+    """The computations of a module by name, and the name of the entry."""
     computations: dict[str, Computation] = {}
     entry, name = "", ""
     lines: list[str] = []
@@ -141,26 +174,25 @@ def parse(text: str) -> Module:
                 name, lines = header[2], []
                 entry = name if header[1] else entry
         elif _END.match(line):
-            made = {line: _instruction(line) for line in lines}
-            root = next(one for line, one in made.items() if line.startswith("  ROOT "))
-            computations[name] = Computation(name, {one.name: one for one in made.values()}, root)
+            made = list(_instructions(lines))
+            root = next(one for one, line in zip(made, lines, strict=True) if line.startswith("  ROOT "))
+            computations[name] = Computation(name, {one.name: one for one in made}, root)
             name = ""
-        elif _INSTRUCTION.match(line):
+        elif _STARTS.match(line):
             lines.append(line)
         else:  # attributes of kernels may take several lines
             lines[-1] += line
     if not entry:
         raise ValueError(f"no text of a compiled module: {text[:80]!r}")
-    return Module(computations, computations[entry])
+    return computations, entry
 
 
-def leaves(kind: Type) -> Iterator[Shape]:
-    """The arrays of a type, in order."""
-    if isinstance(kind, Shape):
-        yield kind
-    else:
-        for part in kind:
-            yield from leaves(part)
+def _instructions(lines: list[str]) -> Iterator[Instruction]:
+    for line in lines:
+        found = _INSTRUCTION.match(line)
+        if found is None:
+            raise ValueError(f"not an instruction: {line[:200]!r}")
+        yield Instruction(*found.groups())
 
 
 @functools.cache
@@ -168,41 +200,3 @@ def _bits(dtype: str) -> int:
     """Bits of an element: the number in the name of its type."""
     number = re.search(r"\d+", dtype)
     return int(number[0]) if number else {"pred": 8, "token": 0, "opaque": 0}[dtype]
-
-
-def _instruction(line: str) -> Instruction:
-    start = _INSTRUCTION.match(line)
-    if start is None:
-        raise ValueError(f"not an instruction: {line[:200]!r}")
-    kind, at = _type(line, start.end())
-    opens = line.index("(", at)
-    closes = _closing(line, opens)
-    return Instruction(start[2], line[at:opens].strip(), kind, line[opens + 1 : closes], line[closes + 1 :])
-
-
-def _type(line: str, at: int) -> tuple[Type, int]:
-    """The type that begins at a place in the line, and the place behind it."""
-    if line[at] != "(":
-        array = _ARRAY.match(line, at)
-        if array is None:
-            raise ValueError(f"not a type: {line[at : at + 80]!r}")
-        sizes = tuple(int(size.removeprefix("<=")) for size in array[2].split(",") if size)
-        memory = re.search(r"S\((\d+)\)", array[3] or "")
-        return Shape(array[1], sizes, int(memory[1]) if memory else 0), array.end()
-    parts, at = [], at + 1
-    while line[at] != ")":
-        comment = re.compile(r"[, ]*(/\*.*?\*/)?").match(line, at)
-        assert comment is not None
-        part, at = _type(line, comment.end())
-        parts.append(part)
-    return tuple(parts), at + 1
-
-
-def _closing(line: str, opens: int) -> int:
-    """The place that closes the parenthesis at `opens`; quoted text is skipped."""
-    depth = 0
-    for found in re.compile(r'"(?:\\.|[^"\\])*"|[()]').finditer(line, opens):
-        depth += {"(": 1, ")": -1}.get(found[0], 0)
-        if depth == 0:
-            return found.start()
-    raise ValueError(f"a parenthesis is never closed: {line[:200]!r}")

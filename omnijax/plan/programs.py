@@ -16,7 +16,11 @@ from jax.sharding import Mesh
 from omnijax.config import Config, MeshConfig
 from omnijax.errors import PlatformError
 from omnijax.model.build import model_of
-from omnijax.plan.cost import segment_items
+from omnijax.plan.collectives import Collective, collectives_of
+from omnijax.plan.cost import segment_items, step_flops
+from omnijax.plan.estimate import Estimate, cycles_of, estimate
+from omnijax.plan.hlo import read_module
+from omnijax.plan.memory import Memory, memory_of, tree_bytes
 from omnijax.plan.topology import Topology
 from omnijax.sample.generate import segment_target
 from omnijax.sample.sampler import CHUNK, Sampler, most_tokens
@@ -34,47 +38,45 @@ class Lowered:
     Attributes:
         name: `train step`, or `sample NAME`.
         program: with the shapes and shardings of its arguments.
-        params: of the model, abstract.
-        moments: the rest of the train state, abstract; None for a sampler.
-        batch: of the step, abstract; None for a sampler.
+        arguments: abstract arrays by kind, which are names of `Memory`; of a sampler only the parameters.
         tokens: most tokens that one run reads.
         rounds: most rounds of a loop whose end depends on data.
-        seconds: of tracing and lowering.
+        flops: of the model in one run, without remat; 0 for a sampler.
     """
 
     name: str
     program: jax.stages.Lowered
-    params: Any
-    moments: Any
-    batch: Any
+    arguments: dict[str, Any]
     tokens: int
-    rounds: int
-    seconds: float
+    rounds: int = 1
+    flops: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Compiled:
-    """A compiled program, or the compiler's refusal.
+class Program:
+    """What a compiled program takes.
 
     Attributes:
-        text: of the module; empty after a refusal.
-        stats: bytes on one device, by the names of `memory_analysis()`.
-        arguments: bytes of each argument of the program on one device.
-        once: `cost_analysis()`, which counts the body of a loop once.
-        wanted_bytes: bytes that a refused program would need; None if the compiler made the program.
-        wanted_besides: whether these bytes come on top of the arguments.
-        refusal: the compiler's words; empty if it made the program.
+        name: `train step`, or `sample NAME`.
+        tokens: most tokens that one run reads.
+        memory: bytes on one device.
         seconds: of compiling.
+        refusal: the compiler's words if the program doesn't fit the memory of a device; else empty.
+        collectives: of the program.
+        open_loops: number of loops whose end depends on data; they count with the most rounds that they can take.
+        estimate: of its time; None without figures for the chip, and for a sampler without the compiler's cycles.
+        text: of the module; empty after a refusal.
     """
 
-    text: str
-    stats: dict[str, int]
-    arguments: tuple[int, ...]
-    once: dict[str, float]
-    wanted_bytes: float | None
-    wanted_besides: bool
-    refusal: str
+    name: str
+    tokens: int
+    memory: Memory
     seconds: float
+    refusal: str = ""
+    collectives: tuple[Collective, ...] = ()
+    open_loops: int = 0
+    estimate: Estimate | None = None
+    text: str = ""
 
 
 def mesh_for(config: MeshConfig, topology: Topology) -> Mesh:
@@ -95,14 +97,12 @@ def lower_step(config: Config, mesh: Mesh) -> Lowered:
     Raises:
         ConfigError: the model or the batch doesn't divide over the mesh.
     """
-    start = time.perf_counter()
     model = model_of(config)
-    state = abstract_state(config, model, mesh)
-    batch = abstract_batch(config, mesh)
-    program = make_step(config, model, mesh).lower(state, batch)
+    state, batch = abstract_state(config, model, mesh), abstract_batch(config, mesh)
+    arguments = {"parameters": state.params, "moments": (state.opt_state, state.step), "batch": batch}
     tokens = config.batch.size * (config.batch.sequence_length - 1)  # the last token of a sequence is only a target
-    moments = (state.opt_state, state.step)
-    return Lowered("train step", program, state.params, moments, batch, tokens, 1, time.perf_counter() - start)
+    program = make_step(config, model, mesh).lower(state, batch)
+    return Lowered("train step", program, arguments, tokens, flops=float(step_flops(config)))
 
 
 def lower_sample(config: Config, mesh: Mesh) -> Lowered:
@@ -112,7 +112,6 @@ def lower_sample(config: Config, mesh: Mesh) -> Lowered:
         ConfigError: the experiment has no targets.
         VocabularyError: its vocabulary can't write a target.
     """
-    start = time.perf_counter()
     vocabulary = config.vocabulary
     targets = [segment_target(config, field, -1) for field in config.generated]
     model = model_of(config, vocabulary)
@@ -123,35 +122,40 @@ def lower_sample(config: Config, mesh: Mesh) -> Lowered:
     rows = -(-config.eval.batch_size // devices) * devices
     params = abstract_state(config, model, mesh).params
     program = Sampler.of(model, vocabulary, longest).lower(params, rows, prompt)
-    seconds = time.perf_counter() - start
-    return Lowered(f"sample {longest.name}", program, params, None, None, rows * CHUNK, CHUNK, seconds)
+    return Lowered(f"sample {longest.name}", program, {"parameters": params}, rows * CHUNK, CHUNK)
 
 
-def compile_program(lowered: Lowered) -> Compiled:
+def compile_program(lowered: Lowered, topology: Topology, mesh: Mesh) -> Program:
     """Compiles a program. A refusal because it doesn't fit the memory of a device is a result, too.
 
     Raises:
         PlatformError: the compiler fails for another reason.
     """
-    start = time.perf_counter()
+    given = {kind: tree_bytes(tree) for kind, tree in lowered.arguments.items()}
+    start, available = time.perf_counter(), topology.memory_bytes
     try:
         with unsaved():
             compiled = lowered.program.compile()
     except jax.errors.JaxRuntimeError as error:
         said = str(error)
-        wanted = _wanted(said)
+        refusal, wanted = said.splitlines()[0][:300], _wanted(said, sum(given.values()))
         if wanted is None:
-            rule = f"the compiler refused it: {said.splitlines()[0][:300]}"
-            raise PlatformError("plan", lowered.name, rule, "try another jax or libtpu, or other knobs") from error
-        return Compiled("", {}, (), {}, *wanted, said.splitlines()[0][:300], time.perf_counter() - start)
+            fix = "try another jax or libtpu, or other knobs"
+            raise PlatformError("plan", lowered.name, f"the compiler refused it: {refusal}", fix) from error
+        memory = Memory(wanted, available, **given, temporary=max(0, int(wanted) - sum(given.values())))
+        return Program(lowered.name, lowered.tokens, memory, time.perf_counter() - start, refusal)
     seconds = time.perf_counter() - start
-    analysis, once = compiled.memory_analysis(), compiled.cost_analysis()
-    names = (name for name in dir(analysis) if name.endswith("_in_bytes"))
-    stats = {name.removesuffix("_in_bytes"): int(getattr(analysis, name)) for name in names}
-    once = once[0] if isinstance(once, list) else once
-    pairs = zip(lowered.program.args_info[0], compiled.input_shardings[0], strict=False)
-    arguments = tuple(sum(jax.tree.leaves(jax.tree.map(shard_bytes, *pair))) for pair in pairs)
-    return Compiled(compiled.as_text() or "", stats, arguments, dict(once or {}), None, False, "", seconds)
+    if "moments" not in given:  # a sampler casts its parameters
+        pairs = zip(lowered.program.args_info[0], compiled.input_shardings[0], strict=False)
+        given = dict(zip(("parameters", "cache"), (tree_bytes(*pair) for pair in pairs), strict=False))
+    memory, text = memory_of(compiled, given, available), compiled.as_text() or ""
+    if topology.devices[0].platform == "cpu":
+        memory = dataclasses.replace(memory, peak=None)  # the CPU compiler reports only the arguments
+    module = read_module(text, lowered.rounds)
+    collectives, cycles, time_taken = collectives_of(module, topology.network(mesh)), cycles_of(module), None
+    if topology.chip is not None and (lowered.flops or cycles):
+        time_taken = estimate(lowered.flops / mesh.size, cycles, collectives, topology.chip)
+    return Program(lowered.name, lowered.tokens, memory, seconds, "", collectives, module.open_loops, time_taken, text)
 
 
 @contextlib.contextmanager
@@ -166,18 +170,13 @@ def unsaved() -> Iterator[None]:
         jax.config.update(name, before)
 
 
-def shard_bytes(leaf: Any, sharding: Any) -> int:
-    """Bytes of one device's part of an array."""
-    return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-
-
-def _wanted(said: str) -> tuple[float, bool] | None:
-    """Bytes that a refused program would need, and whether they come on top of its arguments.
+def _wanted(said: str, given: int) -> float | None:
+    """Bytes that a refused program would need, `given` of them for its arguments.
 
     None if the compiler's message isn't about memory.
     """
     if "RESOURCE_EXHAUSTED" not in said or not re.search(r"\bhbm\b", said, re.IGNORECASE):
         return None
     in_all = re.search(r"Used ([\d.]+)([BKMGT])\w* of [\d.]+", said)
-    found = in_all or re.search(r"\(([\d.]+)([BKMGT])\w*\) exceeds", said)
-    return (float(found[1]) * _UNITS[found[2]], in_all is None) if found else None
+    found = in_all or re.search(r"\(([\d.]+)([BKMGT])\w*\) exceeds", said)  # on top of the arguments
+    return float(found[1]) * _UNITS[found[2]] + (0 if in_all else given) if found else None

@@ -10,8 +10,9 @@ import rich.table
 
 from omnijax.config import Config
 from omnijax.plan.collectives import totals
-from omnijax.plan.cost import Candidate, Cost, Costs
-from omnijax.plan.make import Plan, Program
+from omnijax.plan.cost import Costs, items_per_token, name_of, step_flops
+from omnijax.plan.make import Plan
+from omnijax.plan.programs import Program
 from omnijax.vocab.cost import space_of
 from omnijax.vocab.radix import Base
 
@@ -23,22 +24,26 @@ MEMORY = {
     "batch": "batch",
     "padding": "padding of the arguments",
     "results": "results of their own",
-    "activations": "activations kept for the backward pass",
-    "gradients": "gradients",
-    "working": "working memory",
+    "temporary": "activations, gradients, working memory",
     "program": "program",
 }
 
 
 def print_plan(plan: Plan, console: rich.console.Console) -> None:
     """Prints the mesh; memory, collectives and time of each program; then whether all fits, and what to change."""
-    _print_lines(console, [_machine(plan)])
+    chips, devices, slices = plan.topology.chips, len(plan.topology.devices), plan.topology.slices
+    several = f", {slices} slices" if slices > 1 else ""
+    split = f" ({devices} devices)" if devices != chips else ""
+    axes = " × ".join(f"{name} {size}" for name, size in plan.mesh.shape.items())
+    _print_lines(console, [f"{plan.topology.name}{several}: {chips} chips{split}, mesh {axes}"])
     for program in plan.programs:
         console.print(_memory(program))
         if program.collectives:
             console.print(_collectives(program))
         _print_lines(console, _time(plan, program))
-    _print_lines(console, _verdict(plan))
+    memory = plan.programs[0].memory
+    fits = f"It fits: {_bytes(memory.needed)} of {_bytes(memory.available)} a device."
+    _print_lines(console, [fits if plan.fits else "It doesn't fit.", *(f"  {line}" for line in plan.advice)])
 
 
 def _print_lines(console: rich.console.Console, lines: Iterable[str]) -> None:
@@ -55,17 +60,9 @@ def _table(title: str, *columns: str, right: int = 2) -> rich.table.Table:
     return table
 
 
-def _machine(plan: Plan) -> str:
-    axes = " × ".join(f"{name} {size}" for name, size in plan.mesh.shape.items())
-    slices = f", {plan.topology.slices} slices" if plan.topology.slices > 1 else ""
-    devices = len(plan.topology.devices)
-    split = f" ({devices} devices)" if devices != plan.topology.chips else ""
-    return f"{plan.topology.name}{slices}: {plan.topology.chips} chips{split}, mesh {axes}"
-
-
 def _memory(program: Program) -> rich.table.Table:
     memory = program.memory
-    table = _table(f"{program.lowered.name}: bytes a device", "", "", "share")
+    table = _table(f"{program.name}: bytes a device", "", "", "share")
 
     def add(name: str, size: float, style: str = "") -> None:
         share = f"{size / memory.available:.1%}" if memory.available else ""
@@ -83,9 +80,7 @@ def _memory(program: Program) -> rich.table.Table:
 
 
 def _collectives(program: Program) -> rich.table.Table:
-    table = _table(
-        f"{program.lowered.name}: collectives of a device", "", "over", "count", "bytes", "sent", "between slices"
-    )
+    table = _table(f"{program.name}: collectives of a device", "", "over", "count", "bytes", "sent", "between slices")
     for row in totals(program.collectives):
         sizes = (str(row["count"]), _bytes(row["bytes"]), _bytes(row["wire_bytes"]))
         table.add_row(row["kind"], " ".join(row["axes"]), *sizes, "yes" if row["between_slices"] else "")
@@ -93,43 +88,31 @@ def _collectives(program: Program) -> rich.table.Table:
 
 
 def _time(plan: Plan, program: Program) -> Iterator[str]:
-    compiled = program.compiled
-    if compiled.refusal:
-        yield f"The compiler refused it after {compiled.seconds:.1f} s: {compiled.refusal}"
+    if program.refusal:
+        yield f"The compiler refused it after {program.seconds:.1f} s: {program.refusal}"
         return
-    flops, once = (_with_unit(count, FLOPS) for count in (program.flops, program.compiled.once.get("flops", 0.0)))
-    made = f"traced in {program.lowered.seconds:.1f} s, compiled in {compiled.seconds:.1f} s"
-    yield f"{program.lowered.name}: matrix products {flops} a device (bodies of loops once: {once}); {made}."
+    yield f"Compiled in {program.seconds:.1f} s."
     if program.open_loops:
         yield "Loops whose end depends on data count with the most rounds that they can take."
-    time = program.estimate
-    if time is None:
-        yield f"No estimate of the time: there are no figures for the chips of {plan.topology.name}."
+    time, chip = program.estimate, plan.topology.chip
+    if time is None or chip is None:
+        yield f"No estimate of the time on {plan.topology.name}: there are no figures for the chips, or no cycles."
         return
     compiler = f", {_seconds(time.compiler_seconds)} by the compiler's cycles" if time.compiler_seconds else ""
     yield (
-        f"At least {_seconds(time.seconds)}: kernels {_seconds(time.kernel_seconds)}{compiler}, network "
-        f"{_seconds(time.background_seconds)} in the background and {_seconds(time.foreground_seconds)} in between "
-        f"(products alone {_seconds(time.compute_seconds)}, memory traffic alone {_seconds(time.memory_seconds)})."
+        f"At least {_seconds(time.seconds)}: the model's products {_seconds(time.compute_seconds)}{compiler}, network "
+        f"{_seconds(time.background_seconds)} in the background and {_seconds(time.foreground_seconds)} in between."
     )
-    if program is not plan.programs[0]:
-        tokens = program.lowered.tokens
-        yield f"At most {tokens / time.seconds:,.0f} tokens/s, and {tokens:,} tokens in one run."
-
-
-def _verdict(plan: Plan) -> Iterator[str]:
-    speed, chip = plan.throughput, plan.topology.chip
-    if speed is not None and chip is not None:
-        flops = _with_unit(speed.model_flops, FLOPS)
+    speed = program.tokens / time.seconds
+    if program is plan.programs[0]:
+        flops = _with_unit(step_flops(plan.config), FLOPS)
         yield (
-            f"At most {speed.tokens_per_second:,.0f} tokens/s, {speed.items_per_second:,.0f} items/s in training: "
-            f"{speed.utilization:.2f} model FLOPs utilization ({flops} a step, remat not counted) of a peak of "
+            f"At most {speed:,.0f} tokens/s, {speed * items_per_token(plan.config):,.0f} items/s in training: "
+            f"{time.utilization:.2f} model FLOPs utilization ({flops} a step, remat not counted) of a peak of "
             f"{chip.flops / 1e12:.0f} TFLOP/s a device."
         )
-    memory = plan.programs[0].memory
-    fits = f"It fits: {_bytes(memory.needed)} of {_bytes(memory.available)} a device."
-    yield fits if plan.fits else "It doesn't fit."
-    yield from (f"  {line}" for line in plan.advice)
+    else:
+        yield f"At most {speed:,.0f} tokens/s, and {program.tokens:,} tokens in one run."
 
 
 def _bytes(size: float) -> str:
@@ -154,62 +137,42 @@ def _with_unit(value: float, units: tuple[str, ...], step: int = 1000, form: str
 def print_costs(costs: Costs, config: Config, console: rich.console.Console) -> None:
     """Prints a table of tokens, a table of sizes and FLOPs, and sentences about what is cheapest or impossible."""
     spaces = [name for name in costs.items if space_of(config.vocabulary, name) is not None]
-    console.print(_tokens(costs, spaces))
-    console.print(_model(costs, spaces))
-    _print_lines(console, _sentences(costs, config.batch.sequence_length))
-
-
-def _name_of(base: Base) -> str:
-    """A base as `--bases` takes it."""
-    return ",".join(map(str, base)) if isinstance(base, tuple) else str(base)
-
-
-def _tokens(costs: Costs, spaces: list[str]) -> rich.table.Table:
-    documents = [name.replace("->", "\n") for name in _own(costs).documents]
-    columns = (*(f"{name}\nitem" for name in spaces), *(f"{name}\nsegment" for name in costs.items), *documents)
-    table = _table("Tokens of an item (digits), of a segment, of a document of each task", "base", *columns, right=0)
-    for candidate, cost in _possible(costs):
-        table.add_row(
-            _name_of(candidate.base),
-            *(f"{_number(cost.steps[name].mean)} ({_number(cost.digits[name].mean)})" for name in spaces),
-            *(_number(cost.segments[name].mean) for name in costs.items),
-            *(_number(document.mean) for document in cost.documents.values()),
-            style=_style(candidate, costs),
-        )
-    return table
-
-
-def _model(costs: Costs, spaces: list[str]) -> rich.table.Table:
-    title, items = (
-        "Softmax and logits; forward FLOPs of an item, training FLOPs of a document",
-        [f"{name}\nitem" for name in spaces],
-    )
-    table = _table(title, "base", "softmax\nrows", "padded", "logits", *items, "training", "relative", "", right=0)
-    for candidate, cost in _possible(costs):
+    own, length = costs.costs[costs.chosen], config.batch.sequence_length
+    items = [f"{name}\nitem" for name in spaces]
+    documents = [name.replace("->", "\n") for name in own.documents]
+    columns = (*items, *(f"{name}\nsegment" for name in costs.items), *documents)
+    title = "Tokens of an item (digits), of a segment, of a document of each task"
+    tokens = _table(title, "base", *columns, right=0)
+    title = "Softmax and logits; forward FLOPs of an item, training FLOPs of a document"
+    model = _table(title, "base", "softmax\nrows", "padded", "logits", *items, "training", "relative", "", right=0)
+    for base, cost in costs.costs.items():
         marks = {
-            "chosen": candidate.base == costs.chosen,
-            "cheapest": candidate.base == costs.cheapest,
-            "too long": bool(candidate.refused),
+            "chosen": base == costs.chosen,
+            "cheapest": base == costs.cheapest,
+            "too long": cost.sequence_length != length,
         }
-        flops = (*(cost.item_flops[name] for name in spaces), cost.training_flops)
-        table.add_row(
-            _name_of(candidate.base),
+        marked = [mark for mark, holds in marks.items() if holds]
+        style = "bold" if marks["chosen"] or marks["cheapest"] else "dim" if marked else ""
+        tokens.add_row(
+            name_of(base),
+            *(f"{_number(cost.steps[name].mean)} ({_number(cost.digits[name].mean)})" for name in spaces),
+            *(_number(count.mean) for count in (*cost.segments.values(), *cost.documents.values())),
+            style=style,
+        )
+        flops = (*cost.item_flops.values(), cost.training_flops)
+        model.add_row(
+            name_of(base),
             str(cost.softmax_rows),
             str(cost.padded_rows),
             _with_unit(cost.logits_bytes, ("B", "KiB", "MiB", "GiB", "TiB"), 1024, "#.3g"),
             *(_with_unit(one, ("", "k", "M", "G", "T", "P"), 1000, "#.3g") for one in flops),
-            f"{cost.training_flops / _own(costs).training_flops:.2f}",
-            " ".join(mark for mark, holds in marks.items() if holds),
-            style=_style(candidate, costs),
+            f"{cost.training_flops / own.training_flops:.2f}",
+            " ".join(marked),
+            style=style,
         )
-    return table
-
-
-def _own(costs: Costs) -> Cost:
-    """The cost of the experiment's own base."""
-    own = costs.of(costs.chosen).cost
-    assert own is not None
-    return own
+    console.print(tokens)
+    console.print(model)
+    _print_lines(console, _sentences(costs, length))
 
 
 def _sentences(costs: Costs, length: int) -> Iterator[str]:
@@ -218,41 +181,22 @@ def _sentences(costs: Costs, length: int) -> Iterator[str]:
     if costs.cheapest is None:
         yield "No base is possible."
     else:
-        cheapest = costs.of(costs.cheapest).cost
-        assert cheapest is not None
-        share = cheapest.training_flops / _own(costs).training_flops
-        than = f"{share:.2f} of base {_name_of(costs.chosen)}" if costs.cheapest != costs.chosen else "the chosen one"
-        yield f"Cheapest in training FLOPs: base {_name_of(costs.cheapest)}, {than}."
-    possible = list(_possible(costs))
-    long = [(c.base, cost.longest) for c, cost in possible if cost.sequence_length == length and cost.longest > length]
-    if long:
+        share = costs.costs[costs.cheapest].training_flops / costs.costs[costs.chosen].training_flops
+        than = f"{share:.2f} of base {name_of(costs.chosen)}" if costs.cheapest != costs.chosen else "the chosen one"
+        yield f"Cheapest in training FLOPs: base {name_of(costs.cheapest)}, {than}."
+    fit = {base: cost.longest for base, cost in costs.costs.items() if cost.sequence_length == length}
+    if long := {base: longest for base, longest in fit.items() if longest > length}:
         yield (
             "With the most items that eval.targets allows, a document won't fit in a sequence of "
             f"{length}: {_listed(long)}."
         )
-    longer = [(c.base, cost.sequence_length) for c, cost in possible if cost.sequence_length != length]
-    if longer:
+    if longer := {base: cost.sequence_length for base, cost in costs.costs.items() if base not in fit}:
         yield f"Not possible: a typical document needs more than batch.sequence_length = {length}: {_listed(longer)}."
-    for candidate in costs.candidates:
-        if candidate.cost is None:
-            yield f"Not possible: base {_name_of(candidate.base)}. {candidate.refused}"
+    yield from (f"Not possible: base {name_of(base)}. {rule}" for base, rule in costs.refused.items())
 
 
-def _listed(bases: list[tuple[Base, int]]) -> str:
-    return "base " + ", ".join(f"{_name_of(base)} ({tokens})" for base, tokens in bases)
-
-
-def _possible(costs: Costs) -> Iterator[tuple[Candidate, Cost]]:
-    """The candidates that have a vocabulary."""
-    for candidate in costs.candidates:
-        if candidate.cost is not None:
-            yield candidate, candidate.cost
-
-
-def _style(candidate: Candidate, costs: Costs) -> str:
-    if candidate.base in (costs.chosen, costs.cheapest):
-        return "bold"
-    return "dim" if candidate.refused else ""
+def _listed(tokens: dict[Base, int]) -> str:
+    return "base " + ", ".join(f"{name_of(base)} ({count})" for base, count in tokens.items())
 
 
 def _number(value: float) -> str:

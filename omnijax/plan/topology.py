@@ -1,13 +1,12 @@
 """The devices that a step is planned for: TPUs that needn't be here, or devices of this machine.
 
 Where the figures of the chips come from. Memory: the limit that the compiler (`libtpu` 0.0.42) names when it refuses a
-larger program. The rest: the
-tables "System architecture" of https://docs.cloud.google.com/tpu/docs/ v4, v5e, v5p, v6e and tpu7x: peak bf16 FLOPs;
-bandwidth of the HBM; the inter-chip bandwidth of a chip in both directions, of which one link in one direction is an
-eighth in two dimensions (v5e 400 GB/s, v6e 800 GB/s), a twelfth in three (v4 600, v5p 1200, tpu7x 1200); between slices
-the data-center network of a chip (v5p 50 Gb/s, tpu7x 100 Gb/s), or of a pod divided by its 256 chips (v5e 6.4 Tb/s, v6e
-25.6 Tb/s), of v4 taken to be v5p's. Clock: peak rate over what the matrix units do in a cycle, which is how the
-compiler's estimated cycles become seconds. NVIDIA: the data sheets of A100 80GB, H100 and H200 as SXM: dense bf16,
+larger program. The rest: the tables "System architecture" of https://docs.cloud.google.com/tpu/docs/ v4, v5e, v5p, v6e
+and tpu7x: peak bf16 FLOPs; the inter-chip bandwidth of a chip in both directions, of which one link in one direction is
+an eighth in two dimensions (v5e 400 GB/s, v6e 800 GB/s), a twelfth in three (v4 600, v5p 1200, tpu7x 1200); between
+slices the data-center network of a chip (v5p 50 Gb/s, tpu7x 100 Gb/s), or of a pod divided by its 256 chips (v5e 6.4
+Tb/s, v6e 25.6 Tb/s), of v4 taken to be v5p's. Clock: peak rate over what the matrix units do in a cycle, which is how
+the compiler's estimated cycles become seconds. NVIDIA: the data sheets of A100 80GB, H100 and H200 as SXM: dense bf16,
 NVLink in one direction, a network card of 200 or 400 Gb/s for each.
 """
 
@@ -47,7 +46,6 @@ class Chip:
         name: used in the names of topologies.
         memory_bytes: that a program can use.
         flops: peak rate of matrix products in bfloat16, per second.
-        bandwidth: of the memory, bytes per second.
         link_bandwidth: of one link to a neighbour in one direction, bytes per second.
         slice_bandwidth: between slices (or nodes), bytes per second.
         clock_hz: of the matrix units; 0 if no compiler estimates cycles.
@@ -59,7 +57,6 @@ class Chip:
     name: str
     memory_bytes: float
     flops: float
-    bandwidth: float
     link_bandwidth: float
     slice_bandwidth: float
     clock_hz: float = 0.0
@@ -74,15 +71,15 @@ class Chip:
 
 
 CHIPS = {
-    "v4": Chip("v4", 30.75 * GiB, 275e12, 1228e9, 50e9, 6.25e9, 1.05e9, 3, 4),
-    "v5e": Chip("v5e", 15.75 * GiB, 197e12, 819e9, 50e9, 3.125e9, 1.50e9, 2, 16),
-    "v5p": Chip("v5p", 95.74 * GiB, 459e12, 2765e9, 100e9, 6.25e9, 1.75e9, 3, 4),
-    "v6e": Chip("v6e", 31.25 * GiB, 918e12, 1640e9, 100e9, 12.5e9, 1.75e9, 2, 16),
+    "v4": Chip("v4", 30.75 * GiB, 275e12, 50e9, 6.25e9, 1.05e9, 3, 4),
+    "v5e": Chip("v5e", 15.75 * GiB, 197e12, 50e9, 3.125e9, 1.50e9, 2, 16),
+    "v5p": Chip("v5p", 95.74 * GiB, 459e12, 100e9, 6.25e9, 1.75e9, 3, 4),
+    "v6e": Chip("v6e", 31.25 * GiB, 918e12, 100e9, 12.5e9, 1.75e9, 2, 16),
     # A chip has two devices: the figures are those of half a chip.
-    "tpu7x": Chip("tpu7x", 94.75 * GiB, 1153.5e12, 3690e9, 50e9, 6.25e9, 0.0, 3, 4, devices=2),
-    "a100": Chip("a100", 80e9, 312e12, 2039e9, 300e9, 25e9),
-    "h100": Chip("h100", 80e9, 989e12, 3350e9, 450e9, 50e9),
-    "h200": Chip("h200", 141e9, 989e12, 4800e9, 450e9, 50e9),
+    "tpu7x": Chip("tpu7x", 94.75 * GiB, 1153.5e12, 50e9, 6.25e9, 0.0, 3, 4, devices=2),
+    "a100": Chip("a100", 80e9, 312e12, 300e9, 25e9),
+    "h100": Chip("h100", 80e9, 989e12, 450e9, 50e9),
+    "h200": Chip("h200", 141e9, 989e12, 450e9, 50e9),
 }
 """By the name before the colon of a topology."""
 
