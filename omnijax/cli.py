@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="all|last|best|N,N",
         help="which checkpoints; best: the one with the least renormalised bits an item, the mean over all forms",
     )
+    evaluate.add_argument("--split", metavar="NAME", help="of the records; eval.split of the run by default")
     evaluate.add_argument("--tasks", metavar="TASK,TASK", help="bits, directions, completions; all by default")
     evaluate.add_argument(
         "--watch", action="store_true", help="wait for checkpoints to come, until the last step of each run"
@@ -219,9 +220,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     Writes eval.json, examples.json and report.html of a run's newest checkpoint. With --steps, --tasks or --watch: any
     checkpoints, a table of them, and in each run directory a row for each in evaluations.jsonl and a plot,
-    evaluations.png. Nothing is measured twice. A checkpoint that is damaged or foreign is named, the others are
-    evaluated, and the exit status is 1. The mesh can be another than in training, as in `--mesh.data 2 --mesh.fsdp 4`,
-    behind the runs.
+    evaluations.png. Nothing is measured twice. Another split than the run's own, as in --split test, has files of its
+    own, eval-test.json and so on. A checkpoint that is damaged or foreign is named, the others are evaluated, and the
+    exit status is 1. The mesh can be another than in training, as in `--mesh.data 2 --mesh.fsdp 4`, behind the runs.
     """
     from omnijax.evaluate.command import run_command
     from omnijax.run.directory import trust_stored

@@ -17,7 +17,7 @@ from omnijax.step.sharding import mesh_that_fits
 def load_run(run: pathlib.Path, step: int | None = None, mesh: Mesh | None = None) -> Trained:
     """One checkpoint, by default the newest one that is whole, on a mesh, by default the run's own if it fits."""
     with OpenRun(run, mesh_that_fits if mesh is None else lambda _: mesh) as opened:
-        return opened.newest() if step is None else opened.load(step)
+        return opened.load(step)
 
 
 def measure(trained: Trained, tasks: Sequence[str] = tuple(TASKS)) -> dict[str, Any]:

@@ -410,7 +410,10 @@ def test_the_seed_decides_what_is_drawn(run: pathlib.Path, tmp_path) -> None:
         (["--from", "one", "--to", "image"], "--from = 'one': must be FIELD=VALUE, each field once"),
         (["--from", "text=a", "--from", "text=b", "--to", "image"], "must be FIELD=VALUE, each field once"),
         (["--from", "text=one", "--to", "image"], "--out = None: image needs a file that ends with .png"),
-        (["--from", "text=one", "--to", "speech", "--out", "a.mp3"], "--out = 'a.mp3': must end with .wav"),
+        (
+            ["--from", "text=one", "--to", "speech", "--out", "a.mp3"],
+            "'a.mp3': speech needs a file that ends with .wav",
+        ),
         (["--from", "text=one", "--to", "image", "--count", "0"], "--count = 0: must be at least 1"),
         (["--from", "image=none.png", "--to", "text"], "--from image = 'none.png': there is no such file"),
         (["--from", "speech=none.wav", "--to", "text"], "--from speech = 'none.wav': there is no such file"),

@@ -13,7 +13,7 @@ import pytest
 from omnijax.config import BatchConfig, Completion, Config, EvalConfig, Task
 from omnijax.errors import ConfigError
 from omnijax.evaluate import EvaluatedSplit, Trained
-from omnijax.evaluate.directions import measure_completions
+from omnijax.evaluate.tasks import measure_completions
 from omnijax.modalities import Items, Modality, Picture
 from omnijax.sample.generate import Generated
 from omnijax.source import Judge, Source

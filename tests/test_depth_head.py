@@ -18,7 +18,7 @@ from omnijax.cli import main
 from omnijax.config import Config, MeshConfig
 from omnijax.data.prepare import prepare
 from omnijax.evaluate import split_of
-from omnijax.evaluate.directions import measure_directions
+from omnijax.evaluate.tasks import measure_directions
 from omnijax.experiment import load_experiment
 from omnijax.model.build import model_of
 from omnijax.run.checkpoint import Checkpoints

@@ -29,32 +29,19 @@ from omnijax.config import Config, MeshConfig
 from omnijax.data import manifest
 from omnijax.data.prepare import prepare
 from omnijax.errors import RESUMABLE, CheckpointError, ConfigError, DataError
-from omnijax.evaluate import (
-    EVAL,
-    ROWS,
-    Trained,
-    check_tasks,
-    evaluate,
-    evaluate_many,
-    mean_bits,
-    read_rows,
-    split,
-    split_of,
-)
-from omnijax.evaluate.directions import measure_directions
-from omnijax.evaluate.history import append_row, head_of, history, known
+from omnijax.evaluate import Session, Trained, check_tasks, evaluate, split, split_of
+from omnijax.evaluate.display import PLOT, print_steps, steps_figure
+from omnijax.evaluate.history import ROWS, append_row, head_of, history, known, mean_bits, read_rows
 from omnijax.evaluate.judging import Finding
 from omnijax.evaluate.loading import OpenRun
-from omnijax.evaluate.many import Session, parse_steps
-from omnijax.evaluate.plot import PLOT, steps_figure
-from omnijax.evaluate.table import print_steps
-from omnijax.evaluate.watch import watch
+from omnijax.evaluate.many import parse_steps, watch
+from omnijax.evaluate.tasks import measure_directions
 from omnijax.experiment import load_experiment
 from omnijax.modalities import Picture, Speech, Text
 from omnijax.model.build import model_of
-from omnijax.report.theme import LIGHT
+from omnijax.report.inputs import EVAL, EXAMPLES
 from omnijax.run.checkpoint import FOLDER, Checkpoints
-from omnijax.run.checksums import digest
+from omnijax.run.checksums import checksums, digest
 from omnijax.run.directory import config_digest
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import init_state
@@ -129,8 +116,8 @@ def save_foreign(run: pathlib.Path, step: int, config: Config) -> None:
 
 
 def test_all_checkpoints_are_measured_and_each_only_once(config: Config, run: pathlib.Path, counted: list) -> None:
-    outcome = evaluate_many([run], "all", ["bits"])
-    assert (outcome.measured, outcome.refused, outcome.stopped) == (3, {}, False)
+    outcome = evaluate([run], "all", ["bits"])
+    assert (outcome.refused, outcome.stopped) == ({}, False)
     assert counted == [(step, "bits") for step in SAVED]
     rows = read_rows(run)
     assert [row["step"] for row in rows] == list(outcome.rows[run]) == SAVED
@@ -147,28 +134,29 @@ def test_all_checkpoints_are_measured_and_each_only_once(config: Config, run: pa
         assert image["units"]["pixel"] == pytest.approx(image["renormalised"] / 4)
         assert "zlib" in row["anchors"]["image"]
 
-    assert evaluate_many([run], "all", ["bits"]).measured == 0
-    assert evaluate_many([run, run], (8,), ["bits"]).rows[run][8] == outcome.rows[run][8]
+    evaluate([run], "all", ["bits"])
+    assert len(counted) == 3
+    assert evaluate([run, run], (8,), ["bits"]).rows[run][8] == outcome.rows[run][8]
     assert read_rows(run) == rows
     counted.clear()
-    again = evaluate_many([run], (8,), session=Session(("bits",), again=True))
-    assert (again.measured, counted) == (1, [(8, "bits")])
+    again = evaluate([run], (8,), session=Session(("bits",), again=True))
+    assert counted == [(8, "bits")]
     assert again.rows[run][8]["bits_per_item"] == outcome.rows[run][8]["bits_per_item"]
 
 
 def test_only_tasks_that_are_missing_are_done(run: pathlib.Path, counted: list) -> None:
-    evaluate_many([run], "last", ["completions"])
-    outcome = evaluate_many([run], "last", ["completions", "bits"])
+    evaluate([run], "last", ["completions"])
+    outcome = evaluate([run], "last", ["completions", "bits"])
     assert counted == [(12, "completions"), (12, "bits")]
     assert sorted(outcome.rows[run][12]["tasks"]) == ["bits", "completions"]
     assert outcome.rows[run][12]["completions"] == {}
 
 
 def test_the_best_has_the_least_mean_bits(run: pathlib.Path, counted: list) -> None:
-    bits = {step: mean_bits(row) for step, row in evaluate_many([run], "all", ["bits"]).rows[run].items()}
+    bits = {step: mean_bits(row) for step, row in evaluate([run], "all", ["bits"]).rows[run].items()}
     best = min(bits, key=lambda step: bits[step])
     counted.clear()
-    outcome = evaluate_many([run], "best", ["bits", "completions"])
+    outcome = evaluate([run], "best", ["bits", "completions"])
     assert counted == [(best, "completions")]
     assert [step for step, row in outcome.rows[run].items() if "completions" in row["tasks"]] == [best]
     # Each form weighs the same, whatever it has of items.
@@ -180,19 +168,19 @@ def test_the_best_has_the_least_mean_bits(run: pathlib.Path, counted: list) -> N
 def test_other_parameters_of_the_same_step_or_another_configuration_are_measured_anew(
     config: Config, run: pathlib.Path, counted: list
 ) -> None:
-    evaluate_many([run], (12,), ["completions"])
+    evaluate([run], (12,), ["completions"])
     shutil.rmtree(run / FOLDER / "12")
     save_foreign(run, 12, config)  # as a run begins: of the same shapes
-    evaluate_many([run], (12,), ["completions"])
+    evaluate([run], (12,), ["completions"])
     resolved = json.loads((run / "config.json").read_text())
     resolved["eval"]["seed"] = 7
     (run / "config.json").write_text(json.dumps(resolved))
-    outcome = evaluate_many([run], (12,), ["completions"])
-    assert counted == [(12, "completions")] * 3
+    outcome = evaluate([run], (12,), ["completions"])
     assert outcome.rows[run][12]["seed"] == 7
     resolved["mesh"] = {"data": 16, "fsdp": 4, "context": 1, "tensor": 1}
     (run / "config.json").write_text(json.dumps(resolved))
-    assert evaluate_many([run], (12,), ["completions"]).measured == 0  # where it is computed changes nothing
+    evaluate([run], (12,), ["completions"])
+    assert counted == [(12, "completions")] * 3  # where it is computed changes nothing
 
 
 @pytest.mark.parametrize("text, steps", [("all", "all"), ("best", "best"), ("400", (400,)), ("8,4,8", (8, 4))])
@@ -236,13 +224,13 @@ def test_what_is_damaged_or_foreign_is_named_and_the_rest_evaluated(
 
 def test_of_a_damaged_last_checkpoint_the_one_before_is_the_last(run: pathlib.Path, counted: list) -> None:
     spoil(run / FOLDER / "12")
-    outcome = evaluate_many([run], "last", ["completions"])
+    outcome = evaluate([run], "last", ["completions"])
     assert counted == [(8, "completions")]
     assert list(outcome.refused) == [str(run / FOLDER / "12")]
 
 
 def test_steps_that_are_not_there_are_named(run: pathlib.Path, tmp_path, capsys) -> None:
-    outcome = evaluate_many([run], (4, 5), ["completions"])
+    outcome = evaluate([run], (4, 5), ["completions"])
     assert list(outcome.rows[run]) == [4]
     assert "the run has checkpoints of steps 4, 8, 12" in str(outcome.refused[str(run / FOLDER / "5")])
     with pytest.raises(CheckpointError, match="checkpoints of steps 4, 8, 12"):
@@ -250,7 +238,7 @@ def test_steps_that_are_not_there_are_named(run: pathlib.Path, tmp_path, capsys)
     empty = tmp_path / "empty"
     empty.mkdir()
     shutil.copy(run / "config.json", empty)
-    outcome = evaluate_many([empty], "all", ["completions"])
+    outcome = evaluate([empty], "all", ["completions"])
     assert "it has no checkpoint yet" in str(outcome.refused[str(empty)])
 
 
@@ -270,7 +258,7 @@ def test_damaged_data_are_named_with_their_run(run: pathlib.Path, tmp_path) -> N
     resolved["data"]["directory"] = str(tmp_path / "data")
     (tmp_path / "data").write_text("no directory")
     (run / "config.json").write_text(json.dumps(resolved))
-    outcome = evaluate_many([run, whole], "last", ["bits"])
+    outcome = evaluate([run, whole], "last", ["bits"])
     assert {name: type(error) for name, error in outcome.refused.items()} == {str(run): DataError}
     assert list(outcome.rows[whole]) == [12]
 
@@ -348,7 +336,8 @@ def test_parameters_are_told_from_others_on_any_mesh(trained: pathlib.Path) -> N
         said = [opened.identity(step) for step in opened.steps()]
     assert len(set(said)) == 3
     for mesh in (make_mesh(MeshConfig(), jax.devices()[:1]), make_mesh(MeshConfig(data=2, fsdp=4))):
-        assert [load_run(trained, step, mesh).identity for step in SAVED] == said
+        params = [load_run(trained, step, mesh).generator.params for step in SAVED]
+        assert [digest(checksums({"params": one})) for one in params] == said
 
 
 def test_the_command_line_gives_the_mesh(run: pathlib.Path, monkeypatch) -> None:
@@ -379,12 +368,39 @@ def test_the_whole_evaluation_of_several_runs(run: pathlib.Path, trained, tmp_pa
         assert len(read_rows(one)) == 1
     counted.clear()
     assert main(["evaluate", str(run)]) == 0
-    assert evaluate_many([run], "last").measured == 0
+    evaluate([run], "last")
     assert counted == []
     (run / EVAL).unlink()
     assert main(["evaluate", str(run)]) == 0
+    assert (run / EVAL).exists()
+    assert counted == []
+    (run / EXAMPLES).unlink()
+    assert main(["evaluate", str(run)]) == 0
     assert main(["evaluate", str(run), "--again"]) == 0
     assert len(counted) == 6
+
+
+def test_a_run_is_measured_on_two_splits_and_keeps_both(
+    config: Config, run: pathlib.Path, counted: list, capsys
+) -> None:
+    assert main(["evaluate", str(run), "--split", "testing"]) == 2
+    said = capsys.readouterr().err
+    assert "ConfigError: eval.split = 'testing': the splits are train, validation, test" in said
+    assert counted == []
+    assert main(["evaluate", str(run)]) == 0
+    assert main(["evaluate", str(run), "--split", "test"]) == 0
+    assert main(["evaluate", str(run), "--split", "validation"]) == 0  # its own, which is there
+    assert len(counted) == 6
+    assert [row["split"] for row in read_rows(run)] == ["validation", "test"]
+    for name, of in (("eval", "validation"), ("eval-test", "test")):
+        assert json.loads((run / f"{name}.json").read_text())["split"] == of
+        report = (run / f"{name.replace('eval', 'report')}.html").read_text()
+        assert f"records of the {of} split" in report
+    assert main(["evaluate", str(run), "--split", "test", "--steps", "4,12", "--tasks", "bits"]) == 0
+    assert counted[6:] == [(4, "bits")]
+    assert (run / "evaluations-test.png").exists()
+    assert not (run / PLOT).exists()
+    assert [row["step"] for row in history(run, config)] == [12]
 
 
 def test_one_evaluation_hashes_each_file_and_encodes_each_signal_once(
@@ -404,13 +420,13 @@ def test_one_evaluation_hashes_each_file_and_encodes_each_signal_once(
         monkeypatch.setattr(kind, "encode", counting)
     manifest._verify_files.cache_clear()
     split._KEPT.clear()
-    evaluate(run)
+    evaluate([run], "last", session=Session(whole=True))
     files = manifest.read_manifest(config.data)["files"]
     assert sorted(hashed) == sorted(pathlib.PurePath(name).name for name in files)
     records = len(config.data.records("validation"))
     assert encoded == {"image": records, "text": records}
-    evaluate(run, again=True)
-    evaluate_many([run], "all", ["bits"])
+    evaluate([run], "last", session=Session(whole=True, again=True))
+    evaluate([run], "all", ["bits"])
     assert len(hashed) == len(files)
     assert encoded == {"image": records, "text": records}
 
@@ -429,9 +445,8 @@ def test_a_line_that_a_kill_cut_off_is_none(config: Config, tmp_path) -> None:
     rows = read_rows(tmp_path)
     assert [row["tasks"] for row in rows] == [["bits"], ["completions", "bits"]]
     merged = known(rows, head)
-    assert merged is not None
     assert (merged["tasks"], merged["anchors"]) == (["bits", "completions"], {"image": 2.0})
-    assert known(rows, head | {"checkpoint": "def"}) is None
+    assert known(rows, head | {"checkpoint": "def"}) == {"tasks": ()}
     assert [row["step"] for row in history(tmp_path, config)] == [4]
 
 
@@ -469,12 +484,12 @@ def test_the_table_marks_the_best_of_each_run() -> None:
 
 def test_the_plot_shows_every_form_over_the_steps() -> None:
     rows = [row | {"directions": {"text->image": {"accuracy": 0.5}}} for row in rows_of({1: 5.0, 2: 3.0}).values()]
-    bits, shares = steps_figure(rows, LIGHT).axes
+    bits, shares = steps_figure(rows).axes
     lines = {tuple(map(tuple, line.get_xydata())) for line in bits.lines}
     assert lines == {((1, 6), (2, 4)), ((1, 5), (2, 3)), ((1, 7), (2, 5))}
     assert [label.get_text() for label in bits.texts] == ["mean 4.00", "image 3.00", "text|image 5.00"]
     assert [label.get_text() for label in shares.texts] == ["text → image 0.50"]
-    assert steps_figure([], LIGHT).axes
+    assert steps_figure([]).axes
 
 
 # ---------------------------------------------------------------------- watching
@@ -494,18 +509,20 @@ def test_watching_evaluates_checkpoints_as_they_come_and_ends_with_the_last(
             os.rename(later[step], run / FOLDER / str(step))
 
     training = threading.Thread(target=come)
-    session = Session(("completions",), say=lambda run, row, now: met.release())
     seen: list[pathlib.Path] = []
+    session = Session(
+        ("completions",), say=lambda opened, row, now: met.release(), after=lambda opened: seen.append(opened.run)
+    )
     training.start()
-    outcome = watch([run], session, poll_seconds=0.05, after=lambda opened: seen.append(opened.run))
+    outcome = watch([run], session, poll_seconds=0.05)
     training.join()
     assert counted == [(step, "completions") for step in SAVED]
-    assert (outcome.measured, outcome.refused, outcome.stopped) == (3, {}, False)
+    assert (outcome.refused, outcome.stopped) == ({}, False)
     assert seen == [run] * 3
 
 
 def test_watching_goes_on_where_it_was_and_past_what_is_damaged(run: pathlib.Path, counted: list) -> None:
-    evaluate_many([run], (4,), ["completions"])
+    evaluate([run], (4,), ["completions"])
     spoil(run / FOLDER / "12")
     outcome = watch([run], Session(("completions",)), poll_seconds=0.05)
     assert counted == [(4, "completions"), (8, "completions")]
@@ -515,7 +532,7 @@ def test_watching_goes_on_where_it_was_and_past_what_is_damaged(run: pathlib.Pat
 
 def test_between_two_tasks_it_can_be_stopped(run: pathlib.Path, counted: list) -> None:
     session = Session(("bits", "completions"), stop=lambda: len(counted) > 2)
-    assert evaluate_many([run], "all", session=session).stopped
+    assert evaluate([run], "all", session=session).stopped
     assert counted == [(4, "bits"), (4, "completions"), (8, "bits")]
     assert [row["tasks"] for row in read_rows(run)] == [["bits", "completions"], ["bits"]]
 

@@ -18,8 +18,8 @@ from omnijax.data.corpus import Corpus, encode_records
 from omnijax.data.fitting import fitted
 from omnijax.errors import ConfigError, DataError
 from omnijax.evaluate import EvaluatedSplit, Trained, TrainedRun, tasks
-from omnijax.evaluate.directions import measure_directions
 from omnijax.evaluate.likelihoods import bits_per_item, document_sums, forms_of
+from omnijax.evaluate.tasks import measure_directions
 from omnijax.modalities import Items
 from omnijax.sample.decode_loop import Programs
 from omnijax.sample.document_grammar import grammar_of

@@ -18,13 +18,7 @@ SAME = ("step", "checkpoint", "config", "vocabulary", "split", "examples", "seed
 
 
 def head_of(config: Config, step: int, checkpoint: str) -> dict[str, Any]:
-    """What a row is about; the mesh and the devices don't belong to it.
-
-    Args:
-        config: of the run.
-        step: of the checkpoint.
-        checkpoint: tells its parameters from others (`OpenRun.identity`).
-    """
+    """What a row is about; the mesh and the devices don't belong to it. `checkpoint` is `OpenRun.identity`."""
     values = (step, checkpoint, config_digest(config), config.vocabulary.fingerprint)
     return dict(zip(SAME, (*values, config.eval.split, config.eval.examples, config.eval.seed), strict=True))
 
@@ -44,14 +38,7 @@ def read_rows(run: Path) -> list[dict[str, Any]]:
 
 
 def append_row(run: Path, head: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]], seconds: float) -> None:
-    """Adds a row; what stands in the file is never changed.
-
-    Args:
-        run: its directory.
-        head: of `head_of`.
-        figures: by task.
-        seconds: that the tasks took.
-    """
+    """Adds a row with the figures of some tasks, by task, and how long they took; nothing in the file is changed."""
     row = {**head, "tasks": list(figures), "device": device(), "versions": versions(), "seconds": seconds}
     for found in figures.values():
         row |= found
@@ -61,20 +48,20 @@ def append_row(run: Path, head: Mapping[str, Any], figures: Mapping[str, Mapping
         file.write(b"\n" * cut + json.dumps(row).encode() + b"\n")
 
 
-def known(rows: list[dict[str, Any]], head: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The rows of one checkpoint merged into one, later ones before earlier ones; None if there are none."""
-    merged: dict[str, Any] = {}
+def known(rows: list[dict[str, Any]], head: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows of one checkpoint merged into one, later ones before earlier ones; its `tasks` are () without any."""
+    merged: dict[str, Any] = {"tasks": ()}
     for row in rows:
         if all(row[name] == head[name] for name in SAME):
-            merged |= row | {"tasks": list(dict.fromkeys([*merged.get("tasks", ()), *row["tasks"]]))}
-    return merged or None
+            merged |= row | {"tasks": list(dict.fromkeys([*merged["tasks"], *row["tasks"]]))}
+    return merged
 
 
 def history(run: Path, config: Config) -> list[dict[str, Any]]:
     """What is known of each checkpoint of a run, by rising step, also of those that are no longer there."""
     rows = read_rows(run)
     heads = {row["step"]: row for row in rows if row["config"] == config_digest(config)}
-    return [row for step in sorted(heads) if (row := known(rows, heads[step])) is not None]
+    return [known(rows, heads[step]) for step in sorted(heads)]
 
 
 def mean_bits(row: Mapping[str, Any]) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from omnijax.evaluate.split import EvaluatedSplit
+from omnijax.source import Judge
 
 SHUFFLES = 20
 NONE = -1
@@ -23,25 +24,40 @@ class Finding(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Generated signals of a field, None where nothing could be decoded, and the record that each belongs to."""
+    """Generated signals of a field.
+
+    Attributes:
+        field: their field.
+        places: the record that each belongs to.
+        signals: None where nothing could be decoded.
+        decodable: where it could.
+        given_field: the field that each was generated from.
+        given: signals of that field.
+        told: what these are, in words.
+    """
 
     field: str
     places: Int[np.ndarray, " n"]
     signals: list[Any]
     decodable: Bool[np.ndarray, " n"]
+    given_field: str
+    given: list[Any]
+    told: str
 
 
-def judged(split: EvaluatedSplit, field: str, signals: Sequence[Any]) -> Int[np.ndarray, " n"] | None:
-    """The class that a judge reads in each signal, -1 for none; None if the field has no judge."""
-    return None if split.labels is None or field not in split.judges else _read(split, field, signals)
+def judge_of(split: EvaluatedSplit, field: str) -> Judge | None:
+    """The judge of a field, which gives `NONE` for what is None; None if the field has no judge."""
+    if split.labels is None or field not in split.judges:
+        return None
 
+    def read(signals: Sequence[Any]) -> Int[np.ndarray, " n"]:
+        classes = np.full(len(signals), NONE, np.int64)
+        readable = [place for place, signal in enumerate(signals) if signal is not None]
+        if readable:
+            classes[readable] = split.judges[field]([signals[place] for place in readable])
+        return classes
 
-def _read(split: EvaluatedSplit, field: str, signals: Sequence[Any]) -> Int[np.ndarray, " n"]:
-    classes = np.full(len(signals), NONE, np.int64)
-    readable = [place for place, signal in enumerate(signals) if signal is not None]
-    if readable:
-        classes[readable] = split.judges[field]([signals[place] for place in readable])
-    return classes
+    return read
 
 
 def accuracy(classes: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], prefix: str = "") -> dict[str, float]:
@@ -59,70 +75,64 @@ def figures(split: EvaluatedSplit, made: Made) -> dict[str, Any]:
         "decodable": float(made.decodable.mean()),
         "metrics": modality.metrics([a for a, _ in pairs], [b for _, b in pairs]),
     }
-    if split.labels is None or made.field not in split.judges:
+    judge = judge_of(split, made.field)
+    if judge is None or split.labels is None:
         return found
-    labels, count = split.labels[made.places], len(split.config.data.classes)
-    classes = _read(split, made.field, made.signals)
+    labels, classes, count = split.labels[made.places], judge(made.signals), len(split.config.data.classes)
     table = np.zeros((count, count + 1), np.int64)
     np.add.at(table, (labels, classes), 1)  # -1 is the last column
+    # Each output against the label of another example: what the pairing is worth.
+    random = np.random.default_rng(split.config.eval.seed)
+    shuffled = [np.mean(classes == random.permutation(labels)) for _ in range(SHUFFLES)]
     found |= accuracy(classes, labels) | {
         "chance": 1 / count,
-        "shuffled": _shuffled(classes, labels, split.config.eval.seed),
+        "shuffled": float(np.mean(shuffled)),
         "confusion": table.tolist(),
-        "judge": accuracy(_read(split, made.field, real), labels)["accuracy"],
+        "judge": accuracy(judge(real), labels)["accuracy"],
     }
     if not modality.lossless:
-        coded = _read(split, made.field, through_items(split, made.field, made.places))
-        found["judge_coded"] = accuracy(coded, labels)["accuracy"]
+        found["judge_coded"] = accuracy(judge(_coded(split, made.field, made.places)), labels)["accuracy"]
     return found
 
 
-def through_items(split: EvaluatedSplit, field: str, places: Int[np.ndarray, " n"]) -> list[Any]:
+def _coded(split: EvaluatedSplit, field: str, places: Int[np.ndarray, " n"]) -> list[Any]:
     """Real signals as their items give them back."""
     return [split.modalities[field].decode(items) for items in split.items(field, places)]
 
 
-def _shuffled(classes: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], seed: int) -> float:
-    """Accuracy when each output is scored against the label of another example: what the pairing is worth."""
-    random = np.random.default_rng(seed)
-    return float(np.mean([np.mean(classes == random.permutation(labels)) for _ in range(SHUFFLES)]))
-
-
-def examples(split: EvaluatedSplit, made: Made, given: Callable[[int], str]) -> list[dict[str, Any]]:
-    """A few examples as pieces of a page; `given` makes the HTML of what a signal was generated from."""
-    modality, real = split.modalities[made.field], split.signals(made.field, made.places)
-    classes, labels = judged(split, made.field, made.signals), split.labels
-    found = []
-    for place in shown(split, made.places).tolist():
-        record, signal = int(made.places[place]), made.signals[place]
-        name = _class(split, record)
-        found.append(
-            {
-                "record": record,
-                "class": None if labels is None else int(labels[record]),
-                "given": given(place),
-                "made": None if signal is None else modality.html(signal, f"generated, {name}"),
-                "real": modality.html(real[place], f"real, {name}"),
-                "judged": None if classes is None else int(classes[place]),
-            }
-        )
-    return found
+def examples(split: EvaluatedSplit, made: Made) -> list[dict[str, Any]]:
+    """A few generated signals as pieces of a page, with what they were generated from and the real ones."""
+    judge, chosen = judge_of(split, made.field), shown(split, made.places)
+    signals, records = [made.signals[place] for place in chosen], made.places[chosen]
+    classes = [None] * len(chosen) if judge is None else judge(signals).tolist()
+    given = [split.modalities[made.given_field].html(made.given[place], f"given, {made.told}") for place in chosen]
+    kinds = {"made": ("generated", signals), "real": ("real", split.signals(made.field, records))}
+    pieces = _pieces(split, made.field, records, kinds)
+    return [piece | {"given": one, "judged": read} for piece, one, read in zip(pieces, given, classes, strict=True)]
 
 
 def real_examples(split: EvaluatedSplit, field: str) -> list[dict[str, Any]]:
     """A few real signals of a field as pieces of a page; `coded` through their items, where these lose something."""
-    modality, places = split.modalities[field], split.having([field])
+    places = split.having([field])
     chosen = places[shown(split, places)]
-    coded = [None] * len(chosen) if modality.lossless else through_items(split, field, chosen)
-    return [
-        {
-            "record": int(place),
-            "class": None if split.labels is None else int(split.labels[place]),
-            "real": modality.html(signal, f"real, {_class(split, int(place))}"),
-            "coded": None if back is None else modality.html(back, f"coded, {_class(split, int(place))}"),
+    coded = [None] * len(chosen) if split.modalities[field].lossless else _coded(split, field, chosen)
+    return _pieces(split, field, chosen, {"real": ("real", split.signals(field, chosen)), "coded": ("coded", coded)})
+
+
+def _pieces(
+    split: EvaluatedSplit, field: str, records: Int[np.ndarray, " n"], kinds: dict[str, tuple[str, list[Any]]]
+) -> list[dict[str, Any]]:
+    """HTML of some signals of each record, with what they are; None where there is none."""
+    found, data, html = [], split.config.data, split.modalities[field].html
+    for number, record in enumerate(records.tolist()):
+        label = None if split.labels is None else int(split.labels[record])
+        name = f"record {record}" if label is None else f"{data.label} {data.classes[label]}"
+        pieces = {
+            kind: None if signals[number] is None else html(signals[number], f"{told}, {name}")
+            for kind, (told, signals) in kinds.items()
         }
-        for place, signal, back in zip(chosen, split.signals(field, chosen), coded, strict=True)
-    ]
+        found.append({"record": record, "class": label, **pieces})
+    return found
 
 
 def shown(split: EvaluatedSplit, places: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
@@ -130,14 +140,5 @@ def shown(split: EvaluatedSplit, places: Int[np.ndarray, " n"]) -> Int[np.ndarra
     if split.labels is None:
         return np.arange(min(split.config.eval.show, len(places)))
     labels = split.labels[places]
-    rank = np.zeros(len(labels), np.int64)
-    for label in np.unique(labels):
-        of_label = np.flatnonzero(labels == label)
-        rank[of_label] = np.arange(of_label.size)
+    rank = [int((labels[:place] == label).sum()) for place, label in enumerate(labels)]
     return np.lexsort((labels, rank))[: split.config.eval.show]
-
-
-def _class(split: EvaluatedSplit, record: int) -> str:
-    if split.labels is None:
-        return f"record {record}"
-    return f"{split.config.data.label} {split.config.data.classes[split.labels[record]]}"

@@ -21,7 +21,7 @@ from omnijax.sample.document_grammar import grammar_of, segment_markers
 from omnijax.source import SEQUENCE
 from omnijax.step.sharding import ROWS, mesh_of
 from omnijax.vocab.decode import Kind, decode
-from omnijax.vocab.documents import GENERAL, Documents
+from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
 from omnijax.vocab.grammar import Grammar
 from omnijax.vocab.ids import PrimaryIds
@@ -64,11 +64,9 @@ def forms_of(config: Config) -> list[Form]:
     """The forms that a configuration trains on; those with random orders in raster order too, unless it never does."""
     found = []
     for task in config.batch.tasks:
-        learned = tuple(weight > 0 for weight in task.weights)
-        if min(task.random_orders) < 1:
-            found.append(Form(task.names, tuple(share == 1 for share in task.random_orders), learned))
-        if max(task.random_orders) > 0:
-            found.append(Form(task.names, tuple(share > 0 for share in task.random_orders), learned))
+        shares, learned = task.random_orders, tuple(weight > 0 for weight in task.weights)
+        found += [Form(task.names, tuple(share == 1 for share in shares), learned)] * (min(shares) < 1)
+        found += [Form(task.names, tuple(share > 0 for share in shares), learned)] * (max(shares) > 0)
     return list(dict.fromkeys(found))
 
 
@@ -116,18 +114,22 @@ def bits_per_item(
         sums = document_sums(config, model, params, documents, form)
         accepted = sums.pop("accepted")
         if not accepted.all():
-            raise _not_accepted(int(places[np.argmin(accepted)]), form, corpus)
+            record = int(places[np.argmin(accepted)])
+            counts = [f"{corpus.columns[name].items[record]} items of {name}" for name in form.fields]
+            rule = "no document of the configuration: its tasks say which fields follow which, its modalities how long"
+            fix = "set the limits of the modalities so that they hold the data, or mend the record"
+            raise DataError(f"record {record} as {' → '.join(form.fields)}", ", ".join(counts), rule, fix)
         totals = {key: parts.astype(np.float64).sum(axis=0) for key, parts in sums.items()}
         for number, name in enumerate(form.fields):
-            if form.learned[number] and form.name(number) not in found:
-                entry = _entry(config.vocabulary, {key: total[number] for key, total in totals.items()}, len(places))
-                entry["uniform"] = _uniform(config.vocabulary, documents, fields, number)
-                entry["units"] = {}
-                if units is not None and name in units:
-                    count, unit = units[name]
-                    bits = entry["digits" if form.shuffled[number] else "renormalised"] * totals["items"][number]
-                    entry["units"] = {unit: float(bits / count[places].sum())}
-                found[form.name(number)] = entry
+            if not form.learned[number] or form.name(number) in found:
+                continue
+            entry = _entry(config.vocabulary, {key: total[number] for key, total in totals.items()}, len(places))
+            entry |= {"uniform": _uniform(config.vocabulary, documents, fields, number), "units": {}}
+            if units is not None and name in units:
+                count, unit = units[name]
+                bits = entry["digits" if form.shuffled[number] else "renormalised"] * totals["items"][number]
+                entry["units"] = {unit: float(bits / count[places].sum())}
+            found[form.name(number)] = entry
     return found
 
 
@@ -138,12 +140,24 @@ def document_sums(
     encoded = encode(config.vocabulary, documents, writing_order(config, documents, form))
     lengths = encoded.document_tokens
     longest = -(-lengths.max() // WIDTH) * WIDTH
-    inside = np.arange(longest)[None, :] < lengths[:, None]
-    tokens, kinds = np.full(inside.shape, PAD, np.int32), np.full(inside.shape, PAD_KIND, encoded.kinds.dtype)
-    tokens[inside], kinds[inside] = encoded.tokens.array, encoded.kinds
-    given = (tokens, kinds, _fields_of_segments(config, documents, form), *_bounds(config, documents))
-    grammar = grammar_of(config, form.order)
-    return _measured(model, grammar, len(form.fields), params, given, config.eval.batch_size)
+    tokens = _table(lengths, encoded.tokens.array, PAD, longest)
+    kinds = _table(lengths, encoded.kinds, PAD_KIND, longest)
+    given = (tokens, kinds, _fields_of_segments(config, documents, form), _bounds(config, documents))
+    # Some rows at a time, spread over the devices that hold the parameters.
+    mesh, count = mesh_of(params), len(tokens)
+    devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    place = None if mesh is None else NamedSharding(mesh, ROWS)
+    parts = -(-count // config.eval.batch_size)
+    rows = -(-count // (parts * devices)) * devices
+    whole = [
+        np.pad(one, ((0, parts * rows - count), (0, 0)), constant_values=fill)
+        for one, fill in zip(given, (PAD, PAD_KIND, -1, -1), strict=True)
+    ]
+    found, grammar = [], grammar_of(config, form.order)
+    for start in range(0, parts * rows, rows):
+        placed = [jax.device_put(one[start : start + rows], place) for one in whole]
+        found.append(jax.device_get(_sums(model, grammar, len(form.fields), params, *placed)))
+    return {key: np.concatenate([one[key] for one in found])[:count] for key in found[0]}
 
 
 def writing_order(config: Config, documents: Documents, form: Form) -> np.ndarray | None:
@@ -169,37 +183,26 @@ def _fields_of_segments(config: Config, documents: Documents, form: Form) -> Int
     numbers = owner[documents.segment_markers]
     openers = np.isin(documents.segment_markers, [control.index(field) for field in known])
     last = np.maximum.accumulate(np.where(openers, np.arange(len(numbers)), 0))
-    return _by_document(documents, numbers[last], -1)
+    return _table(documents.document_segments, numbers[last], -1)
 
 
-def _by_document(documents: Documents, values: Int[np.ndarray, " segments"], fill: int) -> Int[np.ndarray, "n s"]:
-    counts = documents.document_segments
-    inside = np.arange(counts.max())[None, :] < counts[:, None]
+def _table(
+    counts: Int[np.ndarray, " n"], values: Int[np.ndarray, " all"], fill: int, width: int = 0
+) -> Int[np.ndarray, "n s"]:
+    """Values of some documents, `counts` of each, as a row for each document, int32."""
+    inside = np.arange(width or counts.max())[None, :] < counts[:, None]
     table = np.full(inside.shape, fill, np.int32)
     table[inside] = values
     return table
 
 
-def _bounds(config: Config, documents: Documents) -> tuple[np.ndarray, ...]:
+def _bounds(config: Config, documents: Documents) -> Int[np.ndarray, "n s"]:
     """Items of the segments whose number a header before them says, int32[documents, segments]; -1 for the others."""
     later = [part.name for modality in config.data.fields.values() for part in modality.parts[1:]]
     told = np.isin(documents.segment_markers, [config.vocabulary.control.index(name) for name in later])
     if not told.any():
-        none = np.zeros((len(documents.document_segments), 0), np.int32)
-        return none, none
-    exactly = _by_document(documents, np.where(told, documents.segment_items, -1), -1)
-    return exactly, exactly
-
-
-def _not_accepted(record: int, form: Form, corpus: Corpus) -> DataError:
-    counts = [f"{corpus.columns[name].items[record]} items of {name}" for name in form.fields]
-    rule = "it is no document of the configuration: its tasks say which fields follow which, its modalities how long"
-    return DataError(
-        f"record {record} as {' → '.join(form.fields)}",
-        ", ".join(counts),
-        rule,
-        "set the limits of the modalities so that they hold the data, or mend the record",
-    )
+        return np.zeros((len(documents.document_segments), 0), np.int32)
+    return _table(documents.document_segments, np.where(told, documents.segment_items, -1), -1)
 
 
 def _entry(vocabulary: Vocabulary, sums: dict[str, Any], records: int) -> dict[str, Any]:
@@ -230,35 +233,8 @@ def _uniform(vocabulary: Vocabulary, documents: Documents, fields: Int[np.ndarra
     """Mean of log2 of the number of items that each item of a field could have been."""
     of_segment = fields[fields >= 0]
     spaces = documents.spaces[np.repeat(of_segment == number, documents.segment_items)]
-    sizes = {GENERAL: vocabulary.general} | {place: space.size for place, space in enumerate(vocabulary.spaces)}
-    kinds, counts = np.unique(spaces, return_counts=True)
-    return float(
-        sum(n * math.log2(sizes[int(kind)]) for kind, n in zip(kinds, counts, strict=True)) / max(len(spaces), 1)
-    )
-
-
-def _measured(
-    model: Transformer, grammar: Grammar, fields: int, params: Any, documents: tuple[np.ndarray, ...], rows: int
-) -> dict[str, np.ndarray]:
-    """`_sums` of all documents, `rows` of them at a time, spread over the devices that hold the parameters."""
-    mesh = mesh_of(params)
-    devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    count = len(documents[0])
-    parts = -(-count // rows)
-    rows = -(-count // (parts * devices)) * devices
-    fills = (PAD, PAD_KIND, -1, -1, -1)
-    whole = [
-        np.pad(one, ((0, parts * rows - count), (0, 0)), constant_values=fill).reshape(parts, rows, one.shape[1])
-        for one, fill in zip(documents, fills, strict=True)
-    ]
-    found = []
-    for part in range(parts):
-        placed = [
-            jnp.asarray(one[part]) if mesh is None else jax.device_put(one[part], NamedSharding(mesh, ROWS))
-            for one in whole
-        ]
-        found.append(jax.device_get(_sums(model, grammar, fields, params, *placed)))
-    return {key: np.concatenate([one[key] for one in found])[:count] for key in found[0]}
+    sizes = [*(space.size for space in vocabulary.spaces), max(1, vocabulary.general)]  # a general token has -1
+    return float(np.array([math.log2(size) for size in sizes])[spaces].sum() / max(len(spaces), 1))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -270,15 +246,14 @@ def _sums(
     tokens_bt: Array,
     kinds_bt: Array,
     fields_bs: Array,
-    least_bs: Array,
-    most_bs: Array,
+    exactly_bs: Array,
 ) -> dict[str, Array]:
     """Which documents the grammar accepts; and sums over each of them, one number for each of its fields."""
     vocabulary, tokens = grammar.vocabulary, PrimaryIds(tokens_bt)
     positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
     # Padding stands behind the document, where nothing of it can look.
     logits_btv = model(params, tokens_bt, positions_bt, jnp.zeros_like(tokens_bt))
-    state, legal_btv = grammar.read(grammar.start_state(tokens_bt.shape[0], least_bs, most_bs), tokens)
+    state, legal_btv = grammar.read(grammar.start_state(tokens_bt.shape[0], exactly_bs, exactly_bs), tokens)
     accepted_b = jnp.take_along_axis(legal_btv, tokens_bt[..., None], axis=-1).all((1, 2)) & grammar.mask(state)[:, PAD]
     before_btv, legal_btv, next_bt = logits_btv[:, :-1], legal_btv[:, 1:], tokens_bt[:, 1:]
     first_legal_bt = jnp.argmax(jnp.where(legal_btv, before_btv, -jnp.inf), axis=-1)
@@ -301,16 +276,18 @@ def _sums(
     # Segment s is opened by control token s; the one that closes it opens the next.
     segment_bt = reading.segment - 1
     inside, closing = (_field_at(fields_bs, of_bt, fields) for of_bt in (segment_bt, segment_bt - closes_bt))
-    return {
+    of_token = {
+        "items": ends_bt,
+        "exact": ends_bt & (missed.content + missed.position + missed.check == 0),
+        "raw": raw.content + raw.position,
+        "renormalised": renormalised.content + renormalised.position,
+        "content": raw.content,
+        "position": raw.position,
+    }
+    return {name: jnp.einsum("bt,bts->bs", values_bt, inside) for name, values_bt in of_token.items()} | {
         "accepted": accepted_b,
-        "items": jnp.einsum("bt,bts->bs", ends_bt, inside),
-        "exact": jnp.einsum("bt,bts->bs", ends_bt & (missed.content + missed.position + missed.check == 0), inside),
-        "raw": jnp.einsum("bt,bts->bs", raw.content + raw.position, inside),
-        "renormalised": jnp.einsum("bt,bts->bs", renormalised.content + renormalised.position, inside),
-        "content": jnp.einsum("bt,bts->bs", raw.content, inside),
-        "position": jnp.einsum("bt,bts->bs", raw.position, inside),
-        "places": jnp.einsum("btk,bts->bsk", raw.places, inside),
         "structure": jnp.einsum("bt,bts->bs", renormalised_bt * structural_bt, closing),
+        "places": jnp.einsum("btk,bts->bsk", raw.places, inside),
         "count": jnp.einsum("btk,bts->bsk", kinds_btk, inside),
         "wrong": jnp.einsum("bt,btk,bts->bsk", wrong_bt, kinds_btk, inside),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,6 @@ from omnijax.errors import CheckpointError
 from omnijax.evaluate.split import EvaluatedSplit, split_of
 from omnijax.model.build import model_of
 from omnijax.run.checkpoint import FOLDER, Checkpoints
-from omnijax.run.checksums import checksums, digest
 from omnijax.run.directory import load_config
 from omnijax.sample.generate import Generator
 from omnijax.step.sharding import mesh_that_fits
@@ -31,32 +32,36 @@ class Trained(NamedTuple):
     generator: Generator
     step: int
 
-    @property
-    def identity(self) -> str:
-        """A fingerprint of the parameters, the same on any mesh."""
-        return digest(checksums({"params": self.generator.params}))
 
-
-class OpenRun:
+class OpenRun(contextlib.ExitStack):
     """A run whose checkpoints are read, beside a process that may still train it; a context manager.
+
+    Attributes:
+        run: its directory.
+        config: of the run, with the split that is measured as `eval.split`.
+        other_split: this split; None if it is the run's own.
 
     Raises:
         CheckpointError: it is no run.
-        ConfigError: there is no such mesh here, or the model can't be split over it.
+        ConfigError: there is no such mesh here, or no such split, or the model can't be split over the mesh.
     """
 
-    def __init__(self, run: Path, meshes: Meshes = mesh_that_fits, trusted: bool = False, config: Config | None = None):
+    def __init__(
+        self,
+        run: Path,
+        meshes: Meshes = mesh_that_fits,
+        trusted: bool = False,
+        config: Config | None = None,
+        split: str | None = None,
+    ):
+        super().__init__()
         self.run, self.config = run, config or load_config(run, trusted)
+        self.other_split = None if split == self.config.eval.split else split
+        if split is not None:
+            self.config = dataclasses.replace(self.config, eval=dataclasses.replace(self.config.eval, split=split))
         self._model = model_of(self.config)
         self._abstract: Any = abstract_state(self.config, self._model, meshes(self.config)).params
         self._open: Checkpoints | None = None
-
-    def __enter__(self) -> OpenRun:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._open is not None:
-            self._open.__exit__(*error)
 
     @functools.cached_property
     def split(self) -> EvaluatedSplit:
@@ -68,45 +73,39 @@ class OpenRun:
         if self._open is not None:
             self._open.reload()
         elif (self.run / FOLDER).is_dir():
-            self._open = Checkpoints(self.run)
+            self._open = self.enter_context(Checkpoints(self.run))
         return [] if self._open is None else self._open.steps
 
     def identity(self, step: int) -> str:
-        """`Trained.identity` of a checkpoint, by its description alone.
+        """A fingerprint of the parameters of a checkpoint, the same on any mesh, by its description alone.
 
         Raises:
             CheckpointError: there is none, or its description is damaged or foreign.
         """
         return self._checkpoints(step).check_params(step, self._abstract, self.config.vocabulary)
 
-    def load(self, step: int) -> Trained:
-        """One checkpoint.
+    def load(self, step: int | None = None) -> Trained:
+        """One checkpoint; by default the newest one that is whole, and those after it are named on stderr.
 
         Raises:
             CheckpointError: there is none, or it is damaged or foreign.
         """
-        params = self._checkpoints(step).restore_params(step, self._abstract, self.config.vocabulary)
+        checkpoints, vocabulary = self._checkpoints(step), self.config.vocabulary
+        if step is not None:
+            return self._trained(step, checkpoints.restore_params(step, self._abstract, vocabulary))
+        newest = checkpoints.newest_params(self._abstract, vocabulary)
+        assert newest is not None  # there are checkpoints
+        return self._trained(*newest)
+
+    def _trained(self, step: int, params: Any) -> Trained:
         return Trained(self.config, Generator(self.config, self._model, params), step)
 
-    def newest(self) -> Trained:
-        """The newest checkpoint that is whole; those after it are named on stderr.
-
-        Raises:
-            CheckpointError: there is none.
-        """
-        found = None
-        if self.steps():
-            found = self._checkpoints().newest_params(self._abstract, self.config.vocabulary)
-        if found is None:
+    def _checkpoints(self, step: int | None) -> Checkpoints:
+        """For reading this step, or any."""
+        steps = self.steps() if self._open is None or step is None else self._open.steps
+        if self._open is None or not steps:
             raise CheckpointError("run", str(self.run), "it has no checkpoint yet", "go on training it")
-        step, params = found
-        return Trained(self.config, Generator(self.config, self._model, params), step)
-
-    def _checkpoints(self, step: int | None = None) -> Checkpoints:
-        """For reading this step."""
-        steps = self.steps() if self._open is None else self._open.steps
-        if self._open is None or (step is not None and step not in steps):
-            there = ", ".join(map(str, steps))
-            rule = f"the run has checkpoints of steps {there}" if steps else "the run has no checkpoint yet"
+        if step is not None and step not in steps:
+            rule = f"the run has checkpoints of steps {', '.join(map(str, steps))}"
             raise CheckpointError("checkpoint", str(self.run / FOLDER / str(step)), rule, "choose one that is there")
         return self._open

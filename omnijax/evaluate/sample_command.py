@@ -23,7 +23,7 @@ def sample(
     """Generates a field from others.
 
     Args:
-        run: a trained run.
+        run: its directory.
         given: as `FIELD=VALUE`. A value is what was typed, with `@FILE` to read it, where the field is typed, and a
             file otherwise; or a folder of such files, or a `.jsonl` file with an object of fields in each line, for a
             batch.
@@ -48,13 +48,17 @@ def sample(
         names = ", ".join(trained.config.generated)
         raise ConfigError("--to", to, f"the run can generate {names}", "choose one of these")
     target = trained.modalities[to]
-    batch = _batch(trained, values)
-    if batch is not None:
-        return _sample_batch(trained, batch, to, out, count, seed)
-    if out is None and target.suffix:
-        raise ConfigError("--out", None, f"{to} needs a file that ends with {target.suffix}", "add one")
-    if out is not None and target.suffix and out.suffix != target.suffix:
-        raise ConfigError("--out", str(out), f"must end with {target.suffix}", "rename it")
+    many = [field for field, value in values.items() if Path(value).is_dir() or Path(value).suffix == LINES]
+    if many:
+        if len(values) > 1:
+            rule = "a folder or a .jsonl file stands alone"
+            raise ConfigError("--from", many[0], rule, "put all fields into the lines")
+        if count > 1:
+            raise ConfigError("--count", count, "a batch has one sample of each input", "repeat the input instead")
+        return _sample_batch(trained, _batch(trained, many[0], Path(values[many[0]])), to, out, seed)
+    if target.suffix and (out is None or out.suffix != target.suffix):
+        rule = f"{to} needs a file that ends with {target.suffix}"
+        raise ConfigError("--out", out and str(out), rule, "give such a name")
     record = {field: read_value(trained, field, value) for field, value in values.items()}
     route = trained.route(tuple(record), to)
     signals = [signal for signal in trained.sample_batch([record] * count, to, seed) if signal is not None]
@@ -71,14 +75,14 @@ def sample(
 def rank(
     run: Path, given: Sequence[str], to: str | None, among: Sequence[str], trust: bool = False
 ) -> list[tuple[str, Ranked]]:
-    """Orders answers by their exact likelihood, the likeliest first.
+    """Orders answers by their exact likelihood, the likeliest first. The arguments are those of `sample`.
 
     Args:
-        run: a trained run.
-        given: as `FIELD=VALUE`, see `sample`.
-        to: the field of the answers.
+        run: its directory.
+        given: as `FIELD=VALUE`.
+        to: the field of the answers; by default the one that a task predicts.
         among: the answers, as values of that field.
-        trust: execute the run's experiment file although it comes from elsewhere.
+        trust: execute the run's experiment file.
 
     Raises:
         ConfigError: no task predicts this field from the given ones.
@@ -123,55 +127,46 @@ def read_value(trained: TrainedRun, field: str, value: str) -> Any:
         return modality.read(stream)
 
 
-def _batch(trained: TrainedRun, values: Mapping[str, str]) -> dict[str, dict[str, Any]] | None:
-    """The records of a batch by name, where one value is a folder or a `.jsonl` file; None for a single input."""
-    many = [field for field, value in values.items() if Path(value).is_dir() or Path(value).suffix == LINES]
-    if not many:
-        return None
-    if len(values) > 1:
-        raise ConfigError("--from", many[0], "a folder or a .jsonl file stands alone", "put all fields into the lines")
-    field, folder = many[0], Path(values[many[0]])
-    if folder.is_dir():
+def _batch(trained: TrainedRun, field: str, source: Path) -> dict[str, dict[str, Any]]:
+    """The records of a folder or a `.jsonl` file by name."""
+    if source.is_dir():
         suffix = (trained.modalities[field].suffix if field in trained.modalities else "") or ".txt"
-        files = sorted(path for path in folder.iterdir() if path.suffix == suffix)
+        files = sorted(path for path in source.iterdir() if path.suffix == suffix)
         if not files:
-            raise DataError(f"--from {field}", str(folder), f"the folder has no {suffix} files", "give another one")
+            raise DataError(f"--from {field}", str(source), f"the folder has no {suffix} files", "give another one")
         return {path.stem: {field: read_value(trained, field, f"@{path}")} for path in files}
     try:
-        lines = folder.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError) as error:
-        missing = isinstance(error, FileNotFoundError)
-        rule = "there is no such file" if missing else f"a .jsonl file is text in UTF-8 ({error})"
-        raise DataError(f"--from {field}", str(folder), rule, "give the path of another one") from error
+        rule = f"a .jsonl file is text in UTF-8 ({error})"
+        raise DataError(f"--from {field}", str(source), rule, "give the path of another one") from error
     found: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines):
         try:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{folder}:{number + 1}", line[:80], f"must be JSON ({error})", "mend the line") from error
+            raise DataError(f"{source}:{number + 1}", line[:80], f"must be JSON ({error})", "mend the line") from error
         entry = entry if isinstance(entry, dict) else {field: entry}
         name = str(entry.pop("id", number))
         if name in found or Path(name).name != name:
             rule = "each line has an id of its own, which can be the name of a file"
-            raise DataError(f"{folder}:{number + 1}: id", name, rule, "choose another id, or leave them all out")
+            raise DataError(f"{source}:{number + 1}: id", name, rule, "choose another id, or leave them all out")
         found[name] = {key: read_value(trained, key, str(part)) for key, part in entry.items()}
     return found
 
 
 def _sample_batch(
-    trained: TrainedRun, batch: Mapping[str, dict[str, Any]], to: str, out: Path | None, count: int, seed: int
+    trained: TrainedRun, batch: Mapping[str, dict[str, Any]], to: str, out: Path | None, seed: int
 ) -> str:
     """Samples all records, `eval.batch_size` at a time; samples that exist are kept."""
     target = trained.modalities[to]
     lines = out is not None and out.suffix == LINES
     if out is None or (target.suffix and lines):
         rule = "a batch needs a folder" + ("" if target.suffix else ", or a .jsonl file")
-        raise ConfigError("--out", None if out is None else str(out), rule, "add one")
+        raise ConfigError("--out", out and str(out), rule, "add one")
     if out.exists() and out.is_dir() == lines:
         kind = "folder" if out.is_dir() else "file"
         raise ConfigError("--out", str(out), f"there is a {kind} of this name", "choose another one")
-    if count > 1:
-        raise ConfigError("--count", count, "a batch has one sample of each input", "repeat the input instead")
     paths = {name: out / f"{name}{target.suffix or '.txt'}" for name in batch}
     there = _lines_there(out, to) if lines else {name for name, path in paths.items() if path.exists()}
     names, size, undecodable = [*batch], trained.config.eval.batch_size, 0
@@ -202,25 +197,22 @@ def _lines_there(out: Path, to: str) -> set[str]:
     Raises:
         ConfigError: the file has other lines than samples of this field. It is left as it is.
     """
-    if not out.exists():
-        return set()
-    *whole, cut_off = out.read_bytes().split(b"\n")
-    found = set()
-    for number, line in enumerate(whole):
+    *whole, cut_off = out.read_bytes().split(b"\n") if out.exists() else [b""]
+    found, start = [], b'{"id": "'
+    for line in whole:
         try:
             entry = json.loads(line)
         except ValueError:  # no JSON, or no UTF-8
             entry = None
         if not isinstance(entry, dict) or set(entry) != {"id", to}:
-            rule = f"line {number + 1} is no sample of {to} that this command wrote"
-            raise ConfigError("--out", str(out), rule, "give the name of a new file")
-        found.add(entry["id"])
-    start = b'{"id": "'
-    if not (cut_off.startswith(start) or start.startswith(cut_off)):
-        rule = "its last line is no sample that was cut off"
+            break
+        found.append(entry["id"])
+    if len(found) < len(whole) or not (cut_off.startswith(start) or start.startswith(cut_off)):
+        rule = f"line {len(found) + 1} is no sample of {to} that this command wrote"
         raise ConfigError("--out", str(out), rule, "give the name of a new file")
-    out.write_bytes(b"".join(line + b"\n" for line in whole))
-    return found
+    if cut_off:
+        out.write_bytes(b"".join(line + b"\n" for line in whole))
+    return set(found)
 
 
 def _append(out: Path, line: str) -> None:

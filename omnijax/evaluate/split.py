@@ -15,8 +15,8 @@ from omnijax.data.fitting import fitted
 from omnijax.data.prepare import prepare
 from omnijax.errors import DataError
 from omnijax.modalities.base import Items, Modality
-from omnijax.sample.generate import items_of
-from omnijax.source import Judge, Record, read
+from omnijax.sample.generate import Generated, items_of
+from omnijax.source import Judge, Record, read, signals_of
 
 
 class EvaluatedSplit:
@@ -37,14 +37,10 @@ class EvaluatedSplit:
         return read_corpus(self.config, self.config.eval.split, tuple(names))
 
     @functools.cached_property
-    def records(self) -> Sequence[Record]:
-        """The split in signals."""
-        return self.config.data.records(self.config.eval.split)
-
-    @property
-    def count(self) -> int:
-        """Number of records that are measured."""
-        return min(self.config.eval.examples, len(self.records))
+    def records(self) -> list[Record]:
+        """The records that are measured, in signals."""
+        every = self.config.data.records(self.config.eval.split)
+        return read(every, range(min(self.config.eval.examples, len(every))))
 
     @functools.cached_property
     def labels(self) -> Int[np.ndarray, " n"] | None:
@@ -61,14 +57,9 @@ class EvaluatedSplit:
         """Classifiers of generated signals, by field."""
         return self.config.data.judges()
 
-    @functools.cached_property
-    def _rows(self) -> list[Record]:
-        return read(self.records, range(self.count))
-
     def signals(self, field: str, places: Sequence[int] | Int[np.ndarray, " n"]) -> list[Any]:
         """The first signal of a field of some records."""
-        values = [self._rows[int(place)][field] for place in places]
-        return [value[0] if isinstance(value, list) else value for value in values]
+        return [signals_of(self.records[int(place)], field)[0] for place in places]
 
     def items(self, field: str, places: Sequence[int] | Int[np.ndarray, " n"]) -> list[Items]:
         """The items of the first signal of a field of some records, as the corpus has them."""
@@ -81,7 +72,7 @@ class EvaluatedSplit:
 
     def places(self, fields: Sequence[str]) -> Int[np.ndarray, " n"]:
         """Places of the measured records that have all of some fields."""
-        found = [place for place, row in enumerate(self._rows) if all(_there(row.get(field)) for field in fields)]
+        found = [place for place, row in enumerate(self.records) if all(signals_of(row, field) for field in fields)]
         return np.array(found, np.int64)
 
     def having(self, fields: Sequence[str]) -> Int[np.ndarray, " n"]:
@@ -92,13 +83,15 @@ class EvaluatedSplit:
         """
         places = self.places(fields)
         if not len(places):
-            rule = f"none of the first {self.count} records of {self.config.eval.split} has all of these fields"
+            rule = f"none of the first {len(self.records)} records of {self.config.eval.split} has all of these fields"
             raise DataError("eval.routes", tuple(fields), rule, "raise eval.examples, or drop the route")
         return places
 
 
-def _there(value: Any) -> bool:
-    return len(value) > 0 if isinstance(value, list) else value is not None
+def decoded(modality: Modality, generated: Generated) -> list[Any]:
+    """Signals of what was generated; None where it can't be decoded."""
+    pairs = zip(generated.items, generated.decodable, strict=True)
+    return [modality.decode(items) if good else None for items, good in pairs]
 
 
 _KEPT: dict[Any, EvaluatedSplit] = {}

@@ -6,16 +6,17 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import rich.console
 import rich.progress
 
+from omnijax.config import Route
 from omnijax.errors import ConfigError
-from omnijax.evaluate.directions import measure_completions, measure_directions
-from omnijax.evaluate.judging import Finding
+from omnijax.evaluate.judging import Finding, Made, accuracy, examples, figures, judge_of, real_examples
 from omnijax.evaluate.likelihoods import bits_per_item
 from omnijax.evaluate.loading import Trained
-from omnijax.evaluate.split import EvaluatedSplit
+from omnijax.evaluate.split import EvaluatedSplit, decoded
 
 
 def measure_bits(trained: Trained, split: EvaluatedSplit) -> Finding:
@@ -24,19 +25,72 @@ def measure_bits(trained: Trained, split: EvaluatedSplit) -> Finding:
     units: dict[str, tuple[np.ndarray, str]] = {}
     anchors: dict[str, Any] = {}
     for field in config.generated:
-        places = split.places([field])
+        modality, places = split.modalities[field], split.places([field])
         signals = split.signals(field, places)
-        found = [split.modalities[field].units(signal) for signal in signals]
-        if not found or not split.modalities[field].lossless or None in found or field in config.data.several:
+        found = [one for one in map(modality.units, signals) if one is not None]
+        if not found or len(found) < len(signals) or not modality.lossless or field in config.data.several:
             continue
-        counts = np.zeros(split.count, np.int64)
-        counts[places] = [one[0] for one in found if one is not None]
-        units[field] = counts, next(one[1] for one in found if one is not None)
-        codecs = split.modalities[field].anchors(signals)
-        if codecs:
-            anchors[field] = {"unit": units[field][1], **codecs}
-    bits = bits_per_item(config, generator.model, generator.params, split.corpus, split.count, units)
+        counts = np.zeros(len(split.records), np.int64)
+        counts[places] = [count for count, _ in found]
+        units[field] = counts, found[0][1]
+        if codecs := modality.anchors(signals):
+            anchors[field] = {"unit": found[0][1], **codecs}
+    bits = bits_per_item(config, generator.model, generator.params, split.corpus, len(split.records), units)
     return Finding({"bits_per_item": bits, "anchors": anchors})
+
+
+def measure_directions(trained: Trained, split: EvaluatedSplit) -> Finding:
+    """What is generated along each of `eval.routes`: how much decodes, the modality's metrics, what judges read."""
+    config = trained.config
+    found: dict[str, Any] = {}
+    pages: dict[str, Any] = {}
+    for number, route in enumerate(config.eval.routes):
+        made, free = _along(trained, split, route, jax.random.fold_in(jax.random.key(config.eval.seed), number))
+        found[route.name] = {"through": list(route.through), **figures(split, made), "decodable_without_grammar": free}
+        pages[route.name] = examples(split, made)
+    figure: dict[str, Any] = {"directions": found}
+    for name in ("decodable", "decodable_without_grammar") if found else ():
+        figure[name] = float(np.mean([one[name] for one in found.values()]))
+    asked = {route.through[-1] for route in config.eval.routes} | {one.field for one in config.eval.completions}
+    targets = [field for field in config.generated if field in asked]
+    figure["sampling"] = {field: dataclasses.asdict(config.target(field).sample) for field in targets}
+    real = {field: real_examples(split, field) for field in targets}
+    return Finding(figure, {"directions": pages, "real": real})
+
+
+def _along(trained: Trained, split: EvaluatedSplit, route: Route, key: Any) -> tuple[Made, float]:
+    """What comes out at the end of a route; and how much can be decoded if its last step may use any token."""
+    generator, (first, *_), (source, target) = trained.generator, route.through, route.through[-2:]
+    places = split.having([first, target])
+    items = split.items(first, places)
+    generated = generator.along(route.through, items, key)
+    signals = decoded(split.modalities[target], generated)
+    made = Made(target, places, signals, generated.decodable, first, split.signals(first, places), first)
+    if len(route.through) > 2:
+        items = generator.along(route.through[:-1], items, key).items
+    free = dataclasses.replace(trained.config.target(target).sample, grammar=False)
+    last = jax.random.fold_in(key, len(route.through) - 2)
+    return made, float(generator.generate({source: items}, target, last, free).decodable.mean())
+
+
+def measure_completions(trained: Trained, split: EvaluatedSplit) -> Finding:
+    """What becomes of signals of which one half is given, for each of `eval.completions`."""
+    found: dict[str, Any] = {}
+    pages: dict[str, Any] = {}
+    for number, one in enumerate(trained.config.eval.completions, len(trained.config.eval.routes)):
+        key = jax.random.fold_in(jax.random.key(trained.config.eval.seed), number)
+        modality, places = split.modalities[one.field], split.having([one.field])
+        items = split.items(one.field, places)
+        known = [modality.given(one.half, whole) for whole in items]
+        blank = [modality.decode(whole, mask) for whole, mask in zip(items, known, strict=True)]
+        generated = trained.generator.complete(one.field, items, known, key)
+        signals, told = decoded(modality, generated), f"{one.half} half"
+        made = Made(one.field, places, signals, generated.decodable, one.field, blank, told)
+        found[one.name], pages[one.name] = figures(split, made), examples(split, made)
+        judge = judge_of(split, one.field)
+        if judge is not None and split.labels is not None:
+            found[one.name] |= accuracy(judge(blank), split.labels[places], "blank_")
+    return Finding({"completions": found}, {"completions": pages})
 
 
 TASKS: dict[str, Callable[[Trained, EvaluatedSplit], Finding]] = {
@@ -65,11 +119,9 @@ def run_tasks(
     """What each of some tasks found, in their order; those that were done when `stopped` said so."""
     found: dict[str, Finding] = {}
     with rich.progress.Progress(transient=True, disable=not rich.console.Console().is_terminal) as progress:
-        generator = dataclasses.replace(trained.generator, progress=progress)
-        bar = progress.add_task("evaluating", total=len(tasks))
-        for name in tasks:
+        trained = trained._replace(generator=dataclasses.replace(trained.generator, progress=progress))
+        for name in progress.track(tasks, description="evaluating"):
             if stopped():
                 break
-            found[name] = TASKS[name](trained._replace(generator=generator), split)
-            progress.advance(bar)
+            found[name] = TASKS[name](trained, split)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from omnijax.config import Config
 from omnijax.errors import ConfigError, DataError
 from omnijax.evaluate.likelihoods import Form, document_sums, forms_of
 from omnijax.evaluate.loading import OpenRun
+from omnijax.evaluate.split import decoded
 from omnijax.modalities.base import Items
 from omnijax.run.directory import load_modalities
 from omnijax.sample.generate import Generator, documents_of
@@ -50,8 +51,7 @@ def load(run: str | Path, step: int | None = None, trust: bool = False, config: 
         ConfigError: the experiment file comes from elsewhere.
     """
     with OpenRun(Path(run), trusted=trust, config=config) as opened:
-        trained = opened.newest() if step is None else opened.load(step)
-    return TrainedRun(Path(run), trained.config, trained.generator, trained.step)
+        return TrainedRun(Path(run), *opened.load(step))
 
 
 class TrainedRun:
@@ -60,6 +60,7 @@ class TrainedRun:
     def __init__(self, path: Path, config: Config, generator: Generator, step: int):
         self.path, self.config, self.generator, self.step = path, config, generator, step
         self.modalities = load_modalities(path, config)
+        self._tasks = [" → ".join(task.names) for task in config.batch.tasks]
 
     def sample(self, given: Mapping[str, Any], to: str, count: int = 1, seed: int = 0) -> Any:
         """Generates a signal of a field from signals of others, directly or along a route that the run is evaluated on.
@@ -67,11 +68,8 @@ class TrainedRun:
         Args:
             given: a signal for each field that is known; {} for none.
             to: the field to generate.
-            count: number of samples.
+            count: of samples; above 1 they come as a list. None stands for what can't be decoded.
             seed: draws the tokens.
-
-        Returns:
-            The signal; a list of `count` signals if `count` is above 1. None stands for what can't be decoded.
 
         Raises:
             ConfigError: the run can't go from these fields to that one.
@@ -101,10 +99,7 @@ class TrainedRun:
             found = self.generator.along([*route[0], *route[1:]], items[route[0][0]], key)
         else:
             found = self.generator.generate(items, to, key, count=len(records))
-        return [
-            self.modalities[to].decode(one) if good else None
-            for one, good in zip(found.items, found.decodable, strict=True)
-        ]
+        return decoded(self.modalities[to], found)
 
     def route(self, names: Sequence[str], to: str) -> tuple[Any, ...]:
         """The way from some fields to another.
@@ -118,14 +113,8 @@ class TrainedRun:
         for route in self.config.eval.routes:
             if [route.through[0]] == list(names) and route.through[-1] == to and len(route.through) > 2:
                 return ((route.through[0],), *route.through[1:])
-        for task in self.config.batch.tasks:
-            for place, name in enumerate(task.names):
-                if name == to and set(task.names[:place]) == set(names) and task.weights[place] > 0:
-                    return (task.names[:place],)
-        tasks = [" → ".join(task.names) for task in self.config.batch.tasks]
-        routes = [" → ".join(route.through) for route in self.config.eval.routes]
-        rule = f"the run goes {'; '.join(dict.fromkeys([*tasks, *routes]))}"
-        raise ConfigError("--to", to, rule, f"give other fields than {', '.join(names) or 'none'}")
+        form, number = self._form(names, to, sampled=True)
+        return (form.fields[:number],)
 
     def score(self, record: Mapping[str, Any]) -> dict[str, Bits]:
         """The exact likelihood of every field of a record that the run was trained to predict from others of it.
@@ -139,15 +128,13 @@ class TrainedRun:
         """
         found: dict[str, Bits] = {}
         for form in forms_of(self.config):
-            if any(name not in record for name in form.fields) or any(form.shuffled):
-                continue
-            bits, items = self._bits(form, {name: self.encode(name, [record[name]]) for name in form.fields})
-            for number in range(len(form.fields)):
-                if form.learned[number]:
+            if all(name in record for name in form.fields) and not any(form.shuffled):
+                bits, items = self._bits(form, {name: self.encode(name, [record[name]]) for name in form.fields})
+                for number in np.flatnonzero(form.learned).tolist():
                     found.setdefault(form.name(number), Bits(float(bits[0, number]), int(items[0, number])))
         if not found:
-            tasks = "; ".join(", ".join(task.names) for task in self.config.batch.tasks)
-            raise ConfigError("record", sorted(record), f"the tasks take {tasks}", "give all fields of one of them")
+            rule, fix = f"the tasks are {'; '.join(self._tasks)}", "give all fields of one of them"
+            raise ConfigError("record", sorted(record), rule, fix)
         return found
 
     def rank(self, given: Mapping[str, Any], among: Sequence[Any], to: str | None = None) -> list[Ranked]:
@@ -192,14 +179,17 @@ class TrainedRun:
             raise ConfigError("field", field, f"the fields are {', '.join(self.modalities)}", "use one of these")
         return self.modalities[field].encode(list(signals)).split()
 
-    def _form(self, given: Mapping[str, Any], to: str | None) -> tuple[Form, int]:
+    def _form(self, given: Collection[str], to: str | None, sampled: bool = False) -> tuple[Form, int]:
+        """What is predicted from some fields: a form up to it, in raster order unless it is sampled, and its number."""
         for form in forms_of(self.config):
             for number, name in enumerate(form.fields):
                 fits = set(form.fields[:number]) == set(given) and to in (None, name) and name not in given
-                if fits and form.learned[number] and not any(form.shuffled):
+                if fits and form.learned[number] and (sampled or not any(form.shuffled)):
                     return Form(form.fields[: number + 1], *(part[: number + 1] for part in form[1:])), number
-        tasks = "; ".join(" → ".join(task.names) for task in self.config.batch.tasks)
-        raise ConfigError("--to", to, f"the tasks are {tasks}", f"give other fields than {', '.join(given) or 'none'}")
+        routes = [" → ".join(route.through) for route in self.config.eval.routes] if sampled else []
+        ways = "; ".join(dict.fromkeys([*self._tasks, *routes]))
+        rule = f"the run goes {ways}" if sampled else f"the tasks are {ways}"
+        raise ConfigError("--to", to, rule, f"give other fields than {', '.join(given) or 'none'}")
 
     def _bits(self, form: Form, items: Mapping[str, list[Items]]) -> tuple[np.ndarray, np.ndarray]:
         """Bits of each field of some documents, the tokens around its items included, and number of its items."""

@@ -18,31 +18,29 @@ with epy.lazy_imports():  # extras: only whoever draws needs them
     import matplotlib.figure
 
 _DIGIT = "loss/digit_"
-_SMOOTHING = 5
+_SMOOTHING = 2  # points on each side
 _GAP_INCHES, _BELOW_INCHES = 0.165, 0.7  # between two names; of the labels below the axes
 SMALL = 8.5
 """Size of the names in a figure, in points."""
 
 
 class Line(NamedTuple):
-    """A curve.
-
-    Attributes:
-        name: at its right end.
-        x: float [n].
-        y: float [n].
-        behind: (x, y) of thin curves behind it, such as those of its seeds.
-    """
+    """A curve, float [n] each for x and y, with its name at its right end."""
 
     name: str
     x: Any
     y: Any
     behind: Sequence[tuple[Any, Any]] = ()
+    """(x, y) of thin curves behind it, such as those of its seeds."""
 
 
 def draw_lines(axes: matplotlib.axes.Axes, lines: Sequence[Line], first: str, theme: Theme) -> dict[str, str]:
     """Draws curves, the one named `first` thick and in ink; returns the colour of each, for `name_ends`."""
-    colours = colours_of([line.name for line in lines], first, theme)
+    others = [line.name for line in lines if line.name != first]
+    hues: Any = theme.series
+    if len(others) > len(hues):  # a scale of colours
+        hues = matplotlib.colormaps["plasma"](np.linspace(*((0.35, 1.0) if theme == DARK else (0.0, 0.8)), len(others)))
+    colours = dict(zip(others, map(matplotlib.colors.to_hex, hues))) | {first: theme.ink}
     for line in lines:
         colour, width = colours[line.name], 2.1 if line.name == first else 1.4
         for x, y in line.behind:
@@ -51,43 +49,20 @@ def draw_lines(axes: matplotlib.axes.Axes, lines: Sequence[Line], first: str, th
     return colours
 
 
-def colours_of(names: Sequence[str], first: str, theme: Theme) -> dict[str, str]:
-    """Ink for the first name, distinct hues for a few others, a colour scale for many others."""
-    others = [name for name in names if name != first]
-    if len(others) <= len(theme.series):
-        return dict(zip(others, theme.series)) | {first: theme.ink}
-    scale = np.linspace(*((0.35, 1.0) if theme == DARK else (0.0, 0.8)), len(others))
-    hues = map(matplotlib.colors.to_hex, matplotlib.colormaps["plasma"](scale))
-    return dict(zip(others, hues)) | {first: theme.ink}
-
-
 def name_ends(
     axes: matplotlib.axes.Axes, ends: Mapping[str, float], colours: Mapping[str, str], values: bool = False
 ) -> None:
-    """Writes names beside the right edge, at the height of their values; moved apart where they would overlap.
+    """Writes names, and the `values` if wanted, beside the right edge of axes that have their final limits.
 
-    Args:
-        axes: with their final limits.
-        ends: the value of each name.
-        colours: of the names.
-        values: whether to write the value, too.
+    A name stands at the height of its value in `ends`; they are moved apart where they would overlap.
     """
     low, high = axes.get_ylim()
     figure = axes.get_figure(root=True)
     assert figure is not None
     gap = _GAP_INCHES / (figure.get_size_inches()[1] - _BELOW_INCHES) * (high - low)
     for (name, end), height in zip(ends.items(), spread(list(ends.values()), gap, high)):
-        axes.annotate(
-            shortened(name) + f" {end:.2f}" * values,
-            (1.0, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(7, 0),
-            textcoords="offset points",
-            color=colours[name],
-            fontsize=SMALL,
-            va="center",
-            annotation_clip=False,
-        )
+        told, place = shortened(name) + f" {end:.2f}" * values, axes.get_yaxis_transform()
+        axes.text(1.02, height, told, transform=place, color=colours[name], fontsize=SMALL, va="center")
 
 
 def spread(heights: list[float], gap: float, highest: float = math.inf) -> list[float]:
@@ -122,18 +97,15 @@ def curve(metrics: list[dict[str, float]], name: str) -> tuple[np.ndarray, np.nd
     return steps, values
 
 
-def smooth(values: np.ndarray) -> np.ndarray:
-    """Centred running mean, float [n]; nearer than half a window to an end, the window shrinks on both sides."""
-    half = [min(i, len(values) - 1 - i, _SMOOTHING // 2) for i in range(len(values))]
-    return np.array([values[i - h : i + h + 1].mean() for i, h in enumerate(half)])
-
-
 def loss_figure(metrics: list[dict[str, float]], labels: Mapping[str, str], theme: Theme) -> matplotlib.figure.Figure:
     """Running means of some losses by step, with the logged points behind; `labels` has their names for readers."""
     figure = new_figure(4.7, max(3.4, 0.23 * len(labels) + 0.9), theme)
     axes = dress(figure.add_subplot(), theme)
     found = {label: curve(metrics, name) for name, label in labels.items()}
-    lines = [Line(label, steps, smooth(values), [(steps, values)]) for label, (steps, values) in found.items()]
+    lines = [
+        Line(label, x, [y[max(0, n - _SMOOTHING) : n + _SMOOTHING + 1].mean() for n in range(len(y))], [(x, y)])
+        for label, (x, y) in found.items()
+    ]
     colours = draw_lines(axes, lines, labels.get("loss", ""), theme)
     axes.set(xlim=(0, max([1.0, *(line.x[-1] for line in lines)])), xlabel="step", ylabel="loss, nats per token")
     axes.set_ylim(bottom=0)

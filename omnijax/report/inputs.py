@@ -1,37 +1,45 @@
-"""What the report reads: the files of one run directory, checked before anything is written."""
+"""What the report reads: the files of one run directory. A value that is missing is an error that names it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable
 from typing import Any
 
 from omnijax.errors import DataError
 from omnijax.run.directory import read_object
 
-_RUN_KEYS = ("command", "versions", "device")
-_METRIC_KEYS = ("step", "loss", "seconds", "tokens_per_second")
-_EVAL_KEYS = (
-    *("step", "split", "seed", "examples", "label", "classes", "directions"),
-    *("completions", "bits_per_item", "anchors", "sampling", "device", "seconds"),
-)
-_DECODABLE = ("decodable", "decodable_without_grammar")
-_PART_KEYS = {
-    "directions": ("through", "examples", *_DECODABLE, "metrics"),
-    "completions": ("examples", "decodable", "metrics"),
-    "bits_per_item": (*("uniform", "raw", "renormalised", "leak", "digits", "position", "by_place", "errors"), "units"),
-    "anchors": ("unit",),
-}
-_JUDGED_KEYS = {
-    "directions": ("standard_error", "chance", "shuffled", "judge", "confusion"),
-    "completions": ("standard_error", "blank_accuracy", "blank_standard_error"),
-}
-_MADE_KEYS = ("record", "class", "given", "made", "real", "judged")
-_EXAMPLE_KEYS = {"directions": _MADE_KEYS, "completions": _MADE_KEYS, "real": ("class", "real", "coded")}
+EVAL, EXAMPLES = "eval.json", "examples.json"
 _TRAIN = "run `omnijax train` with this run directory first"
 _EVALUATE = "run `omnijax evaluate` on this run directory first"
+
+
+def file_of(run: pathlib.Path, name: str, split: str | None) -> pathlib.Path:
+    """A file about a split in a run directory: `eval.json`, or `eval-SPLIT.json` if it isn't the run's own (None)."""
+    path = run / name
+    return path if split is None else path.with_stem(f"{path.stem}-{split.replace('/', '-')}")
+
+
+class Values(dict[str, Any]):
+    """An object of a JSON file, with others inside.
+
+    Raises:
+        DataError: a value that is asked for isn't there.
+    """
+
+    def __init__(self, values: dict[str, Any], where: str, fix: str):
+        super().__init__({key: _values(value, f"{where}{key}.", fix) for key, value in values.items()})
+        self._where, self._fix = where, fix
+
+    def __missing__(self, key: str) -> Any:
+        raise DataError(f"{self._where}{key}", None, "the report needs this value", self._fix)
+
+
+def _values(value: Any, where: str, fix: str) -> Any:
+    if isinstance(value, list):
+        return [_values(one, f"{where}{number}.", fix) for number, one in enumerate(value)]
+    return Values(value, where, fix) if isinstance(value, dict) else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +55,11 @@ class RunFiles:
     """
 
     name: str
-    run: dict[str, Any]
-    config: dict[str, Any]
+    run: Values
+    config: Values
     metrics: list[dict[str, float]]
-    evaluation: dict[str, Any]
-    examples: dict[str, Any]
+    evaluation: Values
+    examples: Values
 
     @property
     def split(self) -> str:
@@ -71,51 +79,31 @@ class RunFiles:
         found += [field_of(form) for form in self.evaluation["bits_per_item"]]
         return list(dict.fromkeys(found))
 
-    def class_name(self, index: int | None) -> str:
-        """Name of a class; "" where the record has none."""
-        return "" if index is None else str(self.evaluation["classes"][index])
-
 
 def field_of(form: str) -> str:
     """The field whose bits a form of document measures: `a` in `a, any order|b`."""
     return form.partition("|")[0].partition(",")[0]
 
 
-def read_run(run_dir: pathlib.Path) -> RunFiles:
-    """Reads the five files that the report is made of.
+def read_run(run_dir: pathlib.Path, split: str | None = None) -> RunFiles:
+    """Reads the five files that the report is made of; `split` is one that isn't the run's own.
 
     Raises:
-        DataError: a file is missing or damaged, or lacks a value.
+        DataError: a file is missing or damaged.
     """
-    run = read_object(run_dir / "run.json", _RUN_KEYS, _TRAIN)
-    config = read_object(run_dir / "config.json", (), _TRAIN)
+    fixes = {"run.json": _TRAIN, "config.json": _TRAIN, EVAL: _EVALUATE, EXAMPLES: _EVALUATE}
+    run, config, evaluation, examples = (
+        Values(read_object(file_of(run_dir, name, split if fix == _EVALUATE else None), (), fix), f"{name}:", fix)
+        for name, fix in fixes.items()
+    )
     path = run_dir / "metrics.jsonl"
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        metrics = {line["step"]: line for line in sorted(lines, key=lambda line: line["step"])}
-        lacking = [key for line in metrics.values() for key in _METRIC_KEYS if key not in line]
+        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        metrics = {line["step"]: Values(line, f"{path.name}:", _TRAIN) for line in lines}
+        if not metrics:
+            raise ValueError("it is empty")
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            path.name, str(path), f"each line must be a JSON object with a step ({error})", _TRAIN
-        ) from error
-    if lacking or not metrics:
-        raise DataError(path.name, lacking, f"each line must have {', '.join(_METRIC_KEYS)}", _TRAIN)
-    evaluation = read_object(run_dir / "eval.json", _EVAL_KEYS, _EVALUATE)
-    if evaluation["directions"]:
-        _require(evaluation, "eval.json:", _DECODABLE)
-    for part, keys in _PART_KEYS.items():
-        for name, entry in evaluation[part].items():
-            judged = _JUDGED_KEYS[part] if "accuracy" in entry else ()
-            _require(entry, f"eval.json:{part}.{name}", (*keys, *judged))
-    examples = read_object(run_dir / "examples.json", _EXAMPLE_KEYS, _EVALUATE)
-    for part, keys in _EXAMPLE_KEYS.items():
-        for name, entries in examples[part].items():
-            for number, entry in enumerate(entries):
-                _require(entry, f"examples.json:{part}.{name}.{number}", keys)
-    return RunFiles(run_dir.resolve().name, run, config, [*metrics.values()], evaluation, examples)
-
-
-def _require(entry: dict[str, Any], field: str, keys: Iterable[str]) -> None:
-    for key in keys:
-        if key not in entry:
-            raise DataError(f"{field}.{key}".replace(":.", ":"), None, "the report needs this value", _EVALUATE)
+        rule = f"each line must be a JSON object with a step ({error})"
+        raise DataError(path.name, str(path), rule, _TRAIN) from error
+    by_step = [metrics[step] for step in sorted(metrics)]
+    return RunFiles(run_dir.resolve().name, run, config, by_step, evaluation, examples)

@@ -4,16 +4,55 @@ from __future__ import annotations
 
 import functools
 import html
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from omnijax.report import curves
 from omnijax.report.inputs import RunFiles, field_of
-from omnijax.report.text import arrow, given, lean_table, measured_table, percent, section, table
+from omnijax.report.text import arrow, given, grid, listed, percent, section, sheet, table
 from omnijax.report.theme import Figures
 
 _MOST_CLASSES, _MOST_MISTAKES = 25, 15
+_SHARES = {"accuracy": "accuracy", "shuffled": "shuffled", "blank_accuracy": "blank", "judge": "judge"}
+_SHARES |= {"judge_coded": "judge, coded", "decodable": "decodable", "decodable_without_grammar": "without grammar"}
+_KINDS = {"general": "general token", "check": "check digit", "aos": "boundary (aos)"}
+"""Kinds of tokens as a reader expects them, where the name doesn't say it."""
+_BITS = {"uniform": "all alike", "raw": "raw", "renormalised": "renormalised", "leak": "leak"}
+_BITS |= {"digits": "in digits", "position": "in position"}
+
+
+def told_figures(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Figures of a direction or a completion by column, as plain text; accuracy only where there is a judge."""
+    told = {column: percent(entry[name]) for name, column in _SHARES.items() if name in entry}
+    for name, error in (("accuracy", "standard_error"), ("blank_accuracy", "blank_standard_error")):
+        if name in entry:
+            told[_SHARES[name]] += f" ± {100 * entry[error]:.1f}"
+    metrics = (f"{name.replace('_', ' ')} {value:.3g}" for name, value in entry["metrics"].items())
+    between = listed(entry["through"][1:-1]) if "through" in entry else ""
+    return told | {"other figures": ", ".join(metrics), "by way of": between, "records": f"{entry['examples']:,}"}
+
+
+def measured_table(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """Figures of directions or completions, each with its title; the accuracy with a bar."""
+    rows = []
+    for title, entry in measured.items():
+        cells = {column: html.escape(text) for column, text in told_figures(entry).items()}
+        if "accuracy" in entry:
+            cells["accuracy"] += _bar(entry)
+        rows.append((html.escape(title), cells))
+    return f'<div class="card">{sheet("", rows, "lean")}</div>'
+
+
+def _bar(entry: Mapping[str, Any]) -> str:
+    """The accuracy as a bar, and marks at other shares."""
+    ticks = "".join(
+        f'<b style="left:{100 * entry[mark]:.1f}%" title="{mark.replace("_", " ")}: {percent(entry[mark])}"></b>'
+        for mark in ("chance", "blank_accuracy", "judge", "judge_coded")
+        if mark in entry
+    )
+    return f'<span class="bar" aria-hidden="true"><i style="width:{100 * entry["accuracy"]:.1f}%"></i>{ticks}</span>'
 
 
 def directions(run: RunFiles) -> str:
@@ -35,7 +74,7 @@ def directions(run: RunFiles) -> str:
         f"{percent(run.evaluation['decodable_without_grammar'])} without."
     )
     rows = {arrow(name): entry for name, entry in measured.items()}
-    return section("directions", "How often it is right", note, f'<div class="card">{measured_table(rows)}</div>')
+    return section("directions", "How often it is right", note, measured_table(rows))
 
 
 def confusions(run: RunFiles) -> str:
@@ -46,15 +85,11 @@ def confusions(run: RunFiles) -> str:
         for name, entry in run.evaluation["directions"].items()
         if "accuracy" in entry
     ]
-    if not panels:
-        return ""
-    return section(
-        "confusion",
-        "What is mistaken for what",
+    note = (
         f"Numbers of records of {run.split}. The row is the true {run.label}, the column the one that the judge read "
-        "in what the model generated; “–” means none. A perfect model fills the diagonal only.",
-        f'<div class="grid cards">{"".join(panels)}</div>',
+        "in what the model generated; “–” means none. A perfect model fills the diagonal only."
     )
+    return section("confusion", "What is mistaken for what", note, grid(panels, "cards"))
 
 
 def _confusion(run: RunFiles, counts: np.ndarray) -> str:
@@ -65,16 +100,15 @@ def _confusion(run: RunFiles, counts: np.ndarray) -> str:
         places = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_MISTAKES].tolist()
         mistakes = [place for place in (divmod(place, len(names)) for place in places) if wrong[place]]
         return table(["true", "read as", "records"], [[names[a], names[b], f"{wrong[a, b]:,}"] for a, b in mistakes])
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    rows = [
-        [name, *(_heat(count, part) for count, part in zip(line.tolist(), parts.tolist(), strict=True))]
-        for name, line, parts in zip(names[:-1], counts, share, strict=True)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    cells = [
+        [
+            f'<i class="{"full" if share > 0.5 else "part"}" style="--share:{share:.3f}">{count or ""}</i>'
+            for count, share in zip(*line, strict=True)
+        ]
+        for line in zip(counts.tolist(), shares.tolist(), strict=True)
     ]
-    return table(["", *names], rows, "confusion")
-
-
-def _heat(count: int, share: float) -> str:
-    return f'<i class="{"full" if share > 0.5 else "part"}" style="--share:{share:.3f}">{count or ""}</i>'
+    return table(["", *names], [[name, *line] for name, line in zip(names, cells)], "confusion")
 
 
 def losses(run: RunFiles, plots: Figures) -> str:
@@ -87,76 +121,48 @@ def losses(run: RunFiles, plots: Figures) -> str:
             paint = functools.partial(curves.loss_figure, run.metrics, labels)
             figure = plots.add(key, paint, f"Loss curves. {title}")
             panels.append(f'<figure class="card"><h3>{title}</h3>{figure}</figure>')
-    return section(
-        "loss",
-        "How it learned",
+    note = (
         "Training loss by step, with the last value at the end of each curve. Digits write a fragment, digit 0 being "
         "the most significant; the position token says where the fragment belongs. Lines are means of five "
-        "neighbouring points, which lie faintly behind.",
-        f'<div class="grid pair">{"".join(panels)}</div>',
+        "neighbouring points, which lie faintly behind."
     )
+    return section("loss", "How it learned", note, grid(panels, "pair"))
 
 
 def bits(run: RunFiles) -> str:
     """Exact bits per item of each form of document, and bits per natural unit with the anchors beside."""
-    measured = run.evaluation["bits_per_item"]
-    if not measured:
-        return ""
-    widest = max(entry["raw"] for entry in measured.values()) or 1.0
-    columns = ("uniform", "raw", "renormalised", "leak", "digits", "position")
     rows = [
-        [
-            f"{html.escape(given(name))}{_stack(entry, widest)}",
-            *(f"{entry[column]:.3f}" for column in columns),
-            " · ".join(f"{place:.2f}" for place in entry["by_place"]),
-        ]
-        for name, entry in measured.items()
+        (
+            html.escape(given(name)),
+            {column: f"{entry[key]:.3f}" for key, column in _BITS.items()}
+            | {"by digit place": " · ".join(f"{place:.2f}" for place in entry["by_place"])},
+        )
+        for name, entry in run.evaluation["bits_per_item"].items()
     ]
-    head = ["bits per item", "all alike", "raw", "renormalised", "leak", "in digits", "in position", "by digit place"]
-    return section(
-        "bits",
-        "How many bits an item costs",
+    if not rows:
+        return ""
+    note = (
         f"Exact −log₂ of the probability that the model gives to items of {run.split}, by themselves or given another "
         "field. “All alike” is the cost if every item were as likely as any other. “Raw” counts all tokens as "
         "candidates, “renormalised” only those that the grammar allows there. The leak is the difference: bits lost on "
-        "tokens that can never be decoded. The bars show the raw bits of digits, the most significant first, and of "
-        "the position.",
-        f'<div class="grid"><div class="card">{lean_table(head, rows, "bits")}</div>{_units(run)}</div>',
+        "tokens that can never be decoded. The parts of the raw bits are in the digits, the most significant first, "
+        "and in the position."
     )
-
-
-def _stack(entry: dict[str, Any], widest: float) -> str:
-    """Bits of an item as a bar: its digits by place, its position, or a general token."""
-    parts = {f"digit {place}": value for place, value in enumerate(entry["by_place"])} or {"token": entry["raw"]}
-    drawn = {name: 100 * value / widest for name, value in (parts | {"position": entry["position"]}).items()}
-    pieces = (
-        f'<i class="{name.partition(" ")[0]}" style="width:{width:.2f}%" title="{name}"></i>'
-        for name, width in drawn.items()
-        if width > 0
-    )
-    return f'<span class="stack" aria-hidden="true">{"".join(pieces)}</span>'
+    shown = f'<div class="card">{sheet("bits per item", rows)}</div>'
+    return section("bits", "How many bits an item costs", note, grid([shown, _units(run)]))
 
 
 def _units(run: RunFiles) -> str:
     """Bits per natural unit where a field is lossless, with those of classical codecs on the same signals."""
-    found = [
-        (name, unit, value, run.evaluation["anchors"].get(field_of(name), {"unit": ""}))
-        for name, entry in run.evaluation["bits_per_item"].items()
-        for unit, value in entry["units"].items()
-    ]
-    if not found:
-        return ""
-    codecs = list(dict.fromkeys(codec for *_, anchors in found for codec in anchors if codec != "unit"))
-    rows = [
-        [
-            html.escape(given(name)),
-            f"<strong>{value:.3f}</strong> bits per {html.escape(unit)}",
-            *(f"{anchors[codec]:.3f}" if codec in anchors and anchors["unit"] == unit else "" for codec in codecs),
-        ]
-        for name, unit, value, anchors in found
-    ]
-    head = ["bits per natural unit", "this model", *map(html.escape, codecs)]
-    return f'<div class="card snug">{lean_table(head, rows)}</div>'
+    rows = []
+    for name, entry in run.evaluation["bits_per_item"].items():
+        codecs = run.evaluation["anchors"].get(field_of(name), {"unit": ""})
+        for unit, value in entry["units"].items():
+            cells = {"this model": f"<strong>{value:.3f}</strong> bits per {html.escape(unit)}"}
+            if codecs["unit"] == unit:
+                cells |= {codec: f"{bits:.3f}" for codec, bits in codecs.items() if codec != "unit"}
+            rows.append((html.escape(given(name)), cells))
+    return f'<div class="card snug">{sheet("bits per natural unit", rows)}</div>' if rows else ""
 
 
 def errors(run: RunFiles) -> str:
@@ -165,20 +171,17 @@ def errors(run: RunFiles) -> str:
     kinds = sorted({kind for entry in measured.values() for kind in entry["errors"]}, key=_rank)
     if not kinds:
         return ""
-    rows = [
-        [
-            html.escape(given(name)),
-            *(percent(entry["errors"][kind]) if kind in entry["errors"] else "" for kind in kinds),
-        ]
-        for name, entry in measured.items()
-    ]
-    return section(
-        "errors",
-        "Where the first guess is wrong",
+    rows = []
+    for name, entry in measured.items():
+        cells = {_kind(kind): percent(entry["errors"][kind]) if kind in entry["errors"] else "" for kind in kinds}
+        rows.append((html.escape(given(name)), cells))
+    note = (
         f"Share of the tokens of {run.split} for which another token is the likeliest, when all tokens before are "
         "right. Digit 0 is the most significant: a wrong one changes the fragment more than a wrong digit behind it. "
-        "A position can be foreseen where fragments are written in order, and not where the order is random.",
-        f'<div class="card snug">{table(["wrong", *(html.escape(_kind(kind)) for kind in kinds)], rows)}</div>',
+        "A position can be foreseen where fragments are written in order, and not where the order is random."
+    )
+    return section(
+        "errors", "Where the first guess is wrong", note, f'<div class="card snug">{sheet("wrong", rows)}</div>'
     )
 
 
@@ -189,6 +192,4 @@ def _rank(kind: str) -> tuple[int, int, str]:
 
 
 def _kind(kind: str) -> str:
-    """A kind of token as a reader expects it."""
-    names = {"general": "general token", "check": "check digit", "aos": "boundary (aos)"}
-    return names.get(kind, kind.replace("_", " "))
+    return _KINDS.get(kind, kind.replace("_", " "))

@@ -4,68 +4,79 @@ from __future__ import annotations
 
 import html
 import json
-import shlex
+import pathlib
 
 from omnijax.report import examples, measures
-from omnijax.report.inputs import RunFiles
+from omnijax.report.inputs import RunFiles, file_of, read_run
 from omnijax.report.text import beside, definitions, duration, facts, listed, section, whole_page
 from omnijax.report.theme import Figures
 
 
-def render(run: RunFiles, plots: Figures) -> str:
-    """The whole page as HTML, drawing its figures on the way."""
+def write_report(run_dir: pathlib.Path, split: str | None = None) -> pathlib.Path:
+    """Writes `report.html` and `figures/*.png` into a run directory that was trained and evaluated.
+
+    The page needs no other file and no network: pictures and sounds are data: URIs.
+
+    Args:
+        run_dir: the directory.
+        split: one that isn't the run's own and was evaluated, for `report-SPLIT.html`.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        DataError: one of these files is missing or damaged; nothing has been written then.
+        PlatformError: the libraries that draw figures aren't installed; nothing has been written then.
+    """
+    run = read_run(run_dir, split)
+    plots = Figures(run_dir / "figures")
+    headline = f"One model for {listed(run.fields)}" if run.fields else "One model"
     body = [
-        _opening(run),
+        _opening(run, headline),
         examples.live_examples(run),
         measures.directions(run),
         examples.grids(run),
         examples.completed(run),
         measures.confusions(run),
-        measures.losses(run, plots),
         measures.bits(run),
         measures.errors(run),
         _making(run),
     ]
-    return whole_page(f"{run.name}: {_headline(run)}", "".join(body), beside("player.js"))
+    body.insert(6, measures.losses(run, plots))  # it writes, so that it comes last
+    page = file_of(run_dir, "report.html", split)
+    page.write_text(whole_page(f"{run.name}: {headline}", "".join(body), beside("player.js")), encoding="utf-8")
+    return page
 
 
-def _headline(run: RunFiles) -> str:
-    return f"One model for {listed(run.fields)}" if run.fields else "One model"
-
-
-def _opening(run: RunFiles) -> str:
-    size = f" of {run.run['vocabulary_size']:,} tokens" if "vocabulary_size" in run.run else ""
-    shown = {"training steps": f"{run.evaluation['step']:,}"}
-    if "parameters" in run.run:
-        shown = {"parameters": f"{run.run['parameters']:,}"} | shown
-    shown |= {
+def _opening(run: RunFiles, headline: str) -> str:
+    shown = {
+        "parameters": f"{run.run['parameters']:,}",
+        "training steps": f"{run.evaluation['step']:,}",
         "training time": duration(run.metrics[-1]["seconds"]),
         "tokens per second": f"{run.metrics[-1]['tokens_per_second']:,.0f}",
         "device": str(run.run["device"]),
         "measured on": f"{run.evaluation['examples']:,} records of {run.split}",
     }
     return (
-        f'<p class="run">omnijax · run {html.escape(run.name)}</p><h1>{html.escape(_headline(run))}</h1>'
-        f'<p class="lead">One decoder-only transformer with one vocabulary{size} reads and writes all of it. A signal '
-        "is a sequence of items. An item is a general token, or a fragment of a much larger secondary vocabulary, "
-        f"which is written as a few digit tokens.</p>{facts(shown)}"
+        f'<p class="run">omnijax · run {html.escape(run.name)}</p><h1>{html.escape(headline)}</h1>'
+        f'<p class="lead">One decoder-only transformer with one vocabulary of {run.run["vocabulary_size"]:,} tokens '
+        "reads and writes all of it. A signal is a sequence of items. An item is a general token, or a fragment of a "
+        f"much larger secondary vocabulary, which is written as a few digit tokens.</p>{facts(shown)}"
     )
 
 
 def _making(run: RunFiles) -> str:
-    command, measured = run.run["command"], run.evaluation
+    measured = run.evaluation
     sampling = [
         html.escape(f"{name}: {', '.join(f'{key} {value}' for key, value in how.items())}")
         for name, how in measured["sampling"].items()
     ]
-    tasks = measured.get("tasks", {})
     made = {
-        "Command": f"<code>{html.escape(command if isinstance(command, str) else shlex.join(command))}</code>",
+        "Command": f"<code>{html.escape(run.run['command'])}</code>",
         "Versions": html.escape(", ".join(f"{name} {version}" for name, version in run.run["versions"].items())),
         "Training": f"{duration(run.metrics[-1]['seconds'])} on {html.escape(str(run.run['device']))}",
         "Evaluation": f"{duration(measured['seconds'])} on {html.escape(str(measured['device']))}; "
         f"{html.escape(run.split)}, seed {measured['seed']}",
-        "Tasks": "<br>".join(f"{html.escape(task)}: {count:,} training records" for task, count in tasks.items()),
         "Sampling": "<br>".join(sampling),
     }
     config = html.escape(json.dumps(run.config, indent=2, ensure_ascii=False))

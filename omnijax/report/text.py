@@ -5,8 +5,7 @@ from __future__ import annotations
 import html
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 
 def beside(name: str) -> str:
@@ -43,25 +42,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / size:.3g}\N{NO-BREAK SPACE}{unit}"
 
 
-def told_route(through: Sequence[str]) -> str:
-    """Which fields a direction goes through on its way, escaped; "" where it goes directly."""
-    return f"by way of {html.escape(listed(through[1:-1]))}" if len(through) > 2 else ""
-
-
-def bar(share: float, marks: dict[str, float]) -> str:
-    """A bar of length `share`, with thin named marks at other shares."""
-    ticks = "".join(
-        f'<b style="left:{100 * at:.1f}%" title="{html.escape(f"{name}: {percent(at)}", quote=True)}"></b>'
-        for name, at in marks.items()
-    )
-    return f'<span class="bar" aria-hidden="true"><i style="width:{100 * share:.1f}%"></i>{ticks}</span>'
-
-
 def section(anchor: str, title: str, note: str, body: str) -> str:
-    """A part of the page; `title` and `note` are plain text, `body` is HTML."""
-    return (
-        f'<section id="{anchor}"><h2>{html.escape(title)}</h2><p class="note">{html.escape(note)}</p>{body}</section>'
-    )
+    """A part of the page; `title` and `note` are plain text, `body` is HTML. Nothing if there is no body."""
+    note = f'<p class="note">{html.escape(note)}</p>'
+    return f'<section id="{anchor}"><h2>{html.escape(title)}</h2>{note}{body}</section>' if body else ""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], css: str = "") -> str:
@@ -73,6 +57,25 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], css: str = "") -> 
     return (
         f'<div class="scroll"><table class="{css}"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
     )
+
+
+def sheet(corner: str, rows: Sequence[tuple[str, Mapping[str, str]]], css: str = "") -> str:
+    """A table without empty columns; nothing if there is no row.
+
+    Args:
+        corner: the title of the headings; plain text, as those of the columns.
+        rows: the heading and the cells of each row, HTML, the cells by column.
+        css: class of the table.
+    """
+    columns = nonempty([cells for _, cells in rows])
+    lines = [[heading, *(cells.get(name, "") for name in columns)] for heading, cells in rows]
+    return table([*map(html.escape, [corner, *columns])], lines, css) if rows else ""
+
+
+def nonempty(rows: Collection[Mapping[str, str]]) -> list[str]:
+    """The columns that aren't empty in all rows, in the order in which they first occur."""
+    every = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in every if any(row.get(name) for row in rows)]
 
 
 def whole_page(title: str, body: str, script: str = "") -> str:
@@ -99,31 +102,6 @@ def definitions(values: Mapping[str, str]) -> str:
     return f'<div class="card"><dl class="made">{shown}</dl></div>'
 
 
-def lean_table(head: Sequence[str], rows: Sequence[Sequence[str]], css: str = "") -> str:
-    """A table without the columns that are empty in all rows."""
-    kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
-    return table([head[place] for place in kept], [[row[place] for place in kept] for row in rows], css)
-
-
-_SHARES = {"accuracy": "accuracy", "shuffled": "shuffled", "blank_accuracy": "blank", "judge": "judge"}
-_SHARES |= {"judge_coded": "judge, coded", "decodable": "decodable", "decodable_without_grammar": "without grammar"}
-_MARKS = ("chance", "blank_accuracy", "judge", "judge_coded")
-
-
-def measured_table(measured: dict[str, dict[str, Any]]) -> str:
-    """Figures of directions or completions, each with its title; accuracy only where there is a judge."""
-    rows = []
-    for title, entry in measured.items():
-        route = f'<span class="route">{told_route(entry["through"])}</span>' if "through" in entry else ""
-        metrics = "<br>".join(f"{html.escape(k.replace('_', ' '))} {v:.3g}" for k, v in entry["metrics"].items())
-        shares = [_share(entry, name) if name in entry else "" for name in _SHARES]
-        rows.append([html.escape(title) + route, *shares, metrics, f"{entry['examples']:,}"])
-    return lean_table(["", *_SHARES.values(), "other figures", "records"], rows, "lean")
-
-
-def _share(entry: dict[str, Any], name: str) -> str:
-    """A share with its standard error, where it has one; the accuracy with a bar."""
-    told, error = percent(entry[name]), name.replace("accuracy", "standard_error")
-    if error != name:
-        told = f'<strong>{told}</strong> <span class="error">± {100 * entry[error]:.1f}</span>'
-    return told + bar(entry[name], {mark: entry[mark] for mark in _MARKS if mark in entry}) * (name == "accuracy")
+def grid(pieces: Sequence[str], css: str = "") -> str:
+    """Pieces of HTML side by side, or one below another; nothing if there is none."""
+    return f'<div class="grid {css}">{"".join(pieces)}</div>' if any(pieces) else ""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import importlib
-import io
 import pathlib
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from etils import epy
 
@@ -18,40 +16,26 @@ from omnijax.modalities.inline import data_uri
 with epy.lazy_imports():  # extras: only whoever draws needs them
     import matplotlib.axes
     import matplotlib.figure
-    import PIL.Image
 
 DOTS_PER_INCH = 180
 
 
-@dataclasses.dataclass(frozen=True)
-class Theme:
+class Theme(NamedTuple):
     """Colours of a figure; `paper` is the card of the page that it lies on (style.css)."""
 
     paper: str
     ink: str
     muted: str
     line: str
+    warning: str
     series: tuple[str, ...]
     """Told apart by eye and by label."""
-    warning: str
 
 
-LIGHT = Theme(
-    paper="#ffffff",
-    ink="#1c2026",
-    muted="#5d6673",
-    line="#d9dee5",
-    series=("#2464ab", "#b9560f", "#2b7d50", "#7a4fb0", "#a8324a", "#127c86"),
-    warning="#c4420f",
-)
-DARK = Theme(
-    paper="#1b1f25",
-    ink="#e8eaee",
-    muted="#9aa3af",
-    line="#363d47",
-    series=("#74aef0", "#f0a15e", "#6cc594", "#bb9be6", "#ee8597", "#5fc7d1"),
-    warning="#ff8f5c",
-)
+_LIGHT = ("#2464ab", "#b9560f", "#2b7d50", "#7a4fb0", "#a8324a", "#127c86")
+_DARK = ("#74aef0", "#f0a15e", "#6cc594", "#bb9be6", "#ee8597", "#5fc7d1")
+LIGHT = Theme("#ffffff", ink="#1c2026", muted="#5d6673", line="#d9dee5", warning="#c4420f", series=_LIGHT)
+DARK = Theme("#1b1f25", ink="#e8eaee", muted="#9aa3af", line="#363d47", warning="#ff8f5c", series=_DARK)
 
 
 def new_figure(width_inches: float, height_inches: float, theme: Theme) -> matplotlib.figure.Figure:
@@ -68,8 +52,8 @@ def dress(axes: matplotlib.axes.Axes, theme: Theme, grid: Literal["x", "y"] = "y
     for side, spine in axes.spines.items():
         spine.set_color(theme.line)
         spine.set_visible(side in ("left", "bottom"))
-    axes.xaxis.label.set(color=theme.muted, fontsize=9)
-    axes.yaxis.label.set(color=theme.muted, fontsize=9)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=theme.muted, fontsize=9)
     return axes
 
 
@@ -79,15 +63,14 @@ def check_drawing() -> None:
     Raises:
         PlatformError: a library that draws isn't installed.
     """
-    for library in ("matplotlib", "PIL"):
-        try:
+    try:
+        for library in ("matplotlib", "matplotlib.backends.backend_agg"):  # the second one is what draws
             importlib.import_module(library)
-        except ImportError as error:
-            rule, fix = "the figures of a report need it", "pip install 'omnijax[demo]'"
-            raise PlatformError("import", library, rule, fix) from error
+    except ImportError as error:
+        rule, fix = "the figures of a report need it", "pip install 'omnijax[demo]'"
+        raise PlatformError("import", "matplotlib", rule, fix) from error
 
 
-@dataclasses.dataclass(frozen=True)
 class Figures:
     """Where figures go: each is written as `NAME.png` and `NAME_dark.png`, and embedded in the page.
 
@@ -95,10 +78,9 @@ class Figures:
         PlatformError: a library that draws isn't installed.
     """
 
-    directory: pathlib.Path
-
-    def __post_init__(self) -> None:
+    def __init__(self, directory: pathlib.Path):
         check_drawing()
+        self.directory = directory
 
     def add(self, name: str, paint: Callable[[Theme], matplotlib.figure.Figure], alt: str) -> str:
         """Draws a figure in both themes; returns a `<picture>` with both inside.
@@ -108,18 +90,14 @@ class Figures:
             paint: draws the figure in a given theme.
             alt: what the figure shows, for those who don't see it.
         """
-        light = self._write(f"{name}.png", paint(LIGHT))
-        dark = self._write(f"{name}_dark.png", paint(DARK))
+        light, dark = self._write(f"{name}.png", paint(LIGHT)), self._write(f"{name}_dark.png", paint(DARK))
         return (
             f'<picture class="wide"><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
             f'<img src="{light}" alt="{html.escape(alt, quote=True)}"></picture>'
         )
 
     def _write(self, name: str, figure: matplotlib.figure.Figure) -> str:
-        raw, buffer = io.BytesIO(), io.BytesIO()
-        figure.savefig(raw, format="png", dpi=DOTS_PER_INCH, pil_kwargs={"compress_level": 1})
-        # 256 colours are enough for any of these figures, and make the page less than half as large.
-        pixels = PIL.Image.open(raw).convert("RGB")
-        pixels.quantize(256, PIL.Image.Quantize.FASTOCTREE, dither=PIL.Image.Dither.NONE).save(buffer, format="PNG")
-        (self.directory / name).write_bytes(buffer.getvalue())
-        return data_uri("image/png", buffer.getvalue())
+        self.directory.mkdir(exist_ok=True)
+        path = self.directory / name
+        figure.savefig(path, format="png", dpi=DOTS_PER_INCH)
+        return data_uri("image/png", path.read_bytes())
