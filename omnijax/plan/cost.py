@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from omnijax.config import Config, Task
+from omnijax.data.columns import markers_of
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.model.build import grouping_of
 from omnijax.model.flops import TRAINING, backbone_flops, head_flops, row_flops
 from omnijax.model.transformer import ROWS_MULTIPLE
-from omnijax.sample.document_grammar import segment_markers
 from omnijax.source import SEQUENCE
 from omnijax.vocab.cost import Count, document_tokens, item_digits, item_tokens, rebased, segment_tokens, space_of
 from omnijax.vocab.radix import Base
@@ -121,7 +121,7 @@ def segment_items(config: Config) -> dict[str, Count]:
     for task in config.batch.tasks:
         for field in fields_of_task(config, task):
             modality = config.data.fields[field]
-            for marker, (least, most) in zip(segment_markers(field, modality), modality.limits, strict=True):
+            for marker, (least, most) in zip(markers_of(field, modality), modality.limits, strict=True):
                 found[marker] = Count(least, (least + most) / 2, most)
     return found
 
@@ -134,7 +134,7 @@ def fields_of_task(config: Config, task: Task) -> tuple[str, ...]:
 def task_segments(config: Config, task: Task) -> tuple[str, tuple[str, ...]]:
     """Name of a task, and the markers of the segments of its documents."""
     fields = fields_of_task(config, task)
-    markers = [marker for field in fields for marker in segment_markers(field, config.data.fields[field])]
+    markers = [marker for field in fields for marker in markers_of(field, config.data.fields[field])]
     return "->".join(fields), tuple(markers)
 
 
