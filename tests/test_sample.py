@@ -218,7 +218,7 @@ class Fake(Transformer):
     def unstacked(self, params):
         return params
 
-    def empty_cache(self, rows: int, slots: int) -> Cache:
+    def empty_memory(self, rows: int, slots: int) -> Cache:
         return Cache((jnp.full((rows, 1, slots), -99, jnp.int32),), (), jnp.zeros(rows, jnp.int32))
 
     def extend(self, params, cache, tokens_bt, positions_bt, only_b, mesh):
@@ -320,7 +320,7 @@ class Table(Transformer):
     def unstacked(self, params):
         return params
 
-    def empty_cache(self, rows: int, slots: int) -> Cache:
+    def empty_memory(self, rows: int, slots: int) -> Cache:
         return Cache((jnp.zeros((rows, 1, slots), jnp.int32),), (), jnp.zeros(rows, jnp.int32))
 
     def extend(self, params, cache, tokens_bt, positions_bt, only_b, mesh):

@@ -212,25 +212,17 @@ def splash(inputs: AttentionInputs, interpret: bool = False) -> Float[Array, "b 
         residual_checkpoint_name=ATTENDED,
         interpret=interpret,
     )
-    if parts > 1:
-        kernel = _part_of(kernel, offset // t, parts)
-    y_bhtk = jax.vmap(kernel)(q_bhtk, k_bnsk, v_bnsk, kernels.SegmentIds(*ids))
-    return jnp.swapaxes(y_bhtk, 1, 2)[:, :t]
-
-
-def _part_of(kernel: Any, number: int | Int[Array, ""], parts: int) -> Any:
-    """The kernel for one part of the queries.
-
-    A kernel describes its queries by arrays: places [t], and blocks to visit [heads, blocks of queries, …]. This takes
-    the slices of one part; JAX shards the kernel in the same way (its `manual_sharding_spec`).
-    """
 
     def of_part(x: Array) -> Array:
-        axis = 1 if x.ndim == 3 else 0
+        """The slice for this part of the queries, as JAX shards a kernel (its `manual_sharding_spec`)."""
+        axis = 1 if x.ndim == 3 else 0  # places [t], or blocks to visit [heads, blocks of queries, …]
         size = x.shape[axis] // parts
-        return jax.lax.dynamic_slice_in_dim(x, number * size, size, axis)
+        return jax.lax.dynamic_slice_in_dim(x, offset // t * size, size, axis)
 
-    return jax.tree.map(of_part, kernel)
+    if parts > 1:
+        kernel = jax.tree.map(of_part, kernel)
+    y_bhtk = jax.vmap(kernel)(q_bhtk, k_bnsk, v_bnsk, kernels.SegmentIds(*ids))
+    return jnp.swapaxes(y_bhtk, 1, 2)[:, :t]
 
 
 def _filled(x: Array, parts: int, more: int, value: int = 0) -> Array:

@@ -87,7 +87,7 @@ class ItemTransformer(Transformer):
         """See `Transformer.empty_memory`; here a slot holds an item."""
         none = jnp.zeros((rows, self.config.width), self.config.compute_dtype)
         zero = jnp.zeros(rows, jnp.int32)
-        return ItemMemory(self.empty_cache(rows, room), none, none, zero, zero)
+        return ItemMemory(super().empty_memory(rows, room), none, none, zero, zero)
 
     def slots_needed(self, memory: ItemMemory, tokens: int) -> Int[Array, " b"]:
         """See `Transformer.slots_needed`; a token ends at most one item."""

@@ -53,7 +53,7 @@ class Ends(nnx.Module):
 class Transformer:
     """The model as pure functions of its parameters. It is hashable, so that `jax.jit` takes it as a static argument.
 
-    A sampler needs `unstacked` and the methods from `empty_memory` to `read`. A row is one document that is sampled.
+    A sampler needs `unstacked`, `empty_memory`, `slots_needed`, `begin` and `read`. A row is one document.
 
     Attributes:
         config: its shape.
@@ -110,8 +110,8 @@ class Transformer:
         }
         return {**params, "ends": {**ends, **rows}}
 
-    def empty_cache(self, rows: int, room: int) -> Cache:
-        """A `Cache` for `rows` documents of at most `room` tokens, in the compute dtype."""
+    def empty_memory(self, rows: int, room: int) -> Any:
+        """The memory of `rows` documents before anything is read: a `Cache` for `room` tokens, in the compute dtype."""
         c = self.config
         shape = (rows, c.kv_heads, room, c.head_size)
         keys, values = (tuple(jnp.zeros(shape, c.compute_dtype) for _ in range(c.depth)) for _ in range(2))
@@ -176,7 +176,7 @@ class Transformer:
 
         Args:
             params: from `unstacked`.
-            cache: from `empty_cache`, or from an earlier call.
+            cache: from `empty_memory`, or from an earlier call.
             tokens_bt: primary ids.
             positions_bt: place of each token in its document.
             only_b: index of one token of each row; logits are then only those behind it, float[b, 1, v].
@@ -188,10 +188,6 @@ class Transformer:
         if only_b is not None:
             x_btd = jnp.take_along_axis(x_btd, only_b[:, None, None], axis=1)
         return _split(mesh, self._logits(params, x_btd, ALONE), ("data", "fsdp")), extended
-
-    def empty_memory(self, rows: int, room: int) -> Any:
-        """The memory of `rows` documents before anything is read, with slots for at most `room` tokens."""
-        return self.empty_cache(rows, room)
 
     def slots_needed(self, memory: Any, tokens: int) -> Int[Array, " b"]:
         """Slots that each row occupies after it has read `tokens` more tokens."""
