@@ -16,7 +16,7 @@ from omnijax.evaluate import TrainedRun
 from omnijax.modalities import Codes, Items, Modality, Picture
 from omnijax.model.build import model_of
 from omnijax.model.transformer import Params, Transformer
-from omnijax.sample.generate import DrawnSegment, Generator, padded, read_segment
+from omnijax.sample.generate import Generator, padded, read_segment
 from omnijax.sample.sampler import SegmentTarget
 from omnijax.source import SEQUENCE, Source
 from omnijax.vocab.documents import Documents
@@ -78,7 +78,7 @@ def read_drawn(vocabulary: Vocabulary, target: SegmentTarget, tokens: np.ndarray
     modality: Modality = testing.Letters() if name == TEXT else Codes(name, radices=(size[name],), **bounds)
     each = np.tile(np.array([list(bounds.values())], np.int32), (len(tokens), 1))
     rows = [np.append(vocabulary.token(name), row) for row in np.asarray(tokens)]
-    found = read_segment(vocabulary, DrawnSegment(modality, 0, name, each), rows)
+    found = read_segment(vocabulary, modality, 0, each, rows)
     return Read([ids_of(items) for items in found.items], found.decodable)
 
 

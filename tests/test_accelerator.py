@@ -151,7 +151,7 @@ def test_the_bound_counts_what_a_step_reads(parts: dict[str, ModuleType]) -> Non
     tiny, rows, slots = parts["base_step"].TINY, 3, 10
     model = Transformer(tiny, 100)
     weights = jax.eval_shape(lambda: model.unstacked(model.init(jax.random.key(0))))
-    cache = jax.eval_shape(lambda: model.empty_cache(rows, slots))
+    cache = jax.eval_shape(lambda: model.empty_memory(rows, slots)[:2])
     embedded = jax.ShapeDtypeStruct((rows, tiny.width), tiny.compute_dtype)
     arrays = jax.tree.leaves([weights["layers"], weights["ends"]["norm"], weights["ends"]["head"], cache, embedded])
     wanted = sum(array.size * array.dtype.itemsize for array in arrays)

@@ -9,9 +9,7 @@ import pytest
 
 from omnijax.errors import ConfigError
 from omnijax.model import attend as module
-from omnijax.model import fused
-from omnijax.model.attend import BLOCK, attend, blocks, reference, resolve
-from omnijax.model.fused import AttentionInputs
+from omnijax.model.attend import BLOCK, AttentionInputs, attend, blocks, reference, resolve
 
 
 class Case(NamedTuple):
@@ -51,7 +49,7 @@ def cudnn_elsewhere(monkeypatch) -> None:
 @pytest.fixture
 def splash_elsewhere(monkeypatch) -> None:
     """Splash attention by Pallas' interpreter."""
-    monkeypatch.setattr(fused, "splash", functools.partial(fused.splash, interpret=True))
+    monkeypatch.setattr(module, "splash", functools.partial(module.splash, interpret=True))
 
 
 def arrays(case: Case, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
@@ -227,7 +225,3 @@ def test_what_cannot_be_is_refused(kind: str, platform: str, size: int, dtype: s
         resolve(kind, platform, size, dtype)
     assert refused.value.field == "model.attention"
     assert refused.value.value == kind
-
-
-def test_every_kind_has_a_way() -> None:
-    assert set(module.KINDS) == {"reference", "blocks", "cudnn", "splash"}

@@ -21,10 +21,9 @@ from omnijax.config import Config, ModelConfig, Task, Writing
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.experiment import load_experiment
 from omnijax.modalities import Codes, Modality, Picture, Text
-from omnijax.model.flops import TRAINING, row_flops, token_flops
+from omnijax.model.flops import TRAINING, backbone_flops, head_flops, row_flops
 from omnijax.model.groups import Grouping
 from omnijax.model.items import ItemTransformer
-from omnijax.model.shards import ALONE
 from omnijax.model.transformer import Transformer
 from omnijax.plan.cost import Cost, Costs, compare_bases, parse_base, to_dict
 from omnijax.plan.table import print_costs
@@ -222,7 +221,7 @@ def test_forward_flops_are_those_of_the_matrix_products_and_near_what_xla_counts
     model, tokens, length = SHAPES[name]
     transformer, arguments = forward(model, tokens, length)
     padded = arguments[0]["ends"]["head"].shape[1]
-    predicted = 2 * length * token_flops(model, padded, length)
+    predicted = 2 * row_flops(model, padded, length)
     assert product_flops(jax.make_jaxpr(transformer.__call__)(*arguments).jaxpr) == predicted
     assert predicted <= xla_flops(transformer.__call__, arguments, compiled=True) <= 1.05 * predicted
 
@@ -230,7 +229,7 @@ def test_forward_flops_are_those_of_the_matrix_products_and_near_what_xla_counts
 def test_training_flops_are_three_times_as_many() -> None:
     model, tokens, length = SHAPES["demo"]
     transformer, arguments = forward(model, tokens, length)
-    predicted = TRAINING * 2 * length * token_flops(model, arguments[0]["ends"]["head"].shape[1], length)
+    predicted = TRAINING * 2 * row_flops(model, arguments[0]["ends"]["head"].shape[1], length)
 
     def loss(*arguments) -> Array:
         return jax.nn.log_softmax(transformer(*arguments)).mean()
@@ -241,17 +240,17 @@ def test_training_flops_are_three_times_as_many() -> None:
 
 def test_row_flops_are_those_of_a_model_that_steps_once_an_item() -> None:
     shape = ModelConfig(head="depth", head_depth=2, depth=2, width=128, mlp_width=320, unroll=2, attention="reference")
-    model = ItemTransformer(shape, 311, Grouping(257, 300, (5, 5, 3)), sequence_items=30)
+    model = ItemTransformer(shape, 311, Grouping(257, 300, (5, 5, 3)))
     params = jax.eval_shape(model.init, jax.random.key(0))
     inputs = [jax.ShapeDtypeStruct((2, 95), jnp.int32)] * 3
 
     def logits(params: Any, *inputs: Array) -> Array:
-        return model.summing(params, None, (*inputs, None), ALONE)[0]
+        return model(params, *inputs, most_items=30)
 
     predicted = 2 * row_flops(shape, params["ends"]["head"].shape[1], 95, items=30, places=5)
     assert product_flops(jax.make_jaxpr(logits)(params, *inputs).jaxpr) == predicted
     token = dataclasses.replace(shape, head="token")
-    assert row_flops(token, 320, 95) == 95 * token_flops(token, 320, 95)
+    assert row_flops(token, 320, 95) == 95 * (backbone_flops(token, 95) + head_flops(token, 320))
 
 
 # ---------------------------------------------------------------------- an experiment

@@ -145,7 +145,7 @@ def test_rows_say_the_same_as_their_documents_alone(trained, corpus: Corpus) -> 
     config, model, params = trained
     batch = Batches(corpus, config.batch)[0]
     inputs = (batch["tokens"], batch["positions"], batch["documents"])
-    packed = jax.jit(lambda *given: model.summing(params, None, (*given, None), ALONE)[0])(*inputs)
+    packed = jax.jit(lambda *given: model(params, *given, most_items=config.batch.sequence_items))(*inputs)
     alone = jax.jit(lambda *given: model(params, *given))
     for row in range(3):
         for document in range(batch["documents"][row].max() + 1):
@@ -172,7 +172,7 @@ def test_a_token_sees_what_stands_before_it_and_nothing_behind(trained, corpus: 
     def slopes(embedded: jax.Array) -> jax.Array:
         """Of one direction of the logits behind each token, where each has an embedding of its own."""
         own = {**params, "ends": {**params["ends"], "embed": embedded}}
-        logits = model._all(own, None, items._replace(tokens=number), None, ALONE)[0][0]
+        logits = model._all(own, items._replace(tokens=number), None, ALONE)[0]
         return logits @ jax.random.normal(jax.random.key(0), (logits.shape[1],))
 
     seen = np.abs(slopes(params["ends"]["embed"][tokens])).sum(axis=2) > 0
@@ -202,9 +202,9 @@ def test_reading_token_by_token_says_the_same_as_whole_rows(trained, corpus: Cor
     steps_of_backbone = 0
     while (waiting := read < [row.size for row in rows]).any():
         now = tokens[np.arange(4), np.minimum(read, most - 1)]
-        before = int(memory.items.sum())
+        before = int(memory.cache.length.sum())
         logits, memory, did = step(unstacked, memory, logits, jnp.asarray(now)[:, None], jnp.asarray(waiting, np.int32))
-        steps_of_backbone += int(memory.items.sum()) > before
+        steps_of_backbone += int(memory.cache.length.sum()) > before
         for row in np.flatnonzero(did):
             found[row][int(read[row])] = logits[row]
         read += np.asarray(did)
@@ -228,7 +228,7 @@ def test_samples_are_what_a_slow_loop_writes(head: str, way: str) -> None:
     sampler = Sampler.of(model, vocabulary, target)
     prompts, lengths = prompts_of(vocabulary, corpus.documents(range(10), ("text",)), "image")
     drawn = sampler(params, prompts, lengths, jax.random.key(0), rows=4)
-    grammar, forward = sampler.programs.grammar, jax.jit(model.__call__)
+    grammar, forward = sampler.grammar, jax.jit(model.__call__)
     read, mask = jax.jit(grammar.read), jax.jit(grammar.mask)
     for row in range(4):
         tokens, room = prompts[row, : lengths[row]].tolist(), prompts.shape[1] + drawn.shape[1]

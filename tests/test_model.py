@@ -168,7 +168,7 @@ def test_the_cache_gives_the_logits_of_the_whole_sequence(
     whole = forward(params, tokens_bt, positions_bt, documents_bt)
     extend, weights = jax.jit(model.extend), model.unstacked(params)
     first = slice(read_at_once)
-    logits, cache = extend(weights, model.empty_cache(ROWS, LENGTH), tokens_bt[:, first], positions_bt[:, first])
+    logits, cache = extend(weights, model.empty_memory(ROWS, LENGTH), tokens_bt[:, first], positions_bt[:, first])
     found = [logits]
     for t in range(read_at_once, LENGTH):
         logits, cache = extend(weights, cache, tokens_bt[:, t : t + 1], positions_bt[:, t : t + 1])
@@ -183,7 +183,7 @@ def test_prompts_of_different_lengths_go_on_at_their_own_ends(model: Transformer
     lengths = np.array([1, 6, 3, 4])
     prompts = np.where(positions_bt[:, :6] < lengths[:, None], tokens_bt[:, :6], 0)
     extend, weights = jax.jit(model.extend), model.unstacked(params)
-    logits, cache = extend(weights, model.empty_cache(ROWS, LENGTH), prompts, positions_bt[:, :6])
+    logits, cache = extend(weights, model.empty_memory(ROWS, LENGTH), prompts, positions_bt[:, :6])
     for row, length in enumerate(lengths):
         np.testing.assert_allclose(logits[row, :length], whole[row, :length], rtol=1e-5, atol=1e-5)
     for step in range(LENGTH - 6):
@@ -268,7 +268,7 @@ def test_bfloat16_computes_near_and_keeps_float32_parameters(params: Params, for
     assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(half.init, jax.random.key(0)))} == {jnp.dtype("f4")}
     logits = jax.jit(half.__call__)(params, *packed(some_tokens()))
     assert logits.dtype == jnp.bfloat16
-    assert half.empty_cache(1, 2).keys[0].dtype == jnp.bfloat16
+    assert half.empty_memory(1, 2).keys[0].dtype == jnp.bfloat16
     exact = np.asarray(forward(params, *packed(some_tokens())))
     assert np.abs(logits.astype(jnp.float32) - exact).max() < 0.05 * np.abs(exact).max()
     gradients = jax.eval_shape(jax.grad(functools.partial(some_loss, {"compute_dtype": "bfloat16"})), params)

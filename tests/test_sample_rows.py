@@ -70,26 +70,26 @@ def items_of(drawn: np.ndarray, vocabulary: Vocabulary = V) -> list[int]:
 def test_documents_of_one_call_have_bounds_of_their_own(params: Params, prompts: tuple, drawn: np.ndarray) -> None:
     """Exact lengths, in rows that are filled again; -1 stands for the target's bound, and one program serves all."""
     exact = np.array([3, 1, 5, 2, 4, 0, 2, 5, 1, 3])
-    found = SAMPLER(params, *prompts, KEY, rows=4, least_n=exact, most_n=exact)
+    found = SAMPLER(params, *prompts, KEY, rows=4, bounds_n2=np.stack([exact, exact], axis=1))
     assert items_of(found) == exact.tolist()
     assert read_drawn(V, drawing("image", 0, 5), found).decodable.all()
     compiled = [program._cache_size() for program in (Programs.begin, Programs.chunk)]
     other = np.array([5, 5, 1, 1, 3, 3, 2, 2, 4, 4])
-    assert items_of(SAMPLER(params, *prompts, KEY, rows=4, least_n=other, most_n=other)) == other.tolist()
-    free = np.full(DOCUMENTS, -1)
-    np.testing.assert_array_equal(SAMPLER(params, *prompts, KEY, rows=4, least_n=free, most_n=free), drawn)
+    again = SAMPLER(params, *prompts, KEY, rows=4, bounds_n2=np.stack([other, other], axis=1))
+    assert items_of(again) == other.tolist()
+    free = np.full((DOCUMENTS, 2), -1)
+    np.testing.assert_array_equal(SAMPLER(params, *prompts, KEY, rows=4, bounds_n2=free), drawn)
     assert [program._cache_size() for program in (Programs.begin, Programs.chunk)] == compiled
-    assert min(items_of(drawn)) < 4 <= min(items_of(SAMPLER(params, *prompts, KEY, rows=4, least_n=free + 5)))
+    assert min(items_of(drawn)) < 4 <= min(items_of(SAMPLER(params, *prompts, KEY, rows=4, bounds_n2=free + [5, 0])))
 
 
 @pytest.mark.parametrize("least, most", [(3, 2), (0, 6), (6, -1)])
 def test_bounds_that_no_segment_can_keep_are_refused(params: Params, prompts: tuple, least: int, most: int) -> None:
-    bounds = [np.full(DOCUMENTS, bound) for bound in (least, most)]
     with pytest.raises(ConfigError, match="of document 0"):
-        SAMPLER(params, *prompts, KEY, least_n=bounds[0], most_n=bounds[1])
+        SAMPLER(params, *prompts, KEY, bounds_n2=np.tile([least, most], (DOCUMENTS, 1)))
     free = Sampler.of(MODEL, V, drawing("image", 1, 5, SampleConfig(grammar=False)))
     with pytest.raises(ConfigError, match=r"sample\.grammar"):
-        free(params, *prompts, KEY, least_n=np.full(DOCUMENTS, 2))
+        free(params, *prompts, KEY, bounds_n2=np.tile([2, -1], (DOCUMENTS, 1)))
 
 
 def test_a_cache_that_grows_changes_nothing(
@@ -117,5 +117,5 @@ def test_a_mesh_draws_the_tokens_of_one_device(
     assert len(crossing) > 10
     widest = 2 * 8 * max(MODEL.config.mlp_width, V.size)  # two tokens of eight rows
     assert max(np.prod([int(size) for size in shape.split(",") if size]) for shape in crossing) <= widest
-    cache = f"[{8 // sizes[0] // sizes[1]},{2 // sizes[3]},{32 + SAMPLER.programs.most_tokens},8]"
+    cache = f"[{8 // sizes[0] // sizes[1]},{2 // sizes[3]},{32 + SAMPLER.most_tokens},8]"
     assert f"f32{cache}" in program

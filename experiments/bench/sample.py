@@ -63,7 +63,7 @@ def ours(position: str, items: int, grammar: bool = True, skip: bool = True, gro
     target = SegmentTarget("image", items, items, "fragments", SampleConfig(grammar=grammar))
     sampler = Sampler.of(model, v, target, skip)
     sampler = sampler if grow else dataclasses.replace(sampler, block=PROMPT + NEW)
-    assert sampler.programs.most_tokens == NEW
+    assert sampler.most_tokens == NEW
 
     def seconds(seed: int) -> float:
         start = time.perf_counter()

@@ -36,7 +36,7 @@ from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimCo
 from omnijax.data.corpus import Corpus
 from omnijax.data.pipeline import Batches
 from omnijax.experiment import load_experiment
-from omnijax.model.flops import TRAINING, token_flops
+from omnijax.model.flops import TRAINING, row_flops
 from omnijax.model.transformer import ROWS_MULTIPLE, Transformer
 from omnijax.run.writers import Writer
 from omnijax.step.sharding import make_mesh, put_batch
@@ -190,7 +190,7 @@ def line(name: str, values: np.ndarray, ratios: np.ndarray, demand: str = "") ->
 def tables(config: Config, seconds: dict[str, Any]) -> dict[str, list[Row]]:
     """Rows from the times of rounds, `Seconds` of float64[rounds]."""
     rows, t = -(-config.vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE, config.batch.sequence_length - 1
-    flops = TRAINING * config.batch.size * t * token_flops(config.model, rows, t)
+    flops = TRAINING * config.batch.size * row_flops(config.model, rows, t)
     steps, host = [name for name in seconds if name not in (PRODUCT, HOST)], seconds[HOST]
     hand, demands = seconds[BY_HAND], {LOOP: "≤ 1.05 × by hand"}
     work = {**dict.fromkeys(steps, flops), PRODUCT: 2 * SIDE**3}

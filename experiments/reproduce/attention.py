@@ -14,8 +14,7 @@ from base_step import SETTINGS, TINY, config_of, train
 from rates import Figure
 
 from omnijax.config import Config
-from omnijax.model.attend import attend, resolve
-from omnijax.model.fused import AttentionInputs
+from omnijax.model.attend import AttentionInputs, attend, resolve
 from omnijax.model.transformer import Transformer
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import make_step

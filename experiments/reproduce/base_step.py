@@ -17,7 +17,7 @@ from rates import GB, Figure, Measured, matmul_rate, measured, memory_bytes
 from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimConfig, Task, Writing
 from omnijax.data.pipeline import Batches
 from omnijax.experiment import load_experiment
-from omnijax.model.flops import TRAINING, token_flops
+from omnijax.model.flops import TRAINING, backbone_flops, head_flops
 from omnijax.model.sizes import SIZES
 from omnijax.model.transformer import ROWS_MULTIPLE, Transformer
 from omnijax.step.sharding import make_mesh, put_batch
@@ -64,7 +64,7 @@ def config_of(setting: Setting, tiny: bool) -> Config:
         writing=Writing(base=256, positions=1024, t_pad=False),
         batch=BatchConfig(tasks, size=rows, sequence_length=length),
         model=dataclasses.replace(model, remat=setting.remat, attention=setting.attention),
-        optim=OptimConfig(1e-2 if tiny else size.learning_rate, warmup_steps=0, moments=size.moments),
+        optim=OptimConfig(1e-2 if tiny else size.learning_rate, warmup_steps=0),
         train=dataclasses.replace(config.train, digit_noise=0.0),
         eval=dataclasses.replace(config.eval, completions=(), targets=(), routes=()),
         mesh=MeshConfig(data=1),
@@ -121,9 +121,10 @@ def _setting_figures(setting: Setting, tiny: bool, peak: Measured) -> Iterator[t
     rows = -(-config.vocabulary.size // ROWS_MULTIPLE) * ROWS_MULTIPLE
     tokens = config.batch.size * t
     rates = measured(tokens / taken for taken in times)
-    utilization = TRAINING * token_flops(config.model, rows, t) * rates.value / peak.value
+    head = head_flops(config.model, rows)
+    utilization = TRAINING * (backbone_flops(config.model, t) + head) * rates.value / peak.value
     # PaLM's count: whole squares of attention, although kernels skip the half above the diagonal.
-    causal = TRAINING * token_flops(config.model, rows, t // 2) * rates.value / peak.value
+    causal = TRAINING * (backbone_flops(config.model, t // 2) + head) * rates.value / peak.value
     yield Figure(f"{setting}: a step", step.value, "s", step.spread), 0.0
     yield Figure(f"{setting}: tokens a second", rates.value, "tokens/s", rates.spread), 0.0
     yield Figure(f"{setting}: tokens that aren't padding", share, ""), 0.0

@@ -14,10 +14,11 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Int
 
 from omnijax.config import Config
+from omnijax.data.columns import markers_of
 from omnijax.data.corpus import Corpus
 from omnijax.errors import DataError
 from omnijax.model.transformer import Transformer
-from omnijax.sample.document_grammar import grammar_of, segment_markers
+from omnijax.sample.document_grammar import grammar_of
 from omnijax.source import SEQUENCE
 from omnijax.step.sharding import ROWS, mesh_of
 from omnijax.vocab.decode import Kind, decode
@@ -177,7 +178,7 @@ def _fields_of_segments(config: Config, documents: Documents, form: Form) -> Int
     owner = np.full(len(control), -1, np.int32)
     known = form.fields if form.fields != (SEQUENCE,) else tuple(config.data.fields)
     for number, field in enumerate(known):
-        for marker in segment_markers(field, config.data.fields[field]):
+        for marker in markers_of(field, config.data.fields[field]):
             owner[control.index(marker)] = number if form.fields != (SEQUENCE,) else 0
     # A part's marker may serve several fields: its segment belongs to the field before it.
     numbers = owner[documents.segment_markers]

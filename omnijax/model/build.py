@@ -20,10 +20,9 @@ def model_of(config: Config, vocabulary: Vocabulary | None = None) -> Transforme
     Raises:
         ConfigError: the shape is impossible, or the head doesn't work with this vocabulary, batch or mesh.
     """
-    vocabulary = vocabulary or config.vocabulary
-    if config.model.head == "token":
+    vocabulary, head = vocabulary or config.vocabulary, config.model.head
+    if head == "token":
         return Transformer(config.model, vocabulary.size)
-    head = config.model.head
     width, items, context = vocabulary.width, config.batch.sequence_items, config.mesh.context
     known, whole = "has to know where an item ends before the next one begins", "needs whole sequences to find items in"
     most = "steps once for each item, and has to know the most items of a sequence"
@@ -34,12 +33,11 @@ def model_of(config: Config, vocabulary: Vocabulary | None = None) -> Transforme
     ):
         if not holds:
             raise ConfigError(field, value, f"model.head = {head!r} {rule}", fix)
-    return ItemTransformer(config.model, vocabulary.size, grouping_of(vocabulary), items)
+    return ItemTransformer(config.model, vocabulary.size, grouping_of(vocabulary))
 
 
 def grouping_of(vocabulary: Vocabulary) -> Grouping:
     """Which tokens make an item: the digits, the check digit and the position tokens of a fragment of fixed width."""
     v = vocabulary
-    others = v.check_digit + (v.position_places if v.position != "none" else 0)
-    contexts = [0, *(int(context) for context in v.contexts.of_control)]
-    return Grouping(v.position_start, v.control_start, tuple(int(v.contexts.widths[c]) + others for c in contexts))
+    lengths = tuple(v.fragment_tokens(context) for context in (0, *v.contexts.of_control))
+    return Grouping(v.position_start, v.control_start, lengths)

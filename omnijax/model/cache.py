@@ -14,7 +14,7 @@ _SLOTS = 2
 
 
 class Cache(NamedTuple):
-    """Keys and values of each layer; slot s holds the token at position s of its row.
+    """Keys and values of each layer; slot s holds the token at position s of its row, which has `length` tokens so far.
 
     Each layer has an array of its own, so that attention reads it in place; a slice of a larger array would be copied.
     Heads come before slots, so that attention is a batched matrix product without transpositions.
@@ -22,6 +22,7 @@ class Cache(NamedTuple):
 
     keys: tuple[Float[Array, "b n s k"], ...]
     values: tuple[Float[Array, "b n s k"], ...]
+    length: Int[Array, " b"]
 
     def write(
         self, layer: int, positions_bt: Int[Array, "b t"], k_btnk: Float[Array, "b t n k"], v_btnk: Float[Array, "..."]
@@ -34,7 +35,7 @@ class Cache(NamedTuple):
         def replaced(old: tuple[Array, ...], new_btnk: Array) -> tuple[Array, ...]:
             return (*old[:layer], jax.vmap(put)(old[layer], new_btnk, positions_bt), *old[layer + 1 :])
 
-        return Cache(replaced(self.keys, k_btnk), replaced(self.values, v_btnk))
+        return self._replace(keys=replaced(self.keys, k_btnk), values=replaced(self.values, v_btnk))
 
 
 def slots(cache: Any) -> int:

@@ -1,4 +1,10 @@
-"""Floating-point operations of the model, by formula."""
+"""Floating-point operations of the model, by formula: two for each multiplication in a matrix product.
+
+For each token this is C ≈ 2 N + 2 · layers · context · attention width (Kaplan et al. 2020, arXiv:2001.08361 §2.1) for
+grouped key/value heads and three matrices in the MLP. As in PaLM (Chowdhery et al. 2022, arXiv:2204.02311, appendix B),
+both matrix products of attention count, and the whole square, since masked scores are computed, too. The padding of the
+head counts. The look-up of embeddings, norms, rotations, softmax, activations, and what `remat` computes twice don't.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +14,8 @@ TRAINING = 3
 """FLOPs of training in units of a forward pass: the backward pass takes two (arXiv:2001.08361 §2.1)."""
 
 
-def token_flops(model: ModelConfig, rows: int, keys: int) -> int:
-    """FLOPs of a forward pass for each token: two for each multiplication in a matrix product.
-
-    This is C ≈ 2 N + 2 · layers · context · attention width (Kaplan et al. 2020, arXiv:2001.08361 §2.1) for grouped
-    key/value heads and three matrices in the MLP. As in PaLM (Chowdhery et al. 2022, arXiv:2204.02311, appendix B), it
-    counts both matrix products of attention, and the whole square, since masked scores are computed, too. It counts the
-    padding of the head. It doesn't count the look-up of embeddings, norms, rotations, softmax, activations, or what
-    `remat` computes twice.
-
-    Args:
-        model: its shape.
-        rows: of the head, with padding.
-        keys: number of keys that each token attends to: the tokens of a sequence, or the slots of a cache.
-    """
-    return backbone_flops(model, keys) + head_flops(model, rows)
-
-
 def row_flops(model: ModelConfig, rows: int, tokens: int, items: int = 0, places: int = 0) -> int:
-    """FLOPs of a forward pass over a sequence of `tokens` tokens, counted as in `token_flops`.
+    """FLOPs of a forward pass over a sequence of `tokens` tokens; `rows` is the number of logits, with padding.
 
     A model that steps once for each item also needs the most `items` of a sequence, and the `places` (tokens) of the
     longest item.
@@ -36,7 +25,7 @@ def row_flops(model: ModelConfig, rows: int, tokens: int, items: int = 0, places
 
 
 def backbone_flops(model: ModelConfig, keys: int, places: int = 0) -> int:
-    """FLOPs of one step of the layers, which attends to `keys` keys, counted as in `token_flops`.
+    """FLOPs of one step of the layers, which attends to `keys` keys: the steps of a sequence, or the slots of a cache.
 
     If steps are items, `places` are the tokens of the longest one; an item takes a matrix for each.
     """

@@ -22,8 +22,7 @@ from omnijax.model.cache import Cache
 from omnijax.model.groups import Grouping, Items
 from omnijax.model.layers import GatedMLP, RMSNorm, normal
 from omnijax.model.shards import ALONE, Shards
-from omnijax.model.sums import Sums
-from omnijax.model.transformer import Inputs, Params, Transformer, graph_of, params_of
+from omnijax.model.transformer import Params, Transformer, graph_of, params_of
 
 
 class HeadLayer(nnx.Module):
@@ -50,11 +49,10 @@ class ItemMemory(NamedTuple):
     """What the model has read of each row.
 
     Attributes:
-        cache: keys and values of the whole items, a slot for each.
+        cache: of the whole items, a slot for each.
         behind: output of the backbone for the last whole item.
         open: sum of the tokens of the item that isn't whole yet.
         places: how many tokens that item has so far.
-        items: number of whole items.
         context: row of `Grouping.lengths` that holds now.
     """
 
@@ -62,7 +60,6 @@ class ItemMemory(NamedTuple):
     behind: Float[Array, "b d"]
     open: Float[Array, "b d"]
     places: Int[Array, " b"]
-    items: Int[Array, " b"]
     context: Int[Array, " b"]
 
 
@@ -70,18 +67,15 @@ class ItemTransformer(Transformer):
     """The same functions as those of `Transformer`, with another memory of what it has read.
 
     Attributes:
-        config: its shape.
-        tokens: number of primary tokens.
         grouping: which tokens make an item.
-        sequence_items: most items of a sequence in training.
     """
 
     reads_ahead = False  # within an item there is no pass of the backbone to save
 
-    def __init__(self, config: ModelConfig, tokens: int, grouping: Grouping, sequence_items: int):
+    def __init__(self, config: ModelConfig, tokens: int, grouping: Grouping):
         super().__init__(config, tokens)
-        self.grouping, self.sequence_items = grouping, sequence_items
-        self._same += (grouping, sequence_items)
+        self.grouping = grouping
+        self._same += (grouping,)
         self._item = graph_of(ItemEnds, config, grouping.longest)
 
     def init(self, key: PRNGKeyArray) -> Params:
@@ -90,34 +84,36 @@ class ItemTransformer(Transformer):
         return super().init(key) | {"item": params_of(item)}
 
     def empty_memory(self, rows: int, room: int) -> ItemMemory:
-        """See `Decoder.empty_memory`; here a slot holds an item."""
+        """See `Transformer.empty_memory`; here a slot holds an item."""
         none = jnp.zeros((rows, self.config.width), self.config.compute_dtype)
         zero = jnp.zeros(rows, jnp.int32)
-        return ItemMemory(self.empty_cache(rows, room), none, none, zero, zero, zero)
+        return ItemMemory(super().empty_memory(rows, room), none, none, zero, zero)
 
     def slots_needed(self, memory: ItemMemory, tokens: int) -> Int[Array, " b"]:
-        """See `Decoder.slots_needed`; a token ends at most one item."""
-        return memory.items + tokens
+        """See `Transformer.slots_needed`; a token ends at most one item."""
+        return memory.cache.length + tokens
 
-    def summing(
-        self, params: Params, sums: Sums, inputs: Inputs, shards: Shards, most_items: int | None = None
-    ) -> tuple[Float[Array, "b t v"], Sums]:
-        """See `Transformer.summing`; by default a sequence has at most `sequence_items` items."""
-        tokens_bt, positions_bt, documents_bt, dropout_keys_bt = inputs
-        steps = min(tokens_bt.shape[1], most_items or self.sequence_items)
+    def __call__(
+        self,
+        params: Params,
+        tokens_bt: Int[Array, "b t"],
+        positions_bt: Int[Array, "b t"],
+        documents_bt: Int[Array, "b t"],
+        dropout_keys_bt: PRNGKeyArray | None = None,
+        shards: Shards = ALONE,
+        most_items: int | None = None,
+    ) -> Float[Array, "b t v"]:
+        """See `Transformer.__call__`."""
+        steps = min(tokens_bt.shape[1], most_items or tokens_bt.shape[1])
         items = self.grouping.items(tokens_bt, positions_bt, documents_bt, steps)
-        params, sums = self._tied(params, sums, "ends")
-        params, sums = self._tied(params, sums, "item")
-        return self._all(params, sums, items, dropout_keys_bt, shards)
+        return self._all(params, items, dropout_keys_bt, shards)
 
-    def _all(
-        self, params: Params, sums: Sums, items: Items, dropout_keys_bt: Array | None, shards: Shards
-    ) -> tuple[Array, Sums]:
+    def _all(self, params: Params, items: Items, dropout_keys_bt: Array | None, shards: Shards) -> Array:
         """Logits behind every token of whole sequences."""
         y_bspd = self._into(params, items.tokens, items.there, shards)
         keys_bs = None if dropout_keys_bt is None else dropout_keys_bt[:, : items.documents.shape[1]]
         look = self._looking(items.documents, shards)
-        x_bsd, _, sums = self._layers(params, y_bspd.sum(axis=2), items.positions, look, None, sums, keys_bs, shards)
+        x_bsd, _ = self._layers(params, y_bspd.sum(axis=2), items.positions, look, None, keys_bs, shards)
 
         steps, places = y_bspd.shape[1:3]
         predicting_bt = jnp.clip(items.item - ~items.ends, 0, steps - 1)
@@ -129,12 +125,12 @@ class ItemTransformer(Transformer):
             so_far = jnp.take_along_axis(so_far, index_bt[..., None], axis=1)
             z_btd += jnp.where(items.ends[..., None], 0, so_far)
         place_bt = jnp.where(items.ends, 0, jnp.clip(items.place + 1, 0, places - 1))
-        return self._written(params, z_btd, place_bt, shards), sums
+        return self._written(params, z_btd, place_bt, shards)
 
     def begin(
         self, params: Params, memory: ItemMemory, tokens_bt: Array, lengths_b: Array, mesh: Mesh | None = None
     ) -> tuple[Float[Array, "b v"], ItemMemory]:
-        """See `Decoder.begin`."""
+        """See `Transformer.begin`."""
         at = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
         documents_bt = jnp.where(at < lengths_b[:, None], 0, -1)
         items = self.grouping.items(tokens_bt, at, documents_bt, tokens_bt.shape[1])
@@ -145,19 +141,13 @@ class ItemTransformer(Transformer):
         behind_bd = jnp.take_along_axis(x_bsd, items_b[:, None, None] - 1, axis=1)[:, 0]
         last_b = jnp.take_along_axis(tokens_bt, lengths_b[:, None] - 1, axis=1)[:, 0]
         context_b = self.grouping.context(last_b, memory.context)
-        memory = ItemMemory(cache, behind_bd, memory.open, memory.places, items_b, context_b)
+        memory = memory._replace(cache=cache._replace(length=items_b), behind=behind_bd, context=context_b)
         return self._next(params, memory), memory
 
     def read(
-        self,
-        params: Params,
-        memory: ItemMemory,
-        logits_bv: Array,
-        tokens_bt: Array,
-        waiting_b: Array,
-        mesh: Mesh | None = None,
+        self, params: Any, memory: Any, logits_bv: Array, tokens_bt: Array, waiting_b: Array, mesh: Mesh | None = None
     ) -> tuple[Float[Array, "b v"], ItemMemory, Int[Array, " b"]]:
-        """See `Decoder.read`: reads one token of some of the rows that have one.
+        """See `Transformer.read`: reads one token of some of the rows that have one.
 
         Tokens inside items are cheap. A token that ends an item takes a step of the backbone. Such a token waits until
         the next token of every row ends an item, so that the backbone steps for all rows together.
@@ -175,18 +165,17 @@ class ItemTransformer(Transformer):
 
         def go_on(_: Any, carry: tuple[Array, Cache]) -> tuple[Array, Cache]:
             # A resting row writes to the slot of its next item, and writes it again before the slot is seen.
-            x_b1d, cache = self._further(params, open_bd[:, None], memory.items[:, None], carry[1], mesh)
+            x_b1d, cache = self._further(params, open_bd[:, None], memory.cache.length[:, None], carry[1], mesh)
             return jnp.where((read_b & ends_b)[:, None], x_b1d[:, 0], carry[0]), cache
 
         # A loop of one round or none: unlike a branch it writes the cache in place.
         behind_bd, cache = jax.lax.fori_loop(0, jnp.where(step, 1, 0), go_on, (memory.behind, memory.cache))
         whole_b = read_b & ends_b
         memory = ItemMemory(
-            cache,
+            cache._replace(length=cache.length + whole_b),
             behind_bd,
             jnp.where(whole_b[:, None], 0, open_bd),
             jnp.where(whole_b, 0, memory.places + read_b),
-            memory.items + whole_b,
             jnp.where(read_b, context_b, memory.context),
         )
         logits_bv = jnp.where(read_b[:, None], self._next(params, memory), logits_bv).astype(logits_bv.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,11 +83,8 @@ class GatedMLP(nnx.Module):
         return linear(h_btf, self.down[...].astype(dtype))
 
 
-class Rotations(NamedTuple):
-    """Cosine and sine of the rotation angles, float32[b, t, 1, k / 2]; they are the same for all layers."""
-
-    cos: Float[Array, "b t 1 k"]
-    sin: Float[Array, "b t 1 k"]
+Rotations = tuple[Float[Array, "b t 1 k"], Float[Array, "b t 1 k"]]
+"""Cosine and sine of the rotation angles, float32[b, t, 1, k / 2]; they are the same for all layers."""
 
 
 def rotations_at(positions_bt: Int[Array, "b t"], head_size: int, base: float) -> Rotations:
@@ -95,7 +92,7 @@ def rotations_at(positions_bt: Int[Array, "b t"], head_size: int, base: float) -
     half = head_size // 2
     frequencies = jnp.exp(-jnp.log(base) * jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions_bt[..., None, None].astype(jnp.float32) * frequencies[None, None, None, :]
-    return Rotations(jnp.cos(angles), jnp.sin(angles))
+    return jnp.cos(angles), jnp.sin(angles)
 
 
 def rotate(x_bthk: Float[Array, "b t h k"], rotations: Rotations) -> Float[Array, "b t h k"]:

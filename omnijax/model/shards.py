@@ -40,10 +40,9 @@ class Shards(NamedTuple):
     platform: str
     rings: tuple[Groups, ...] = ()
 
-    @property
-    def gathers(self) -> bool:
-        """Whether devices keep parts of weights, and gather them to compute."""
-        return self._split("fsdp")
+    def split(self, axis: str) -> bool:
+        """Whether something is split over an axis of the mesh."""
+        return self.sizes.get(axis, 1) > 1
 
     def whole(self, part: str, params: Any, dtype: Any) -> Any:
         """Parameters of a part, gathered along their `fsdp` axes; matrices have the compute dtype."""
@@ -52,7 +51,7 @@ class Shards(NamedTuple):
             if weight.ndim < 2:
                 return weight
             weight = weight.astype(dtype)  # before it is gathered: half the bytes in bfloat16
-            if "fsdp" in spec and self._split("fsdp"):
+            if "fsdp" in spec and self.split("fsdp"):
                 weight = checkpoint_name(_gather(spec.index("fsdp"), self.rings, weight), GATHERED)
             return weight
 
@@ -62,25 +61,22 @@ class Shards(NamedTuple):
         """Sums each leaf over the axes that it isn't split over, such as gradients of copies or parts of a loss."""
 
         def add(leaf: Array, spec: PartitionSpec) -> Array:
-            axes = [axis for axis in self.sizes if self._split(axis) and axis not in spec]
+            axes = [axis for axis in self.sizes if self.split(axis) and axis not in spec]
             return lax.psum(leaf, axes) if axes else leaf
 
         return jax.tree.map(add, tree, specs)
 
     def total(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """The sum over devices along `tensor`, each of which has some of the heads or hidden units."""
-        return lax.psum(x, "tensor") if self._split("tensor") else x
+        return lax.psum(x, "tensor") if self.split("tensor") else x
 
     def row(self, x_bt: Array) -> Array:
         """Whole sequences of what is split by token: keys, values, documents."""
-        return lax.all_gather(x_bt, "context", axis=1, tiled=True) if self._split("context") else x_bt
+        return lax.all_gather(x_bt, "context", axis=1, tiled=True) if self.split("context") else x_bt
 
     def first(self, tokens: int) -> Array | int:
         """Place in the sequence of the first of this device's tokens."""
-        return lax.axis_index("context") * tokens if self._split("context") else 0
-
-    def _split(self, axis: str) -> bool:
-        return self.sizes.get(axis, 1) > 1
+        return lax.axis_index("context") * tokens if self.split("context") else 0
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -30,7 +30,6 @@ class Size(NamedTuple):
     sequence_length: int
     mesh: MeshConfig
     learning_rate: float
-    moments: Literal["float32", "bfloat16", "factored"] = "float32"
 
 
 def _model(depth: int, width: int, heads: int, kv_heads: int, mlp_width: int, remat: Remat) -> ModelConfig:
@@ -65,6 +64,6 @@ def resized(config: Config, name: str) -> Config:
         config,
         model=size.model,
         batch=dataclasses.replace(config.batch, size=size.batch_size, sequence_length=size.sequence_length),
-        optim=dataclasses.replace(config.optim, learning_rate=size.learning_rate, moments=size.moments),
+        optim=dataclasses.replace(config.optim, learning_rate=size.learning_rate),
         mesh=size.mesh,
     )

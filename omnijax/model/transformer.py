@@ -19,17 +19,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from omnijax.config import ModelConfig
 from omnijax.errors import ConfigError
-from omnijax.model.attend import attend, resolve
+from omnijax.model.attend import ATTENDED, AttentionInputs, attend, resolve
 from omnijax.model.cache import Cache, attend_cached, slots
-from omnijax.model.decoder import Decoder
-from omnijax.model.fused import ATTENDED, AttentionInputs
 from omnijax.model.layers import PRODUCT, Attention, GatedMLP, RMSNorm, normal, rotations_at
 from omnijax.model.shards import ALONE, GATHERED, Shards
-from omnijax.model.sums import Sums, tied
 
 Params = dict[str, Any]
-Inputs = tuple[Array, Array, Array, Array | None]
-"""Tokens, positions, documents and dropout keys, each [b, t]."""
 ROWS_MULTIPLE = 64  # the embedding is padded to this many rows, so that any mesh axis of 2^n ≤ 64 divides it
 
 
@@ -55,16 +50,21 @@ class Ends(nnx.Module):
         self.head = normal(head, (width, rows), width)
 
 
-class Transformer(Decoder):
+class Transformer:
     """The model as pure functions of its parameters. It is hashable, so that `jax.jit` takes it as a static argument.
+
+    A sampler needs `unstacked`, `empty_memory`, `slots_needed`, `begin` and `read`. A row is one document.
 
     Attributes:
         config: its shape.
         tokens: number of primary tokens; logits have one entry for each.
+        reads_ahead: one pass over several tokens of a row is cheaper than one pass for each token.
 
     Raises:
         ConfigError: the numbers of heads don't divide, a head has an odd size, or `unroll` is out of range.
     """
+
+    reads_ahead: bool = True
 
     def __init__(self, config: ModelConfig, tokens: int):
         c = config
@@ -110,11 +110,12 @@ class Transformer(Decoder):
         }
         return {**params, "ends": {**ends, **rows}}
 
-    def empty_cache(self, rows: int, room: int) -> Cache:
-        """A `Cache` for `rows` documents of at most `room` tokens, in the compute dtype."""
+    def empty_memory(self, rows: int, room: int) -> Any:
+        """The memory of `rows` documents before anything is read: a `Cache` for `room` tokens, in the compute dtype."""
         c = self.config
         shape = (rows, c.kv_heads, room, c.head_size)
-        return Cache(*(tuple(jnp.zeros(shape, c.compute_dtype) for _ in range(c.depth)) for _ in Cache._fields))
+        keys, values = (tuple(jnp.zeros(shape, c.compute_dtype) for _ in range(c.depth)) for _ in range(2))
+        return Cache(keys, values, jnp.zeros(rows, jnp.int32))
 
     def unstacked(self, params: Params) -> Params:
         """Parameters in the form that `extend` takes: layer by layer, with matrices in the compute dtype.
@@ -138,6 +139,7 @@ class Transformer(Decoder):
         documents_bt: Int[Array, "b t"],
         dropout_keys_bt: PRNGKeyArray | None = None,
         shards: Shards = ALONE,
+        most_items: int | None = None,
     ) -> Float[Array, "b t v"]:
         """Logits of the next token, in the compute dtype.
 
@@ -150,28 +152,11 @@ class Transformer(Decoder):
             documents_bt: number of each token's document in the sequence; attention stays within documents.
             dropout_keys_bt: a key for each token, for dropout of residual updates; None for no dropout.
             shards: how the model is split.
+            most_items: of a sequence, for models that step once for each item; by default as many as tokens.
         """
-        inputs = (tokens_bt, positions_bt, documents_bt, dropout_keys_bt)
-        return self.summing(params, None, inputs, shards, tokens_bt.shape[1])[0]
-
-    def summing(
-        self, params: Params, sums: Sums, inputs: Inputs, shards: Shards, most_items: int | None = None
-    ) -> tuple[Float[Array, "b t v"], Sums]:
-        """The logits, and `sums`, whose cotangent the gradients of the parameters are added to (see `sums.py`).
-
-        Args:
-            params: from `init`.
-            sums: of the gradients so far; None if they aren't accumulated.
-            inputs: the first arguments of `__call__` behind the parameters.
-            shards: how the model is split.
-            most_items: of a sequence, for models that step once for each item; by default as in training.
-        """
-        tokens_bt, positions_bt, documents_bt, dropout_keys_bt = inputs
-        params, sums = self._tied(params, sums, "ends")
-        x_btd = self._embedded(params, tokens_bt, shards)
-        look = self._looking(documents_bt, shards)
-        x_btd, _, sums = self._layers(params, x_btd, positions_bt, look, None, sums, dropout_keys_bt, shards)
-        return self._logits(params, x_btd, shards), sums
+        x_btd, look = self._embedded(params, tokens_bt, shards), self._looking(documents_bt, shards)
+        x_btd, _ = self._layers(params, x_btd, positions_bt, look, None, dropout_keys_bt, shards)
+        return self._logits(params, x_btd, shards)
 
     def extend(
         self,
@@ -191,7 +176,7 @@ class Transformer(Decoder):
 
         Args:
             params: from `unstacked`.
-            cache: from `empty_cache`, or from an earlier call.
+            cache: from `empty_memory`, or from an earlier call.
             tokens_bt: primary ids.
             positions_bt: place of each token in its document.
             only_b: index of one token of each row; logits are then only those behind it, float[b, 1, v].
@@ -204,12 +189,77 @@ class Transformer(Decoder):
             x_btd = jnp.take_along_axis(x_btd, only_b[:, None, None], axis=1)
         return _split(mesh, self._logits(params, x_btd, ALONE), ("data", "fsdp")), extended
 
-    def _tied(self, params: Params, sums: Sums, part: str) -> tuple[Params, Sums]:
-        """Parameters and sums; those of one part outside the layers are tied to each other (see `sums.py`)."""
-        if sums is None:
-            return params, None
-        weights, into = tied(params[part], sums[part])
-        return params | {part: weights}, sums | {part: into}
+    def slots_needed(self, memory: Any, tokens: int) -> Int[Array, " b"]:
+        """Slots that each row occupies after it has read `tokens` more tokens."""
+        return jnp.asarray(memory.length + tokens)
+
+    def begin(
+        self,
+        params: Any,
+        memory: Any,
+        tokens_bt: Int[Array, "b t"],
+        lengths_b: Int[Array, " b"],
+        mesh: Mesh | None = None,
+    ) -> tuple[Float[Array, "b v"], Any]:
+        """Reads the prompts.
+
+        Args:
+            params: from `unstacked`.
+            memory: from `empty_memory`.
+            tokens_bt: primary ids, padded on the right.
+            lengths_b: tokens of each prompt, at least one; the last token ends an item.
+            mesh: see `extend`.
+
+        Returns:
+            The logits behind each prompt, and the memory.
+        """
+        places_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
+        logits_b1v, memory = self.extend(params, memory, tokens_bt, places_bt, lengths_b - 1, mesh)
+        return logits_b1v[:, 0], memory._replace(length=lengths_b)
+
+    def read(
+        self,
+        params: Any,
+        memory: Any,
+        logits_bv: Float[Array, "b v"],
+        tokens_bt: Int[Array, "b t"],
+        waiting_b: Int[Array, " b"],
+        mesh: Mesh | None = None,
+    ) -> tuple[Float[Array, "b v"], Any, Int[Array, " b"]]:
+        """Reads the next tokens of rows, as many as it pays to read at once.
+
+        This takes one token of each row, or all t where at least half of the rows have more than one.
+
+        Args:
+            params: from `unstacked`.
+            memory: from `begin`, or from an earlier call.
+            logits_bv: behind the last token that was read of each row.
+            tokens_bt: the next tokens of each row; t = 1 unless the model `reads_ahead`.
+            waiting_b: how many tokens of each row haven't been read; may be more than t, and is 0 for a row that rests.
+            mesh: see `extend`.
+
+        Returns:
+            The logits behind the last token that has now been read of each row, the memory, and how many tokens of
+            each row were read.
+        """
+        most = tokens_bt.shape[1]
+
+        def extend(width: int, _: Any, carry: tuple[Array, Any]) -> tuple[Array, Any]:
+            places_bt = memory.length[:, None] + jnp.arange(width)[None, :]
+            last_b = jnp.clip(waiting_b, 1, width) - 1  # padding behind it is overwritten before it is seen
+            logits_b1v, cache = self.extend(params, carry[1], tokens_bt[:, :width], places_bt, last_b, mesh)
+            return logits_b1v[:, 0].astype(carry[0].dtype), cache
+
+        active_b = waiting_b > 0
+        # More tokens of all rows cost more, so that half of the rows have to have some.
+        wide = (most > 1) & active_b.any() & (2 * (waiting_b > 1).sum() >= active_b.sum())
+        carry = (logits_bv, memory)
+        for width in sorted({1, most}):  # loops of one round or none: unlike branches they write the cache in place
+            runs = wide if width > 1 else active_b.any() & ~wide
+            carry = lax.fori_loop(0, jnp.where(runs, 1, 0), functools.partial(extend, width), carry)
+        read_b = jnp.clip(waiting_b, 0, jnp.where(wide, most, 1))
+        logits_bv = jnp.where(active_b[:, None], carry[0], logits_bv)
+        return logits_bv, carry[1]._replace(length=memory.length + read_b), read_b
 
     def _embedded(self, params: Params, tokens: Int[Array, "..."], shards: Shards) -> Float[Array, "... d"]:
         embed = shards.whole("ends", params["ends"], jnp.float32)["embed"]
@@ -242,7 +292,7 @@ class Transformer(Decoder):
             y_bthk = attend_cached(q_bthk, cache.keys[number], cache.values[number], mask_bts)
             return _split(mesh, y_bthk, "data", None, "tensor"), cache
 
-        return self._layers(params, x_btd, positions_bt, look, cache)[:2]
+        return self._layers(params, x_btd, positions_bt, look, cache)
 
     def _layers(
         self,
@@ -251,35 +301,31 @@ class Transformer(Decoder):
         positions_bt: Array,
         look: Callable[..., tuple[Array, Any]],
         memory: Any,
-        sums: Sums = None,
         dropout_keys_bt: Array | None = None,
         shards: Shards = ALONE,
-    ) -> tuple[Array, Any, Sums]:
-        """The output of the last layer, and the memory and the sums that pass from layer to layer."""
+    ) -> tuple[Array, Any]:
+        """The output of the last layer, and the memory that passes from layer to layer."""
         rotations = rotations_at(positions_bt, self.config.head_size, self.config.rope_base)
         keys_bt = dropout_keys_bt if self.config.dropout > 0 else None
 
-        def layer(carry: tuple[Array, Any, Sums], layer: tuple[Params, Any]) -> tuple[tuple[Array, Any, Sums], None]:
-            (x_btd, memory, sums), (params, number) = carry, layer
-            if sums is not None:
-                params, sums = tied(params, sums, number)
+        def layer(carry: tuple[Array, Any], layer: tuple[Params, Any]) -> tuple[tuple[Array, Any], None]:
+            (x_btd, memory), (params, number) = carry, layer
             module = nnx.merge(self._layer, shards.whole("layers", params, x_btd.dtype))
             see = functools.partial(look, memory, number)
             y_btd, memory = module.attention(module.attention_norm(x_btd), rotations, see)
             x_btd = x_btd + self._drop(shards.total(y_btd), keys_bt, 2 * number)
             y_btd = module.mlp(module.mlp_norm(x_btd))
             x_btd = x_btd + self._drop(shards.total(y_btd), keys_bt, 2 * number + 1)
-            return (x_btd, memory, sums), None
+            return (x_btd, memory), None
 
-        carry = (x_btd, memory, sums["layers"] if sums is not None else None)
+        carry = (x_btd, memory)
         if isinstance(params["layers"], tuple):  # unstacked
             for numbered in zip(params["layers"], range(self.config.depth), strict=True):
                 carry, _ = layer(carry, numbered)
         else:
             stacked = (params["layers"], jnp.arange(self.config.depth))
             carry, _ = lax.scan(self._kept(layer, shards), carry, stacked, unroll=self.config.unroll)
-        x_btd, memory, in_layers = carry
-        return x_btd, memory, None if sums is None else sums | {"layers": in_layers}
+        return carry
 
     def _kept(self, layer: Callable[..., Any], shards: Shards) -> Callable[..., Any]:
         """The layer with its rematerialisation policy."""
@@ -290,7 +336,7 @@ class Transformer(Decoder):
             "attention": policies.save_only_these_names(ATTENDED),
             "full": policies.nothing_saveable,
         }[self.config.remat]
-        if self.config.remat == "none" and not shards.gathers:
+        if self.config.remat == "none" and not shards.split("fsdp"):
             return layer
         # Only in unrolled layers could the compiler merge what is computed again with the first computation.
         return jax.checkpoint(layer, policy=policy, prevent_cse=self.config.unroll > 1)

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from omnijax.config import Config, Task
+from omnijax.data.columns import markers_of
 from omnijax.errors import ConfigError, VocabularyError
 from omnijax.model.build import grouping_of
 from omnijax.model.flops import TRAINING, backbone_flops, head_flops, row_flops
 from omnijax.model.transformer import ROWS_MULTIPLE
-from omnijax.sample.document_grammar import segment_markers
 from omnijax.source import SEQUENCE
 from omnijax.vocab.cost import Count, document_tokens, item_digits, item_tokens, rebased, segment_tokens, space_of
 from omnijax.vocab.radix import Base
@@ -111,7 +111,7 @@ def task_segments(config: Config, task: Task) -> tuple[str, list[tuple[str, Coun
     return "->".join(names), [
         (marker, Count(least, (least + most) / 2, most))
         for name, modality in fields
-        for marker, (least, most) in zip(segment_markers(name, modality), modality.limits, strict=True)
+        for marker, (least, most) in zip(markers_of(name, modality), modality.limits, strict=True)
     ]
 
 

@@ -14,14 +14,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from omnijax.config import SampleConfig
 from omnijax.model import cache as caches
-from omnijax.model.decoder import Decoder
+from omnijax.model.transformer import Transformer
 from omnijax.sample.pick_token import pick
-from omnijax.step.sharding import parameter_shardings
+from omnijax.step.sharding import ROWS, parameter_shardings
 from omnijax.vocab.grammar import Grammar, GrammarState
 from omnijax.vocab.vocabulary import PAD
-
-ROWS = ("data", "fsdp")
-"""Axes of a mesh that rows are split over."""
 
 
 class RowBuffers(NamedTuple):
@@ -38,8 +35,8 @@ class RowBuffers(NamedTuple):
     tokens: Int[Array, "b n"]
     length: Int[Array, " b"]
     done: Bool[Array, " b"]
-    state: GrammarState | None
-    legal: Bool[Array, "b v"] | None
+    state: GrammarState | None = None
+    legal: Bool[Array, "b v"] | None = None
 
 
 class LoopState(NamedTuple):
@@ -92,7 +89,7 @@ class Programs:
         mesh: that parameters and rows are split over; None for one device.
     """
 
-    model: Decoder
+    model: Transformer
     config: SampleConfig
     grammar: Grammar
     most_tokens: int
@@ -114,7 +111,7 @@ class Programs:
         key: PRNGKeyArray,
         numbers_b: Int[Array, " b"],
         slots: int,
-        bounds: tuple[Int[Array, " b"], Int[Array, " b"]] | None = None,
+        bounds_b2: Int[Array, "b 2"] | None = None,
     ) -> LoopState:
         """Reads prompts, and the forced tokens behind them.
 
@@ -125,19 +122,14 @@ class Programs:
             key: draws the tokens, together with the number of the document.
             numbers_b: of the documents.
             slots: of the memory.
-            bounds: fewest and most items of each segment to come; -1, or None for all rows, keeps the target's bound.
+            bounds_b2: fewest and most items of each segment to come; -1, or None for all rows, for the target's.
         """
         (batch, length), forced = prompts_bt.shape, self.forced_behind_prompt
-        rows = RowBuffers(
-            jnp.full((batch, self.most_tokens + forced + 1), PAD, jnp.int32),
-            jnp.zeros(batch, jnp.int32),
-            jnp.zeros(batch, bool),
-            None,
-            None,
-        )
+        empty_bn = jnp.full((batch, self.most_tokens + forced + 1), PAD, jnp.int32)
+        rows = RowBuffers(empty_bn, jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool))
         if self.config.grammar:
             state = _read_prompts(self.grammar, prompts_bt, lengths_b)
-            state = state if bounds is None else self.grammar.with_bounds(state, *bounds)
+            state = state if bounds_b2 is None else self.grammar.with_bounds(state, *bounds_b2.T)
             rows = rows._replace(state=state, legal=self.grammar.mask(state))
         if self.most_forced:
             rows = self._write_with_forced(rows, *self._forced(rows))
@@ -162,10 +154,7 @@ class Programs:
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
     def refilled(self, loop: LoopState, rows_g: Int[Array, " g"], new: LoopState) -> LoopState:
         """The state with new rows in place of rows that are done; a number beyond the last row drops the new row."""
-        memory = caches.put(loop.memory, rows_g, new.memory)
-        parts = (part._replace(memory=None) for part in (loop, new))
-        loop = jax.tree.map(lambda old, rows: old.at[rows_g].set(rows, mode="drop"), *parts)
-        return self._placed(loop._replace(memory=memory))
+        return self._placed(caches.put(loop, rows_g, new))
 
     @functools.partial(jax.jit, static_argnums=(0, 2))
     def grown(self, loop: LoopState, slots: int) -> LoopState:
@@ -258,7 +247,7 @@ class Programs:
     def shardings(self, loop: LoopState) -> LoopState:
         """Rows, and the heads of the memory, are split over the mesh."""
         assert self.mesh is not None
-        rows, heads = (NamedSharding(self.mesh, PartitionSpec(*axes)) for axes in ((ROWS,), (ROWS, "tensor")))
+        rows, heads = (NamedSharding(self.mesh, spec) for spec in (ROWS, PartitionSpec(*ROWS, "tensor")))
         split = jax.tree.map(lambda _: rows, loop)
         return split._replace(memory=jax.tree.map(lambda leaf: heads if leaf.ndim > 2 else rows, loop.memory))
 
@@ -269,7 +258,7 @@ class Programs:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def unstacked(model: Decoder, mesh: Mesh | None, params: Any) -> Any:
+def unstacked(model: Transformer, mesh: Mesh | None, params: Any) -> Any:
     """Parameters in the form that the programs take, split over the mesh as before."""
     params = model.unstacked(params)
     if mesh is None:

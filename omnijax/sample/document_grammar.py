@@ -5,15 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from omnijax.config import Config
+from omnijax.data.columns import markers_of
 from omnijax.modalities.base import Modality
 from omnijax.source import SEQUENCE
 from omnijax.vocab.grammar import Grammar, SegmentRule
 from omnijax.vocab.vocabulary import END
-
-
-def segment_markers(field: str, modality: Modality) -> tuple[str, ...]:
-    """Control tokens that open the segments of a signal, in order: the field's, then one for each further part."""
-    return (field, *(part.name for part in modality.parts[1:]))
 
 
 def holds(modality: Modality) -> Literal["any", "general", "fragments"]:
@@ -34,26 +30,23 @@ def grammar_of(config: Config, order: Literal["raster", "any"] = "raster") -> Gr
         order: in which the fragments of a segment stand.
     """
     fields = config.data.fields
-    follow: dict[str, dict[str, None]] = {}
-    rules: dict[str, tuple[Modality, int]] = {}
     openers: dict[str, None] = {}
+    follow: dict[str, dict[str, None]] = {}
+    kinds: dict[str, tuple[Modality, int]] = {}
     for task in config.batch.tasks:
-        names = tuple(fields) if task.names == (SEQUENCE,) else task.names
-        openers |= dict.fromkeys(names if task.names == (SEQUENCE,) else names[:1])
+        interleaved = task.names == (SEQUENCE,)
+        names = tuple(fields) if interleaved else task.names
+        openers |= dict.fromkeys(names if interleaved else names[:1])
         for place, field in enumerate(names):
-            markers = segment_markers(field, fields[field])
-            rules |= {marker: (fields[field], number) for number, marker in enumerate(markers)}
-            for marker, next_marker in zip(markers, markers[1:], strict=False):
-                follow.setdefault(marker, {})[next_marker] = None
-            behind = dict.fromkeys([*names[place + 1 : place + 2], *[END] * (place == len(names) - 1)])
-            if task.names == (SEQUENCE,):
-                behind = dict.fromkeys([*names, END])
-            if field in config.data.several:
-                behind[field] = None
-            follow.setdefault(markers[-1], {}).update(behind)
-    found = []
+            markers = markers_of(field, fields[field])
+            behind = [*names, END] if interleaved else [(*names, END)[place + 1]]
+            again = [field] * (field in config.data.several)
+            nexts = [[marker] for marker in markers[1:]] + [behind + again]
+            for number, (marker, found) in enumerate(zip(markers, nexts, strict=True)):
+                kinds[marker] = (fields[field], number)
+                follow[marker] = follow.get(marker, {}) | dict.fromkeys(found)
+    rules = []
     for marker, followers in sorted(follow.items()):
-        modality, number = rules[marker]
-        least, most = modality.limits[number]
-        found.append(SegmentRule(marker, least, most, holds(modality), tuple(followers)))
-    return Grammar(config.vocabulary, tuple(found), tuple(openers), order)
+        modality, number = kinds[marker]
+        rules.append(SegmentRule(marker, *modality.limits[number], holds(modality), tuple(followers)))
+    return Grammar(config.vocabulary, tuple(rules), tuple(openers), order)

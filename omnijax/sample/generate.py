@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +13,12 @@ import rich.progress
 from jaxtyping import Bool, Int, PRNGKeyArray
 
 from omnijax.config import Config, SampleConfig, Target
-from omnijax.data.columns import Column, Encoded, segments_of, side_by_side
+from omnijax.data.columns import Column, Encoded, markers_of, segments_of, side_by_side
 from omnijax.errors import ConfigError
 from omnijax.modalities.base import GENERAL, Items, Modality
 from omnijax.model.transformer import Transformer
-from omnijax.sample.document_grammar import holds, segment_markers
-from omnijax.sample.sampler import Sampler, SegmentTarget
+from omnijax.sample.document_grammar import holds
+from omnijax.sample.sampler import Sampler, SegmentTarget, context_of
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.decode import Error, Kind, decode
 from omnijax.vocab.documents import Documents, Segment
@@ -83,21 +81,18 @@ class Generator:
         Raises:
             ConfigError: no task trains the field.
         """
-        target, modality = self._target(field, sample), self.config.data.fields[field]
+        target, modality = self.config.target(field), self.config.data.fields[field]
+        target = dataclasses.replace(target, sample=sample or target.sample)
         rows = self._prompts(given) if given else [np.zeros(0, np.int32)] * count
         found = Generated([Items.joined([])] * len(rows), np.ones(len(rows), bool))
-        for number, marker in enumerate(segment_markers(field, modality) if rows else ()):
+        for number, marker in enumerate(markers_of(field, modality) if rows else ()):
             opened = [np.append(row, self.config.vocabulary.token(marker)) for row in rows]
-            starts = np.array([len(row) for row in rows])
             each = zip(found.items, found.decodable, strict=True)
             bounds = [modality.bounds(items) if good else modality.limits[number] for items, good in each]
-            segment = DrawnSegment(modality, number, marker, np.array(bounds, np.int32))
             key = jax.random.fold_in(key, number) if number else key
-            read, rows = self._draw(segment, target, opened, starts, key)
-            both = found.decodable & read.decodable
+            read, rows = self._draw(target, number, np.array(bounds, np.int32), opened, key)
             chained = [Items.chained(old, new) for old, new in zip(found.items, read.items, strict=True)]
-            kept = [new if good else old for new, old, good in zip(chained, found.items, both, strict=True)]
-            found = Generated(kept if number else read.items, both)
+            found = Generated(chained, found.decodable & read.decodable)
         return found
 
     def complete(
@@ -107,7 +102,6 @@ class Generator:
         known: Sequence[Bool[np.ndarray, " items"]],
         key: PRNGKeyArray,
         given: Given | None = None,
-        sample: SampleConfig | None = None,
     ) -> Generated:
         """Generates what is missing of signals of which some fragments are known, in an order that the model chooses.
 
@@ -117,7 +111,6 @@ class Generator:
             known: which of their items are known; these stay as they are, and the others are not looked at.
             key: draws the tokens.
             given: fields that stand before it; None for nothing.
-            sample: how tokens are drawn, instead of as the target says.
 
         Returns:
             The items by position, known ones included.
@@ -126,88 +119,92 @@ class Generator:
             ConfigError: positions aren't written before their fragments, or digits have no end of their own, or the
                 field is written in general tokens.
         """
-        v, modality, target = self.config.vocabulary, self.config.data.fields[field], self._target(field, sample)
-        self._check_completion(field, modality)
-        if not items:
-            return Generated([], np.zeros(0, bool))
-        part = len(modality.parts) - 1
-        documents = documents_of(self.config, {**(given or {}), field: items})
-        # The encoder writes whole segments: what isn't known is there behind what is, and is cut off.
-        order, counts = np.arange(documents.spaces.size), []
-        first_segments = np.cumsum(documents.document_segments) - documents.document_segments
-        ends = np.cumsum(np.add.reduceat(documents.segment_items, first_segments))
-        for one, mask, end in zip(items, known, ends, strict=True):
-            body = np.asarray(mask)[one.part == part]
-            order[end - len(body) : end] = end - len(body) + np.argsort(~body, kind="stable")
-            counts.append(int(body.sum()))
-        markers = segment_markers(field, modality)
-        context = int(v.contexts.of_control[v.token(markers[-1]) - v.control_start])
-        each = v.fragment_tokens(context)
-        rows = [tokens.array for tokens in encode(v, documents, order).split()]
-        starts = np.array([np.flatnonzero(row == v.token(markers[-1]))[-1] for row in rows])
-        ahead = 1 + v.contexts.grouped[context]
-        opened = [row[: start + ahead + n * each] for row, start, n in zip(rows, starts, counts, strict=True)]
-        bounds = np.array([modality.limits[0] if part == 0 else (len(one.of(part, 1)),) * 2 for one in items], np.int32)
-        wanted = dataclasses.replace(target, order="any")
-        read, _ = self._draw(DrawnSegment(modality, part, markers[-1], bounds), wanted, opened, starts, key)
-        heads = [_only(one, one.part < part) for one in items]
-        whole = [Items.chained(head, body) for head, body in zip(heads, read.items, strict=True)]
-        return read._replace(items=whole if part else read.items)
-
-    def _target(self, field: str, sample: SampleConfig | None) -> Target:
-        target = self.config.target(field)
-        return dataclasses.replace(target, sample=sample or target.sample)
-
-    def _check_completion(self, field: str, modality: Modality) -> None:
-        writing = self.config.writing
+        v, modality = self.config.vocabulary, self.config.data.fields[field]
         for knob, value, rule in (
             ("position", "before", "what is missing can be written only where its position comes first"),
             ("width", "fixed", "the last known fragment has no end of its own, and could get another digit"),
         ):
-            if getattr(writing, knob) != value:
-                raise ConfigError(f"writing.{knob}", getattr(writing, knob), rule, f"train with {knob}={value!r}")
+            if getattr(v, knob) != value:
+                raise ConfigError(f"writing.{knob}", getattr(v, knob), rule, f"train with {knob}={value!r}")
         if not modality.parts or modality.general:
             rule = "general tokens have no positions, so that nothing says where they are missing"
             raise ConfigError("field", field, rule, "complete a field of fragments")
+        target = dataclasses.replace(self.config.target(field), order="any")
+        if not items:
+            return Generated([], np.zeros(0, bool))
+        # The encoder writes whole segments: what isn't known is there behind what is, and is cut off.
+        part = len(modality.parts) - 1
+        unknown = [~np.asarray(mask)[one.part == part] for one, mask in zip(items, known, strict=True)]
+        each = v.fragment_tokens(context_of(v, markers_of(field, modality)[-1]))
+        rows = self._prompts({**(given or {}), field: items}, [np.argsort(mask, kind="stable") for mask in unknown])
+        opened = [row[: row.size - each * mask.sum()] for row, mask in zip(rows, unknown, strict=True)]
+        bounds = np.array([[mask.size] * 2 if part else modality.limits[0] for mask in unknown], np.int32)
+        read, _ = self._draw(target, part, bounds, opened, key)
+        heads = [[Items.one(number, one.digits[one.part == number]) for number in range(part)] for one in items]
+        return read._replace(items=[Items.chained(*head, new) for head, new in zip(heads, read.items, strict=True)])
 
     def _draw(
         self,
-        segment: DrawnSegment,
         target: Target,
+        number: int,
+        bounds: Int[np.ndarray, "n 2"],
         opened: Sequence[Int[np.ndarray, " t"]],
-        starts: Int[np.ndarray, " n"],
         key: PRNGKeyArray,
     ) -> tuple[Generated, list[Int[np.ndarray, " t"]]]:
         """Draws the rest of a segment of each document.
 
         Args:
-            segment: what it is.
-            target: how tokens are drawn.
-            opened: tokens of each document up to where it goes on.
-            starts: where the segment's marker stands in each.
-            key: draws them.
+            target: the field, and how tokens are drawn.
+            number: of the segment, one for each part.
+            bounds: fewest and most items in each document.
+            opened: tokens of each document up to where the segment goes on.
+            key: draws the tokens.
 
         Returns:
             The segments, and the tokens of the documents up to their ends.
         """
-        v, modality = self.config.vocabulary, segment.modality
-        sampler = _sampler(self.model, v, segment_target(self.config, target.name, segment.number, target))
+        v, modality = self.config.vocabulary, self.config.data.fields[target.name]
+        wanted = segment_target(self.config, target.name, number, target)
         bounded = len(modality.limits) > 1 and target.sample.grammar  # nothing else keeps bounds
-        exact = {"least_n": segment.bounds[:, 0], "most_n": segment.bounds[:, 1]} if bounded else {}
         prompts, lengths = padded(opened)
-        with _bar(self.progress, f"  {segment.marker}") as progress:
-            drawn = sampler(self.params, prompts, lengths, key, self.config.eval.batch_size, progress, **exact)
-        rows = [np.append(row, tokens) for row, tokens in zip(opened, drawn, strict=True)]
-        read = read_segment(v, segment, [row[start:] for row, start in zip(rows, starts, strict=True)])
-        ends = [_end(v, tokens) for tokens in drawn]
-        closed = [np.append(row, tokens[:end]) for row, tokens, end in zip(opened, drawn, ends, strict=True)]
-        return read, closed
+        bars = self.progress or rich.progress.Progress(disable=True)
+        bar = bars.add_task(f"  {wanted.name}", total=1.0)
+        drawn = Sampler.of(self.model, v, wanted)(
+            self.params,
+            prompts,
+            lengths,
+            key,
+            self.config.eval.batch_size,
+            lambda share: bars.update(bar, completed=share),
+            bounds if bounded else None,
+        )
+        bars.remove_task(bar)
+        starts = [np.flatnonzero(row == v.token(wanted.name))[-1] for row in opened]
+        rows = [np.append(row[at:], tokens) for row, at, tokens in zip(opened, starts, drawn, strict=True)]
+        read = read_segment(v, modality, number, bounds, rows)
+        closing = np.pad((drawn == PAD) | (drawn >= v.control_start), ((0, 0), (0, 1)), constant_values=True)
+        ends = np.argmax(closing, axis=1)  # the first token that closes the segment, or padding
+        return read, [np.append(row, tokens[:end]) for row, tokens, end in zip(opened, drawn, ends, strict=True)]
 
-    def _prompts(self, given: Given) -> list[Int[np.ndarray, " t"]]:
-        """Tokens of the given fields of each document, without the token that closes it."""
+    def _prompts(
+        self, given: Given, order: Sequence[Int[np.ndarray, " n"]] | None = None
+    ) -> list[Int[np.ndarray, " t"]]:
+        """Tokens of the given fields of each document, without the token that closes it.
+
+        Args:
+            given: the fields.
+            order: in which the last items of each document are written; None for their own.
+        """
         if not len(next(iter(given.values()))):
             return []
-        encoded = encode(self.config.vocabulary, documents_of(self.config, given))
+        documents = documents_of(self.config, given)
+        places = None
+        if order is not None:
+            places = np.arange(documents.spaces.size)
+            ends = np.cumsum(documents.segment_items)[np.cumsum(documents.document_segments) - 1]
+            for one, end in zip(order, ends, strict=True):
+                places[end - len(one) : end] = end - len(one) + one
+        encoded = encode(self.config.vocabulary, documents, places)
         closed = int(self.config.vocabulary.end is not None)
         return [tokens.array[: tokens.array.size - closed] for tokens in encoded.split()]
 
@@ -223,22 +220,6 @@ def documents_of(config: Config, given: Given) -> Documents:
     return side_by_side(columns)
 
 
-class DrawnSegment(NamedTuple):
-    """A segment of some documents to be drawn.
-
-    Attributes:
-        modality: that it is of.
-        number: of its segments.
-        marker: opens it.
-        bounds: int32[n, 2], fewest and most items in each document.
-    """
-
-    modality: Modality
-    number: int
-    marker: str
-    bounds: Int[np.ndarray, "n 2"]
-
-
 def segment_target(config: Config, field: str, number: int, target: Target | None = None) -> SegmentTarget:
     """What a sampler has to know of a segment of a field.
 
@@ -252,39 +233,8 @@ def segment_target(config: Config, field: str, number: int, target: Target | Non
         ConfigError: no task trains the field.
     """
     modality, target = config.data.fields[field], target or config.target(field)
-    least, most = modality.limits[number]
-    marker = segment_markers(field, modality)[number]
-    return SegmentTarget(marker, least, most, holds(modality), target.sample, target.order)
-
-
-@contextlib.contextmanager
-def _bar(progress: rich.progress.Progress | None, name: str) -> Iterator[Callable[[float], None] | None]:
-    """A bar of its own, which moves with the share that is done, and goes away."""
-    if progress is None:
-        yield None
-        return
-    bar = progress.add_task(name, total=1.0)
-    try:
-        yield lambda share: progress.update(bar, completed=share)
-    finally:
-        progress.remove_task(bar)
-
-
-@functools.lru_cache(maxsize=32)
-def _sampler(model: Transformer, vocabulary: Vocabulary, target: SegmentTarget) -> Sampler:
-    """One sampler for each way of sampling, so that its loop is compiled once."""
-    return Sampler.of(model, vocabulary, target)
-
-
-def _only(items: Items, mask: Bool[np.ndarray, " items"]) -> Items:
-    """Some items of one sequence."""
-    return Items(items.part[mask], items.digits[mask], np.array([mask.sum()], np.int64))
-
-
-def _end(vocabulary: Vocabulary, tokens: Int[np.ndarray, " t"]) -> int:
-    """Where a drawn segment ends: before the first token that closes it, or padding."""
-    closing = (tokens == PAD) | (tokens >= vocabulary.control_start)
-    return int(np.argmax(closing)) if closing.any() else len(tokens)
+    marker, limits = markers_of(field, modality)[number], modality.limits[number]
+    return SegmentTarget(marker, *limits, holds(modality), target.sample, target.order)
 
 
 def padded(rows: Sequence[Int[np.ndarray, " t"]]) -> tuple[Int[np.ndarray, "n t"], Int[np.ndarray, " n"]]:
@@ -296,15 +246,23 @@ def padded(rows: Sequence[Int[np.ndarray, " t"]]) -> tuple[Int[np.ndarray, "n t"
     return filled, lengths
 
 
-def read_segment(vocabulary: Vocabulary, segment: DrawnSegment, rows: Sequence[Int[np.ndarray, " t"]]) -> Generated:
-    """Reads sampled segments, each of which begins with its marker.
+def read_segment(
+    vocabulary: Vocabulary,
+    modality: Modality,
+    number: int,
+    bounds: Int[np.ndarray, "n 2"],
+    rows: Sequence[Int[np.ndarray, " t"]],
+) -> Generated:
+    """Reads sampled segments.
 
     Args:
         vocabulary: that the tokens are of.
-        segment: what they were to be.
-        rows: tokens of each segment, and of the end of its document.
+        modality: of the segments.
+        number: of the segments, one for each part.
+        bounds: fewest and most items of each segment.
+        rows: tokens of each segment from its marker to the end of its document.
     """
-    modality, tokens = segment.modality, padded(rows)[0]
+    tokens = padded(rows)[0]
     reading = jax.device_get(decode(vocabulary, PrimaryIds(jnp.asarray(tokens))))
     fragment, general = reading.kind == Kind.FRAGMENT, reading.kind == Kind.GENERAL
     fits = {"general": general, "fragments": fragment, "any": general | fragment}[holds(modality)]
@@ -315,12 +273,11 @@ def read_segment(vocabulary: Vocabulary, segment: DrawnSegment, rows: Sequence[I
         & (tokens == (PAD if vocabulary.end is None else vocabulary.end)).any(axis=1)
         & (reading.segment <= 2).all(axis=1)
         & ~((general | fragment) & ~items).any(axis=1)
-        & (segment.bounds[:, 0] <= counts)
-        & (counts <= segment.bounds[:, 1])
+        & (bounds[:, 0] <= counts)
+        & (counts <= bounds[:, 1])
     )
-    number = segment.number
-    found = [items_of(vocabulary, modality, number, documents[0][0]) for documents in assemble(vocabulary, reading)]
-    return Generated(found, decodable)
+    documents = assemble(vocabulary, reading)
+    return Generated([items_of(vocabulary, modality, number, segments[0]) for segments, *_ in documents], decodable)
 
 
 def items_of(vocabulary: Vocabulary, modality: Modality, number: int, read: Segment) -> Items:
@@ -332,18 +289,12 @@ def items_of(vocabulary: Vocabulary, modality: Modality, number: int, read: Segm
         number: of its part.
         read: the segment.
     """
-    parts = [Items.joined([])]
-    general = read.spaces == GENERAL
-    ids = read.ids[general] if read.ids.ndim == 1 else read.ids[general, 0].astype(np.int64)
-    of_general = Items.one(GENERAL, ids[:, None]) if modality.general or not modality.parts else parts[0]
-    if not modality.parts:
-        return of_general
-    part = modality.parts[number]
-    inside = read.spaces == vocabulary.space_index(part.name)
-    fragments = Items.one(number, part.digits(read.ids[inside]))
-    if not modality.general:
-        return fragments
-    kept = np.flatnonzero(general | inside)
-    order = np.argsort(np.concatenate([np.flatnonzero(general), np.flatnonzero(inside)]), kind="stable")
-    both = Items.chained(of_general, fragments)
-    return Items(both.part[order], both.digits[order], np.array([len(kept)], np.int64))
+    part = modality.parts[number] if modality.parts else None
+    inside, general = np.zeros(read.spaces.size, bool), read.spaces == GENERAL
+    digits = np.zeros((inside.size, 1 if part is None else len(part.radices)), np.uint32)
+    digits[:, 0] = read.ids if read.ids.ndim == 1 else read.ids[:, 0]
+    if part is not None:
+        inside = read.spaces == vocabulary.space_index(part.name)
+        digits[inside] = part.digits(read.ids[inside])
+    kept = inside | general if part is None or modality.general else inside
+    return Items(np.where(inside, number, GENERAL)[kept].astype(np.int8), digits[kept], np.array([kept.sum()]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from jaxtyping import Int, PRNGKeyArray
 from omnijax.config import SampleConfig
 from omnijax.errors import ConfigError
 from omnijax.model.cache import slots
-from omnijax.model.decoder import Decoder
+from omnijax.model.transformer import Transformer
 from omnijax.sample.decode_loop import ChunkResult, LoopState, Programs, unstacked, unstacked_shardings
 from omnijax.step.sharding import mesh_of
 from omnijax.step.state import abstract
@@ -57,19 +57,17 @@ class SegmentTarget:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampler:
+class Sampler(Programs):
     """Completes documents with one segment and their end.
 
     Attributes:
-        programs: that run on one device; with a mesh, on several.
         block: slots that the memory grows by, at least, once it has twice as many.
     """
 
-    programs: Programs
     block: int = 64
 
     @classmethod
-    def of(cls, model: Decoder, vocabulary: Vocabulary, target: SegmentTarget, skip: bool = True) -> Sampler:
+    def of(cls, model: Transformer, vocabulary: Vocabulary, target: SegmentTarget, skip: bool = True) -> Sampler:
         """The sampler of one target.
 
         Args:
@@ -99,7 +97,7 @@ class Sampler:
         places = v.position_places if v.position != "none" else 0
         most_forced = max(1, places + (v.check_digit and v.width == "fixed"))
         skip = skip and target.sample.grammar and model.reads_ahead
-        return cls(Programs(model, target.sample, grammar, most_tokens(v, target), most_forced if skip else 0))
+        return cls(model, target.sample, grammar, most_tokens(v, target), most_forced if skip else 0)
 
     def __call__(
         self,
@@ -109,13 +107,9 @@ class Sampler:
         key: PRNGKeyArray,
         rows: int | None = None,
         progress: Callable[[float], None] | None = None,
-        least_n: Int[np.ndarray, " n"] | None = None,
-        most_n: Int[np.ndarray, " n"] | None = None,
+        bounds_n2: Int[np.ndarray, "n 2"] | None = None,
     ) -> Int[np.ndarray, "n m"]:
         """The tokens that follow each prompt, padded behind the end.
-
-        Bounds on the number of items may differ from document to document. They are arrays, so that one compiled
-        program serves all documents.
 
         Args:
             params: of the model; if they are split over a mesh, rows and memory are split, too.
@@ -125,8 +119,8 @@ class Sampler:
                 temperature 0.
             rows: how many documents are sampled side by side; all by default.
             progress: is called now and then with the share that is done, up to 1.
-            least_n: fewest items of each segment to come; None, or -1 for one document, takes the target's bound.
-            most_n: most items of each segment to come, in the same way; at most `max_items` of the target.
+            bounds_n2: fewest and most items of each segment to come, at most `max_items` of the target; None, or -1 for
+                one document, takes the target's bound. One compiled program serves all bounds.
 
         Raises:
             ConfigError: bounds that no segment of the target can keep, or bounds without a grammar.
@@ -134,30 +128,25 @@ class Sampler:
         count, mesh = len(prompts_nt), mesh_of(params)
         width = -(-prompts_nt.shape[1] // PROMPT) * PROMPT
         tokens = np.pad(prompts_nt, ((0, 0), (0, width - prompts_nt.shape[1]))).astype(np.int32)
-        bounds = None if least_n is None and most_n is None else self._bounds(count, least_n, most_n)
-        prompts = _Prompts(tokens, np.asarray(lengths_n, np.int32), bounds)
+        if bounds_n2 is not None:
+            self._check_bounds(bounds_n2)
+            bounds_n2 = bounds_n2.astype(np.int32)
+        prompts = (tokens, np.asarray(lengths_n, np.int32), bounds_n2)
         side = _divisible(min(rows or count, count), mesh)
-        queue = _Queue(dataclasses.replace(self.programs, mesh=mesh), self.block, prompts, key, side)
-        return queue.run(unstacked(self.programs.model, mesh, params), progress)
+        queue = _Queue(dataclasses.replace(self, mesh=mesh), prompts, key, side)
+        return queue.run(unstacked(self.model, mesh, params), progress)
 
-    def _bounds(
-        self, count: int, least_n: Int[np.ndarray, " n"] | None, most_n: Int[np.ndarray, " n"] | None
-    ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-        """The bounds of all documents, checked; -1 for the target's."""
-        rule = self.programs.grammar.rules[0]
-        least, most = (
-            np.full(count, -1, np.int32) if bound is None else np.asarray(bound, np.int32)
-            for bound in (least_n, most_n)
-        )
-        lowest, highest = np.where(least < 0, rule.least, least), np.where(most < 0, rule.most, most)
-        wrong = np.flatnonzero((lowest > highest) | (highest > rule.most))
-        if wrong.size:
-            value = (int(lowest[wrong[0]]), int(highest[wrong[0]]))
-            says = f"of document {wrong[0]}: the fewest and the most items must be in order and at most {rule.most}"
-            raise ConfigError("least_n, most_n", value, says, "change them, or raise max_items of the target")
-        if not self.programs.config.grammar:
+    def _check_bounds(self, bounds_n2: Int[np.ndarray, "n 2"]) -> None:
+        rule = self.grammar.rules[0]
+        least, most = np.where(bounds_n2 < 0, (rule.least, rule.most), bounds_n2).T
+        wrong = (least > most) | (most > rule.most)
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            says = f"of document {place}: the fewest and the most items must be in order and at most {rule.most}"
+            value = (int(least[place]), int(most[place]))
+            raise ConfigError("bounds_n2", value, says, "change them, or raise max_items of the target")
+        if not self.config.grammar:
             raise ConfigError("sample.grammar", False, "the grammar keeps the bounds on items", "set it to True")
-        return least, most
 
     def lower(self, params: Any, rows: int, prompt_tokens: int) -> jax.stages.Lowered:
         """The program that draws and reads a chunk of tokens, with a memory of full size, for `omnijax plan`.
@@ -168,9 +157,8 @@ class Sampler:
             prompt_tokens: length of the longest prompt.
         """
         mesh = jax.tree.leaves(params)[0].sharding.mesh
-        programs = dataclasses.replace(self.programs, mesh=mesh)
-        width = -(-prompt_tokens // PROMPT) * PROMPT
-        weights = jax.eval_shape(programs.model.unstacked, params)
+        programs, width = dataclasses.replace(self, mesh=mesh), -(-prompt_tokens // PROMPT) * PROMPT
+        weights = jax.eval_shape(self.model.unstacked, params)
         prompts, lengths = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, width), (rows,)))
 
         def begin(*given: Any) -> LoopState:
@@ -184,45 +172,37 @@ class Sampler:
 
 def most_tokens(vocabulary: Vocabulary, target: SegmentTarget) -> int:
     """Tokens of the longest segment of a target, with the end of the document and without the segment's marker."""
-    context = _context(vocabulary, target.name)
+    context = context_of(vocabulary, target.name)
     item = 1 if target.holds == "general" else vocabulary.fragment_tokens(context)
     return target.max_items * item + int(vocabulary.contexts.grouped[context]) + 1
 
 
-def _context(vocabulary: Vocabulary, name: str) -> int:
+def context_of(vocabulary: Vocabulary, name: str) -> int:
+    """Row of `Vocabulary.contexts` of the segments that a control token opens."""
     return int(vocabulary.contexts.of_control[vocabulary.token(name) - vocabulary.control_start])
-
-
-class _Prompts(NamedTuple):
-    """The documents to complete; `bounds` are the fewest and the most items of each segment to come."""
-
-    tokens: Int[np.ndarray, "n t"]
-    lengths: Int[np.ndarray, " n"]
-    bounds: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]] | None
 
 
 class _Queue:
     """The host's part of sampling: documents wait in a queue, and `side` documents are sampled side by side.
 
-    `group` rows begin together; `next` is the next document. For each row `numbers` has the number of its document, or
-    -1 for a free row, and `needed` the slots that it needs for the next step.
+    `prompts` are tokens, lengths and bounds of all documents. `group` rows begin together; `next` is the next document.
+    For each row `numbers` has the number of its document, or -1 for a free row, and `needed` the slots that it needs
+    for the next step.
     """
 
-    def __init__(self, programs: Programs, block: int, prompts: _Prompts, key: PRNGKeyArray, side: int) -> None:
-        self.programs, self.block, self.prompts, self.key = programs, block, prompts, key
-        count = len(prompts.tokens)
+    def __init__(self, programs: Sampler, prompts: tuple[Any, ...], key: PRNGKeyArray, side: int) -> None:
+        self.programs, self.prompts, self.key = programs, prompts, key
+        count = len(prompts[0])
         self.group = side if count <= side else _divisible(-(-side // REFILL), programs.mesh)
         self.next, self.numbers, self.needed = 0, np.full(side, -1), np.zeros(side, np.int32)
         self.drawn = np.full((count, programs.most_tokens), PAD, np.int32)
 
     def run(self, params: Any, progress: Callable[[float], None] | None) -> Int[np.ndarray, "n m"]:
         """Samples all documents."""
-        loop, count = None, len(self.prompts.tokens)
+        loop, count = None, len(self.drawn)
         while self.next < count or (self.numbers >= 0).any():
-            enough = min(self.group, count - self.next)
-            while enough and (self.numbers < 0).sum() >= enough:
+            while (enough := min(self.group, count - self.next)) and (self.numbers < 0).sum() >= enough:
                 loop = self._begin(params, loop, enough)
-                enough = min(self.group, count - self.next)
             assert loop is not None
             room = self._room(int(self.needed[self.numbers >= 0].max()))
             loop = self.programs.grown(loop, room) if room > slots(loop.memory) else loop
@@ -254,9 +234,9 @@ class _Queue:
 
     def _room(self, needed: int) -> int:
         """Slots of a memory in which this many are needed, in whole blocks."""
-        most = self.prompts.tokens.shape[1] + self.programs.most_tokens
-        block = self.block * -(-most // (self.block * BLOCKS))
-        return most if most <= 2 * self.block else min(most, max(2 * self.block, -(-needed // block) * block))
+        most, least = self.prompts[0].shape[1] + self.programs.most_tokens, self.programs.block
+        block = least * -(-most // (least * BLOCKS))
+        return most if most <= 2 * least else min(most, max(2 * least, -(-needed // block) * block))
 
     def _collect(self, result: ChunkResult) -> float:
         """Takes the finished documents, and gives the share of tokens that are done if all documents are longest."""

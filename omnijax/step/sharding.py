@@ -121,29 +121,9 @@ def parameter_shardings(mesh: Mesh, params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, params)
 
 
-def like_parameters(mesh: Mesh, params: Any, tree: Any) -> Any:
-    """Shardings for a tree with copies of the parameters' tree, such as an optimiser state.
-
-    A leaf gets the sharding of a parameter if its path ends with that parameter's path and the shapes are equal. All
-    other leaves are replicated.
-    """
-    found = jax.tree.leaves(parameter_shardings(mesh, params))
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    by_path = {(path_of(keys), leaf.shape): each for (keys, leaf), each in zip(leaves, found, strict=True)}
-
-    def sharding(keys: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        named = [str(key.key) for key in keys if hasattr(key, "key")]
-        paths = ("/".join(named[start:]) for start in range(len(named)))
-        fits = (by_path[path, leaf.shape] for path in paths if (path, leaf.shape) in by_path)
-        return next(fits, NamedSharding(mesh, PartitionSpec()))
-
-    return jax.tree_util.tree_map_with_path(sharding, tree)
-
-
 def batch_shardings(mesh: Mesh, batch: Any) -> Any:
     """Shardings of a batch: sequences are split over `data` and `fsdp`, and their tokens over `context`."""
-    specs = jax.tree.map(lambda array: TOKENS if array.ndim > 1 else ROWS, batch)
-    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
+    return jax.tree.map(lambda array: NamedSharding(mesh, TOKENS if array.ndim > 1 else ROWS), batch)
 
 
 def rows_here(mesh: Mesh, rows: int) -> list[int]:
@@ -181,9 +161,7 @@ def put_batch(mesh: Mesh, batch: Any, rows: int | None = None) -> Any:
 def shards_of(mesh: Mesh, params: Any) -> Shards:
     """How the model is split over a mesh; for the program that each device runs."""
     specs = jax.tree.map(lambda sharding: sharding.spec, parameter_shardings(mesh, params))
-    layers = jax.tree.map(
-        lambda spec: PartitionSpec(*spec[1:]), specs["layers"], is_leaf=lambda x: isinstance(x, PartitionSpec)
-    )
+    layers = jax.tree.map(lambda spec: PartitionSpec(*spec[1:]), specs["layers"])
     return Shards(dict(mesh.shape), specs | {"layers": layers}, mesh.devices.flat[0].platform, rings_of(mesh))
 
 

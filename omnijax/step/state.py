@@ -18,12 +18,11 @@ from omnijax.data.packing import Batch
 from omnijax.errors import ConfigError
 from omnijax.model.layers import token_keys
 from omnijax.model.shards import Shards
-from omnijax.model.sums import Sums
 from omnijax.model.transformer import Transformer
 from omnijax.step.losses import LossParts, next_token_loss
 from omnijax.step.noise import with_digit_noise
 from omnijax.step.optim import optimizer, schedule
-from omnijax.step.sharding import batch_shardings, like_parameters, parameter_shardings, shards_of
+from omnijax.step.sharding import batch_shardings, parameter_shardings, shards_of
 from omnijax.vocab.kinds import kind_names, kind_type
 
 
@@ -64,12 +63,16 @@ class Metrics(NamedTuple):
 def abstract_state(config: Config, model: Transformer, mesh: Mesh) -> State:
     """Shapes, dtypes and shardings of the state; no array is made."""
     shapes = jax.eval_shape(functools.partial(_init, config, model), jax.eval_shape(lambda: jax.random.key(0)))
-    shardings = shapes._replace(
-        params=parameter_shardings(mesh, shapes.params),
-        opt_state=like_parameters(mesh, shapes.params, shapes.opt_state),
-        step=NamedSharding(mesh, PartitionSpec()),
+    params, whole = parameter_shardings(mesh, shapes.params), NamedSharding(mesh, PartitionSpec())
+    opt_state = optax.tree_map_params(
+        optimizer(config.optim, config.train.steps),
+        lambda leaf, param, sharding: sharding if leaf.shape == param.shape else whole,  # means of rows aren't split
+        shapes.opt_state,
+        shapes.params,
+        params,
+        transform_non_params=lambda _: whole,
     )
-    return abstract(shapes, shardings)
+    return abstract(shapes, shapes._replace(params=params, opt_state=opt_state, step=whole))
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
@@ -176,39 +179,27 @@ def _local_gradients(
     """
     kinds = len(kind_names(config.vocabulary))
 
-    def loss(params: Any, sums: Sums, part: Any) -> tuple[tuple[Array, Sums], LossParts]:
+    def loss(params: Any, part: Any) -> tuple[Array, LossParts]:
         read_bt = part["read"] if "read" in part else part["tokens"]
         keys_bt = token_keys(key, part["rows"], shards.first(read_bt.shape[1]) + jnp.arange(read_bt.shape[1]))
         inputs = (read_bt, part["positions"], part["documents"], keys_bt)
-        logits_btv, sums = model.summing(params, sums, inputs, shards)
+        logits_btv = model(params, *inputs, shards, config.batch.sequence_items)
         parts = next_token_loss(logits_btv, part["targets"], part["weights"], part["kinds"], kinds)
-        return (parts.loss / (weight * shards.sizes["tensor"]), sums), parts
+        return parts.loss / (weight * shards.sizes["tensor"]), parts
 
-    def whole(params: Any) -> tuple[Array, LossParts]:
-        (value, _), parts = loss(params, None, batch)
-        return value, parts
-
-    if config.optim.accumulate == 1:
-        gradients, parts = jax.grad(whole, has_aux=True)(params)
-    else:
-        gradients, parts = _accumulated(loss, params, batch, config.optim.accumulate)
+    gradients, parts = _accumulated(jax.grad(loss, has_aux=True), params, batch, config.optim.accumulate)
     once = jax.tree.map(lambda _: PartitionSpec("tensor"), parts)  # devices along `tensor` have the same loss
     return shards.summed(gradients, specs), shards.summed(parts, once)
 
 
-def _accumulated(loss: Callable[..., Any], params: Any, batch: Any, count: int) -> tuple[Any, LossParts]:
-    """Gradients and loss, summed over `count` micro-batches; each takes every count-th sequence of this device.
+def _accumulated(gradient: Callable[..., Any], params: Any, batch: Any, count: int) -> Any:
+    """The sums of `gradient(params, part)` over `count` micro-batches, each with every count-th sequence here."""
+    if count == 1:
+        return gradient(params, batch)
 
-    All micro-batches add to one copy of the gradients.
-    """
-    zeros = jax.tree.map(jnp.zeros_like, params)
-
-    def add(carry: tuple[Any, LossParts], part: Any) -> tuple[Any, None]:
-        gradients, parts = carry
-        (value, _), pull, more = jax.vjp(lambda sums: loss(params, sums, part), zeros, has_aux=True)
-        (gradients,) = pull((jnp.ones_like(value), gradients))
-        return (gradients, jax.tree.map(jnp.add, parts, more)), None
+    def add(sums: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, gradient(params, part)), None
 
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
-    _, parts = jax.eval_shape(loss, params, None, jax.tree.map(lambda x: x[0], micro))
-    return lax.scan(add, (zeros, jax.tree.map(jnp.zeros_like, parts)), micro)[0]
+    shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], micro))
+    return lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), micro)[0]
