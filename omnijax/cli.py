@@ -204,11 +204,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     evaluated, and the exit status is 1. The mesh can be another than in training, as in `--mesh.data 2 --mesh.fsdp 4`,
     behind the runs.
     """
+    from omnijax.config.experiment_file import trust
     from omnijax.evaluate.command import run_command
-    from omnijax.run.directory import trust_stored
+    from omnijax.run.directory import EXPERIMENT_FILE
 
     for run in options.workdirs if options.trust else ():
-        trust_stored(run)
+        trust(run / EXPERIMENT_FILE)
     return run_command(options, _console())
 
 
@@ -310,5 +311,4 @@ def _console() -> rich.console.Console:
     """The terminal, or as wide as one in a file."""
     import rich.console
 
-    terminal = rich.console.Console()
-    return terminal if terminal.is_terminal else rich.console.Console(width=110)
+    return rich.console.Console(width=None if sys.stdout.isatty() else 110)

@@ -154,8 +154,8 @@ class Log:
     @property
     def figures(self) -> dict[str, Any]:
         """Sums since the last line, for a run that goes on from here."""
-        sums = {name: value.tolist() for name, value in self._sums.items()}
-        return sums | {"seconds": time.perf_counter() - self._since}
+        seconds = time.perf_counter() - self._since
+        return {"seconds": seconds, **{name: value.tolist() for name, value in self._sums.items()}}
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:

@@ -33,8 +33,8 @@ def run_file(path: Path) -> ModuleType:
 
 
 def trust(path: Path) -> None:
-    """Notes that this user has trained with an experiment file, so that its runs may execute it."""
-    if not _is_trusted(path):
+    """Notes that this user trusts an experiment file, if it is there, so that runs may execute it."""
+    if path.is_file() and not _is_trusted(path):
         _trusted().parent.mkdir(parents=True, exist_ok=True)
         with _trusted().open("a") as file:
             file.write(_digest(path) + "\n")

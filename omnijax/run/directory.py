@@ -99,12 +99,6 @@ def load_config(run: Path, trusted: bool = False) -> Config:
     return from_dict(parts, functools.partial(run_stored, run / EXPERIMENT_FILE, trusted))
 
 
-def trust_stored(run: Path) -> None:
-    """Lets this user's processes execute the experiment file that a run has stored, if it has one."""
-    if (run / EXPERIMENT_FILE).is_file():
-        trust(run / EXPERIMENT_FILE)
-
-
 def load_modalities(run: Path, config: Config) -> dict[str, Modality]:
     """The modality of each field of a run, with what it learned before training.
 
