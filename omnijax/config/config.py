@@ -68,19 +68,16 @@ _AT_LEAST_1 = {
     "train": ("steps", "log_every", "checkpoint_every", "keep_checkpoints"),
     "eval": ("examples", "batch_size", "show"),
 }
+_BELOW_1 = {"optim": ("beta1", "beta2"), "model": ("dropout",), "train": ("digit_noise",)}
 _Rule = tuple[str, Callable[[float], bool], dict[str, tuple[str, ...]]]
 _RULES: tuple[_Rule, ...] = (
-    ("at least 1", lambda value: value >= 1, _AT_LEAST_1),
-    ("at least 2", lambda value: value >= 2, {"batch": ("sequence_length",)}),
-    ("at least 0", lambda value: value >= 0, {"batch": ("sequence_items",), "optim": ("warmup_steps",)}),
-    ("a number above 0", lambda value: 0 < value < math.inf, {"optim": ("learning_rate", "clip_norm")}),
-    ("a number, 0 or above", lambda value: 0 <= value < math.inf, {"optim": ("weight_decay",)}),
-    ("in [0, 1]", lambda value: 0 <= value <= 1, {"optim": ("final_fraction",)}),
-    (
-        "in [0, 1)",
-        lambda value: 0 <= value < 1,
-        {"optim": ("beta1", "beta2"), "model": ("dropout",), "train": ("digit_noise",)},
-    ),
+    ("at least 1", lambda n: n >= 1, _AT_LEAST_1),
+    ("at least 2", lambda n: n >= 2, {"batch": ("sequence_length",)}),
+    ("at least 0", lambda n: n >= 0, {"batch": ("sequence_items",), "optim": ("warmup_steps",)}),
+    ("a number above 0", lambda n: 0 < n < math.inf, {"optim": ("learning_rate", "clip_norm")}),
+    ("a number, 0 or above", lambda n: 0 <= n < math.inf, {"optim": ("weight_decay",)}),
+    ("in [0, 1]", lambda n: 0 <= n <= 1, {"optim": ("final_fraction",)}),
+    ("in [0, 1)", lambda n: 0 <= n < 1, _BELOW_1),
 )
 
 

@@ -71,9 +71,8 @@ def _build(kind: Any, parts: Any, path: str, experiment: Callable[[], ModuleType
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         kinds = [arguments[0]] * len(parts) if arguments[1:] == (Ellipsis,) else arguments
-        return tuple(
-            _build(one, part, f"{path}.{i}", experiment) for i, (one, part) in enumerate(zip(kinds, parts, strict=True))
-        )
+        pairs = enumerate(zip(kinds, parts, strict=True))
+        return tuple(_build(one, part, f"{path}.{i}", experiment) for i, (one, part) in pairs)
     if isinstance(parts, dict) and CLASS in parts:
         return _instance(parts, path, experiment)
     if origin is Mapping:

@@ -52,8 +52,7 @@ class Stop:
         """Whether to stop after this step. Call it after every step; all processes get the same answer."""
         return self.asked if self.peers is None else self.peers.stop_after(step)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del frame
+    def _ask(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
         if not self._training:
             self._leave(f"{name} before the first step: nothing is lost")
