@@ -20,69 +20,45 @@ if TYPE_CHECKING:
     from omnijax.sample.generate import Generator
     from omnijax.sample.sampler import Sampler
     from omnijax.source import Source
-    from omnijax.vocab.assemble import assemble
-    from omnijax.vocab.decode import decode
-    from omnijax.vocab.documents import Documents, Segment
-    from omnijax.vocab.encode import encode
-    from omnijax.vocab.grammar import Grammar
-    from omnijax.vocab.likelihood import item_bits, token_bits
-    from omnijax.vocab.vocabulary import Space, Vocabulary
+    from omnijax.vocab import (
+        Documents,
+        Grammar,
+        Segment,
+        Space,
+        Vocabulary,
+        assemble,
+        decode,
+        encode,
+        item_bits,
+        token_bits,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Config",
-    "Documents",
-    "Generator",
-    "Grammar",
-    "Modality",
-    "OmnijaxError",
-    "Sampler",
-    "Segment",
-    "Source",
-    "Space",
-    "Transformer",
-    "Vocabulary",
-    "assemble",
-    "decode",
-    "encode",
-    "item_bits",
-    "load",
-    "load_experiment",
-    "override",
-    "token_bits",
-    "write_report",
-]
+__all__ = ["Config", "Documents", "Generator", "Grammar", "Modality", "OmnijaxError", "Sampler", "Segment", "Source"]
+__all__ += ["Space", "Transformer", "Vocabulary", "assemble", "decode", "encode", "item_bits", "load"]
+__all__ += ["load_experiment", "override", "token_bits", "write_report"]
 
 _HOME = {
     "Config": "config",
-    "Documents": "vocab.documents",
     "Generator": "sample.generate",
-    "Grammar": "vocab.grammar",
     "Modality": "modalities",
-    "Source": "source",
     "OmnijaxError": "errors",
     "Sampler": "sample.sampler",
-    "Segment": "vocab.documents",
-    "Space": "vocab.vocabulary",
+    "Source": "source",
     "Transformer": "model.transformer",
-    "Vocabulary": "vocab.vocabulary",
-    "assemble": "vocab.assemble",
-    "decode": "vocab.decode",
-    "encode": "vocab.encode",
-    "item_bits": "vocab.likelihood",
     "load": "evaluate",
     "load_experiment": "experiment",
     "override": "experiment",
-    "token_bits": "vocab.likelihood",
     "write_report": "report",
 }
+"""The module of each name that isn't in `omnijax.vocab`."""
 
 
 def __getattr__(name: str) -> Any:
     """Imports a public name at its first use."""
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME.get(name, 'vocab')}"), name)
     globals()[name] = value
     return value

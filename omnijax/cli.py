@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnijax.errors import RESUMABLE, OmnijaxError, PeerLostError
+from omnijax.errors import RESUMABLE, ConfigError, OmnijaxError, PeerLostError
 from omnijax.run.compiled import keep_compiled
 from omnijax.run.stopping import Stop
 
@@ -34,8 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; bad input prints one line and gives exit status 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     keep_compiled()
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and "overrides" not in options:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    options.overrides, options.line = rest, shlex.join(["omnijax", *arguments])
     try:
-        return _run(arguments)
+        if options.command in ALONE:
+            _refuse_several(options.command)
+        return int(options.run(options))
     except OmnijaxError as error:
         print(f"omnijax: {type(error).__name__}: {error}", file=sys.stderr)
         return RESUMABLE if isinstance(error, PeerLostError) else WRONG_INPUT
@@ -46,58 +53,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_INPUT
 
 
-def _run(arguments: list[str]) -> int:
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and "overrides" not in options:
-        parser.error(f"unknown arguments: {' '.join(rest)}")
-    options.overrides = rest
-    options.line = shlex.join(["omnijax", *arguments])
-    if options.command in ALONE:
-        from omnijax.run.distributed import refuse_several
+def _refuse_several(command: str) -> None:
+    from omnijax.run.distributed import MODE, find_place
 
-        refuse_several(options.command)
-    return int(options.run(options))
+    place = find_place(os.environ)
+    if place is not None and place.processes > 1:
+        rule = f"`omnijax {command}` works in one process, on the devices of one machine"
+        raise ConfigError("processes", place.processes, rule, f"run it on one machine, with {MODE}=off")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="omnijax", description="One decoder-only transformer over every modality, by a two-level vocabulary."
-    )
+    says = "One decoder-only transformer over every modality, by a two-level vocabulary."
+    parser = argparse.ArgumentParser(prog="omnijax", description=says)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = _add_command(commands, "train", _train, "get_config")
     train.add_argument("--workdir", type=Path, help="the run directory; runs/NAME by default")
-    train.add_argument("--knobs", action="store_true", help="explain every knob of the experiment, and leave")
+    _add_flags(train, knobs="explain every knob of the experiment, and leave")
     prepare = _add_command(commands, "prepare", _prepare, "get_config")
-    prepare.add_argument(
-        "--beam",
-        nargs="*",
-        metavar="OPTION",
-        help="on Apache Beam's workers, and store the fragments too; with options of its pipelines, as in "
-        "`--beam runner=DataflowRunner project=my-project`; on this machine without",
-    )
+    beam = "build on Apache Beam's workers, and store the fragments too; with options of its pipelines, as in `--beam "
+    beam += "runner=DataflowRunner project=my-project`; on this machine without"
+    prepare.add_argument("--beam", nargs="*", metavar="OPTION", help=beam)
     evaluate = _add_command(commands, "evaluate", _evaluate)
     evaluate.add_argument("workdirs", type=Path, nargs="+", metavar="RUN", help="a run directory")
-    evaluate.add_argument(
-        "--steps",
-        metavar="all|last|best|N,N",
-        help="which checkpoints; best: the one with the least renormalised bits an item, the mean over all forms",
-    )
+    best = "which checkpoints; best: the one with the least renormalised bits an item, the mean over all forms"
+    evaluate.add_argument("--steps", metavar="all|last|best|N,N", help=best)
     evaluate.add_argument("--split", metavar="NAME", help="of the records; eval.split of the run by default")
     evaluate.add_argument("--tasks", metavar="TASK,TASK", help="bits, directions, completions; all by default")
-    evaluate.add_argument(
-        "--watch", action="store_true", help="wait for checkpoints to come, until the last step of each run"
-    )
-    evaluate.add_argument("--again", action="store_true", help="measure what has been measured, too")
+    watch = "wait for checkpoints to come, until the last step of each run"
+    _add_flags(evaluate, watch=watch, again="measure what has been measured, too")
     evaluate.set_defaults(overrides=[])
     sample, rank = _add_command(commands, "sample", _sample), _add_command(commands, "rank", _rank)
+    known: dict[str, Any] = {"dest": "given", "action": "append", "default": [], "metavar": "FIELD=VALUE"}
     for one in (sample, rank):
         one.add_argument("workdir", type=Path, metavar="RUN", help="a run directory")
-        one.add_argument(
-            "--from", dest="given", action="append", default=[], metavar="FIELD=VALUE", help="a field that is known"
-        )
+        one.add_argument("--from", help="a field that is known", **known)
     for one in (evaluate, sample, rank):
-        one.add_argument("--trust", action="store_true", help="execute the experiment file of a run from elsewhere")
+        _add_flags(one, trust="execute the experiment file of a run from elsewhere")
     sample.add_argument("--to", required=True, metavar="FIELD", help="the field to generate")
     sample.add_argument("--out", type=Path, metavar="FILE", help="where it goes; a folder for a batch")
     sample.add_argument("--count", type=int, default=1, metavar="N", help="samples of one input, written as a sheet")
@@ -108,21 +99,16 @@ def _parser() -> argparse.ArgumentParser:
     plan = _add_command(commands, "plan", _plan, "get_config")
     plan.add_argument("--topology", required=True, help="v5e:16x16, v5p:8x8x8, …; cpu:8 and gpu:8 need no TPU compiler")
     plan.add_argument("--slices", type=int, default=1, help="how many of it, with a slower network in between")
-    plan.add_argument("--sample", action="store_true", help="compile the sampling loop, too")
     plan.add_argument("--out", type=Path, default=Path("plans"), metavar="DIR", help="where it is saved; else plans/")
-    plan.add_argument("--hlo", action="store_true", help="also save the text of the compiled programs")
-    topics = commands.add_parser("vocab", help="look at the vocabulary").add_subparsers(
-        dest="topic", required=True, metavar="TOPIC"
-    )
+    _add_flags(plan, sample="compile the sampling loop, too", hlo="also save the text of the compiled programs")
+    vocab = commands.add_parser("vocab", help="look at the vocabulary")
+    topics = vocab.add_subparsers(dest="topic", required=True, metavar="TOPIC")
     example, cost = _add_command(topics, "example", _example), _add_command(topics, "cost", _cost, "get_config")
-    example.add_argument(
-        "--printed", action="store_true", help="ids as the source document prints them, one higher than it lists"
-    )
-    cost.add_argument(
-        "--bases", nargs="+", default=[], metavar="BASE", help="further ones, as in `--bases 20 64,64,4096`"
-    )
+    _add_flags(example, printed="ids as the source document prints them, one higher than it lists")
+    bases = "further ones, as in `--bases 20 64,64,4096`"
+    cost.add_argument("--bases", nargs="+", default=[], metavar="BASE", help=bases)
     for one in (plan, example, cost):
-        one.add_argument("--json", action="store_true", help="print it as JSON")
+        _add_flags(one, json="print it as JSON")
     return parser
 
 
@@ -141,28 +127,23 @@ def _add_command(commands: Any, name: str, run: Callable[..., int], function: st
     return parser
 
 
+def _add_flags(parser: argparse.ArgumentParser, **helps: str) -> None:
+    for name, text in helps.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
+
+
 def _add_sweep(commands: Any) -> None:
     sweep = _add_command(commands, "sweep", _sweep, "sweep")
     sweep.add_argument("--out", type=Path, metavar="DIR", help="the directory of the sweep; sweeps/NAME by default")
     sweep.add_argument("--only", metavar="PATTERN", help="only arms whose names match, as in --only 'base=*'")
     sweep.add_argument("--seeds", type=int, metavar="N", help="number of seeds; results that exist are kept")
-    sweep.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="arms that run here at the same time, each with its share of the cores; default 1, with --smoke up to 4",
-    )
+    here = "arms that run here at the same time, each with its share of the cores; default 1, with --smoke up to 4"
+    sweep.add_argument("--workers", type=int, metavar="N", help=here)
     sweep.add_argument("--budget", metavar="KIND=AMOUNT", help="flops=2e13, items=4e5 or seconds=60; default: its own")
-    sweep.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the cost and the command of each arm, and train nothing (but a budget in seconds is measured)",
-    )
-    sweep.add_argument(
-        "--smoke", action="store_true", help="small models and a few steps, to see whether all of it works"
-    )
     sweep.add_argument("--arm", metavar="NAME", help="run only this arm, in this process; needs --seed")
     sweep.add_argument("--seed", type=int, metavar="K", help="the seed of --arm")
+    dry_run = "print the cost and the command of each arm, and train nothing (but a budget in seconds is measured)"
+    _add_flags(sweep, dry_run=dry_run, smoke="small models and a few steps, to see whether all of it works")
 
 
 # Commands import what they need themselves: `omnijax --help` answers at once.
@@ -224,11 +205,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     own, eval-test.json and so on. A checkpoint that is damaged or foreign is named, the others are evaluated, and the
     exit status is 1. The mesh can be another than in training, as in `--mesh.data 2 --mesh.fsdp 4`, behind the runs.
     """
+    from omnijax.config.experiment_file import trust
     from omnijax.evaluate.command import run_command
-    from omnijax.run.directory import trust_stored
+    from omnijax.run.directory import EXPERIMENT_FILE
 
     for run in options.workdirs if options.trust else ():
-        trust_stored(run)
+        trust(run / EXPERIMENT_FILE)
     return run_command(options, _console())
 
 
@@ -303,8 +285,8 @@ def _example(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(example, ensure_ascii=False))
     else:
-        print(" ".join(str(symbol) for symbol in example["symbols"]))
-        print(" ".join(str(number) for number in example["ids"]))
+        print(*example["symbols"])
+        print(*example["ids"])
     return 0
 
 
@@ -330,5 +312,4 @@ def _console() -> rich.console.Console:
     """The terminal, or as wide as one in a file."""
     import rich.console
 
-    terminal = rich.console.Console()
-    return terminal if terminal.is_terminal else rich.console.Console(width=110)
+    return rich.console.Console(width=None if sys.stdout.isatty() else 110)

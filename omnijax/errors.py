@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 RESUMABLE = 75
@@ -53,3 +54,10 @@ class PlatformError(OmnijaxError):
 
 class NonFiniteLossError(OmnijaxError, FloatingPointError):
     """Training met a loss or gradient that is not a finite number."""
+
+
+def check_known(field: str, value: str, known: Iterable[str], what: str) -> None:
+    """Raises a `ConfigError` unless a name is a known one; `what` begins the list of these, as in "the splits are"."""
+    known = tuple(known)
+    if value not in known:
+        raise ConfigError(field, value, f"{what} {', '.join(known) or 'none'}", "use one of these")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import difflib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tyro
 
 from omnijax.config import Config
 from omnijax.config.experiment_file import run_file
-from omnijax.config.serial import knobs_of
 from omnijax.errors import ConfigError
 from omnijax.model.sizes import resized
 
@@ -48,47 +46,30 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
         config = resized(config, size)
     if not arguments:
         return config
-    names = [name for name, _ in _knobs(config)]
+    found = _parse(config, arguments)
+    if isinstance(found, Config):
+        return found
+    names = re.findall(r"--([\w.]+)", explain_knobs(config))
     for argument in arguments:
         name = argument.removeprefix("--").split("=")[0].replace("-", "_")
         if argument.startswith("--") and name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
             fix = f"did you mean {' or '.join(near)}?" if near else "see --knobs for all of them"
             raise ConfigError("override", argument, "there is no such knob", fix)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(complaint), contextlib.redirect_stderr(complaint):
-            return _parse(config, arguments)
-    except SystemExit as error:
-        said = complaint.getvalue().split("Error parsing ")[-1].split("\n")[0].strip(" │|")
-        rule = f"it must fit the type of the knob ({said})"
-        raise ConfigError("override", " ".join(arguments), rule, "see --knobs for the values as they are") from error
+    said = found.split("Error parsing ")[-1].split("\n")[0].strip(" │|")
+    rule = f"it must fit the type of the knob ({said})"
+    raise ConfigError("override", " ".join(arguments), rule, "see --knobs for the values as they are")
 
 
 def explain_knobs(config: Config) -> str:
     """Every knob with its meaning, its type and its value."""
-    said = io.StringIO()
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
-        _parse(config, ["--help"])
-    return said.getvalue()
+    return str(_parse(config, ["--help"]))
 
 
-def _parse(config: Config, arguments: Sequence[str]) -> Config:
+def _parse(config: Config, arguments: Sequence[str]) -> Config | str:
+    """The configuration with these knobs, or what tyro prints instead: its help, or an error."""
     settings = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)  # `--knob False`, as for any other type
-    return tyro.cli(Config, prog="knobs", default=config, args=list(arguments), use_underscores=True, config=settings)
-
-
-def _knobs(part: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names of the plain values of a configuration; parts of tuples of dataclasses by number."""
-    if dataclasses.is_dataclass(part):
-        # An assignment is one value, some of them a table: the experiment file makes it, the command line can't.
-        children = [(name, getattr(part, name)) for name in knobs_of(part) if name != "assignments"]
-    elif isinstance(part, tuple) and part and dataclasses.is_dataclass(part[0]):
-        children = [(str(number), child) for number, child in enumerate(part)]
-    elif isinstance(part, Mapping):
-        children = list(part.items())
-    else:
-        yield path, part
-        return
-    for name, child in children:
-        yield from _knobs(child, f"{path}.{name}" if path else name)
+    said = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        return tyro.cli(Config, prog="knobs", default=config, args=arguments, use_underscores=True, config=settings)
+    return said.getvalue()

@@ -76,7 +76,7 @@ def train(
         DataError: the data set is damaged.
         NonFiniteLossError: the loss was no number; the last checkpoint is from before.
     """
-    with stop or Stop(distributed.peers()) as stop:
+    with contextlib.nullcontext(stop) if stop else Stop(distributed.peers()) as stop:
         # ------------------------------------------------------------------ devices, model, the step
         mesh = make_mesh(config.mesh)
         model = model_of(config)
@@ -133,14 +133,12 @@ def load_corpus(config: Config) -> Corpus:
 
 def ahead_on_device(mesh: jax.sharding.Mesh, batches: Batches, start: int, config: Config) -> Iterator[Batch]:
     """The batches from a step on, each put on the devices one step before it is needed."""
-    ahead = None
-    for batch in read_ahead(batches, start, config.train.steps, config.batch.prefetch):
-        following = put_batch(mesh, batch, config.batch.size)
-        if ahead is not None:
-            yield ahead
-        ahead = following
-    if ahead is not None:
-        yield ahead
+    host = read_ahead(batches, start, config.train.steps, config.batch.prefetch)
+    placed = (put_batch(mesh, batch, config.batch.size) for batch in host)
+    following = next(placed, None)
+    while (batch := following) is not None:
+        following = next(placed, None)
+        yield batch
 
 
 class Log:
@@ -149,17 +147,15 @@ class Log:
     def __init__(self, config: Config, writer: Writer, figures: dict[str, Any]):
         self._config, self._writer = config, writer
         self._names = kind_names(config.vocabulary)
+        self._since = time.perf_counter() - (figures["seconds"] if figures else 0)
         # In float64, whose digits JSON keeps: a run that goes on writes the line that an undisturbed one writes.
-        self._sums: dict[str, Any] = {
-            name: np.asarray(value, np.float64) for name, value in figures.items() if name != "seconds"
-        }
-        self._since = time.perf_counter() - figures["seconds"] if figures else time.perf_counter()
+        self._sums = {name: np.asarray(value, np.float64) for name, value in figures.items() if name != "seconds"}
 
     @property
     def figures(self) -> dict[str, Any]:
         """Sums since the last line, for a run that goes on from here."""
-        sums = {name: value.tolist() for name, value in self._sums.items()}
-        return sums | {"seconds": time.perf_counter() - self._since}
+        seconds = time.perf_counter() - self._since
+        return {"seconds": seconds, **{name: value.tolist() for name, value in self._sums.items()}}
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
@@ -176,45 +172,35 @@ class Log:
         """
         host: Metrics = jax.device_get(metrics)
         self._check(step, host)
-        taken = host.parts._asdict() | {"tokens": host.tokens, "items": host.items}
-        for name, value in taken.items():
+        for name, value in (host.parts._asdict() | {"tokens": host.tokens, "items": host.items}).items():
             self._sums[name] = np.asarray(value, np.float64) + self._sums.get(name, 0.0)
         self._writer.advance(step)
         if step % self._config.train.log_every == 0 or step == self._config.train.steps:
             self._write(step, host)
 
     def _check(self, step: int, metrics: Metrics) -> None:
-        if np.isfinite(metrics.parts.loss) and np.isfinite(metrics.gradient_norm) and metrics.finite:
+        loss, norm, rate = (float(n) for n in (metrics.parts.loss, metrics.gradient_norm, metrics.learning_rate))
+        if np.isfinite(loss) and np.isfinite(norm) and metrics.finite:
             return
         bad = [name for name, nats in zip(self._names, metrics.parts.kind_loss, strict=True) if not np.isfinite(nats)]
-        rest = "a parameter after the update" if np.isfinite(metrics.gradient_norm) else "the gradient"
+        rest = "a parameter after the update" if np.isfinite(norm) else "the gradient"
         cause = f"the loss of {', '.join(bad)} tokens" if bad else rest
-        raise NonFiniteLossError(
-            "loss",
-            float(metrics.parts.loss),
-            f"at step {step} {cause} is not a finite number (gradient norm {float(metrics.gradient_norm):g}, "
-            f"learning rate {float(metrics.learning_rate):g})",
-            "lower optim.learning_rate or optim.clip_norm, or use float32; the last checkpoint is from before",
-        )
+        rule = f"at step {step} {cause} is not a finite number (gradient norm {norm:g}, learning rate {rate:g})"
+        fix = "lower optim.learning_rate or optim.clip_norm, or use float32; the last checkpoint is from before"
+        raise NonFiniteLossError("loss", loss, rule, fix)
 
     def _write(self, step: int, last: Metrics) -> None:
         now, sums = time.perf_counter(), self._sums
         seconds = now - self._since
-        by_kind = {
-            f"loss/{name}": float(nats / count)
-            for name, nats, count in zip(self._names, sums["kind_loss"], sums["kind_count"], strict=True)
-            if count
+        kinds = zip(self._names, sums["kind_loss"], sums["kind_count"], strict=True)
+        means = {
+            "loss": sums["loss"] / sums["weight"],
+            **{f"loss/{name}": nats / count for name, nats, count in kinds if count},
+            "accuracy": sums["correct"] / sums["weight"],
+            "learning_rate": last.learning_rate,
+            "gradient_norm": last.gradient_norm,
+            "tokens_per_second": sums["tokens"] / seconds,
+            "items_per_second": sums["items"] / seconds,
         }
-        self._writer.write(
-            step,
-            {
-                "loss": float(sums["loss"] / sums["weight"]),
-                **by_kind,
-                "accuracy": float(sums["correct"] / sums["weight"]),
-                "learning_rate": float(last.learning_rate),
-                "gradient_norm": float(last.gradient_norm),
-                "tokens_per_second": float(sums["tokens"]) / seconds,
-                "items_per_second": float(sums["items"]) / seconds,
-            },
-        )
+        self._writer.write(step, {name: float(value) for name, value in means.items()})
         self._sums, self._since = {}, now

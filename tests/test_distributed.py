@@ -138,12 +138,11 @@ def test_a_tpu_pod_is_recognised(
 
 def test_one_process_starts_nothing(monkeypatch) -> None:
     monkeypatch.setattr(jax.distributed, "initialize", lambda **_: pytest.fail("it was called"))
-    distributed.start({})
-    distributed.start(EXPLICIT | {"OMNIJAX_PROCESSES": "1", "OMNIJAX_PROCESS": "0"})
-    assert distributed.peers() is None
-    assert distributed.gather("alone") == ["alone"]
-    with distributed.job() as process:
-        assert process == 0
+    for environment in ({}, EXPLICIT | {"OMNIJAX_PROCESSES": "1", "OMNIJAX_PROCESS": "0"}):
+        with distributed.job(environment=environment) as process:
+            assert process == 0
+            assert distributed.peers() is None
+            assert distributed.gather("alone") == ["alone"]
 
 
 def test_half_an_environment_ends_the_command_with_one_line(monkeypatch, capsys, tmp_path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
-from omnijax.config.batch import BatchConfig, field_of
+from omnijax.config.batch import BatchConfig
 from omnijax.config.evaluation import EvalConfig, Target
 from omnijax.config.model import ModelConfig
 from omnijax.config.optim import MeshConfig, OptimConfig, TrainConfig
 from omnijax.config.writing import Writing, vocabulary_of
-from omnijax.errors import ConfigError
+from omnijax.errors import ConfigError, check_known
 from omnijax.source import SEQUENCE, Source
 from omnijax.vocab.vocabulary import Vocabulary
 
@@ -46,14 +47,9 @@ class Config:
     @property
     def generated(self) -> tuple[str, ...]:
         """Fields that can be generated: all that a task trains with a weight above 0."""
-        trained = [
-            name
-            for task in self.batch.tasks
-            for name, weight in zip(task.names, task.weights, strict=True)
-            if weight > 0
-        ]
-        every = dict.fromkeys(self.data.fields if SEQUENCE in trained else trained)
-        return tuple(name for name in self.data.fields if name in every)
+        pairs = (zip(task.names, task.weights, strict=True) for task in self.batch.tasks)
+        trained = {name for task in pairs for name, weight in task if weight > 0}
+        return tuple(name for name in self.data.fields if name in trained or SEQUENCE in trained)
 
     def target(self, field: str) -> Target:
         """How a field is generated.
@@ -61,123 +57,89 @@ class Config:
         Raises:
             ConfigError: no task trains it.
         """
-        if field not in self.generated:
-            rule = f"the run can generate {', '.join(self.generated) or 'nothing'}"
-            raise ConfigError("field", field, rule, "choose one of these")
-        named = {target.name: target for target in self.eval.targets}
-        return named[field] if field in named else Target(field)
+        check_known("field", field, self.generated, "the run can generate")
+        return next((target for target in self.eval.targets if target.name == field), Target(field))
+
+
+_AT_LEAST_1 = {
+    "batch": ("size", "prefetch"),
+    "model": ("depth", "width", "heads", "kv_heads", "mlp_width", "head_depth"),
+    "optim": ("accumulate",),
+    "train": ("steps", "log_every", "checkpoint_every", "keep_checkpoints"),
+    "eval": ("examples", "batch_size", "show"),
+}
+_BELOW_1 = {"optim": ("beta1", "beta2"), "model": ("dropout",), "train": ("digit_noise",)}
+_Rule = tuple[str, Callable[[float], bool], dict[str, tuple[str, ...]]]
+_RULES: tuple[_Rule, ...] = (
+    ("at least 1", lambda n: n >= 1, _AT_LEAST_1),
+    ("at least 2", lambda n: n >= 2, {"batch": ("sequence_length",)}),
+    ("at least 0", lambda n: n >= 0, {"batch": ("sequence_items",), "optim": ("warmup_steps",)}),
+    ("a number above 0", lambda n: 0 < n < math.inf, {"optim": ("learning_rate", "clip_norm")}),
+    ("a number, 0 or above", lambda n: 0 <= n < math.inf, {"optim": ("weight_decay",)}),
+    ("in [0, 1]", lambda n: 0 <= n <= 1, {"optim": ("final_fraction",)}),
+    ("in [0, 1)", lambda n: 0 <= n < 1, _BELOW_1),
+)
 
 
 def _check_bounds(config: Config) -> None:
     """Checks each number against its bounds."""
-    for path, least in (
-        ("batch.size", 1),
-        ("batch.sequence_length", 2),
-        ("batch.sequence_items", 0),
-        ("batch.prefetch", 1),
-        ("model.depth", 1),
-        ("model.width", 1),
-        ("model.heads", 1),
-        ("model.kv_heads", 1),
-        ("model.mlp_width", 1),
-        ("model.head_depth", 1),
-        ("optim.warmup_steps", 0),
-        ("optim.accumulate", 1),
-        ("train.steps", 1),
-        ("train.log_every", 1),
-        ("train.checkpoint_every", 1),
-        ("train.keep_checkpoints", 1),
-        ("eval.examples", 1),
-        ("eval.batch_size", 1),
-        ("eval.show", 1),
-    ):
-        part, name = path.split(".")
-        value = getattr(getattr(config, part), name)
-        if value < least:
-            raise ConfigError(path, value, f"must be at least {least}", f"use {least} or more")
-    optim = config.optim
-    for name, holds, rule in (
-        ("learning_rate", 0 < optim.learning_rate < math.inf, "must be a number above 0"),
-        ("clip_norm", 0 < optim.clip_norm < math.inf, "must be a number above 0"),
-        ("weight_decay", 0 <= optim.weight_decay < math.inf, "must be a number, 0 or above"),
-        ("final_fraction", 0 <= optim.final_fraction <= 1, "must be in [0, 1]"),
-        ("beta1", 0 <= optim.beta1 < 1, "must be in [0, 1)"),
-        ("beta2", 0 <= optim.beta2 < 1, "must be in [0, 1)"),
-    ):
-        if not holds:
-            raise ConfigError(f"optim.{name}", getattr(optim, name), rule, "see --knobs for what it means")
-    if not 0 <= config.model.dropout < 1:
-        raise ConfigError("model.dropout", config.model.dropout, "must be in [0, 1)", "use 0 for none")
-    if not 0 <= config.train.digit_noise < 1:
-        raise ConfigError("train.digit_noise", config.train.digit_noise, "must be in [0, 1)", "use 0 for none")
+    for rule, holds, parts in _RULES:
+        for part, names in parts.items():
+            for name in names:
+                value = getattr(getattr(config, part), name)
+                if not holds(value):
+                    raise ConfigError(f"{part}.{name}", value, f"must be {rule}", "see --knobs for what it means")
 
 
 def _check_tasks(config: Config) -> None:
     if not config.batch.tasks:
         raise ConfigError("batch.tasks", (), "there must be something to train on", "add a task")
     for number, task in enumerate(config.batch.tasks):
-        field = f"batch.tasks.{number}"
+        path = f"batch.tasks.{number}"
         if not task.fields or len(task.fields) != len(task.weights):
             rule = f"one for each of the fields {task.fields}"
-            raise ConfigError(f"{field}.weights", task.weights, rule, "add or drop one")
+            raise ConfigError(f"{path}.weights", task.weights, rule, "add or drop one")
         if task.repeats < 1 or min(task.weights) < 0 or max(task.weights) <= 0:
             rule = "repeats must be ≥ 1, weights ≥ 0 and one of them > 0"
-            raise ConfigError(field, task, rule, "or leave the task out")
-        if task.random_order and not (
-            len(task.random_order) == len(task.fields) and all(0 <= share <= 1 for share in task.random_order)
-        ):
+            raise ConfigError(path, task, rule, "or leave the task out")
+        if len(task.random_orders) != len(task.fields) or not all(0 <= share <= 1 for share in task.random_orders):
             rule = f"one share in [0, 1] for each of the fields {task.fields}"
-            raise ConfigError(f"{field}.random_order", task.random_order, rule, "use () for none")
-        for name, share in zip(task.fields, task.random_orders, strict=True):
-            _check_field(config, f"{field}.fields", name)
-            if share > 0:
-                _check_random_order(config, f"{field}.random_order", name, share)
+            raise ConfigError(f"{path}.random_order", task.random_order, rule, "use () for none")
         if SEQUENCE in task.fields and len(task.fields) > 1:
             rule = f"{SEQUENCE!r} is a whole document, and stands alone"
-            raise ConfigError(f"{field}.fields", task.fields, rule, "make it a task of its own")
+            raise ConfigError(f"{path}.fields", task.fields, rule, "make it a task of its own")
+        for name, share in zip(task.fields, task.random_orders, strict=True):
+            _check_field(config, path, name, share)
 
 
-def _check_field(config: Config, path: str, name: str) -> None:
-    fields, field = config.data.fields, field_of(name)
-    if field == SEQUENCE:
-        return
-    if field not in fields:
-        raise ConfigError(path, name, f"the fields of the data are {', '.join(fields)}", "use one of these")
-    view = name.removeprefix(field).removeprefix("/")
-    if view and view not in fields[field].views:
-        there = ", ".join(fields[field].views) or "none"
-        raise ConfigError(path, name, f"the views of {field!r} are {there}", "use one of these")
-
-
-def _check_random_order(config: Config, path: str, name: str, share: float) -> None:
-    field = field_of(name)
-    if field == SEQUENCE or not config.data.fields[field].parts:
+def _check_field(config: Config, task: str, name: str, share: float) -> None:
+    """Checks a field or view of a task, and whether it can be written in random order if some documents are."""
+    fields, (field, *view) = config.data.fields, name.split("/", 1)
+    if field != SEQUENCE:
+        check_known(f"{task}.fields", field, fields, "the fields of the data are")
+        for one in view:
+            check_known(f"{task}.fields", one, fields[field].views, f"the views of {field!r} are")
+    if share > 0 and (field == SEQUENCE or not fields[field].parts):
         rule = f"{field!r} is written in general tokens, which have no positions"
-        raise ConfigError(path, share, rule, "set its share to 0")
-    if config.writing.position != "before":
-        rule = (
-            f"writing.position is {config.writing.position!r}, so that nothing says where the next fragment belongs "
-            "before it is written"
-        )
-        raise ConfigError(path, share, rule, "use position='before', or ()")
+        raise ConfigError(f"{task}.random_order", share, rule, "set its share to 0")
+    if share > 0 and (where := config.writing.position) != "before":
+        rule = f"writing.position is {where!r}: nothing says where a fragment belongs before it is written"
+        raise ConfigError(f"{task}.random_order", share, rule, "use position='before', or ()")
 
 
 def _check_evaluation(config: Config) -> None:
     generated, fields = config.generated, config.data.fields
     for target in config.eval.targets:
-        if target.name not in fields:
-            raise ConfigError("eval.targets", target.name, f"the fields are {', '.join(fields)}", "use one of these")
+        check_known("eval.targets", target.name, fields, "the fields are")
     for route in config.eval.routes:
         through = route.through
         if len(through) < 2 or through[0] not in fields or not set(through[1:]) <= set(generated):
             rule = f"a field ({', '.join(fields)}), then fields that a task trains ({', '.join(generated)})"
             raise ConfigError("eval.routes", through, rule, "add a task, or change the route")
-    if config.eval.split not in config.data.splits:
-        raise ConfigError("eval.split", config.eval.split, f"the splits are {', '.join(config.data.splits)}", "use one")
+    check_known("eval.split", config.eval.split, config.data.splits, "the splits are")
+    halves = [f"{name}/{half}" for name, modality in fields.items() for half in modality.halves]
     for one in config.eval.completions:
-        if one.field not in fields or one.half not in fields[one.field].halves:
-            there = ", ".join(f"{name}/{half}" for name, modality in fields.items() for half in modality.halves)
-            raise ConfigError("eval.completions", one.name, f"what can be completed is {there or 'nothing'}", "use ()")
+        check_known("eval.completions", one.name, halves, "what can be completed is")
         if not any(task.names[0] == one.field and task.random_orders[0] > 0 for task in config.batch.tasks):
             rule = f"needs a task whose documents begin with {one.field!r}, some of them in random order"
             raise ConfigError("eval.completions", one.name, rule, "set random_order there, or use ()")

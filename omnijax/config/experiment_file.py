@@ -33,12 +33,11 @@ def run_file(path: Path) -> ModuleType:
 
 
 def trust(path: Path) -> None:
-    """Notes that this user has trained with an experiment file, so that its runs may execute it."""
-    known, line = _trusted_file(), _digest(path)
-    if line not in _trusted():
-        known.parent.mkdir(parents=True, exist_ok=True)
-        with known.open("a") as file:
-            file.write(line + "\n")
+    """Notes that this user trusts an experiment file, if it is there, so that runs may execute it."""
+    if path.is_file() and not _is_trusted(path):
+        _trusted().parent.mkdir(parents=True, exist_ok=True)
+        with _trusted().open("a") as file:
+            file.write(_digest(path) + "\n")
 
 
 def run_stored(path: Path, trusted: bool) -> ModuleType:
@@ -51,7 +50,7 @@ def run_stored(path: Path, trusted: bool) -> ModuleType:
     Raises:
         ConfigError: the file is missing, or comes from elsewhere.
     """
-    if path.is_file() and not trusted and _digest(path) not in _trusted():
+    if path.is_file() and not trusted and not _is_trusted(path):
         rule = "the run comes from elsewhere, and loading it executes this file"
         raise ConfigError("experiment", str(path), rule, "read the file, then say --trust (in Python: trust=True)")
     print(f"omnijax: executing {path}, which defines classes or data of the run", file=sys.stderr)
@@ -62,10 +61,9 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _trusted_file() -> Path:
-    home = os.environ["XDG_CACHE_HOME"] if os.environ.get("XDG_CACHE_HOME") else Path.home() / ".cache"
-    return Path(home) / "omnijax" / "trusted"
+def _trusted() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omnijax" / "trusted"
 
 
-def _trusted() -> list[str]:
-    return _trusted_file().read_text().split() if _trusted_file().exists() else []
+def _is_trusted(path: Path) -> bool:
+    return _trusted().exists() and _digest(path) in _trusted().read_text().split()

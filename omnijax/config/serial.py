@@ -17,7 +17,6 @@ from omnijax.errors import ConfigError
 from omnijax.modalities.base import Modality
 from omnijax.source import Source
 from omnijax.vocab.assignment import Assignment, assignment_from_dict
-from omnijax.vocab.vocabulary import Vocabulary
 
 CLASS, FINGERPRINT = "class", "fingerprint"
 EXPERIMENT = "experiment"
@@ -26,31 +25,24 @@ EXPERIMENT = "experiment"
 
 def to_dict(value: Any) -> Any:
     """A dataclass as nested dicts and lists, as JSON has them. Sources and modalities name their class."""
-    return json.loads(json.dumps(_plain(value)))
+    return json.loads(json.dumps(value, default=_parts))
 
 
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        named = {CLASS: _class_name(value)} if isinstance(value, (Source, Modality)) else {}
-        if isinstance(value, Source) and value.in_memory:
-            named |= {FINGERPRINT: getattr(value, FINGERPRINT)}
-        return named | {name: _plain(getattr(value, name)) for name in knobs_of(value)}
-    if isinstance(value, (tuple, list)):
-        return [_plain(part) for part in value]
-    if isinstance(value, dict):
-        return {str(name): _plain(part) for name, part in value.items()}
-    return value
+def _parts(value: Any) -> dict[str, Any]:
+    """The knobs of one dataclass, and what says how to make it again."""
+    parts: dict[str, Any] = {}
+    if isinstance(value, (Source, Modality)):
+        kind = type(value)
+        module = EXPERIMENT if kind.__module__.startswith(EXPERIMENT_PREFIX) else kind.__module__
+        parts[CLASS] = f"{module}:{kind.__qualname__}"
+    if isinstance(value, Source) and value.in_memory:
+        parts[FINGERPRINT] = getattr(value, FINGERPRINT)
+    return parts | {name: getattr(value, name) for name in knobs_of(value)}
 
 
 def knobs_of(kind: Any) -> list[str]:
     """Names of the knobs of a dataclass; content that a source holds in memory is none."""
     return [one.name for one in dataclasses.fields(kind) if one.init and "content" not in one.metadata]
-
-
-def _class_name(value: Any) -> str:
-    kind = type(value)
-    module = EXPERIMENT if kind.__module__.startswith(EXPERIMENT_PREFIX) else kind.__module__
-    return f"{module}:{kind.__qualname__}"
 
 
 def needs_experiment(parts: Any) -> bool:
@@ -71,9 +63,7 @@ def from_dict(parts: dict[str, Any], experiment: Callable[[], ModuleType] | None
     Raises:
         ConfigError: a knob is unknown or missing, or a class can't be found.
     """
-    found = _build(Config, parts, "config", experiment)
-    assert isinstance(found, Config)
-    return found
+    return Config(**_knobs(Config, parts, "config", experiment))
 
 
 def _build(kind: Any, parts: Any, path: str, experiment: Callable[[], ModuleType] | None) -> Any:
@@ -81,22 +71,18 @@ def _build(kind: Any, parts: Any, path: str, experiment: Callable[[], ModuleType
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         kinds = [arguments[0]] * len(parts) if arguments[1:] == (Ellipsis,) else arguments
-        return tuple(
-            _build(one, part, f"{path}.{i}", experiment) for i, (one, part) in enumerate(zip(kinds, parts, strict=True))
-        )
+        pairs = enumerate(zip(kinds, parts, strict=True))
+        return tuple(_build(one, part, f"{path}.{i}", experiment) for i, (one, part) in pairs)
     if isinstance(parts, dict) and CLASS in parts:
         return _instance(parts, path, experiment)
     if origin is Mapping:
         return {name: _build(arguments[1], part, f"{path}.{name}", experiment) for name, part in parts.items()}
-    if kind is Vocabulary:
-        return Vocabulary.from_dict(parts)
     if kind is Assignment:
         return assignment_from_dict(parts)
     if origin in (typing.Union, types.UnionType):
         return tuple(parts) if isinstance(parts, list) else parts
-    if not dataclasses.is_dataclass(kind):
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return parts
-    assert isinstance(kind, type)
     return kind(**_knobs(kind, parts, path, experiment))
 
 
@@ -112,23 +98,25 @@ def _knobs(kind: type, parts: dict[str, Any], path: str, experiment: Any) -> dic
 
 def _instance(parts: dict[str, Any], path: str, experiment: Callable[[], ModuleType] | None) -> Any:
     """A source or a modality by the name of its class."""
+
+    def refuse(rule: str, fix: str, part: str = CLASS) -> ConfigError:
+        return ConfigError(f"{path}.{part}", parts[part], rule, fix)
+
     module_name, _, name = str(parts[CLASS]).partition(":")
-    if (module_name == EXPERIMENT or FINGERPRINT in parts) and experiment is None:
-        rule = "only the experiment file of the run can make it"
-        raise ConfigError(f"{path}.class", parts[CLASS], rule, "load the run with its experiment file")
+    if module_name == EXPERIMENT or FINGERPRINT in parts:
+        if experiment is None:
+            raise refuse("only the experiment file of the run can make it", "load the run with its experiment file")
+        module = experiment()
     if FINGERPRINT in parts:
-        assert experiment is not None
-        data = experiment().get_config().data
+        data = module.get_config().data
         if getattr(data, FINGERPRINT, None) != parts[FINGERPRINT]:
             rule = "the experiment file gives other data than the run was trained on"
-            raise ConfigError(f"{path}.fingerprint", parts[FINGERPRINT], rule, "bring the data back")
+            raise refuse(rule, "bring the data back", FINGERPRINT)
         return dataclasses.replace(data, **_knobs(type(data), parts, path, experiment))
     try:
-        module = experiment() if module_name == EXPERIMENT and experiment else importlib.import_module(module_name)
-        kind = getattr(module, name)
+        kind = getattr(module if module_name == EXPERIMENT else importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
-        rule = f"there is no such class here ({error})"
-        raise ConfigError(f"{path}.class", parts[CLASS], rule, "use the version that wrote it") from error
+        raise refuse(f"there is no such class here ({error})", "use the version that wrote it") from error
     if not (isinstance(kind, type) and issubclass(kind, (Source, Modality))):
-        raise ConfigError(f"{path}.class", parts[CLASS], "must be a source or a modality", "use one")
+        raise refuse("must be a source or a modality", "use one")
     return kind(**_knobs(kind, parts, path, experiment))

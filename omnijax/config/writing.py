@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from omnijax.errors import ConfigError
+import numpy as np
+
+from omnijax.errors import ConfigError, check_known
 from omnijax.modalities.base import Modality
 from omnijax.source import SEQUENCE, modalities_of
 from omnijax.vocab.assignment import Assignment, Identity
@@ -63,25 +65,21 @@ def vocabulary_of(writing: Writing, fields: Mapping[str, Modality]) -> Vocabular
     parts = [part for modality in modalities.values() for part in modality.parts]
     assigned = dict(writing.assignments)
     for name in assigned:
-        if name not in [part.name for part in parts]:
-            there = ", ".join(part.name for part in parts)
-            raise ConfigError("writing.assignments", name, f"the spaces are {there}", "use one of these")
-    spaces = [
-        Space(part.name, part.fragments, part.capacity, assigned[part.name] if part.name in assigned else Identity())
-        for part in parts
-    ]
-    opened = {field: modality.parts[0].name for field, modality in fields.items() if modality.parts}
+        check_known("writing.assignments", name, [part.name for part in parts], "the spaces are")
+    spaces = [Space(part.name, part.fragments, part.capacity, assigned.get(part.name, Identity())) for part in parts]
+    # The marker of each field, and behind the first field of a modality those of its further parts.
+    markers = [name for field, one in fields.items() for name in (field, *(part.name for part in one.parts[1:]))]
     positions, places = writing.positions, writing.position_places
     if positions == 0 and writing.position != "none":
         longest = max((most for one in modalities.values() if one.parts for _, most in one.limits), default=1)
         positions, places = position_tokens(longest)
     return Vocabulary(
         positions=positions,
-        digits=writing.digits or (max(writing.base) if isinstance(writing.base, tuple) else writing.base),
+        digits=writing.digits or int(np.max(writing.base)),
         base=writing.base,
         spaces=(*[Space("t_pad", 1)] * writing.t_pad, *spaces),
         general=owners[0].general if owners else 0,
-        control=(END, *_markers(fields)),
+        control=tuple(dict.fromkeys([END, *markers])),
         layout=writing.layout,
         position=writing.position,
         width=writing.width,
@@ -89,19 +87,11 @@ def vocabulary_of(writing: Writing, fields: Mapping[str, Modality]) -> Vocabular
         position_places=places,
         check_digit=writing.check_digit,
         markers=tuple(
-            Marker(field, space, fields[field].general > 0)
-            for field, space in opened.items()
-            if field != space or fields[field].general
+            Marker(field, one.parts[0].name, one.general > 0)
+            for field, one in fields.items()
+            if one.parts and (one.general or field != one.parts[0].name)
         ),
     )
-
-
-def _markers(fields: Mapping[str, Modality]) -> list[str]:
-    """The marker of each field, and behind the first field of a modality those of its further parts."""
-    markers: dict[str, None] = {}
-    for field, modality in fields.items():
-        markers |= dict.fromkeys([field, *(part.name for part in modality.parts[1:])])
-    return list(markers)
 
 
 def _check_names(fields: Mapping[str, Modality]) -> None:

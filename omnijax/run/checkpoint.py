@@ -7,15 +7,10 @@ a damaged or incomplete checkpoint from a whole one; the newest whole checkpoint
 from __future__ import annotations
 
 import contextlib
-import functools
-import gc
-import inspect
-import logging
 import pathlib
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -64,13 +59,12 @@ class Checkpoints:
         policies = ocp.training.preservation_policies
         self._run, self._writes = run, keep is not None
         # The train loop decides which steps are saved, so that the policy takes every step.
-        with _quiet_orbax():  # damaged checkpoints are reported where they are read
-            self._checkpointer = ocp.training.Checkpointer(
-                (run / FOLDER).resolve(),
-                preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),
-                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-                cleanup_tmp_directories=self._writes,
-            )
+        self._checkpointer = ocp.training.Checkpointer(
+            (run / FOLDER).resolve(),
+            preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            cleanup_tmp_directories=self._writes,
+        )
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -83,19 +77,13 @@ class Checkpoints:
                 raise self._unwritable(error) from error
 
     @property
-    def latest(self) -> int | None:
-        """Step of the newest complete checkpoint; None if there is none."""
-        return None if self._checkpointer.latest is None else self._checkpointer.latest.step
-
-    @property
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, in order."""
         return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
     def reload(self) -> None:
         """Lists the checkpoints anew, because another process may have saved or deleted some."""
-        with _quiet_orbax():
-            self._checkpointer.reload()
+        self._checkpointer.reload()
 
     def save(self, step: int, state: State, config: Config, figures: Any = None) -> None:
         """Starts to save, and returns as soon as the buffers of the state may be reused. An existing step is kept.
@@ -109,7 +97,7 @@ class Checkpoints:
         Raises:
             CheckpointError: this checkpoint or the one before it can't be written; older ones are untouched.
         """
-        if self.latest == step:
+        if step in self.steps:
             return
         tree = _to_tree(state)
         content = {
@@ -120,9 +108,8 @@ class Checkpoints:
             "figures": figures,
         }
         try:
-            self._checkpointer.save_checkpointables_async(
-                step, {"state": tree}, custom_metadata=content | {"digest": digest(content)}
-            )
+            content["digest"] = digest(content)
+            self._checkpointer.save_checkpointables_async(step, {"state": tree}, custom_metadata=content)
         except UNWRITABLE as error:
             raise self._unwritable(error) from error
 
@@ -138,23 +125,16 @@ class Checkpoints:
     def restore_newest(self, abstract: State, vocabulary: Vocabulary) -> Restored | None:
         """Restores the newest whole checkpoint; None if there are no checkpoints. Damaged ones are named on stderr.
 
-        A process that trains moves damaged newer checkpoints to another folder, to make room for new ones.
-
-        Raises:
-            CheckpointError: there are checkpoints, but none can be used; see `restore`.
+        A process that trains moves damaged newer checkpoints to another folder, to make room for new ones. If none can
+        be used, the error is that of `restore` for the newest one.
         """
-        newest = self.latest
         found = self._newest(lambda step: self.restore(step, abstract, vocabulary))
-        if found is not None and self._writes and found.step != newest:
+        if found is not None and self._writes and found.step != self.steps[-1]:
             self._move_aside(found.step)
         return found
 
     def newest_params(self, abstract: Any, vocabulary: Vocabulary) -> tuple[int, Any] | None:
-        """Step and parameters of the newest whole checkpoint; None if there are no checkpoints.
-
-        Raises:
-            CheckpointError: see `restore_newest`.
-        """
+        """Step and parameters of the newest whole checkpoint; None, and errors, as `restore_newest` has them."""
         return self._newest(lambda step: (step, self.restore_params(step, abstract, vocabulary)))
 
     def restore(self, step: int, abstract: State, vocabulary: Vocabulary) -> Restored:
@@ -163,30 +143,22 @@ class Checkpoints:
         Raises:
             CheckpointError: it is damaged, or has another vocabulary or other arrays.
         """
-        wanted = _to_tree(abstract)
-        tree, content = self._load(step, wanted, vocabulary)
+        tree, content = self._load(step, _to_tree(abstract), vocabulary)
         structure = jax.tree.structure(abstract.opt_state)
         state = State(tree["params"], jax.tree.unflatten(structure, tree["opt_state"].values()), tree["step"])
         return Restored(step, state, content["figures"])
 
     def restore_params(self, step: int, abstract: Any, vocabulary: Vocabulary) -> Any:
-        """Restores only the parameters of a step, for evaluation.
-
-        Raises:
-            CheckpointError: see `restore`.
-        """
-        return _quietly(lambda: self._load(step, {"params": abstract}, vocabulary)[0]["params"])
+        """Restores only the parameters of a step, for evaluation; its errors are those of `restore`."""
+        return self._load(step, {"params": abstract}, vocabulary)[0]["params"]
 
     def check_params(self, step: int, abstract: Any, vocabulary: Vocabulary) -> str:
         """Checks as much of what `restore_params` needs as it can without reading the parameters.
 
         Returns:
             A fingerprint of the parameters: a digest of the checksums that they were saved with.
-
-        Raises:
-            CheckpointError: see `restore`.
         """
-        content = _quietly(lambda: self._check(step, {"params": abstract}, vocabulary))
+        content = self._check(step, {"params": abstract}, vocabulary)
         return digest({path: n for path, n in content["checksums"].items() if path.startswith("params/")})
 
     def _newest(self, load: Callable[[int], T]) -> T | None:
@@ -195,9 +167,10 @@ class Checkpoints:
         for step in reversed(self.steps):
             found, problem = None, None
             try:
-                found = _quietly(functools.partial(load, step))
+                found = load(step)
             except CheckpointError as error:
-                problem = error
+                # Made anew, without the traceback, which would keep the arrays that were read.
+                problem = CheckpointError(error.field, error.value, error.rule, error.fix)
             said = [rule for rule in distributed.gather("" if problem is None else problem.rule) if rule]
             if not said:
                 return found
@@ -236,25 +209,20 @@ class Checkpoints:
             raise self._damaged(step, f"its description can't be read ({_cause(error)})") from error
         if arrays is None or said != digest(content):
             raise self._damaged(step, "its description can't be read, or isn't the one that was written")
-        where, fingerprint = str(self._directory(step)), content["vocabulary"]
-        if fingerprint != vocabulary.fingerprint:
-            rule = f"it was saved with another vocabulary ({fingerprint}, not {vocabulary.fingerprint})"
+        where = str(self._directory(step))
+        if content["vocabulary"] != vocabulary.fingerprint:
+            rule = f"it was saved with another vocabulary ({content['vocabulary']}, not {vocabulary.fingerprint})"
             with contextlib.suppress(ConfigError):  # some classes only the experiment file can make
                 parts = to_dict(from_dict(content["config"]).vocabulary)
                 differ = [name for name, part in to_dict(vocabulary).items() if parts[name] != part]
                 rule += f"; {', '.join(differ)} differ"
             fix = "use the vocabulary of the run, or begin another run with its parameters: train.start_from"
             raise CheckpointError("checkpoint", where, rule, fix)
-        there, leaves = (
-            {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-            for tree in (arrays, wanted)
-        )
+        there, here = _described(arrays), _described(wanted)
         # Parameters come first: their names say more than the numbers of the optimiser's leaves.
-        for path, leaf in sorted(leaves.items(), key=lambda entry: not entry[0].startswith("params/")):
-            found = there.get(path)
-            if found is None or (tuple(found.shape), found.dtype) != (tuple(leaf.shape), leaf.dtype):
-                has = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
-                rule = f"{path} must be {leaf.dtype}{list(leaf.shape)}, and the checkpoint has {has}"
+        for path in sorted(here, key=lambda path: not path.startswith("params/")):
+            if (has := there.get(path, "nothing")) != here[path]:
+                rule = f"{path} must be {here[path]}, and the checkpoint has {has}"
                 raise CheckpointError("checkpoint", where, rule, "use the model of the run, or another run directory")
         return content
 
@@ -288,43 +256,10 @@ class Checkpoints:
         return CheckpointError("checkpoint", str(self._run / FOLDER), rule, "make room, and run the same command again")
 
 
-def _quietly(load: Callable[[], T]) -> T:
-    """The result of `load`. Its error is raised anew, so that it keeps no references to what couldn't be read."""
-    with _quiet_orbax():
-        try:
-            return load()
-        except CheckpointError as error:
-            problem = CheckpointError(error.field, error.value, error.rule, error.fix)
-        for _ in range(3):  # reads that were under way end a little later
-            gc.collect()
-            time.sleep(0.05)
-    raise problem
-
-
-@contextlib.contextmanager
-def _quiet_orbax() -> Iterator[None]:
-    """Keeps orbax from writing pages about a file that it can't read; this module reports the file in one line.
-
-    Orbax logs through `absl` and `asyncio`. Some errors come up only when its coroutines are garbage-collected; Python
-    gives these to `sys.unraisablehook`. Everything else is reported as usual.
-    """
-    hook, loggers = sys.unraisablehook, [logging.getLogger(name) for name in ("absl", "asyncio")]
-
-    def report(unraisable: sys.UnraisableHookArgs) -> None:
-        source = unraisable.object
-        if not (inspect.iscoroutine(source) and "orbax" in source.cr_code.co_filename):
-            hook(unraisable)
-
-    def refuse(_: logging.LogRecord) -> bool:
-        return False
-
-    with contextlib.ExitStack() as undo:
-        undo.callback(setattr, sys, "unraisablehook", hook)
-        sys.unraisablehook = report
-        for logger in loggers:
-            logger.addFilter(refuse)
-            undo.callback(logger.removeFilter, refuse)
-        yield
+def _described(tree: Any) -> dict[str, str]:
+    """Dtype and shape of each array, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_of(keys): f"{leaf.dtype}{list(leaf.shape)}" for keys, leaf in leaves}
 
 
 def _cause(error: BaseException) -> str:
@@ -337,9 +272,5 @@ def _cause(error: BaseException) -> str:
 
 def _to_tree(state: State) -> dict[str, Any]:
     """The state as nested dicts; the leaves of the optimiser are numbered in the order of their tree."""
-    leaves = jax.tree.leaves(state.opt_state)
-    return {
-        "params": state.params,
-        "opt_state": {f"{number:04d}": leaf for number, leaf in enumerate(leaves)},
-        "step": state.step,
-    }
+    moments = {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(state.opt_state))}
+    return {"params": state.params, "opt_state": moments, "step": state.step}

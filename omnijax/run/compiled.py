@@ -23,8 +23,8 @@ def keep_compiled() -> None:
     chosen = os.environ.get(SWITCH, "")
     if chosen == "off" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    directory = Path(chosen or os.path.join(home, "omnijax", "compiled"))
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    directory = Path(chosen or home / "omnijax" / "compiled")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError:  # a home that can't be written to: compile each time
@@ -33,8 +33,7 @@ def keep_compiled() -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", LEAST_SECONDS)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notices about entries of other processors
-    for what in ("reading", "writing"):
-        warnings.filterwarnings("ignore", f"Error {what} persistent compilation cache entry", UserWarning)
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry", UserWarning)
 
 
 def shrink(directory: Path, most_bytes: int) -> None:
@@ -44,10 +43,9 @@ def shrink(directory: Path, most_bytes: int) -> None:
         with contextlib.suppress(OSError):  # another process has deleted it
             found = entry.stat()
             files.append((max(found.st_atime, found.st_mtime), found.st_size, entry.path))
-    total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if total <= most_bytes:
-            return
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        total -= size
+    total = 0
+    for _, size, path in sorted(files, reverse=True):
+        total += size
+        if total > most_bytes:
+            with contextlib.suppress(OSError):
+                os.unlink(path)

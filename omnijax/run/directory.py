@@ -35,17 +35,14 @@ def check(run: Path, config: Config) -> None:
     Raises:
         CheckpointError: it belongs to another configuration, or is no run directory.
     """
-    path = run / CONFIG
-    # A kill during the very first write leaves `config.tmp` and nothing else.
-    strange = run.is_file() or (run.exists() and any(entry.suffix != ".tmp" for entry in run.iterdir()))
-    if strange and not path.exists():
-        raise CheckpointError("workdir", str(run), "it holds something that is no run", "choose a new directory")
-    if path.exists():
-        differ = differences(json.loads(path.read_text()), to_dict(config))
-        if differ:
-            rule = f"it belongs to a run with another configuration: {'; '.join(differ[:4])}"
-            fix = "choose another --workdir, or the configuration of the run"
-            raise CheckpointError("workdir", str(run), rule, fix)
+    if not (run / CONFIG).exists():
+        # A kill during the very first write leaves `config.tmp` and nothing else.
+        if run.is_file() or (run.exists() and any(entry.suffix != ".tmp" for entry in run.iterdir())):
+            raise CheckpointError("workdir", str(run), "it holds something that is no run", "choose a new directory")
+    elif differ := differences(json.loads((run / CONFIG).read_text()), to_dict(config)):
+        rule = f"it belongs to a run with another configuration: {'; '.join(differ[:4])}"
+        fix = "choose another --workdir, or the configuration of the run"
+        raise CheckpointError("workdir", str(run), rule, fix)
 
 
 def claim(
@@ -56,7 +53,7 @@ def claim(
     modalities: Mapping[str, Modality],
     experiment: Path | None = None,
 ) -> None:
-    """Makes the directory this configuration's; process 0 writes, with the knobs of `WHERE` as they are now.
+    """Makes the directory this configuration's, after `check`; process 0 writes, with the `WHERE` knobs as they are.
 
     Args:
         run: the directory.
@@ -65,31 +62,21 @@ def claim(
         command: what the user typed.
         modalities: fitted, by field. What they learned is stored, so that the run can be sampled without its data.
         experiment: the experiment file, which is stored where only it can make a class or the data.
-
-    Raises:
-        CheckpointError: see `check`.
     """
     check(run, config)
     if jax.process_index() != 0:
         return
     run.mkdir(parents=True, exist_ok=True)
-    parts = to_dict(config)
-    write_json(run / CONFIG, parts)
-    if experiment is not None and needs_experiment(parts):
+    write_json(run / CONFIG, to_dict(config))
+    if experiment is not None and needs_experiment(to_dict(config)):
         trust(experiment)
         (run / EXPERIMENT_FILE).write_bytes(experiment.read_bytes())
     for modality in modalities.values():
         if modality.learned:
             fitting.save(run, modality, modality.arrays)
-    facts = {
-        "command": command,
-        "versions": versions(),
-        "device": device(),
-        "parameters": parameter_count(params),
-        "vocabulary_size": config.vocabulary.size,
-        "vocabulary": config.vocabulary.fingerprint,
-    }
-    write_json(run / RUN, facts)
+    facts = {"command": command, "versions": versions(), "device": device(), "parameters": parameter_count(params)}
+    vocabulary = {"vocabulary_size": config.vocabulary.size, "vocabulary": config.vocabulary.fingerprint}
+    write_json(run / RUN, facts | vocabulary)
 
 
 def load_config(run: Path, trusted: bool = False) -> Config:
@@ -103,22 +90,13 @@ def load_config(run: Path, trusted: bool = False) -> Config:
         CheckpointError: it is no run directory.
         ConfigError: the run is of another version, or its experiment file comes from elsewhere.
     """
-    path, fix = run / CONFIG, "give the directory that `omnijax train` wrote"
-    if not path.exists():
-        raise CheckpointError("run", str(run), f"it has no {CONFIG}", fix)
     try:
-        parts = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError("run", str(run), f"its {CONFIG} can't be read ({error})", fix) from error
-    if not isinstance(parts, dict):
-        raise CheckpointError("run", str(run), f"its {CONFIG} is no configuration", fix)
+        parts = dict(json.loads((run / CONFIG).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        rule = f"it has no {CONFIG}" if missing else f"its {CONFIG} can't be read ({error})"
+        raise CheckpointError("run", str(run), rule, "give the directory that `omnijax train` wrote") from error
     return from_dict(parts, functools.partial(run_stored, run / EXPERIMENT_FILE, trusted))
-
-
-def trust_stored(run: Path) -> None:
-    """Lets this user's processes execute the experiment file that a run has stored, if it has one."""
-    if (run / EXPERIMENT_FILE).is_file():
-        trust(run / EXPERIMENT_FILE)
 
 
 def load_modalities(run: Path, config: Config) -> dict[str, Modality]:
@@ -190,12 +168,11 @@ def read_object(path: Path, keys: Iterable[str], fix: str) -> dict[str, Any]:
     Raises:
         DataError: the file is missing, or holds no object with these keys; `fix` is part of the error.
     """
-    if not path.is_file():
-        raise DataError(path.name, str(path), "this file is needed", fix)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(path.name, str(path), f"must be JSON ({error})", fix) from error
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        rule = f"must be JSON ({error})" if isinstance(error, ValueError) else "this file is needed"
+        raise DataError(path.name, str(path), rule, fix) from error
     for key in keys:
         if not isinstance(value, dict) or key not in value:
             raise DataError(f"{path.name}:{key}", str(path), "this value is needed", fix)

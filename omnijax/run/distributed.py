@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import glob
-import inspect
+import itertools
 import os
 import re
 import signal
@@ -33,8 +32,9 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from omnijax.errors import RESUMABLE, ConfigError, OmnijaxError, PeerLostError
+from omnijax.run import end
 from omnijax.run.peers import Peers
-from omnijax.run.stopping import Stop, end
+from omnijax.run.stopping import Stop
 
 T = TypeVar("T")
 
@@ -46,11 +46,11 @@ START_SECONDS = 300
 HEARTBEAT_SECONDS = 120
 """JAX aborts a process when a peer has been silent for this long, or for half of it, since it looks every half.
 `omnijax.run.peers` ends a process in good order, and has to notice the silence well before JAX does."""
-SHUTDOWN_SECONDS = 30
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"
 
 _peers: Peers | None = None
+_meetings = itertools.count(1)
 
 
 class Place(NamedTuple):
@@ -62,8 +62,49 @@ class Place(NamedTuple):
     local_devices: list[int] | None = None
 
 
-def start(environment: Mapping[str, str] = os.environ) -> None:
-    """Joins the job that the environment describes; does nothing for a job of one process.
+def peers() -> Peers | None:
+    """The other processes of the job; None for a job of one process."""
+    return _peers
+
+
+def first(name: str, work: Callable[[], T], within_seconds: float) -> T:
+    """Runs `work` in process 0, and in the others once process 0 has finished, so that they find its results.
+
+    Raises:
+        PeerLostError: process 0 hasn't finished in time.
+    """
+    if _peers is not None and _peers.process > 0:
+        _peers.wait(name, f"process 0 to finish: {name}", within_seconds)
+    result = work()
+    if _peers is not None and _peers.process == 0:
+        _peers.say(name, "done")
+    return result
+
+
+def gather(value: str, within_seconds: float = 600.0) -> list[str]:
+    """Collects one value from every process, in their order. All processes have to call it equally often.
+
+    Raises:
+        PeerLostError: a process didn't come in time.
+    """
+    if _peers is None:
+        return [value]
+    meeting = f"meeting {next(_meetings)}"
+    _peers.say(f"{meeting}/{_peers.process}", value)
+    processes = range(_peers.processes)
+    return [_peers.wait(f"{meeting}/{i}", f"process {i} to come to {meeting}", within_seconds) for i in processes]
+
+
+@contextlib.contextmanager
+def job(stop: Stop | None = None, environment: Mapping[str, str] = os.environ) -> Iterator[int]:
+    """A context for the work of one process of a job. An error in one process ends all, with the same exit status.
+
+    Args:
+        stop: is given the other processes of the job, so that a signal to one process stops all.
+        environment: describes the job. A job of one process needs nothing, and nothing is started.
+
+    Yields:
+        The index of this process.
 
     Raises:
         ConfigError: the environment lacks something, or says something impossible.
@@ -71,85 +112,27 @@ def start(environment: Mapping[str, str] = os.environ) -> None:
     """
     global _peers
     place = find_place(environment)
-    if place is None or place.processes == 1 or _peers is not None:
+    if place is None or place.processes == 1:
+        yield 0
         return
-    seconds = _number(environment, WAIT, 1) if WAIT in environment else START_SECONDS
-    _end_clearly_on_abort(functools.partial(_why_aborted, place, seconds))
-    _initialize(place, seconds)
-    state = jax._src.distributed.global_state
+    _join(place, _number(environment, WAIT, 1) if WAIT in environment else START_SECONDS)
+    state = jax._src.distributed.global_state  # it isn't public; orbax-checkpoint uses it as well
     _peers = Peers(state.client, int(state.process_id), int(state.num_processes))
-
-
-def refuse_several(command: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Refuses a command that one process has to run alone.
-
-    Raises:
-        ConfigError: the environment makes this process one of several.
-    """
-    place = find_place(environment)
-    if place is not None and place.processes > 1:
-        rule = f"`omnijax {command}` works in one process, on the devices of one machine"
-        raise ConfigError("processes", place.processes, rule, f"run it on one machine, with {MODE}=off")
-
-
-def peers() -> Peers | None:
-    """The other processes of the job; None for a job of one process."""
-    return _peers
-
-
-def first(name: str, work: Callable[[], T], within_seconds: float) -> T:
-    """Runs `work` in process 0, and then in the others, which find the results of process 0.
-
-    Raises:
-        PeerLostError: process 0 hasn't finished in time.
-    """
-    return work() if _peers is None else _peers.first(name, work, within_seconds)
-
-
-def gather(value: str) -> list[str]:
-    """Collects one value from every process, in the order of the processes.
-
-    Raises:
-        PeerLostError: a process didn't come in time.
-    """
-    return [value] if _peers is None else _peers.gather(value)
-
-
-@contextlib.contextmanager
-def job(stop: Stop | None = None) -> Iterator[int]:
-    """A context for the work of one process of a job. An error in one process ends all, with the same exit status.
-
-    Args:
-        stop: is given the other processes of the job, so that a signal to one process stops all.
-
-    Yields:
-        The index of this process.
-
-    Raises:
-        ConfigError: see `start`.
-        PeerLostError: see `start`.
-    """
-    global _peers
-    start()
     if stop is not None:
         stop.peers = _peers
     try:
-        yield 0 if _peers is None else _peers.process
-    except jax.errors.JaxRuntimeError:
-        if _peers is not None:
-            traceback.print_exc()
-            _peers.wait_for_news()  # a sum over processes fails when one is gone; the watch finds out which one
-        raise
+        yield _peers.process
     finally:
-        error = sys.exception()
-        if _peers is not None and error is not None:
+        if (error := sys.exception()) is not None:
             status = RESUMABLE if isinstance(error, PeerLostError) else 2 if isinstance(error, OmnijaxError) else 1
             traceback.print_exception(error) if status == 1 else print(f"omnijax: {error}", file=sys.stderr)
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                _peers.wait_for_news()  # a sum over processes fails when one is gone; the watch finds out which one
             _peers.leave(status, f"{type(error).__name__}: {error}")
-        if _peers is not None:
-            _peers.part()
-            _peers = None
-            jax.distributed.shutdown()
+        gather("bye")
+        _peers.part()
+        _peers = None
+        jax.distributed.shutdown()
 
 
 # ---------------------------------------------------------------------- the environment
@@ -234,24 +217,22 @@ def _number(environment: Mapping[str, str], name: str, least: int) -> int:
 # ---------------------------------------------------------------------- JAX's part
 
 
-def _initialize(place: Place, seconds: int) -> None:
+def _join(place: Place, seconds: int) -> None:
     """Joins the others, in a thread: while JAX waits, no signal reaches Python in the thread that called it."""
-    arguments: dict[str, Any] = {
-        "coordinator_address": place.coordinator,
-        "num_processes": place.processes if place.coordinator else None,
-        "process_id": place.process,
-        "local_device_ids": place.local_devices,
-        "initialization_timeout": seconds,
-        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
-        "shutdown_timeout_seconds": SHUTDOWN_SECONDS,  # since jax 0.8
-        "cluster_detection_method": "deactivate" if place.coordinator else None,
-    }
-    known = inspect.signature(jax.distributed.initialize).parameters
+    _end_clearly_on_abort(place, seconds)
     failed: list[BaseException] = []
 
     def join() -> None:
         try:
-            jax.distributed.initialize(**{name: value for name, value in arguments.items() if name in known})
+            jax.distributed.initialize(
+                place.coordinator,
+                place.processes if place.coordinator else None,
+                place.process,
+                place.local_devices,
+                cluster_detection_method="deactivate" if place.coordinator else None,
+                initialization_timeout=seconds,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            )
         except (RuntimeError, ValueError, OSError) as error:
             failed.append(error)
 
@@ -260,28 +241,25 @@ def _initialize(place: Place, seconds: int) -> None:
     thread.start()
     while thread.is_alive():
         thread.join(0.2)
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in before.items():
-            signal.signal(number, handler)  # JAX has taken SIGTERM for its preemption service
+    for number, handler in before.items():
+        signal.signal(number, handler)  # JAX has taken SIGTERM for its preemption service
     if failed:
-        raise _not_found(place, seconds, failed[0]) from failed[0]
+        raise _not_found(place, seconds, f" ({failed[0]})") from failed[0]
 
 
-def _not_found(place: Place, seconds: int, error: BaseException | None = None) -> PeerLostError:
-    who = place.coordinator or "the other processes"
-    how = f"the {place.processes} processes of the job didn't find each other within {seconds} s"
+def _not_found(place: Place, seconds: int, why: str = "") -> PeerLostError:
+    rule = f"the {place.processes} processes of the job didn't find each other within {seconds} s{why}"
     fix = "start all processes again, with the same address"
-    return PeerLostError("process", who, how if error is None else f"{how} ({error})", fix)
+    return PeerLostError("process", place.coordinator or "the other processes", rule, fix)
 
 
 def _why_aborted(place: Place, seconds: int) -> PeerLostError | None:
     """Why JAX's client aborts: a process never came, or has died; None for any other cause."""
-    # These two names of JAX aren't public; orbax-checkpoint uses them as well.
-    coordinator = str(jax._src.distributed.global_state.coordinator_address)
     if _peers is None:
         return _not_found(place, seconds)
     if _peers.lost is not None:
         return _peers.lost
+    coordinator = str(jax._src.distributed.global_state.coordinator_address)
     host, port = coordinator.rsplit(":", 1)
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
@@ -291,11 +269,11 @@ def _why_aborted(place: Place, seconds: int) -> PeerLostError | None:
     return None
 
 
-def _end_clearly_on_abort(why: Callable[[], PeerLostError | None]) -> None:
+def _end_clearly_on_abort(place: Place, seconds: int) -> None:
     """When JAX's client aborts the process, prints why and exits with the status on which launchers restart."""
 
     def aborted(number: int) -> None:
-        lost = why()
+        lost = _why_aborted(place, seconds)
         if lost is not None:
             here = "" if _peers is None else f"process {_peers.process} ends: "
             print(f"omnijax: {here}{type(lost).__name__}: {lost}", file=sys.stderr)

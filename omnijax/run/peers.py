@@ -7,18 +7,17 @@ store, and acts on it.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import jax
 
 from omnijax.errors import RESUMABLE, PeerLostError
-from omnijax.run.stopping import end
-
-T = TypeVar("T")
+from omnijax.run import end
 
 BEAT_SECONDS = 1.0
 LOST_AFTER_SECONDS = 20.0
@@ -28,7 +27,7 @@ ALIVE, WORDS, DONE = "omnijax/alive/", "omnijax/words/", "omnijax/done/"
 
 
 class Peers:
-    """The link of this process to the others of its job; `omnijax.run.distributed.start` makes one.
+    """The link of this process to the others of its job; `omnijax.run.distributed.job` makes one.
 
     Attributes:
         process: index of this process.
@@ -41,10 +40,8 @@ class Peers:
         self.lost: PeerLostError | None = None
         self._client = client
         self._asked, self._agreeing = False, False
-        self._step = 0
-        self._stop_at: int | None = None
+        self._step, self._stop_at = 0, math.inf
         self._stepping = threading.Lock()  # the thread holds it while processes agree, so that no step begins
-        self._meetings = 0
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="omnijax-peers", daemon=True)
         self._thread.start()
@@ -59,45 +56,36 @@ class Peers:
         """Whether all processes stop after this step. Call it after every step."""
         with self._stepping:
             self._step = step
-            return self._stop_at is not None and step >= self._stop_at
+            return step >= self._stop_at
 
-    def first(self, name: str, work: Callable[[], T], within_seconds: float) -> T:
-        """Runs `work` in process 0, and in the others once process 0 has finished.
+    def say(self, key: str, value: str) -> None:
+        """Stores a value that the others can wait for; a key is used once."""
+        self._client.key_value_set(f"{DONE}{key}", value)
 
-        Raises:
-            PeerLostError: process 0 hasn't finished in time.
-        """
-        if self.process == 0:
-            result = work()
-            self._client.key_value_set(f"{DONE}{name}", "done")
-            return result
-        self._wait(f"{DONE}{name}", f"process 0 to finish: {name}", within_seconds)
-        return work()
-
-    def gather(self, value: str, within_seconds: float = 600.0) -> list[str]:
-        """Collects one value from every process, in order. All processes have to call it equally often.
+    def wait(self, key: str, what: str, within_seconds: float) -> str:
+        """The value of a key, once a process has said it; `what` names the process and what it has to do.
 
         Raises:
-            PeerLostError: a process didn't come in time.
+            PeerLostError: it hasn't come in time.
         """
-        self._meetings += 1
-        meeting = f"{DONE}meeting{self._meetings}/"
-        self._client.key_value_set(f"{meeting}{self.process}", value)
-        return [
-            self._wait(f"{meeting}{process}", f"process {process} to come to meeting {self._meetings}", within_seconds)
-            for process in range(self.processes)
-        ]
+        started = time.monotonic()
+        while (waited := time.monotonic() - started) < within_seconds:
+            try:
+                seconds = min(TELL_EVERY_SECONDS, within_seconds - waited)
+                return str(self._client.blocking_key_value_get(f"{DONE}{key}", max(1, int(seconds * 1000))))
+            except jax.errors.JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise self._lost("process 0", "its key-value store doesn't answer") from error
+            print(f"omnijax: process {self.process} waits for {what}", file=sys.stderr, flush=True)
+        raise self._lost(what, f"not within {within_seconds:.0f} s")
 
     def leave(self, status: int, why: str) -> NoReturn:
         """Ends this process at once, and makes the others end with the same status."""
         self._leaving.set()
-        if status:
-            say = f"{status} process {self.process} has left: {why}"
-            try:
-                self._client.key_value_set(f"{WORDS}left", say, allow_overwrite=True)
-                time.sleep(2 * BEAT_SECONDS if self.process == 0 else 0)  # the store ends with process 0
-            except jax.errors.JaxRuntimeError:
-                pass  # process 0 is gone, and the others notice that themselves
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 is gone: the others notice that themselves
+            said = f"{status} process {self.process} has left: {why}"
+            self._client.key_value_set(f"{WORDS}left", said, allow_overwrite=True)
+            self._outlive()
         end(status)
 
     def wait_for_news(self) -> None:
@@ -105,28 +93,16 @@ class Peers:
         self._leaving.wait(LOST_AFTER_SECONDS + 5 * BEAT_SECONDS)
 
     def part(self) -> None:
-        """Waits at the end of the work for all processes; after that a silent process counts as finished."""
-        self.gather("bye")
+        """Ends the watch, once all processes have finished: a silent process isn't lost any more."""
         self._leaving.set()
         self._thread.join()
 
-    def _wait(self, key: str, what: str, within_seconds: float) -> str:
-        started = time.monotonic()
-        while (waited := time.monotonic() - started) < within_seconds:
-            try:
-                seconds = min(TELL_EVERY_SECONDS, within_seconds - waited)
-                return str(self._client.blocking_key_value_get(key, max(1, int(seconds * 1000))))
-            except jax.errors.JaxRuntimeError as error:
-                if "DEADLINE_EXCEEDED" not in str(error):
-                    raise self._lost("process 0", "its key-value store doesn't answer") from error
-            print(f"omnijax: process {self.process} waits for {what}", file=sys.stderr, flush=True)
-        raise self._lost(what, f"not within {within_seconds:.0f} s")
-
-    def _silent(self, processes: str) -> PeerLostError:
-        return self._lost(f"process {processes}", f"it has sent no heartbeat for {LOST_AFTER_SECONDS:.0f} s")
-
     def _lost(self, who: str, how: str) -> PeerLostError:
         return PeerLostError("process", who, how, "run the same command again on all processes")
+
+    def _outlive(self) -> None:
+        """Lets the others read what was said last: the store ends with process 0."""
+        time.sleep(2 * BEAT_SECONDS if self.process == 0 else 0)
 
     # ------------------------------------------------------------------ the thread
 
@@ -144,7 +120,7 @@ class Peers:
                 reached = time.monotonic()
             except jax.errors.JaxRuntimeError:
                 if time.monotonic() - reached > LOST_AFTER_SECONDS:
-                    self._end(RESUMABLE, self._lost("process 0", "it doesn't answer any more"))
+                    self._end(RESUMABLE, f"PeerLostError: {self._lost('process 0', 'it does not answer any more')}")
 
     def _read(self, folder: str) -> dict[str, str]:
         return {key.removeprefix(folder): str(value) for key, value in self._client.key_value_dir_get(folder)}
@@ -156,33 +132,30 @@ class Peers:
                 seen[process] = beat, now
         silent = [process for process, (_, since) in seen.items() if now - since > LOST_AFTER_SECONDS]
         if silent:
-            self.lost = self._silent(", ".join(silent))
-            self._client.key_value_set(f"{WORDS}lost", ", ".join(silent), allow_overwrite=True)
-            time.sleep(2 * BEAT_SECONDS)  # so that the others read it before the store ends with process 0
-            self._answer({"lost": ", ".join(silent)})
+            words = {"lost": ", ".join(silent)}
+            self._client.key_value_set(f"{WORDS}lost", words["lost"], allow_overwrite=True)
+            self._answer(words)
 
     def _answer(self, words: dict[str, str]) -> None:
         if "left" in words:
             status, why = words["left"].split(" ", 1)
             self._end(int(status), why)
         if "lost" in words:
-            self.lost = self._silent(words["lost"])
-            self._end(RESUMABLE, self.lost)
-        if self._asked and "stop" not in words:
-            self._client.key_value_set(f"{WORDS}stop", str(self.process), allow_overwrite=True)
+            rule = f"it has sent no heartbeat for {LOST_AFTER_SECONDS:.0f} s"
+            self.lost = self._lost(f"process {words['lost']}", rule)
+            self._end(RESUMABLE, f"PeerLostError: {self.lost}")
         if ("stop" in words or self._asked) and not self._agreeing:
+            self._client.key_value_set(f"{WORDS}stop", "", allow_overwrite=True)
             # No step begins until all processes have told their step; all stop one step after the largest.
             self._stepping.acquire()
             self._agreeing = True
             self._client.key_value_set(f"{WORDS}step/{self.process}", str(self._step))
         steps = [int(step) for key, step in words.items() if key.startswith("step/")]
-        if self._agreeing and self._stop_at is None and len(steps) == self.processes:
+        if self._agreeing and self._stop_at == math.inf and len(steps) == self.processes:
             self._stop_at = max(steps) + 1
             self._stepping.release()
 
-    def _end(self, status: int, why: PeerLostError | str) -> NoReturn:
-        kind = f"{type(why).__name__}: " if isinstance(why, PeerLostError) else ""
-        print(f"omnijax: process {self.process} ends: {kind}{why}", file=sys.stderr)
-        if self.process == 0:
-            time.sleep(2 * BEAT_SECONDS)  # as in `leave`
+    def _end(self, status: int, why: str) -> NoReturn:
+        print(f"omnijax: process {self.process} ends: {why}", file=sys.stderr)
+        self._outlive()
         end(status)

@@ -37,10 +37,8 @@ def start_state(config: Config, model: Transformer, mesh: Mesh) -> State:
     """The state before the first step.
 
     With `train.start_from`, parameters are those of that run's newest checkpoint, bit for bit; tokens that are new get
-    random ones from this run's seed. Step and moments are 0, so that the schedule warms up again.
-
-    Raises:
-        CheckpointError: see `check_start`.
+    random ones from this run's seed. Step and moments are 0, so that the schedule warms up again. Errors are those of
+    `check_start`.
     """
     state = init_state(config, model, mesh)
     if not config.train.start_from:
@@ -63,15 +61,8 @@ def _other_run(config: Config, mesh: Mesh) -> Iterator[tuple[Checkpoints, int, A
     except VocabularyError as error:
         rule = f"this vocabulary doesn't extend that of the other run: {error.field} = {error.value!r}: {error.rule}"
         raise CheckpointError("train.start_from", str(run), rule, error.fix) from error
-    nothing = CheckpointError("train.start_from", str(run), "it has no checkpoint yet", "go on training it")
-    if not (run / FOLDER).is_dir():
-        raise nothing
-    with Checkpoints(run) as checkpoints:
-        if checkpoints.latest is None:
-            raise nothing
-        yield (
-            checkpoints,
-            checkpoints.latest,
-            abstract_state(config, model_of(config, vocabulary), mesh).params,
-            vocabulary,
-        )
+    with Checkpoints(run) if (run / FOLDER).is_dir() else contextlib.nullcontext() as checkpoints:
+        if checkpoints is None or not checkpoints.steps:
+            raise CheckpointError("train.start_from", str(run), "it has no checkpoint yet", "go on training it")
+        abstract = abstract_state(config, model_of(config, vocabulary), mesh).params
+        yield checkpoints, checkpoints.steps[-1], abstract, vocabulary

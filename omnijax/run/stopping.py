@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -10,6 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from omnijax.errors import RESUMABLE
+from omnijax.run import end
 
 if TYPE_CHECKING:  # signals are caught before JAX is imported, which takes seconds
     from omnijax.run.peers import Peers
@@ -19,15 +19,8 @@ SAME_SECONDS = 3.0
 """Two signals within this time are one request: a launcher and its process group often both deliver it."""
 
 
-def end(status: int) -> NoReturn:
-    """Ends the process at once, without what the interpreter and JAX do at exit: both wait for what may be gone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
 class Stop:
-    """A context in which SIGTERM and SIGUSR1 (which SLURM sends before the time limit) ask to stop. It can be nested.
+    """A context in which SIGTERM and SIGUSR1 (which SLURM sends before the time limit) ask to stop.
 
     Before the first step there is nothing to save, and a signal ends the process at once. After `begin`, the train loop
     saves after the step at which all processes agree to stop. A second signal ends the process without waiting.
@@ -40,21 +33,16 @@ class Stop:
     def __init__(self, peers: Peers | None = None) -> None:
         self.asked = False
         self.peers = peers
-        self._depth = 0
         self._training = False
         self._since = 0.0
 
     def __enter__(self) -> Stop:
-        if self._depth == 0:
-            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
-        self._depth += 1
+        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def begin(self) -> None:
         """Says that there is something to save from now on."""
@@ -64,8 +52,7 @@ class Stop:
         """Whether to stop after this step. Call it after every step; all processes get the same answer."""
         return self.asked if self.peers is None else self.peers.stop_after(step)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del frame
+    def _ask(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
         if not self._training:
             self._leave(f"{name} before the first step: nothing is lost")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import pathlib
 import time
-from typing import Any
 
 import jax
-import numpy as np
 import rich.console
 import rich.progress
 import tensorboardX
@@ -27,7 +25,9 @@ class Writer:
         if not self._active:
             return
         path = run / METRICS
-        kept = _lines_until(path, start)
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("}\n")]  # a kill may have cut off the last one
+        kept = [line for line in whole if json.loads(line)["step"] <= start]
         shorter = path.with_suffix(".tmp")  # a kill leaves the old file or the new one
         shorter.write_text("".join(kept))
         shorter.replace(path)
@@ -35,15 +35,9 @@ class Writer:
         self._file = path.open("a", buffering=1)
         self._board = tensorboardX.SummaryWriter(str(run / "tensorboard"), purge_step=start)
         self._console = rich.console.Console(soft_wrap=True)
-        self._progress = rich.progress.Progress(
-            rich.progress.TextColumn("training"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TextColumn("{task.fields[note]}"),
-            rich.progress.TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+        columns = (rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "{task.fields[note]}")
+        quiet, left = not self._console.is_terminal, rich.progress.TimeRemainingColumn()
+        self._progress = rich.progress.Progress("training", *columns, left, console=self._console, disable=quiet)
         self._task = self._progress.add_task("training", total=steps, completed=start, note="compiling …")
         self._line_every, self._next_line = max(1, steps // 20), start
         self._started = time.perf_counter()
@@ -69,7 +63,8 @@ class Writer:
         if not self._active:
             return
         metrics = {**metrics, "seconds": self._before + time.perf_counter() - self._started}
-        self._file.write(json.dumps({"step": step, **{name: _short(value) for name, value in metrics.items()}}) + "\n")
+        line = {name: float(f"{value:.7g}") for name, value in metrics.items()}  # a float32 has no more digits
+        self._file.write(json.dumps({"step": step, **line}) + "\n")
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
         tokens, items = metrics["tokens_per_second"], metrics["items_per_second"]
@@ -78,16 +73,3 @@ class Writer:
         if not self._console.is_terminal and step >= self._next_line:
             self._next_line = step + self._line_every
             self._console.print(f"step {step:5d} · {note} · {metrics['seconds']:.0f} s", highlight=False)
-
-
-def _lines_until(path: pathlib.Path, step: int) -> list[str]:
-    """The complete lines of steps up to `step`; a kill may have cut off the last one."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
-
-
-def _short(value: Any) -> float:
-    """The value with seven significant digits, which is all that a float32 has."""
-    return float(np.format_float_positional(value, precision=7, fractional=False))
