@@ -92,6 +92,8 @@ def train(
         batches.check(config.train.steps)
         # Only now: what can't be trained leaves nothing behind.
         claim(run, config, abstract.params, command, fitted(config.data), experiment)
+        for line in batches.incomplete() if jax.process_index() == 0 else ():
+            print(line, flush=True)
 
         with Checkpoints(run, config.train.keep_checkpoints) as checkpoints:
             # -------------------------------------------------------------- where to start

@@ -248,6 +248,15 @@ def test_knobs_are_set_stored_and_found_again(experiment: pathlib.Path) -> None:
         from_dict(parts)
 
 
+def test_a_file_is_executed_once_so_that_its_classes_are_the_same(experiment: pathlib.Path, tmp_path) -> None:
+    first = run_file(experiment)
+    assert run_file(experiment) is first
+    assert run_file(tmp_path / "." / "own.py") is first
+    experiment.write_text(EXPERIMENT + "ANOTHER = 1\n")
+    assert run_file(experiment) is not first
+    assert run_file(experiment).ANOTHER == 1
+
+
 def test_a_run_on_other_data_is_refused(experiment: pathlib.Path) -> None:
     parts = to_dict(load_experiment(experiment))
     experiment.write_text(EXPERIMENT.replace("default_rng(0)", "default_rng(1)"))

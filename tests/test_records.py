@@ -94,6 +94,11 @@ def test_a_task_takes_the_records_that_have_all_of_its_fields(batches: Batches) 
         assert taken.tolist() == [place for place, row in enumerate(ROWS) if has(row, task)]
         assert len(taken) > 0
     assert [len(taken) for taken in batches.taken] == [30, 13, 10, 40]
+    said = {line.split(": ")[0]: line.split(": ")[1] for line in batches.incomplete()}
+    whole = {
+        "->".join(task.fields): f"{n} of 40 records have all of its fields" for task, n in zip(TASKS, (30, 13, 10))
+    }
+    assert said == whole  # and nothing about the last task, which takes all
 
 
 def test_segments_are_those_of_the_signals_in_order(config: Config, batches: Batches) -> None:

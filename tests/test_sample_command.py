@@ -13,6 +13,7 @@ from PIL import Image
 from omnijax.cli import main
 from omnijax.evaluate import load, sample_command
 from omnijax.evaluate.trained_run import TrainedRun
+from omnijax.modalities import Picture
 from omnijax.sample.generate import Generator
 
 EXPERIMENT = '''
@@ -192,6 +193,17 @@ def test_a_word_can_come_from_a_file(run, tmp_path) -> None:
     for given, out in ((f"word=@{tmp_path / 'word.txt'}", "a.png"), ("word=ab", "b.png")):
         assert main(command(run, given, "picture", tmp_path / out)) == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_what_the_reader_of_a_modality_raises_names_the_file(run, tmp_path, monkeypatch, capsys) -> None:
+    def read(self: Picture, stream: object) -> None:
+        raise LookupError("no header")
+
+    monkeypatch.setattr(Picture, "read", read)
+    (tmp_path / "bad.png").write_bytes(b"?")
+    said = refused(["sample", run, "--from", f"picture={tmp_path / 'bad.png'}", "--to", "word"], capsys)
+    assert "bad.png" in said
+    assert "Picture.read can't read it (LookupError: 'no header')" in said
 
 
 @pytest.mark.parametrize(

@@ -13,23 +13,28 @@ from omnijax.errors import ConfigError
 
 EXPERIMENT_PREFIX = "omnijax_experiment_"
 """Begins the name of a module that was made from an experiment file."""
+_EXECUTED: dict[tuple[Path, str], ModuleType] = {}
+"""Modules by path and digest: a file is executed once in a process, so that its classes are the same everywhere."""
 
 
 def run_file(path: Path) -> ModuleType:
-    """The module that an experiment file makes.
+    """The module that an experiment file makes. The same file is executed only once in a process.
 
     Raises:
         ConfigError: there is no such file, or it is no Python file.
     """
     if not path.is_file():
         raise ConfigError("experiment", str(path), "there is no such file", "give the path of an experiment file")
+    key = path.resolve(), _digest(path)
+    if key in _EXECUTED:
+        return _EXECUTED[key]
     spec = importlib.util.spec_from_file_location(EXPERIMENT_PREFIX + path.stem, path)
     if spec is None or spec.loader is None:
         raise ConfigError("experiment", str(path), "it must be a Python file", "give one that ends with .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by its name
     spec.loader.exec_module(module)
-    return module
+    return _EXECUTED.setdefault(key, module)
 
 
 def trust(path: Path) -> None:
@@ -53,7 +58,8 @@ def run_stored(path: Path, trusted: bool) -> ModuleType:
     if path.is_file() and not trusted and not _is_trusted(path):
         rule = "the run comes from elsewhere, and loading it executes this file"
         raise ConfigError("experiment", str(path), rule, "read the file, then say --trust (in Python: trust=True)")
-    print(f"omnijax: executing {path}, which defines classes or data of the run", file=sys.stderr)
+    if path.is_file() and (path.resolve(), _digest(path)) not in _EXECUTED:
+        print(f"omnijax: executing {path}, which defines classes or data of the run", file=sys.stderr)
     return run_file(path)
 
 

@@ -38,4 +38,4 @@ class ModelConfig:
     nothing again, `dots` keeps the results of matrix products with parameters, `attention` what attention gave,
     `full` the layer's input alone."""
     unroll: int = 1
-    """Layers in one iteration of the scan over layers; `depth` unrolls it, which is faster for small models on CPU."""
+    """Layers in one iteration of the scan over layers; `depth` or more unrolls all, faster for small models on CPU."""

@@ -78,6 +78,16 @@ class Batches:
         first = step * self._config.size
         return self._batch([self._row(first + row) for row in self._rows])
 
+    def incomplete(self) -> list[str]:
+        """A line for each task whose fields some records lack: how many records it takes."""
+        count = len(self._corpus)
+        counts = [(task, len(taken)) for task, taken in zip(self._config.tasks, self.taken, strict=True)]
+        return [
+            f"{'->'.join(task.fields)}: {n} of {count} records have all of its fields"
+            for task, n in counts
+            if n < count
+        ]
+
     def longest_sequence(self, steps: int) -> int:
         """Tokens of the longest sequence of the first `steps` batches, of all processes."""
         rows = (self._row(row)[1] for row in range(steps * self._config.size))

@@ -123,8 +123,12 @@ def read_value(trained: TrainedRun, field: str, value: str) -> Any:
     path = Path(value.removeprefix("@"))
     if not path.is_file():
         raise DataError(f"--from {field}", str(path), "there is no such file", "give the path of one")
-    with path.open("rb") as stream:
-        return modality.read(stream)
+    try:
+        with path.open("rb") as stream:
+            return modality.read(stream)
+    except (ValueError, TypeError, LookupError, EOFError, OSError) as error:  # `read` of a user's own modality
+        rule = f"{type(modality).__name__}.read can't read it ({type(error).__name__}: {error})"
+        raise DataError(f"--from {field}", str(path), rule, "give another file") from error
 
 
 def _batch(trained: TrainedRun, field: str, source: Path) -> dict[str, dict[str, Any]]:

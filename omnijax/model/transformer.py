@@ -71,7 +71,7 @@ class Transformer:
         for knob, holds, rule, fix in (
             ("kv_heads", c.heads % c.kv_heads == 0, f"must divide model.heads = {c.heads}", "choose a divisor"),
             ("head_size", c.head_size % 2 == 0, "must be even: rotary positions turn pairs", "choose an even size"),
-            ("unroll", 1 <= c.unroll <= c.depth, f"must be in 1 … model.depth = {c.depth}", "lower it"),
+            ("unroll", c.unroll >= 1, "must be 1 or more", "raise it"),
         ):
             if not holds:
                 raise ConfigError(f"model.{knob}", getattr(config, knob), rule, fix)
@@ -324,7 +324,9 @@ class Transformer:
                 carry, _ = layer(carry, numbered)
         else:
             stacked = (params["layers"], jnp.arange(self.config.depth))
-            carry, _ = lax.scan(self._kept(layer, shards), carry, stacked, unroll=self.config.unroll)
+            carry, _ = lax.scan(
+                self._kept(layer, shards), carry, stacked, unroll=min(self.config.unroll, self.config.depth)
+            )
         return carry
 
     def _kept(self, layer: Callable[..., Any], shards: Shards) -> Callable[..., Any]:

@@ -140,9 +140,9 @@ def _readable(v: Any) -> Iterator[Rule]:
     yield apart, "position", "none", rule, "use width='fixed', or a position token"
     reach, rooms = math.prod(radices), [space.room for space in v.spaces]
     longest = max(sum(space.size for space in v.spaces[:-1]) + rooms[-1], *rooms)
-    rule = f"its digits write {reach} ids, so that id {reach} would be written as id 0 is"
+    rule = f"its digits write {reach} ids, and all spaces together need {longest}"
     enough = isinstance(v.base, int) or longest <= reach
-    yield enough, "base", v.base, rule, f"add places until they write {longest}"
+    yield enough, "base", v.base, rule, f"put a place in front: {(-(-longest // reach), *radices)}"
     rule = "position is none, so that no position is written"
     one_place = v.position != "none" or v.position_places == 1
     yield one_place, "position_places", v.position_places, rule, "leave it at 1"
