@@ -385,20 +385,20 @@ def test_a_run_is_measured_on_two_splits_and_keeps_both(
 ) -> None:
     assert main(["evaluate", str(run), "--split", "testing"]) == 2
     said = capsys.readouterr().err
-    assert "ConfigError: eval.split = 'testing': the splits are train, validation, test" in said
+    assert "ConfigError: eval.split = 'testing': the splits are train, validation" in said
     assert counted == []
     assert main(["evaluate", str(run)]) == 0
-    assert main(["evaluate", str(run), "--split", "test"]) == 0
+    assert main(["evaluate", str(run), "--split", "train"]) == 0
     assert main(["evaluate", str(run), "--split", "validation"]) == 0  # its own, which is there
     assert len(counted) == 6
-    assert [row["split"] for row in read_rows(run)] == ["validation", "test"]
-    for name, of in (("eval", "validation"), ("eval-test", "test")):
+    assert [row["split"] for row in read_rows(run)] == ["validation", "train"]
+    for name, of in (("eval", "validation"), ("eval-train", "train")):
         assert json.loads((run / f"{name}.json").read_text())["split"] == of
         report = (run / f"{name.replace('eval', 'report')}.html").read_text()
         assert f"records of the {of} split" in report
-    assert main(["evaluate", str(run), "--split", "test", "--steps", "4,12", "--tasks", "bits"]) == 0
+    assert main(["evaluate", str(run), "--split", "train", "--steps", "4,12", "--tasks", "bits"]) == 0
     assert counted[6:] == [(4, "bits")]
-    assert (run / "evaluations-test.png").exists()
+    assert (run / "evaluations-train.png").exists()
     assert not (run / PLOT).exists()
     assert [row["step"] for row in history(run, config)] == [12]
 

@@ -105,5 +105,5 @@ def read_run(run_dir: pathlib.Path, split: str | None = None) -> RunFiles:
     except (OSError, ValueError, TypeError, KeyError) as error:
         rule = f"each line must be a JSON object with a step ({error})"
         raise DataError(path.name, str(path), rule, _TRAIN) from error
-    by_step = [metrics[step] for step in sorted(metrics)]
+    by_step: list[dict[str, float]] = [metrics[step] for step in sorted(metrics)]
     return RunFiles(run_dir.resolve().name, run, config, by_step, evaluation, examples)

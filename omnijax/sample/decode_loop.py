@@ -248,8 +248,7 @@ class Programs:
         """Rows, and the heads of the memory, are split over the mesh."""
         assert self.mesh is not None
         rows, heads = (NamedSharding(self.mesh, spec) for spec in (ROWS, PartitionSpec(*ROWS, "tensor")))
-        split = jax.tree.map(lambda _: rows, loop)
-        return split._replace(memory=jax.tree.map(lambda leaf: heads if leaf.ndim > 2 else rows, loop.memory))
+        return jax.tree.map(lambda leaf: heads if leaf.ndim > 2 else rows, loop)  # only the memory has heads
 
     def _placed(self, loop: LoopState) -> LoopState:
         if self.mesh is None:

@@ -29,19 +29,18 @@ def decays(params: Any) -> Any:
 
 
 def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """The whole optimizer. Gradients are clipped before they enter the moments."""
+    """The whole optimizer: gradients are clipped before they enter Adam's moments, which are as `config.moments` says.
+
+    A factored second moment decays as in Adafactor, not by `beta2`.
+    """
+    first = jnp.float32 if config.moments == "float32" else jnp.bfloat16
+    adam = optax.scale_by_adam(config.beta1, config.beta2, mu_dtype=first)
+    if config.moments == "factored":
+        momentum = optax.ema(config.beta1, debias=True, accumulator_dtype=first)
+        adam = optax.chain(optax.scale_by_factored_rms(), momentum)
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        _preconditioner(config),
+        adam,
         optax.add_decayed_weights(config.weight_decay, decays),
         optax.scale_by_learning_rate(schedule(config, steps)),
     )
-
-
-def _preconditioner(config: OptimConfig) -> optax.GradientTransformation:
-    """Adam with moments as `config.moments` says. A factored second moment decays as in Adafactor, not by `beta2`."""
-    first = jnp.float32 if config.moments == "float32" else jnp.bfloat16
-    if config.moments == "factored":
-        momentum = optax.ema(config.beta1, debias=True, accumulator_dtype=first)
-        return optax.chain(optax.scale_by_factored_rms(), momentum)
-    return optax.scale_by_adam(config.beta1, config.beta2, mu_dtype=first)

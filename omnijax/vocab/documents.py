@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ class Segment:
         """
         opener = UNMARKED if marker is None else vocabulary.token(marker) - vocabulary.control_start
         spaces: list[int] = []
-        ids: list[Numbers] = []
+        ids: list[Any] = []
         for part in parts:
             general = isinstance(part, GeneralIds)
             spaces.append(GENERAL if general else vocabulary.space_index(expect(SecondaryIds, part, "ids").space))

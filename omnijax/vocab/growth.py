@@ -92,6 +92,6 @@ def _widths(old: Vocabulary, new: Vocabulary, number_line: bool) -> Iterator[Rul
     for space in sorted({-1, *opened} if number_line else opened - {-1}) if new.width == "fixed" else ():
         was, is_ = (int(v.contexts.widths[1 + space]) for v in (old, new))
         field = f"spaces.{old.spaces[space].name}" if space >= 0 else "spaces"
-        what = f"segments of {old.spaces[space].name}" if space >= 0 else "unmarked segments"
-        rule = f"fragments in {what} are written with {was} digits, and would be with {is_}"
+        what = f"of {old.spaces[space].name}" if space >= 0 else "in unmarked segments"
+        rule = f"fragments {what} are written with {was} digits, and would be with {is_}"
         yield was == is_, field, is_, rule, f"set capacity so that it takes {was} digits, or add less"

@@ -75,8 +75,8 @@ class Assignment:
         return old == self and not grown
 
     def _block(self, numbers: Numbers, size: int, radices: Radices, back: bool) -> Numbers:
-        """The numbers of these ids, or with `back` the ids of these numbers, in any form."""
-        raise NotImplementedError
+        """The numbers of these ids, or with `back` the ids of these numbers, in any form; by default the same."""
+        return numbers
 
 
 @dataclasses.dataclass(frozen=True)
