@@ -32,8 +32,12 @@ def product(first: Choices, *others: Choices) -> Choices:
     """
     for other in others:
         pairs = itertools.product(first.items(), other.items())
-        first = _named((f"{one},{two}", lambda config, f=f, g=g: g(f(config))) for (one, f), (two, g) in pairs)
+        first = _named((f"{one},{two}", _then(change, after)) for (one, change), (two, after) in pairs)
     return first
+
+
+def _then(change: Change, after: Change) -> Change:
+    return lambda config: after(change(config))
 
 
 def chain(*choices: Choices) -> Choices:

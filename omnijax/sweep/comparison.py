@@ -34,7 +34,7 @@ TO_EQUAL_BITS = {axis: f"{axis}_to_equal_bits" for axis in ("seconds", "flops")}
 INTERVALS = {"bits": "renormalised_bits"} | {one: f"{one}_bits" for one in ("raw", "leak", "position")}
 INTERVALS |= {one: one for one in ("difference", *TO_EQUAL_BITS.values(), "exact", "bits_per_unit")}
 """Columns of table.csv that are intervals, and where results.csv has their values."""
-Line, Result = dict[str, Any], dict[str, Any]
+Result = dict[str, Any]
 
 
 class Results(NamedTuple):
@@ -93,7 +93,7 @@ class Row(NamedTuple):
 
     arm: str
     form: str
-    lines: list[Line]
+    lines: list[Result]
 
     def values(self, column: str) -> list[float]:
         """The values of a column of results.csv, by rising seed; seeds without a value are left out."""
@@ -127,7 +127,7 @@ def rows_of(results: Results, form: str) -> list[Row]:
     ]
 
 
-def _line(results: Results, run: Result, form: str) -> Line:
+def _line(results: Results, run: Result, form: str) -> Result:
     """A line of results.csv, by column.
 
     A generated item takes one step for each token, or one in all if a head writes the whole item.
@@ -193,8 +193,8 @@ def write_tables(out: pathlib.Path) -> None:
         _write(out / "directions.csv", directions)
 
 
-def _table_line(row: Row) -> Line:
-    line: Line = {"arm": row.arm, "form": row.form, "seeds": row.bits.count, "verdict": row.verdict}
+def _table_line(row: Row) -> Result:
+    line: Result = {"arm": row.arm, "form": row.form, "seeds": row.bits.count, "verdict": row.verdict}
     for name, one in ((name, row.over(column)) for name, column in INTERVALS.items()):
         line |= {f"{name}_mean": one.mean, f"{name}_low": one.low, f"{name}_high": one.high}
     for column in TO_EQUAL_BITS.values():
@@ -202,7 +202,7 @@ def _table_line(row: Row) -> Line:
     return line | {column: row.over(column).mean for column in MEANS}
 
 
-def _write(path: pathlib.Path, lines: list[Line]) -> None:
+def _write(path: pathlib.Path, lines: list[Result]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*dict.fromkeys(key for line in lines for key in line)], lineterminator="\n")
         writer.writeheader()
