@@ -13,6 +13,7 @@ import rich.progress
 from omnijax.errors import ConfigError, DataError
 from omnijax.evaluate.trained_run import Ranked, TrainedRun, load
 from omnijax.modalities.base import Modality
+from omnijax.run.directory import write_whole
 
 LINES = ".jsonl"
 
@@ -233,6 +234,4 @@ def write_file(modality: Modality, signals: Sequence[Any], path: Path) -> None:
     else:
         modality.sheet(signals, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(path)
+    write_whole(path, buffer.getvalue())

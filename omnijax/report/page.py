@@ -10,6 +10,7 @@ from omnijax.report import examples, measures
 from omnijax.report.inputs import RunFiles, file_of, read_run
 from omnijax.report.text import beside, definitions, duration, facts, listed, section, whole_page
 from omnijax.report.theme import Figures
+from omnijax.run.directory import write_whole
 
 
 def write_report(run_dir: pathlib.Path, split: str | None = None) -> pathlib.Path:
@@ -44,7 +45,7 @@ def write_report(run_dir: pathlib.Path, split: str | None = None) -> pathlib.Pat
     ]
     body.insert(6, measures.losses(run, plots))  # it writes, so that it comes last
     page = file_of(run_dir, "report.html", split)
-    page.write_text(whole_page(f"{run.name}: {headline}", "".join(body), beside("player.js")), encoding="utf-8")
+    write_whole(page, whole_page(f"{run.name}: {headline}", "".join(body), beside("player.js")))
     return page
 
 

@@ -155,11 +155,16 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:60]} … {text[-60:]}"
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Writes through a temporary file, so that a kill leaves either the old file or the new one."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
     temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON as `write_whole` does."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_object(path: Path, keys: Iterable[str], fix: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import pathlib
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from omnijax.run.directory import read_object
+from omnijax.run.directory import read_object, write_whole
 from omnijax.sweep.anchors import Anchor, read_anchors
 from omnijax.sweep.directory import ANCHORS, ARMS, RESULT, SWEEP
 from omnijax.sweep.statistics import Interval, Verdict, interval, verdict
@@ -203,9 +204,10 @@ def _table_line(row: Row) -> Result:
 
 
 def _write(path: pathlib.Path, lines: list[Result]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*dict.fromkeys(key for line in lines for key in line)], lineterminator="\n")
-        writer.writeheader()
-        for line in lines:
-            cells = {key: f"{value:.7g}" if isinstance(value, float) else value for key, value in line.items()}
-            writer.writerow({key: "" if cell == "nan" else cell for key, cell in cells.items()})
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [*dict.fromkeys(key for line in lines for key in line)], lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        cells = {key: f"{value:.7g}" if isinstance(value, float) else value for key, value in line.items()}
+        writer.writerow({key: "" if cell == "nan" else cell for key, cell in cells.items()})
+    write_whole(path, file.getvalue())

@@ -16,6 +16,7 @@ import numpy as np
 from omnijax.report.curves import Line
 from omnijax.report.text import arrow, definitions, duration, facts, given, section, table, whole_page
 from omnijax.report.theme import Figures
+from omnijax.run.directory import write_whole
 from omnijax.sweep.anchors import Anchor
 from omnijax.sweep.comparison import MEANS, TO_EQUAL_BITS, Results, Row, curve_of, read_results, rows_of
 from omnijax.sweep.fairness import HASHED
@@ -53,7 +54,7 @@ def write_report(out: pathlib.Path) -> pathlib.Path:
     for form in results.forms[:1]:
         body.append(section("cost", "Cost", "", _arms(rows_of(results, form), _COST_COLUMNS)))
     page = out / "report.html"
-    page.write_text(whole_page(f"{results.name}: {results.sweep['question']}", "".join(body)), encoding="utf-8")
+    write_whole(page, whole_page(f"{results.name}: {results.sweep['question']}", "".join(body)))
     return page
 
 
