@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from goldens import check_golden
 
 from omnijax import testing
 from omnijax.config import Config, from_dict, to_dict
@@ -49,7 +50,7 @@ def test_the_configuration_is_that_of_the_golden(path: pathlib.Path) -> None:
     config = load_experiment(path)
     golden = GOLDENS / path.relative_to(ROOM).with_suffix(".json")
     when = "the experiment, or a default of omnijax/config/, was meant to change, and the CHANGELOG says so"
-    testing.check_golden(golden, {"vocabulary": to_dict(config.vocabulary), **to_dict(config)}, when)
+    check_golden(golden, {"vocabulary": to_dict(config.vocabulary), **to_dict(config)}, when)
     assert from_dict(to_dict(config), lambda: sys.modules[EXPERIMENT_PREFIX + path.stem]) == config
 
 

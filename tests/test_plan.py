@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from goldens import check_golden
 from jax.sharding import NamedSharding, PartitionSpec
 from test_plan_reading import needs_libtpu
 
-from omnijax import testing
 from omnijax.cli import main
 from omnijax.config import Config, MeshConfig, ModelConfig
 from omnijax.errors import ConfigError, OmnijaxError, PlatformError
@@ -91,7 +91,7 @@ REFRESH = "the step, the model or the mesh were meant to say more or less to oth
 @pytest.mark.parametrize("name", MESHES)
 def test_collectives_of_the_step_are_those_of_the_golden(plans: dict[str, Plan], name: str) -> None:
     file = GOLDEN / f"cpu_8_{name.replace(', ', '_').replace(' ', '_')}.json"
-    testing.check_golden(file, counts(plans[name]), REFRESH)
+    check_golden(file, counts(plans[name]), REFRESH)
 
 
 @needs_libtpu
@@ -102,7 +102,7 @@ def test_collectives_of_the_step_on_a_tpu_are_those_of_the_golden(small: Config,
     assert plan.fits
     assert plan.programs[0].estimate is not None
     if importlib.metadata.version("libtpu").startswith(LIBTPU):
-        testing.check_golden(GOLDEN / f"v5e_8_{slices}_slices.json", counts(plan), REFRESH)
+        check_golden(GOLDEN / f"v5e_8_{slices}_slices.json", counts(plan), REFRESH)
     crossing = [row for row in counts(plan) if row["between_slices"]]
     assert {tuple(row["axes"]) for row in crossing} <= {("data",)}
     assert bool(crossing) == (slices > 1)

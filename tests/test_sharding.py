@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from goldens import check_golden
 from jax.sharding import Mesh, PartitionSpec
 
 from omnijax import testing
@@ -74,7 +75,7 @@ def test_every_size_is_sharded_as_its_golden_says(size: str) -> None:
         for keys, leaf in jax.tree_util.tree_leaves_with_path(state.params)
     }
     when = "RULES of omnijax/step/sharding.py, or a size of omnijax/model/sizes.py, were meant to change"
-    testing.check_golden(GOLDENS / f"sharding_{size}.json", found, when)
+    check_golden(GOLDENS / f"sharding_{size}.json", found, when)
     assert {axis for leaf in found.values() for axis in leaf["spec"]} == {None, "fsdp", "tensor"}
 
 

@@ -12,8 +12,9 @@ import time
 import espeakng_loader
 import numpy as np
 import pytest
+from goldens import check_golden
 
-from omnijax import errors, testing
+from omnijax import errors
 from omnijax.config import Config
 from omnijax.data.corpus import read_corpus
 from omnijax.data.fitting import fitted
@@ -129,7 +130,7 @@ def test_the_data_of_the_demo_are_those_that_they_always_were(tmp_path) -> None:
     batches = Batches(corpus, config.batch)
     for step in (0, 400):
         found[f"step {step}"] = [digest(array) for array in batches[step].values()]
-    testing.check_golden(GOLDEN, found, "the records of the demo, or how they are written, were meant to change")
+    check_golden(GOLDEN, found, "the records of the demo, or how they are written, were meant to change")
 
 
 def digest(array: np.ndarray) -> str:

@@ -7,8 +7,8 @@ import functools
 import pathlib
 
 import pytest
+from goldens import check_golden
 
-from omnijax import testing
 from omnijax.cli import main
 from omnijax.evaluate.likelihoods import forms_of
 from omnijax.model.build import model_of
@@ -44,7 +44,7 @@ def test_arms_are_those_of_the_golden(path: pathlib.Path) -> None:
         "arms": {name: [config_digest(config), config.vocabulary.fingerprint] for name, config in sweep.arms.items()},
     }
     when = "the sweep, or a default of omnijax/config/, was meant to change; published figures then need a new run"
-    testing.check_golden(GOLDENS / path.relative_to(ROOM).with_suffix(".json"), found, when)
+    check_golden(GOLDENS / path.relative_to(ROOM).with_suffix(".json"), found, when)
 
 
 def test_no_golden_is_left_over() -> None:

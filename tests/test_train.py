@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 import pytest
+from goldens import check_golden
 
 import omnijax.train
 from omnijax import testing
@@ -333,7 +334,7 @@ def test_one_step_has_the_numbers_of_the_golden(tmp_path) -> None:
             }
         )
     when = "the model, the loss, the optimiser, the order of the data or their defaults were meant to change"
-    testing.check_golden(GOLDEN, found, when, relative_tolerance=1e-3)
+    check_golden(GOLDEN, found, when, relative_tolerance=1e-3)
 
 
 def test_time_apart_counts_for_no_speed(config: Config, monkeypatch) -> None:

@@ -1,15 +1,16 @@
-"""Files as a part of a page: PNGs without a library for pictures, and data URIs."""
+"""Files as a part of a page: PNGs and data URIs."""
 
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
+import io
 
 import numpy as np
+from etils import epy
 from jaxtyping import UInt8
 
-_COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
+with epy.lazy_imports():  # an extra: pages are drawn with Matplotlib, which needs it, too
+    import PIL.Image
 
 
 def data_uri(mime: str, content: bytes) -> str:
@@ -18,12 +19,6 @@ def data_uri(mime: str, content: bytes) -> str:
 
 
 def png(pixels: UInt8[np.ndarray, "height width channels"]) -> bytes:
-    """A PNG file of grey (1 channel), RGB (3) or RGBA (4) pixels, after https://www.w3.org/TR/png-3."""
-    height, width, channels = pixels.shape
-    lines = np.pad(pixels.reshape(height, width * channels), ((0, 0), (1, 0)))  # each line begins with "no filter"
-    header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
-    packed = (
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+    """A PNG file of grey (1 channel), RGB (3) or RGBA (4) pixels."""
+    PIL.Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0]).save(file := io.BytesIO(), "PNG")
+    return file.getvalue()

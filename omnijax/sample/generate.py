@@ -18,7 +18,7 @@ from omnijax.errors import ConfigError
 from omnijax.modalities.base import GENERAL, Items, Modality
 from omnijax.model.transformer import Transformer
 from omnijax.sample.document_grammar import holds
-from omnijax.sample.sampler import Sampler, SegmentTarget, context_of
+from omnijax.sample.sampler import Sampler, SegmentTarget
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.decode import Error, Kind, decode
 from omnijax.vocab.documents import Documents, Segment
@@ -135,7 +135,7 @@ class Generator:
         # The encoder writes whole segments: what isn't known is there behind what is, and is cut off.
         part = len(modality.parts) - 1
         unknown = [~np.asarray(mask)[one.part == part] for one, mask in zip(items, known, strict=True)]
-        each = v.fragment_tokens(context_of(v, markers_of(field, modality)[-1]))
+        each = v.fragment_tokens(v.context(markers_of(field, modality)[-1]))
         rows = self._prompts({**(given or {}), field: items}, [np.argsort(mask, kind="stable") for mask in unknown])
         opened = [row[: row.size - each * mask.sum()] for row, mask in zip(rows, unknown, strict=True)]
         bounds = np.array([[mask.size] * 2 if part else modality.limits[0] for mask in unknown], np.int32)

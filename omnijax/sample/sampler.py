@@ -172,14 +172,9 @@ class Sampler(Programs):
 
 def most_tokens(vocabulary: Vocabulary, target: SegmentTarget) -> int:
     """Tokens of the longest segment of a target, with the end of the document and without the segment's marker."""
-    context = context_of(vocabulary, target.name)
+    context = vocabulary.context(target.name)
     item = 1 if target.holds == "general" else vocabulary.fragment_tokens(context)
     return target.max_items * item + int(vocabulary.contexts.grouped[context]) + 1
-
-
-def context_of(vocabulary: Vocabulary, name: str) -> int:
-    """Row of `Vocabulary.contexts` of the segments that a control token opens."""
-    return int(vocabulary.contexts.of_control[vocabulary.token(name) - vocabulary.control_start])
 
 
 class _Queue:
