@@ -22,6 +22,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parents[1] 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import collections
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -85,6 +86,14 @@ def optimised() -> Iterator[None]:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "false")
         yield
     jax.config.update("jax_disable_most_optimizations", quick)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+    """Frees compiled programs behind each file: each takes memory maps, and Linux gives a process 65,530 of them."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

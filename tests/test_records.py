@@ -17,6 +17,7 @@ from omnijax.data.pipeline import Batches
 from omnijax.data.sources.memory import Arrays
 from omnijax.data.splits import Shares
 from omnijax.errors import ConfigError, DataError
+from omnijax.evaluate import load
 from omnijax.modalities import Codes, Picture, Text
 from omnijax.train import train
 from omnijax.vocab.encode import encode
@@ -206,3 +207,10 @@ def test_a_run_on_such_records(config: Config, tmp_path: pathlib.Path) -> None:
     assert train(small, tmp_path / "run").step == 12
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"]
+    run = load(tmp_path / "run", config=small)
+    whole = run.score(ROWS[1])  # interleaved, and with all fields
+    assert set(whole) >= {"sequence", "photo", "text|photo"}
+    assert whole["sequence"].bits > whole["photo"].bits > 0
+    assert run.score({"sequence": ROWS[1]["sequence"]}) == {"sequence": whole["sequence"]}
+    encoded = [run.encode(field, [signal])[0] for field, signal in ROWS[1]["sequence"]]
+    assert whole["sequence"].items == sum(len(one.part) for one in encoded)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from omnijax.config import Config
+from omnijax.data.corpus import encode_records, fields_of
 from omnijax.errors import ConfigError, DataError
 from omnijax.evaluate.likelihoods import Form, document_sums, forms_of
 from omnijax.evaluate.loading import OpenRun
@@ -17,6 +18,7 @@ from omnijax.evaluate.split import decoded
 from omnijax.modalities.base import Items
 from omnijax.run.directory import load_modalities
 from omnijax.sample.generate import Generator, documents_of
+from omnijax.vocab.documents import Documents
 
 
 class Bits(NamedTuple):
@@ -119,6 +121,8 @@ class TrainedRun:
     def score(self, record: Mapping[str, Any]) -> dict[str, Bits]:
         """The exact likelihood of every field of a record that the run was trained to predict from others of it.
 
+        The record is one of a source: a field may have several signals, and `sequence` is an interleaved document.
+
         Returns:
             The likelihood of each field by its form: `B|A` is field B given field A.
 
@@ -127,9 +131,10 @@ class TrainedRun:
             DataError: a signal can't be written, or the grammar doesn't accept the record.
         """
         found: dict[str, Bits] = {}
+        corpus = encode_records(self.config, [record], fields_of(self.config), self.modalities)
         for form in forms_of(self.config):
-            if all(name in record for name in form.fields) and not any(form.shuffled):
-                bits, items = self._bits(form, {name: self.encode(name, [record[name]]) for name in form.fields})
+            if len(corpus.having(form.fields)) and not any(form.shuffled):
+                bits, items = self._bits(form, corpus.documents([0], form.fields))
                 for number in np.flatnonzero(form.learned).tolist():
                     found.setdefault(form.name(number), Bits(float(bits[0, number]), int(items[0, number])))
         if not found:
@@ -154,7 +159,8 @@ class TrainedRun:
         form, number = self._form(given, to)
         *names, asked = form.fields
         repeated = {name: self.encode(name, [given[name]]) * len(among) for name in names}
-        bits = self._bits(form, {**repeated, asked: self.encode(asked, among)})[0][:, number]
+        items = {**repeated, asked: self.encode(asked, among)}
+        bits = self._bits(form, documents_of(self.config, items))[0][:, number]
         shares = np.exp2(bits.min() - bits)
         order = np.argsort(bits, kind="stable")
         return [Ranked(among[place], float(bits[place]), float(shares[place] / shares.sum())) for place in order]
@@ -191,10 +197,10 @@ class TrainedRun:
         rule = f"the run goes {ways}" if sampled else f"the tasks are {ways}"
         raise ConfigError("--to", to, rule, f"give other fields than {', '.join(given) or 'none'}")
 
-    def _bits(self, form: Form, items: Mapping[str, list[Items]]) -> tuple[np.ndarray, np.ndarray]:
+    def _bits(self, form: Form, documents: Documents) -> tuple[np.ndarray, np.ndarray]:
         """Bits of each field of some documents, the tokens around its items included, and number of its items."""
         model, params = self.generator.model, self.generator.params
-        sums = document_sums(self.config, model, params, documents_of(self.config, items), form)
+        sums = document_sums(self.config, model, params, documents, form)
         if not sums["accepted"].all():
             rule = "the grammar of the run doesn't accept it: its modalities say how many items a field has"
             raise DataError("record", int(np.argmin(sums["accepted"])), rule, "give a signal within its limits")
