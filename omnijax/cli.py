@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnijax.errors import RESUMABLE, ConfigError, OmnijaxError, PeerLostError
+from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, OmnijaxError, PeerLostError
 from omnijax.run.compiled import keep_compiled
 from omnijax.run.stopping import Stop
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from omnijax.config import Config
 
-WRONG_INPUT = 2
 DOESNT_FIT = 1
 """Exit status of a plan for a machine with too little memory."""
 ALONE = ("evaluate", "sample", "rank")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+WRONG_INPUT = 2
+"""Exit status of a command whose input can't work."""
 RESUMABLE = 75
 """Exit status of a run that was stopped, or lost a peer: the same command goes on (EX_TEMPFAIL of sysexits.h)."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import rich.console
 
-from omnijax.errors import RESUMABLE, ConfigError, PlatformError
+from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, PlatformError
 from omnijax.evaluate.display import print_steps, print_table, summary, write_plot
 from omnijax.evaluate.history import ROWS
 from omnijax.evaluate.loading import Meshes, OpenRun
@@ -30,11 +30,11 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
     """Evaluates runs with the options that `omnijax.cli` defines, and prints tables.
 
     Returns:
-        The exit status: 0, `INCOMPLETE`, or `RESUMABLE` if a signal ended it.
+        The exit status: 0, `INCOMPLETE`, `RESUMABLE` if a signal ended it, or `WRONG_INPUT` if nothing of the one run
+        whose whole evaluation was asked for can be evaluated.
 
     Raises:
         ConfigError: what is asked for can't be; nothing has been measured then.
-        OmnijaxError: the one run whose whole evaluation was asked for can't be evaluated.
     """
     runs = list(dict.fromkeys(options.workdirs))
     whole = options.steps is None and options.tasks is None and not options.watch
@@ -86,7 +86,7 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
     if not session.refused:
         return 0
     if whole and len(runs) == 1 and not rows:
-        raise [*session.refused.values()][-1]
+        return WRONG_INPUT
     done, names = sum(map(len, rows.values())), ", ".join(session.refused)
     print(f"omnijax: {done} evaluated, {len(session.refused)} not, for the reasons above: {names}", file=sys.stderr)
     return INCOMPLETE

@@ -142,7 +142,9 @@ def _batch(trained: TrainedRun, field: str, source: Path) -> dict[str, dict[str,
         return {path.stem: {field: read_value(trained, field, f"@{path}")} for path in files}
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
+        raise DataError(f"--from {field}", str(source), "there is no such file", "give the path of one") from error
+    except UnicodeDecodeError as error:
         rule = f"a .jsonl file is text in UTF-8 ({error})"
         raise DataError(f"--from {field}", str(source), rule, "give the path of another one") from error
     found: dict[str, dict[str, Any]] = {}
