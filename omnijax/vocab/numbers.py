@@ -60,10 +60,13 @@ def from_digits(digits: NDArray[np.integer], radices: tuple[int, ...]) -> Number
         part = digits[:, start].astype(np.uint32)
         for place in range(start + 1, start + count):
             part = part * np.uint32(radices[place]) + digits[:, place].astype(np.uint32)
-        by, carry = np.uint64(math.prod(radices[start : start + count])), part.astype(np.uint64)
-        for limb, column in enumerate(columns):  # limb * by + carry, which doesn't overflow 64 bits
-            product = column * by + carry
-            columns[limb], carry = product & LOW, product >> SHIFT
+        by, carry = math.prod(radices[start : start + count]), part.astype(np.uint64)
+        if by == 2**LIMB:
+            columns = [carry, *columns[:-1]]
+        else:
+            for limb, column in enumerate(columns):  # limb * by + carry, which doesn't overflow 64 bits
+                product = column * np.uint64(by) + carry
+                columns[limb], carry = product & LOW, product >> SHIFT
         start += count
     numbers = np.stack(columns, axis=1).astype(np.uint32)
     return to_int64(numbers) if most <= 2**63 else numbers
