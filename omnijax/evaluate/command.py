@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -93,11 +94,21 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
 
 
 def _drawn(otherwise: str, draw: Callable[[], object]) -> str:
-    """What `draw` gives, or which library is missing."""
+    """What `draw` gives, or which library is missing. Control-C waits until it is drawn.
+
+    A library whose first import is cut off can't be imported again, and Matplotlib hides some interrupts.
+    """
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     try:
-        return str(draw())
+        name = str(draw())
     except PlatformError as error:
-        return f"{otherwise}: {error}"
+        name = f"{otherwise}: {error}"
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
+    return name
 
 
 def _meshes(overrides: Sequence[str]) -> Meshes:
