@@ -146,9 +146,12 @@ def written_again(way: Way, document: list, reading: object, row: int, tokens: n
     for number, segment in enumerate(document):
         places = np.arange(len(segment.ids))
         if way.vocabulary.position != "none":
-            here = (reading.segment[row] == number + 1) & (reading.kind[row] == Kind.FRAGMENT)
-            fragments = reading.position[row][here] - 1
-            places = np.append(np.setdiff1d(places, fragments), fragments)
+            here = (reading.segment[row] == number + 1) & np.isin(reading.kind[row], (Kind.GENERAL, Kind.FRAGMENT))
+            fragment = reading.kind[row][here] == Kind.FRAGMENT
+            fragments = reading.position[row][here][fragment] - 1
+            written = np.empty(len(places), np.int64)  # general tokens take the places that no fragment names
+            written[fragment], written[~fragment] = fragments, np.setdiff1d(places, fragments)
+            places = written
         order.append(first + places)
         first += len(places)
     given = np.concatenate(order) if way.target.order == "any" else None
