@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rich.box
 import rich.console
 import rich.table
 
@@ -29,9 +30,11 @@ def print_table(result: dict[str, Any], console: rich.console.Console) -> None:
     """Prints the content of `eval.json`: directions and completions, and bits of each form."""
     rows = {name: told_figures(entry) for name, entry in {**result["directions"], **result["completions"]}.items()}
     columns = nonempty(rows.values())
-    table = rich.table.Table(title=f"{result['split']}, {result['examples']} records, step {result['step']}")
-    for column in ("", *columns):
-        table.add_column(column, justify="right" if column else "left")
+    title = f"{result['split']}, {result['examples']} records, step {result['step']}"
+    table = rich.table.Table(title=title, box=rich.box.SIMPLE, padding=0, collapse_padding=True, pad_edge=False)
+    table.add_column(no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=column == "accuracy")
     for name, row in rows.items():
         table.add_row(name, *(row.get(column, "") for column in columns))
     if rows:
