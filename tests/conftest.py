@@ -113,7 +113,7 @@ def small_data(shared: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def steps_kept() -> Iterator[None]:
-    """Runs of one configuration in this process share their train step, which is traced and compiled once.
+    """All runs of one configuration in this process use the same compiled train step.
 
     That another process makes the same step of the same configuration is shown by the tests that start processes.
     """

@@ -71,7 +71,7 @@ def measured(source: SpokenDigits, splits: tuple[Records, Records]) -> list[Anch
 
 
 def random_pictures(count: int) -> np.ndarray:
-    """Smooth pictures with all levels; some are blank."""
+    """Pictures of smooth gradients that use every level. Some pictures are blank."""
     rng = np.random.default_rng(count)
     found = np.cumsum(rng.integers(-4, 5, (count, 8, 8)), axis=2) % LEVELS
     found[:: max(1, count // 3)] = 0

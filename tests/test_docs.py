@@ -73,7 +73,7 @@ def run_command(command: Command) -> str:
 
 
 def run_block(block: Block, namespace: dict) -> str:
-    """Runs a block of code or commands, or saves a file; what it prints."""
+    """Runs a block of code or commands, or saves it as a file. Returns what it prints."""
     if block.file:
         pathlib.Path(block.file).write_text(block.text + "\n", encoding="utf-8")
         return ""

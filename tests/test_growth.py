@@ -420,7 +420,7 @@ def test_a_field_and_a_modality_appended_to_a_source_move_no_token(old_config: C
 
 
 def test_parts_of_a_modality_stay_where_they_are_when_a_field_is_appended() -> None:
-    """A picture of any size has a header, a part with a marker of its own."""
+    """The size of a variable picture is a header: a part with its own marker."""
     pictures, sound = Picture("photo", patch=1, levels=4, variable=True), Codes("sound", (50,))
     few = {"caption": Text(), "photo": pictures}
     writing = Writing(base=256, positions=64)

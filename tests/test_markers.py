@@ -58,7 +58,7 @@ def test_a_piece_in_a_caption_is_written_in_its_own_digits(layout: str) -> None:
 @settings(max_examples=6)
 @given(seed=st.integers(0, 2**32))
 def test_what_is_written_comes_back(way: tuple[str, str, str], seed: int) -> None:
-    """Encoder and slow reference agree on documents of all these segments."""
+    """The encoder writes the same tokens as the slow reference, for documents with all these segments."""
     v = large(*way, digit_order=("big", "little")[seed % 2], check_digit=seed % 3 == 0)
     source = random.Random(seed)
     check(v, [reference.random_document(v, source, 80) for _ in range(4)], seed, decoded=False)

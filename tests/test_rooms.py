@@ -38,7 +38,7 @@ Imports = Mapping[str, frozenset[str]]
 
 
 def module_name(file: pathlib.Path, package: pathlib.Path) -> str:
-    """The dotted name of a file below the package; of the package itself `__init__`."""
+    """The dotted module name of a file, relative to the package; `__init__` for the package itself."""
     parts = file.relative_to(package).with_suffix("").parts
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 

@@ -111,7 +111,7 @@ def position_tokens(items: int) -> tuple[int, int]:
 
 
 def document_tokens(vocabulary: Vocabulary, segments: Iterable[Count]) -> Count:
-    """Tokens of a document with segments of these numbers of tokens, and `eos` if the vocabulary has it."""
+    """Number of tokens of a document: the sum over its segments, and one for `eos` if the vocabulary has it."""
     end = int(vocabulary.end is not None)
     return functools.reduce(Count.plus, segments, Count(end, end, end))
 

@@ -27,7 +27,7 @@ from omnijax.vocab.vocabulary import PAD, Vocabulary
 
 
 class GrammarState(NamedTuple):
-    """What has been read of each document. All fields are int32[batch], unless another shape is given.
+    """The state of the grammar after the tokens so far, for a batch. Fields are int32[batch] unless stated otherwise.
 
     Attributes:
         marker: index of the control token that opened the segment. The number of control tokens stands for an unmarked

@@ -217,7 +217,10 @@ def between(
 def unused(
     v: Vocabulary, used: UInt32[Array, "b w"], last: Int[Array, " b"], place: Int[Array, " b"], prefix: Array
 ) -> Bool[Array, "b p"]:
-    """The position tokens that lead to an unused position in `1 … last`, after tokens that make the number `prefix`."""
+    """Position tokens that may come next, bool[batch, positions]: those that can still complete an unused position.
+
+    Positions are 1 … `last`. `prefix` is the number that the `place` position tokens before it make.
+    """
     bits = used[:, :, None] >> jnp.arange(32, dtype=jnp.uint32)[None, None, :] & 1
     free = (bits == 0).reshape(used.shape[0], -1)
     number = jnp.arange(free.shape[1])[None, :]

@@ -97,7 +97,7 @@ def earlier(words: Words, fill: int = 0) -> Words:
 
 
 def hold(on: Words, off: Words) -> Words:
-    """Marks every token where the last mark so far is `on` and not `off`. No token may have both.
+    """Marks the tokens that follow an `on` mark with no `off` mark in between. No token may have both.
 
     Within a word the carry of an addition runs through the unmarked tokens behind an `on`.
     """

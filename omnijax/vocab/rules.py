@@ -11,7 +11,7 @@ from omnijax.errors import VocabularyError
 
 END = "eos"
 LARGEST_BASE = 2**16
-"""Largest radix in general. With digits of 16 bits the device can work with ids of any size in 32-bit arithmetic."""
+"""Largest radix for ids of any size. A digit below it has 16 bits, so 32-bit arithmetic on the device is enough."""
 LARGEST_FLAT_BASE = 2**22
 """Largest radix if all ids are below 2^31, so that 32 bits are enough. One token can then write a whole item."""
 Made = TypeVar("Made")

@@ -17,7 +17,7 @@ from omnijax.vocab.numbers import runs_of
 from omnijax.vocab.vocabulary import Vocabulary
 
 HALF = 16
-"""Bits of half a limb. The product of two halves and a carry fit 32 bits."""
+"""Bits in half a limb. The product of two halves plus a carry fits into 32 bits."""
 FEW = 16
 Values = tuple[tuple[UInt32[Array, "*b t"], ...], tuple[Bool[Array, "*b t"], ...], Int[Array, "*b t"] | None]
 
