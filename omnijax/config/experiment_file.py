@@ -34,7 +34,8 @@ def run_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by its name
     spec.loader.exec_module(module)
-    return _EXECUTED.setdefault(key, module)
+    _EXECUTED[key] = module
+    return module
 
 
 def trust(path: Path) -> None:
