@@ -106,13 +106,13 @@ def environment(directory: pathlib.Path, constraints: str, python: str) -> tuple
 
 
 def suite(constraints: str, python: str) -> Callable[[pathlib.Path, bool], Sequence[Part]]:
-    """All tests under one set of versions, some files in each part."""
+    """All tests under one set of versions, those marked `proof` too, some files in each part."""
 
     def made(directory: pathlib.Path, tiny: bool) -> Sequence[Part]:
         place, first = environment(directory, constraints, python)
         files = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").glob("test_*.py"))]
         groups = [["tests/test_ids.py"]] if tiny else [files[part::SUITE_PARTS] for part in range(SUITE_PARTS)]
-        pytest = (str(place / "bin" / "python"), "-m", "pytest", "-q")
+        pytest = (str(place / "bin" / "python"), "-m", "pytest", "-q", "-m", "")
         tests = [Part(f"tests {number} of {len(groups)}", (*pytest, *group)) for number, group in enumerate(groups, 1)]
         return [first, *tests]
 
@@ -169,9 +169,9 @@ PROOFS = {
         BENCH,
     ),
     "sample": Proof("speed of sampling, against `generate` of Hugging Face", 5, benches(("sample",)), BENCH),
-    "py311": Proof("all tests under launch/constraints/py311.txt", 30, suite("py311", "python3.11")),
-    "colab": Proof("all tests under launch/constraints/colab.txt", 30, suite("colab", "python3.13")),
-    "latest": Proof("all tests under launch/constraints/latest.txt", 30, suite("latest", "python3.13")),
+    "py311": Proof("all tests, the slowest too, under launch/constraints/py311.txt", 30, suite("py311", "python3.11")),
+    "colab": Proof("all tests, the slowest too, under launch/constraints/colab.txt", 30, suite("colab", "python3.13")),
+    "latest": Proof("all tests, the slowest too, under launch/constraints/latest.txt", 30, suite("latest", "python3.13")),
     "notebooks": Proof("the four notebooks run as Colab finds them", 10, colab),
     "tpu": Proof("the TPU compiler takes the step; 6.5 B on 256 chips: ≤ 2.0 GB, ≤ 26 GB of gathers", 15, tpu),
     "beam": Proof("Apache Beam builds the same data set", 10, beam),
