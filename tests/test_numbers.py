@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -73,13 +73,15 @@ def test_negative_numbers_are_below_nothing() -> None:
     assert numbers.below(np.array([-1, 2**63 - 1]), 2**80).tolist() == [False, True]
 
 
+@pytest.mark.parametrize("dtype", ["u1", ">u4", "i8"])
+@pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("count", [1, 3, 4, 12, 13, 32])
-def test_bytes_come_back_and_are_their_own_digits(count: int) -> None:
-    raw = np.random.default_rng(count).integers(0, 256, (50, count), np.uint8)
+def test_bytes_come_back_and_are_their_own_digits(count: int, order: Literal["C", "F"], dtype: str) -> None:
+    raw = np.random.default_rng(count).integers(0, 256, (50, count)).astype(dtype, order)
     raw[0], raw[1] = 0, 255
     limbs = numbers.from_digits(raw, (256,) * count)
     assert limbs.shape == ((50,) if count < 8 else (50, -(-count // 4)))
-    assert numbers.to_ints(limbs) == [int.from_bytes(row.tobytes(), "big") for row in raw]
+    assert numbers.to_ints(limbs) == [int.from_bytes(bytes(row.tolist()), "big") for row in raw]
     np.testing.assert_array_equal(numbers.to_digits(limbs, (256,) * count), raw)
 
 

@@ -54,6 +54,10 @@ def from_digits(digits: NDArray[np.integer], radices: tuple[int, ...]) -> Number
     Lossless fragments are numbers whose digits in base 256 are their bytes: a 2×2 RGB patch has 12 of them, 3 limbs.
     """
     most = math.prod(radices)
+    if set(radices) == {256}:  # the digits are the bytes of the limbs, and are read as they lie in memory
+        raw = np.ascontiguousarray(np.pad(digits.astype(np.uint8), ((0, 0), (-len(radices) % 4, 0))))
+        numbers = raw.view(">u4")[:, ::-1].astype(np.uint32)
+        return to_int64(numbers) if most <= 2**63 else numbers
     columns = [np.zeros(len(digits), np.uint64)] * limbs_for(most)
     start = 0
     for count in runs_of(radices):
