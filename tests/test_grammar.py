@@ -104,10 +104,12 @@ def tiny(way: tuple[str, str, str], writing: tuple[str, Any, bool] = ("big", 2, 
     )
 
 
-@pytest.mark.parametrize("way, places, order", PLACES, ids=lambda part: part if isinstance(part, str) else str(part))
-def test_legal_is_what_some_document_goes_on_with(way: Any, places: int, order: Any) -> None:
-    """All documents of one segment of at most two items, in every way to write its ids."""
-    for writing in WRITINGS:
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("way, places, order", PLACES, ids=str)
+def test_legal_is_what_some_document_goes_on_with(way: Any, places: int, order: Any, step: int) -> None:
+    """All documents of one segment of at most two items, in two of the ways to write its ids, or in every way."""
+    first = PLACES.index((way, places, order)) % step
+    for writing in WRITINGS[first::step]:
         v = tiny(way, writing, position_places=places)
         rules = (SegmentRule("a", 2, 2, then=("eos",)), SegmentRule("mixed", 0, 2, then=("eos",)))
         grammar = Grammar(v, rules, ("a", "mixed"), order)
