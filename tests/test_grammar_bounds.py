@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import reference
-from test_grammar import ORDERS, Follows, all_writings, follow, look, streams_of, tiny
+from test_grammar import Follows, all_writings, follow, look, streams_of, tiny, ways_and_orders
 
 from omnijax.vocab.grammar import Grammar, SegmentRule
 from omnijax.vocab.ids import PrimaryIds
@@ -59,21 +58,7 @@ def follows_of(v: Vocabulary, case: Any, order: str) -> Follows:
     return reference.legal_next(v, [[*one, *other, v.token("eos")] for one in first for other in second])
 
 
-QUICK = [
-    (("grouped", "after", "minimal"), "any"),
-    (("grouped", "before", "fixed"), "raster"),
-    (("inline", "before", "minimal"), "any"),
-    (("inline", "after", "fixed"), "raster"),
-    (("inline", "none", "fixed"), "raster"),
-]
-"""Every value of every option; proofs run all combinations."""
-
-
-@pytest.mark.parametrize(
-    "way, order",
-    [*QUICK, *(pytest.param(*one, marks=pytest.mark.proof) for one in ORDERS if one not in QUICK)],
-    ids=str,
-)
+@ways_and_orders
 def test_legal_is_what_a_document_within_the_bounds_goes_on_with(way: Any, order: Any) -> None:
     """Documents of all cases side by side in one batch, against the slow reference."""
     v = two_segments(way)
