@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import flax
 import jax
@@ -15,8 +16,9 @@ from omnijax.model.transformer import Params, Transformer, parameter_count
 
 CONFIG = ModelConfig(depth=2, width=16, heads=4, kv_heads=2, head_size=8, mlp_width=24)
 TOKENS, ROWS, LENGTH = 31, 4, 12
-# NNX is to give up its graph mode one day; versions that have the switch run everything without it as well.
-GRAPH_MODES = (True, False) if hasattr(flax.config, "nnx_graph_mode") else (True,)
+# NNX is to give up its graph mode one day; proofs run everything without it as well, in versions that have the switch.
+HAS_TREE_MODE = hasattr(flax.config, "nnx_graph_mode")
+GRAPH_MODES = [True, *[pytest.param(False, marks=pytest.mark.proof)] * HAS_TREE_MODE]
 
 
 @pytest.fixture(scope="module", autouse=True, params=GRAPH_MODES, ids=lambda on: "graph" if on else "tree")
@@ -46,6 +48,11 @@ def params(model: Transformer) -> Params:
 @pytest.fixture(scope="module")
 def forward(model: Transformer) -> Callable[..., jax.Array]:
     return jax.jit(model.__call__)
+
+
+@pytest.fixture(scope="module")
+def extend(model: Transformer) -> Callable[..., Any]:
+    return jax.jit(model.extend)
 
 
 def some_tokens(seed: int = 0, rows: int = ROWS, length: int = LENGTH) -> np.ndarray:
@@ -119,20 +126,27 @@ def test_packed_documents_give_what_each_gives_alone(params: Params, forward) ->
         np.testing.assert_allclose(logits_tv[5:9], slow_forward(CONFIG, params, tokens_t[5:9]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def slopes(model: Transformer, params: Params) -> Callable[..., jax.Array]:
+    """Of one direction of the logits at each place of a row, with respect to the embedding."""
+
+    def logits_at(embed: jax.Array, t: jax.Array, direction_v: jax.Array, *inputs: jax.Array) -> jax.Array:
+        changed = {**params, "ends": {**params["ends"], "embed": embed}}
+        return model(changed, *inputs)[0, t] @ direction_v
+
+    return jax.jit(jax.vmap(jax.grad(logits_at), (None, 0, 0, None, None, None)))
+
+
 @pytest.mark.parametrize("layout", [one_document, packed])
 def test_gradients_with_respect_to_later_tokens_and_other_documents_are_exactly_zero(
-    model: Transformer, params: Params, layout
+    params: Params, slopes, layout
 ) -> None:
     """Each token stands once in the row, so that its row of the embedding is the token there and nothing else."""
     tokens_bt, positions_bt, documents_bt = layout(some_tokens(rows=1))
 
-    def logits_at(embed: jax.Array, t: jax.Array, direction_v: jax.Array) -> jax.Array:
-        changed = {**params, "ends": {**params["ends"], "embed": embed}}
-        return model(changed, tokens_bt, positions_bt, documents_bt)[0, t] @ direction_v
-
     directions_tv = jax.random.normal(jax.random.key(2), (LENGTH, TOKENS))
-    by_place = jax.jit(jax.vmap(jax.grad(logits_at), (None, 0, 0)))
-    gradients = by_place(params["ends"]["embed"], jnp.arange(LENGTH), directions_tv)
+    inputs = (tokens_bt, positions_bt, documents_bt)
+    gradients = slopes(params["ends"]["embed"], np.arange(LENGTH), directions_tv, *inputs)
     gradients_tsd = np.asarray(gradients)[:, tokens_bt[0]]
     may_see = np.tril(np.ones((LENGTH, LENGTH), bool)) & (documents_bt[0][:, None] == documents_bt[0][None, :])
     assert not gradients_tsd[~may_see].any()
@@ -162,27 +176,29 @@ def test_a_row_is_the_same_in_any_batch(params: Params, forward) -> None:
 
 @pytest.mark.parametrize("read_at_once", [1, 5])
 def test_the_cache_gives_the_logits_of_the_whole_sequence(
-    model: Transformer, params: Params, forward, read_at_once: int
+    model: Transformer, params: Params, forward, extend, read_at_once: int
 ) -> None:
     tokens_bt, positions_bt, documents_bt = one_document(some_tokens())
     whole = forward(params, tokens_bt, positions_bt, documents_bt)
-    extend, weights = jax.jit(model.extend), model.unstacked(params)
+    weights = model.unstacked(params)
     first = slice(read_at_once)
     logits, cache = extend(weights, model.empty_memory(ROWS, LENGTH), tokens_bt[:, first], positions_bt[:, first])
     found = [logits]
     for t in range(read_at_once, LENGTH):
         logits, cache = extend(weights, cache, tokens_bt[:, t : t + 1], positions_bt[:, t : t + 1])
         found.append(logits)
-    np.testing.assert_allclose(jnp.concatenate(found, axis=1), whole, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(found, axis=1), whole, rtol=1e-5, atol=1e-5)
 
 
-def test_prompts_of_different_lengths_go_on_at_their_own_ends(model: Transformer, params: Params, forward) -> None:
+def test_prompts_of_different_lengths_go_on_at_their_own_ends(
+    model: Transformer, params: Params, forward, extend
+) -> None:
     """Right-padded prompts: what the padding left in the cache is overwritten, and never seen before that."""
     tokens_bt, positions_bt, documents_bt = one_document(some_tokens())
     whole = np.asarray(forward(params, tokens_bt, positions_bt, documents_bt))
     lengths = np.array([1, 6, 3, 4])
     prompts = np.where(positions_bt[:, :6] < lengths[:, None], tokens_bt[:, :6], 0)
-    extend, weights = jax.jit(model.extend), model.unstacked(params)
+    weights = model.unstacked(params)
     logits, cache = extend(weights, model.empty_memory(ROWS, LENGTH), prompts, positions_bt[:, :6])
     for row, length in enumerate(lengths):
         np.testing.assert_allclose(logits[row, :length], whole[row, :length], rtol=1e-5, atol=1e-5)
@@ -233,12 +249,31 @@ def some_loss(change: dict, params: Params) -> jax.Array:
 
 @pytest.mark.parametrize(
     "change",
-    [{"remat": "full"}, {"remat": "dots"}, {"remat": "attention"}, {"unroll": 2}, {"unroll": 9, "remat": "full"}],
+    [
+        {"remat": "dots"},
+        {"remat": "attention", "unroll": 2},
+        {"remat": "full", "unroll": 9},
+        *(pytest.param(one, marks=pytest.mark.proof) for one in ({"remat": "full"}, {"unroll": 2})),
+    ],
 )
 def test_remat_and_unroll_change_no_result(loss_and_gradients, change: dict) -> None:
     plain, changed = loss_and_gradients(), loss_and_gradients(**change)
     for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(changed), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not HAS_TREE_MODE, reason="this version of Flax has no switch for its graph mode")
+def test_graph_mode_changes_no_result(loss_and_gradients, params: Params) -> None:
+    expected = loss_and_gradients()
+    graph_mode = flax.config.nnx_graph_mode
+    jax.clear_caches()  # what was traced in the other mode
+    flax.config.update("nnx_graph_mode", False)
+    try:
+        found = jax.jit(jax.value_and_grad(functools.partial(some_loss, {})))(params)
+    finally:
+        flax.config.update("nnx_graph_mode", graph_mode)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_dropout_drops_by_its_key_in_training_alone(params: Params, forward) -> None:

@@ -102,7 +102,10 @@ def test_a_cache_that_grows_changes_nothing(
     assert rooms == [36]
 
 
-@pytest.mark.parametrize("sizes", [(2, 2, 1, 2), (1, 4, 2, 1)], ids=str)
+PROOFS = [pytest.param(one, marks=pytest.mark.proof) for one in ((2, 2, 1, 2), (1, 4, 2, 1))]
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 2, 2), *PROOFS], ids=str)
 def test_a_mesh_draws_the_tokens_of_one_device(
     params: Params, prompts: tuple[np.ndarray, np.ndarray], drawn: np.ndarray, sizes: tuple[int, int, int, int]
 ) -> None:
