@@ -174,7 +174,7 @@ def check_digit_of(v: Vocabulary, digits: list[int]) -> int:
     """What makes the alternating sum a multiple of the largest radix, itself counted with +."""
     largest = max(v.base) if isinstance(v.base, tuple) else v.base
     alternating = sum(digit if back % 2 == 0 else -digit for back, digit in enumerate(reversed(digits)))
-    return next(check for check in range(largest) if (alternating + check) % largest == 0)
+    return -alternating % largest
 
 
 def space_of_marker(v: Vocabulary, marker: int) -> int | None:

@@ -27,7 +27,7 @@ from omnijax.vocab.ids import PrimaryIds
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 TASKS = (
     Task(("image", "text"), weights=(1.0, 5.0), random_order=(0.5, 0.0)),
-    Task(("text", "speech"), weights=(0.5, 1.0)),
+    Task(("text", "speech"), weights=(0.0, 1.0)),
 )
 RECORDS = 6
 
@@ -57,6 +57,7 @@ def config(tmp_path_factory) -> Config:
     return dataclasses.replace(
         config,
         batch=dataclasses.replace(config.batch, tasks=TASKS),
+        model=dataclasses.replace(config.model, depth=1),
         eval=dataclasses.replace(config.eval, targets=(), routes=(), batch_size=3),
     )
 
@@ -84,23 +85,13 @@ def found(config: Config, model: Transformer, params: Params, corpus: Corpus) ->
 
 
 def test_forms_are_those_of_the_tasks_in_every_order_that_they_have(config: Config, found: dict) -> None:
-    names = ["image", "text|image", "image, any order", "text|image, any order", "text", "speech|text"]
-    assert list(found) == names
+    names = ["image", "text|image", "image, any order", "text|image, any order", "speech|text"]
+    assert list(found) == names  # a segment without weight has no likelihood
     always = dataclasses.replace(TASKS[0], random_order=(1.0, 0.0))
     moved = Task(("image/moved", "text"), weights=(1.0, 1.0))
     for tasks, expected in (((always,), [(True, False)]), ((moved, TASKS[0]), [(False, False), (True, False)])):
         changed = dataclasses.replace(config, data=Shorter(), batch=dataclasses.replace(config.batch, tasks=tasks))
         assert [form.shuffled for form in forms_of(changed)] == expected
-
-
-def test_a_segment_without_weight_has_no_likelihood(
-    config: Config, model: Transformer, params: Params, corpus: Corpus, found: dict
-) -> None:
-    tasks = (Task(("image", "text"), weights=(0.0, 1.0)),)
-    changed = dataclasses.replace(config, batch=dataclasses.replace(config.batch, tasks=tasks))
-    measured = bits_per_item(changed, model, params, corpus, RECORDS)
-    assert list(measured) == ["text|image"]
-    assert measured["text|image"]["renormalised"] == pytest.approx(found["text|image"]["renormalised"])
 
 
 def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(
@@ -146,7 +137,7 @@ def test_bits_and_wrong_first_guesses_are_those_of_plain_sums(
                 if kind in ("general", "position"):
                     exact[segment].append(True)
                 exact[segment][-1] &= int(np.argmax(np.where(legal[at], logits[at - 1], -np.inf))) == token
-        for number in range(len(form.fields)):
+        for number in np.flatnonzero(form.learned):
             entry, total = found[form.name(number)], sums[number]
             items = total.pop("items")
             assert entry["items"] == pytest.approx(items / RECORDS)

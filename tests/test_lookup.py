@@ -263,6 +263,7 @@ def test_a_run_needs_no_files_and_its_validation_bits_can_be_measured(tmp_path, 
         small,
         data=dataclasses.replace(HUGE, items=4),
         train=dataclasses.replace(small.train, steps=6, checkpoint_every=6),
+        model=dataclasses.replace(small.model, depth=1),
     )
     assert from_dict(to_dict(config)) == config
     prepare(config)
