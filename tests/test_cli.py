@@ -20,7 +20,7 @@ from omnijax.evaluate import load
 from omnijax.experiment import load_experiment
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
-STEPS = 12
+STEPS = 6
 DIRECTIONS = [
     f"{source}->{target}"
     for source in ("text", "image", "speech")

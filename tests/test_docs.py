@@ -43,7 +43,7 @@ def shrink(config: Config, directory: pathlib.Path) -> Config:
     return dataclasses.replace(
         small,
         model=dataclasses.replace(small.model, depth=1),
-        train=dataclasses.replace(small.train, steps=4, checkpoint_every=4),
+        train=dataclasses.replace(small.train, steps=6, checkpoint_every=6),
         eval=dataclasses.replace(small.eval, examples=8, batch_size=8),
     )
 
