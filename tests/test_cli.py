@@ -11,7 +11,6 @@ import scipy.io.wavfile
 from PIL import Image
 
 import omnijax.train
-from omnijax import testing
 from omnijax.cli import RESUMABLE, main
 from omnijax.config import Config, to_dict
 from omnijax.data.prepare import prepare
@@ -31,7 +30,7 @@ DIRECTIONS = [
 
 @pytest.fixture(scope="module")
 def experiment(small_data, tmp_path_factory) -> pathlib.Path:
-    """The small experiment as a file. It evaluates eight records, one for each device: one sample makes no other shape."""
+    """The small experiment as a file. It evaluates eight records, one for each device: the batch of a single sample."""
     file = tmp_path_factory.mktemp("experiment") / "small.py"
     file.write_text(
         "from pathlib import Path\n"

@@ -38,7 +38,7 @@ def text_of(page: str) -> str:
 
 
 def shrink(config: Config, directory: pathlib.Path) -> Config:
-    """A page's experiment in small. Eight documents, one for each device, are the batch that also one sample makes."""
+    """A page's experiment in small. It evaluates eight records, one for each device: the batch of a single sample."""
     small = testing.shrink(config, directory)
     return dataclasses.replace(
         small,
