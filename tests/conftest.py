@@ -135,6 +135,14 @@ def steps_kept() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def one_memory_size() -> Iterator[None]:
+    """Samplers start with the memory of the longest document, so that they compile one program and not up to eight."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("omnijax.sample.sampler.BLOCKS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
 def interruptible() -> Iterator[None]:
     """A shell starts what it puts in the background with SIGINT ignored, and a script can't trap what it came with."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

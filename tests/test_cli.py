@@ -11,7 +11,6 @@ import scipy.io.wavfile
 from PIL import Image
 
 import omnijax.train
-from omnijax import testing
 from omnijax.cli import RESUMABLE, main
 from omnijax.config import Config, to_dict
 from omnijax.data.prepare import prepare
@@ -20,7 +19,7 @@ from omnijax.evaluate import load
 from omnijax.experiment import load_experiment
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
-STEPS = 12
+STEPS = 6
 DIRECTIONS = [
     f"{source}->{target}"
     for source in ("text", "image", "speech")
@@ -30,28 +29,28 @@ DIRECTIONS = [
 
 
 @pytest.fixture(scope="module")
-def config(small_data) -> Config:
-    config = testing.shrink(load_experiment(DIGITS), small_data)
-    prepare(config)
-    return config
-
-
-@pytest.fixture(scope="module")
-def experiment(config: Config, tmp_path_factory) -> pathlib.Path:
-    """The small experiment as a file."""
+def experiment(small_data, tmp_path_factory) -> pathlib.Path:
+    """The small experiment as a file. It evaluates eight records, one for each device: the batch of a single sample."""
     file = tmp_path_factory.mktemp("experiment") / "small.py"
     file.write_text(
         "from pathlib import Path\n"
-        "from omnijax.experiment import load_experiment\n"
+        "from omnijax.experiment import load_experiment, override\n"
         "from omnijax.testing import shrink\n\n\n"
         "def get_config():\n"
-        f"    return shrink(load_experiment(Path({str(DIGITS)!r})), Path({config.data.directory!r}))\n"
+        f"    small = shrink(load_experiment(Path({str(DIGITS)!r})), Path({str(small_data)!r}))\n"
+        "    return override(small, ['--model.depth', '1', '--eval.examples', '8', '--eval.batch_size', '8'])\n"
     )
+    prepare(load_experiment(file))
     return file
 
 
 @pytest.fixture(scope="module")
-def run(experiment: pathlib.Path, tmp_path_factory) -> pathlib.Path:
+def config(experiment: pathlib.Path) -> Config:
+    return load_experiment(experiment)
+
+
+@pytest.fixture(scope="module")
+def run(experiment: pathlib.Path, one_memory_size, tmp_path_factory) -> pathlib.Path:
     """A run of a few steps."""
     run = tmp_path_factory.mktemp("runs") / "small"
     assert main(["train", str(experiment), "--workdir", str(run), "--train.steps", str(STEPS)]) == 0

@@ -68,10 +68,11 @@ def test_patches_are_lossless_and_their_digits_are_the_bytes(config: Config) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_memory_size")
 def test_it_trains_evaluates_samples_and_reports(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    knobs = {"data.crops": 2, "train.steps": 4, "train.log_every": 1, "optim.warmup_steps": 2, "model.depth": 2}
+    knobs = {"data.crops": 2, "train.steps": 4, "train.log_every": 1, "optim.warmup_steps": 2, "model.depth": 1}
     knobs |= {"eval.examples": 2, "eval.batch_size": 2, "eval.show": 2, "model.unroll": 1, "model.width": 64}
     overrides = [f"--{name}={value}" for name, value in knobs.items()]
     assert main(["train", str(COLOUR), "--workdir", "run", *overrides]) == 0

@@ -9,6 +9,7 @@ what they would do. A `text` block right behind another block is what that one p
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import pathlib
@@ -25,6 +26,7 @@ from test_packaging import read_setup
 
 import omnijax.experiment
 from omnijax import cli, testing
+from omnijax.config import Config
 from omnijax.experiment import load_experiment, override
 
 DIGITS = ROOT / "experiments" / "digits.py"
@@ -35,18 +37,27 @@ def text_of(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
 
+def shrink(config: Config, directory: pathlib.Path) -> Config:
+    """A page's experiment in small. It evaluates eight records, one for each device: the batch of a single sample."""
+    small = testing.shrink(config, directory)
+    return dataclasses.replace(
+        small,
+        model=dataclasses.replace(small.model, depth=1),
+        train=dataclasses.replace(small.train, steps=6, checkpoint_every=6),
+        eval=dataclasses.replace(small.eval, examples=8, batch_size=8),
+    )
+
+
 @pytest.fixture(scope="module")
-def place(small_data, tmp_path_factory) -> pathlib.Path:
+def place(small_data, one_memory_size, tmp_path_factory) -> pathlib.Path:
     """A directory like the root of the repository, with a run of a few steps of the small demo."""
     place = tmp_path_factory.mktemp("docs")
     for name in ("experiments", "launch", "docs"):
         (place / name).symlink_to(ROOT / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr(
-            omnijax.experiment, "load_experiment", lambda file: testing.shrink(load_experiment(file), small_data)
-        )
-        assert cli.main(["train", "experiments/digits.py", "--workdir", "runs/demo", "--train.steps", "10"]) == 0
+        patch.setattr(omnijax.experiment, "load_experiment", lambda file: shrink(load_experiment(file), small_data))
+        assert cli.main(["train", "experiments/digits.py", "--workdir", "runs/demo"]) == 0
         yield place
 
 

@@ -86,9 +86,8 @@ class Appointments(Source):
 
 def get_config():
     tasks = Task(("day", "table"), (1.0, 1.0)), Task(("table", "day"), (1.0, 1.0))
-    routes = Route(("day", "table")), Route(("table", "day"))
-    batch, model = BatchConfig(tasks, size=8, sequence_length=64), ModelConfig(2, 32, 4, 2, 8, 64)
-    evaluated = EvalConfig(routes=routes, examples=12, batch_size=12, show=4)
+    batch, model = BatchConfig(tasks, size=8, sequence_length=64), ModelConfig(1, 32, 4, 2, 8, 64)
+    evaluated = EvalConfig(routes=(Route(("day", "table")),), examples=8, batch_size=8, show=4)
     return Config(Appointments(), batch, model, Writing(24), train=TrainConfig(20, log_every=1), eval=evaluated)
 '''
 

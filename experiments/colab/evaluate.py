@@ -69,7 +69,8 @@ KNOBS = [
 config = override(load_experiment(ROOT / "experiments" / "digits.py"), KNOBS)
 if SMOKE:
     config = shrink(config, pathlib.Path("data/smoke"))
-    config = override(config, ["--train.steps", "6", "--train.checkpoint_every", "3"])
+    config = override(config, ["--train.steps", "6", "--train.checkpoint_every", "3", "--model.depth", "1"])
+    config = override(config, ["--eval.examples", "8", "--eval.batch_size", "8"])
     jax.config.update("jax_disable_most_optimizations", True)
 print(f"trained to step {train(config, RUN).step}")
 

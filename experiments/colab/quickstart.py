@@ -68,7 +68,8 @@ KNOBS = [
 config = override(load_experiment(EXPERIMENT), KNOBS)
 if SMOKE:
     config = shrink(config, pathlib.Path("data/smoke"))
-    config = override(config, ["--train.steps", "6", "--train.checkpoint_every", "3"])
+    config = override(config, ["--train.steps", "6", "--train.checkpoint_every", "3", "--model.depth", "1"])
+    config = override(config, ["--eval.examples", "8", "--eval.batch_size", "8"])
     jax.config.update("jax_disable_most_optimizations", True)
 print(f"{config.vocabulary.size} primary tokens name {config.vocabulary.secondary_size:,} fragments")
 
@@ -134,7 +135,7 @@ display(Image(sheet.getvalue(), width=360))  # a line for each word
 # From pictures of the validation split to words.
 
 # %%
-few = validation[:40]
+few = validation[: 8 if SMOKE else 40]
 said = run.sample_batch([{"image": record["image"]} for record in few], to="text")
 right = sum(word == record["text"] for word, record in zip(said, few, strict=True))
 print(f"{right / len(few):.0%} of {len(few)} pictures are named correctly (chance 10%)")
