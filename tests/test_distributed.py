@@ -209,9 +209,7 @@ def owned(owner: dict[jax.Device, int], process: int) -> Callable[..., dict]:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
     config = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("data"))
-    batch = dataclasses.replace(config.batch, size=24)  # whole rows on 8 devices
-    figures = dataclasses.replace(config.train, steps=24, checkpoint_every=3)
-    return dataclasses.replace(config, batch=batch, train=figures)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=24, checkpoint_every=3))
 
 
 @pytest.fixture(scope="module")
