@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import pytest
 import rich.console
 from jobs import MAIN
 from sweeps import DIGITS, small_config, sweep_of, write
 
 from omnijax.cli import main
+from omnijax.config import MeshConfig
 from omnijax.data.prepare import prepare
 from omnijax.errors import CheckpointError, ConfigError, DataError
 from omnijax.model.build import model_of
@@ -168,9 +170,9 @@ def test_an_arm_that_is_too_large_is_refused_before_it_is_trained(monkeypatch, j
 def test_what_was_measured_and_lost_its_result_is_to_be_trained_anew(jobs: list[Job], tmp_path) -> None:
     job = jobs[0]
     (tmp_path / "config.json").write_text(json.dumps(job.to_dict()["config"]))
-    model = model_of(job.config)
+    model, one_device = model_of(job.config), make_mesh(MeshConfig(), jax.devices()[:1])
     with Checkpoints(tmp_path, 1) as checkpoints:
-        checkpoints.save(job.end.step, init_state(job.config, model, make_mesh(job.config.mesh)), job.config)
+        checkpoints.save(job.end.step, init_state(job.config, model, one_device), job.config)
     with pytest.raises(CheckpointError, match="the result is missing too.*train the arm again"):
         measure(job, tmp_path, ("bits",))
 
