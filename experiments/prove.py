@@ -171,9 +171,7 @@ PROOFS = {
     "sample": Proof("speed of sampling, against `generate` of Hugging Face", 5, benches(("sample",)), BENCH),
     "py311": Proof("all tests, the slowest too, under launch/constraints/py311.txt", 30, suite("py311", "python3.11")),
     "colab": Proof("all tests, the slowest too, under launch/constraints/colab.txt", 30, suite("colab", "python3.13")),
-    "latest": Proof(
-        "all tests, the slowest too, under launch/constraints/latest.txt", 30, suite("latest", "python3.13")
-    ),
+    "latest": Proof("all tests, the slowest too, under launch/constraints/latest.txt", 30, suite("latest", "python3.13")),
     "notebooks": Proof("the four notebooks run as Colab finds them", 10, colab),
     "tpu": Proof("the TPU compiler takes the step; 6.5 B on 256 chips: ≤ 2.0 GB, ≤ 26 GB of gathers", 15, tpu),
     "beam": Proof("Apache Beam builds the same data set", 10, beam),

@@ -327,15 +327,15 @@ def test_eight_devices_measure_the_bits_that_one_does(trained: pathlib.Path, bit
 
 def test_eight_devices_draw_what_one_does(trained: pathlib.Path, alone: Trained) -> None:
     eight = load_run(trained, mesh=make_mesh(MeshConfig(data=2, fsdp=4)))
-    found, expected = (measure_directions(first_route(one), split_of(one.config)) for one in (eight, alone))
+    found, expected = (measure_directions(only_pictures(one), split_of(one.config)) for one in (eight, alone))
     assert found.figures == expected.figures
-    assert list(found.shown["directions"]) == ["image->text"]
+    assert list(found.shown["directions"]) == ["text->image"]
     assert found.shown == expected.shown
 
 
-def first_route(trained: Trained) -> Trained:
-    """To be measured in one direction."""
-    routes = trained.config.eval.routes[:1]
+def only_pictures(trained: Trained) -> Trained:
+    """To be measured in one direction, in which tokens are drawn: words are the likeliest ones."""
+    routes = tuple(route for route in trained.config.eval.routes if route.name == "text->image")
     config = dataclasses.replace(trained.config, eval=dataclasses.replace(trained.config.eval, routes=routes))
     return trained._replace(config=config)
 
