@@ -15,11 +15,12 @@ os.environ["MPLBACKEND"] = "agg"
 # Most tests ask what is computed, not how fast, and code that isn't optimised compiles in a fraction of the time. The
 # fixture `optimised` is for the others; `JAX_DISABLE_MOST_OPTIMIZATIONS=false make test` optimises in all of them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-# Many tests, and the commands they start, compile the same step: once is enough. The results are the same bits. All
-# workers of pytest-xdist share the directory. One may read half of an entry that another one writes: then JAX compiles
-# anew (tests/test_compiled.py), and pyproject.toml silences its warning.
+# Many tests, and the commands they start, compile the same step: once is enough. The results are the same bits. Small
+# programs are kept, too: a run has dozens of them, and to read one takes a fraction of compiling it. All workers of
+# pytest-xdist share the directory. One may read half of an entry that another one writes: then JAX compiles anew
+# (tests/test_compiled.py), and pyproject.toml silences its warning.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import collections
 import gc

@@ -50,8 +50,8 @@ def first(records: Records, count: int) -> Records:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> SpokenDigits:
-    small = SpokenDigits().small(str(tmp_path_factory.mktemp("data") / "spoken_digits"))
+def source(small_data: pathlib.Path) -> SpokenDigits:
+    small = SpokenDigits().small(str(small_data))
     prepare(dataclasses.replace(load_experiment(SCRIPT.parents[1] / "digits.py"), data=small))
     return small
 

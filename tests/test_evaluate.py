@@ -107,7 +107,7 @@ def spoil(checkpoint: pathlib.Path) -> None:
 
 def save_foreign(run: pathlib.Path, step: int, config: Config) -> None:
     """A checkpoint of another configuration in this run's directory."""
-    state = init_state(config, model_of(config), make_mesh(config.mesh))
+    state = init_state(config, model_of(config), make_mesh(MeshConfig(), jax.devices()[:1]))
     with Checkpoints(run, keep=100) as checkpoints:
         checkpoints.save(step, state, config)
 
@@ -307,7 +307,9 @@ def bits_alone(alone: Trained) -> dict:
     return measure(alone, ["bits"])
 
 
-@pytest.mark.parametrize("mesh", [(8, 1, 1, 1), (2, 4, 1, 1), (2, 2, 1, 2)], ids=str)
+@pytest.mark.parametrize(
+    "mesh", [(8, 1, 1, 1), (2, 2, 1, 2), pytest.param((2, 4, 1, 1), marks=pytest.mark.proof)], ids=str
+)
 def test_eight_devices_measure_the_bits_that_one_does(trained: pathlib.Path, bits_alone: dict, mesh: tuple) -> None:
     loaded = load_run(trained, mesh=make_mesh(MeshConfig(*mesh)))
     assert loaded.step == SAVED[-1]
@@ -325,10 +327,17 @@ def test_eight_devices_measure_the_bits_that_one_does(trained: pathlib.Path, bit
 
 def test_eight_devices_draw_what_one_does(trained: pathlib.Path, alone: Trained) -> None:
     eight = load_run(trained, mesh=make_mesh(MeshConfig(data=2, fsdp=4)))
-    found, expected = (measure_directions(one, split_of(one.config)) for one in (eight, alone))
+    found, expected = (measure_directions(only_pictures(one), split_of(one.config)) for one in (eight, alone))
     assert found.figures == expected.figures
-    assert list(found.shown["directions"]) == ["image->text", "text->image"]
+    assert list(found.shown["directions"]) == ["text->image"]
     assert found.shown == expected.shown
+
+
+def only_pictures(trained: Trained) -> Trained:
+    """To be measured in one direction, in which tokens are drawn: words are the likeliest ones."""
+    routes = tuple(route for route in trained.config.eval.routes if route.name == "text->image")
+    config = dataclasses.replace(trained.config, eval=dataclasses.replace(trained.config.eval, routes=routes))
+    return trained._replace(config=config)
 
 
 def test_parameters_are_told_from_others_on_any_mesh(trained: pathlib.Path) -> None:

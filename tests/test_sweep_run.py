@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import pytest
 import rich.console
 from jobs import MAIN
 from sweeps import DIGITS, small_config, sweep_of, write
 
 from omnijax.cli import main
+from omnijax.config import MeshConfig
 from omnijax.data.prepare import prepare
 from omnijax.errors import CheckpointError, ConfigError, DataError
 from omnijax.model.build import model_of
@@ -168,9 +170,9 @@ def test_an_arm_that_is_too_large_is_refused_before_it_is_trained(monkeypatch, j
 def test_what_was_measured_and_lost_its_result_is_to_be_trained_anew(jobs: list[Job], tmp_path) -> None:
     job = jobs[0]
     (tmp_path / "config.json").write_text(json.dumps(job.to_dict()["config"]))
-    model = model_of(job.config)
+    model, one_device = model_of(job.config), make_mesh(MeshConfig(), jax.devices()[:1])
     with Checkpoints(tmp_path, 1) as checkpoints:
-        checkpoints.save(job.end.step, init_state(job.config, model, make_mesh(job.config.mesh)), job.config)
+        checkpoints.save(job.end.step, init_state(job.config, model, one_device), job.config)
     with pytest.raises(CheckpointError, match="the result is missing too.*train the arm again"):
         measure(job, tmp_path, ("bits",))
 
@@ -191,16 +193,16 @@ def test_a_result_of_another_configuration_is_no_result(jobs: list[Job], tmp_pat
 
 
 class Command:
-    """`omnijax sweep` in a process of its own; what it and its arms leave running is killed at the end."""
+    """`omnijax sweep` in a process of its own, on one device."""
 
-    def __init__(self, file: pathlib.Path, out: pathlib.Path, *more: str):
+    def __init__(self, file: pathlib.Path, out: pathlib.Path, script: str = MAIN):
         self.out = out
-        arguments = ["sweep", str(file), "--out", str(out), *more]
-        environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        arguments = ["sweep", str(file), "--out", str(out)]
+        environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "1"}
         self.log = out.with_name(f"{out.name}-{time.monotonic_ns()}.log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", MAIN, *arguments], env=environment, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-c", script, *arguments], env=environment, stdout=log, stderr=subprocess.STDOUT
             )
 
     def end(self) -> int:
@@ -245,10 +247,24 @@ def table(path: pathlib.Path) -> list[dict[str, str]]:
         ]
 
 
+ONE_BY_ONE = """
+import sys
+from omnijax.cli import main
+for arm in ("base=17", "base=289"):
+    assert main([*sys.argv[1:], "--arm", arm, "--seed", "0"]) == 0
+sys.exit(main())
+"""
+
+
+def begun(out: pathlib.Path) -> dict[str, int]:
+    """How many processes each arm has had."""
+    return {path.parent.name: path.read_text().count("started or resumed") for path in out.glob("arms/*/seed0.log")}
+
+
 @pytest.mark.slow
 def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, tmp_path) -> None:
     file = tmp_path / "small.py"
-    write(file, data, "arms=arms_of(config, bases(17, 289)), seeds=1, budget=Budget('items', 6000)")
+    write(file, data, "arms=arms_of(config, bases(17, 289)), seeds=1, points=2, budget=Budget('items', 6000)")
     whole, broken = tmp_path / "a" / "small", tmp_path / "b" / "small"
     for out in (whole, broken):
         out.parent.mkdir()
@@ -259,10 +275,9 @@ def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, t
     again = [Command(file, broken), Command(file, broken)]
     assert [one.end() for one in again] == [0, 0], [one.log.read_text() for one in again]
     # Each of the two arms once, but for the one that was killed; the other worker left it alone.
-    begun = {path.parent.name: path.read_text().count("started or resumed") for path in broken.glob("arms/*/seed0.log")}
-    assert begun == {"base=17": 2, "base=289": 1}
+    assert begun(broken) == {"base=17": 2, "base=289": 1}
 
-    undisturbed = Command(file, whole)
+    undisturbed = Command(file, whole, ONE_BY_ONE)
     assert undisturbed.end() == 0, undisturbed.log.read_text()
     assert set(results(whole)) == {"base=17/0", "base=289/0"}
     assert results(broken) == results(whole)
@@ -272,7 +287,7 @@ def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, t
     assert (broken / "report.html").exists()
     result = next(iter(results(whole).values()))
     assert result["cost"]["peak_bytes"] > 1e5
-    assert [set(point) for point in result["curve"]] == [{"step", "items", "flops", "bits"}] * 3
+    assert [set(point) for point in result["curve"]] == [{"step", "items", "flops", "bits"}] * 2
     assert result["curve"][-1]["bits"]["image|text"] == result["bits"]["image|text"]["renormalised"]
     assert (result["bits"]["image|text"]["tokens"], result["bits"]["text"]["tokens"]) == (5.0, 1.0)
     assert result["bits"]["text"]["units"] == {"byte": pytest.approx(result["bits"]["text"]["renormalised"])}
@@ -280,5 +295,7 @@ def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, t
     assert int(kept.name) == result["curve"][-1]["step"]
 
     # Nothing is left to be done, so that nothing is run.
-    assert main(["sweep", str(file), "--out", str(whole)]) == 0
-    assert [path.read_text().count("started or resumed") for path in whole.glob("arms/*/seed0.log")] == [1, 1]
+    for out in (whole, broken):
+        assert main(["sweep", str(file), "--out", str(out)]) == 0
+    assert begun(whole) == {}
+    assert begun(broken) == {"base=17": 2, "base=289": 1}

@@ -19,7 +19,6 @@ from omnijax import testing
 from omnijax.cli import RESUMABLE, main
 from omnijax.config import Config, MeshConfig, to_dict
 from omnijax.data.pipeline import Batches
-from omnijax.data.prepare import prepare
 from omnijax.errors import CheckpointError, DataError, NonFiniteLossError
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
@@ -27,7 +26,7 @@ from omnijax.run.checkpoint import FOLDER, Checkpoints
 from omnijax.run.directory import CONFIG
 from omnijax.run.writers import METRICS
 from omnijax.step.sharding import make_mesh, put_batch
-from omnijax.step.state import State, abstract_state, init_state, make_step
+from omnijax.step.state import State, abstract_state, init_state
 from omnijax.train import train
 from omnijax.vocab.kinds import kind_names
 
@@ -38,10 +37,8 @@ CLOCK = ("tokens_per_second", "items_per_second", "seconds")
 
 
 @pytest.fixture(scope="module")
-def config(small_data) -> Config:
-    config = testing.shrink(load_experiment(DIGITS), small_data)
-    prepare(config)
-    return config
+def config(tmp_path_factory) -> Config:
+    return testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +46,10 @@ def experiment(config: Config, tmp_path_factory) -> pathlib.Path:
     """The same configuration as a file, for the command line."""
     file = tmp_path_factory.mktemp("experiment") / "small.py"
     file.write_text(
-        "from pathlib import Path\n"
-        "from omnijax.experiment import load_experiment\n"
-        "from omnijax.testing import shrink\n\n\n"
+        "import json\n"
+        "from omnijax.config import from_dict\n\n\n"
         "def get_config():\n"
-        f"    return shrink(load_experiment(Path({str(DIGITS)!r})), Path({config.data.directory!r}))\n"
+        f"    return from_dict(json.loads({json.dumps(to_dict(config))!r}))\n"
     )
     return file
 
@@ -263,7 +259,7 @@ def test_a_run_directory_of_another_configuration_is_refused(config: Config, und
 
 
 def test_what_cannot_be_trained_leaves_no_run_behind(config: Config, tmp_path) -> None:
-    short = dataclasses.replace(config, batch=dataclasses.replace(config.batch, sequence_length=60))
+    short = dataclasses.replace(config, batch=dataclasses.replace(config.batch, sequence_length=40))
     with pytest.raises(DataError, match=r"set batch\.sequence_length to \d+ or more"):
         train(short, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -312,12 +308,11 @@ def test_a_state_is_restored_on_another_mesh(config: Config, undisturbed: pathli
     assert params["layers"]["attention"]["query"].sharding == query.sharding
 
 
-def test_one_step_has_the_numbers_of_the_golden(tmp_path) -> None:
+def test_one_step_has_the_numbers_of_the_golden(config: Config) -> None:
     """The whole way from documents to updated parameters, on data that need no data set."""
-    config = testing.small_config(load_experiment(DIGITS), tmp_path)
     batches = Batches(testing.random_corpus(config.vocabulary, records=20, most_items=7), config.batch)
     model, mesh = Transformer(config.model, config.vocabulary.size), make_mesh(config.mesh)
-    state, step = init_state(config, model, mesh), make_step(config, model, mesh)
+    state, step = init_state(config, model, mesh), omnijax.train.make_step(config, model, mesh)
     found = []
     for number in range(3):
         state, metrics = step(state, put_batch(mesh, batches[number]))
