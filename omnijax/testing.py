@@ -137,6 +137,6 @@ def column_of(vocabulary: Vocabulary, name: str, rows: Sequence[Int[np.ndarray, 
     spaces = [space.name for space in vocabulary.spaces]
     space = spaces.index(name) if name in spaces else GENERAL
     marker = np.full(count, vocabulary.control.index(name))
-    of_items = np.full(counts.sum(), space, np.int16)
+    of_items = np.full(counts.sum(), space, np.int32)
     segments = Documents(of_items, np.concatenate(rows), counts, marker, np.ones(count, np.int64))
     return Column([Segments(np.arange(count), np.zeros(count, np.int64), segments)], count)
