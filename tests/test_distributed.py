@@ -290,8 +290,10 @@ def test_processes_are_killed_and_others_go_on_where_they_were(
     with job(tmp_path / "three", 3, 2, [*command, *split], RECORDING, RECORD=str(tmp_path / "three" / "rows")) as three:
         three.wait_until(lambda: len(lines(run)) >= written + 6)
         os.kill(three.processes[0].pid, signal.SIGKILL)
-        assert three.wait(60) == [-signal.SIGKILL, RESUMABLE, RESUMABLE], three.said()
-        for other in (1, 2):
+        # Where the coordinator dies, jaxlib 0.7 ends the others itself, at once and with its own status.
+        status = 1 if jax.__version_info__ < (0, 8) else RESUMABLE
+        assert three.wait(60) == [-signal.SIGKILL, status, status], three.said()
+        for other in (1, 2) if status == RESUMABLE else ():
             assert f"process {other} ends: PeerLostError: process = 'process 0 at localhost" in three.said(other)
     assert load_config(run).mesh == MeshConfig(data=2, context=3)
     by_three = saved()

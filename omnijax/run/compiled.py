@@ -23,8 +23,7 @@ def keep_compiled() -> None:
     chosen = os.environ.get(SWITCH, "")
     if chosen == "off" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = Path(chosen or home / "omnijax" / "compiled")
+    directory = Path(chosen or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omnijax/compiled")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError:  # a home that can't be written to: compile each time

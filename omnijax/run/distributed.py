@@ -22,12 +22,13 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 
@@ -230,17 +231,20 @@ def _join(place: Place, seconds: int) -> None:
                 place.process,
                 place.local_devices,
                 cluster_detection_method="deactivate" if place.coordinator else None,
-                initialization_timeout=seconds,
+                initialization_timeout=2 * seconds + 60,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             )
         except (RuntimeError, ValueError, OSError) as error:
             failed.append(error)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    deadline = time.monotonic() + seconds
     thread = threading.Thread(target=join, name="omnijax-start", daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(0.2)
+        if time.monotonic() > deadline:  # JAX would wait longer, and then some versions end the process by themselves
+            _say_and_end(_not_found(place, seconds))
     for number, handler in before.items():
         signal.signal(number, handler)  # JAX has taken SIGTERM for its preemption service
     if failed:
@@ -249,8 +253,12 @@ def _join(place: Place, seconds: int) -> None:
 
 def _not_found(place: Place, seconds: int, why: str = "") -> PeerLostError:
     rule = f"the {place.processes} processes of the job didn't find each other within {seconds} s{why}"
-    fix = "start all processes again, with the same address"
-    return PeerLostError("process", place.coordinator or "the other processes", rule, fix)
+    return PeerLostError("process", place.coordinator or "the other processes", rule, "start all processes again")
+
+
+def _say_and_end(lost: PeerLostError) -> NoReturn:
+    print(f"omnijax: {f'process {_peers.process} ends: ' if _peers else ''}PeerLostError: {lost}", file=sys.stderr)
+    end(RESUMABLE)
 
 
 def _why_aborted(place: Place, seconds: int) -> PeerLostError | None:
@@ -275,9 +283,7 @@ def _end_clearly_on_abort(place: Place, seconds: int) -> None:
     def aborted(number: int) -> None:
         lost = _why_aborted(place, seconds)
         if lost is not None:
-            here = "" if _peers is None else f"process {_peers.process} ends: "
-            print(f"omnijax: {here}{type(lost).__name__}: {lost}", file=sys.stderr)
-            end(RESUMABLE)
+            _say_and_end(lost)
         ctypes.CDLL(None).signal(number, None)  # an abort with another cause keeps its usual effect
 
     global _on_abort
