@@ -1,9 +1,9 @@
 """Contracts of every experiment file there is: found by looking, so that a new one is held to them at once."""
 
 import ast
+import functools
 import pathlib
 import re
-import sys
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from goldens import check_golden
 
 from omnijax import testing
 from omnijax.config import Config, from_dict, to_dict
-from omnijax.config.experiment_file import EXPERIMENT_PREFIX
+from omnijax.config.experiment_file import run_file
 from omnijax.errors import ConfigError
 from omnijax.experiment import explain_knobs, load_experiment, override
 from omnijax.model.transformer import Transformer
@@ -51,7 +51,7 @@ def test_the_configuration_is_that_of_the_golden(path: pathlib.Path) -> None:
     golden = GOLDENS / path.relative_to(ROOM).with_suffix(".json")
     when = "the experiment, or a default of omnijax/config/, was meant to change, and the CHANGELOG says so"
     check_golden(golden, {"vocabulary": to_dict(config.vocabulary), **to_dict(config)}, when)
-    assert from_dict(to_dict(config), lambda: sys.modules[EXPERIMENT_PREFIX + path.stem]) == config
+    assert from_dict(to_dict(config), functools.partial(run_file, path)) == config
 
 
 def test_no_golden_is_left_over() -> None:
