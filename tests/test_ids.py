@@ -117,7 +117,7 @@ def test_the_type_checker_refuses_to_mix_them(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "mixed_up.py"
     file.write_text(MIXED_UP)
     root = pathlib.Path(__file__).resolve().parent.parent
-    # With the options of `make types`, whose cache is of use here.
+    # With the options of `make lint`, whose cache is of use here.
     command = [sys.executable, "-m", "mypy", "--no-error-summary", "--hide-error-context"]
     result = subprocess.run(
         [*command, "--config-file", str(root / "pyproject.toml"), str(file)],
@@ -127,6 +127,6 @@ def test_the_type_checker_refuses_to_mix_them(tmp_path: pathlib.Path) -> None:
         cwd=root,
     )
     wrong = [number for number, line in enumerate(MIXED_UP.splitlines(), 1) if "# wrong" in line]
-    said = [line.split(":") for line in result.stdout.splitlines() if ": error:" in line]
+    said = [line.split(":") for line in result.stdout.splitlines() if f"{file.name}:" in line and ": error:" in line]
     assert [int(parts[1]) for parts in said] == wrong, result.stdout + result.stderr
     assert all("[arg-type]" in parts[-1] or "[assignment]" in parts[-1] for parts in said)
