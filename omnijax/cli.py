@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, OmnijaxError, PeerLostError
+from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, OmnijaxError, PeerLostError, PlatformError
 from omnijax.run.compiled import keep_compiled
 from omnijax.run.stopping import Stop
+from omnijax.run.streams import keep_streams
 
 if TYPE_CHECKING:
     import rich.console
@@ -32,6 +33,7 @@ ALONE = ("evaluate", "sample", "rank")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; bad input prints one line and gives exit status 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    keep_streams()
     keep_compiled()
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
@@ -45,11 +47,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OmnijaxError as error:
         print(f"omnijax: {type(error).__name__}: {error}", file=sys.stderr)
         return RESUMABLE if isinstance(error, PeerLostError) else WRONG_INPUT
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (AssertionError, RuntimeError) as error:
+        if not _names_platform(error):
             raise
-        print(f"omnijax: {error}: make room, and run the same command again", file=sys.stderr)
+        why = str(error).partition("\n")[0] or "it isn't there"
+        rule, fix = f"JAX can't start this platform ({why})", "unset the variable, or install what the platform needs"
+        refused = PlatformError("JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), rule, fix)
+        print(f"omnijax: PlatformError: {refused}", file=sys.stderr)
         return WRONG_INPUT
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fix = "make room, and run the same command again"
+        elif error.filename is None:
+            raise
+        else:
+            fix = "give another path, or change its permissions"
+        print(f"omnijax: {type(error).__name__}: {error}. Fix: {fix}.", file=sys.stderr)
+        return WRONG_INPUT
+
+
+def _names_platform(error: BaseException) -> bool:
+    """Whether JAX raised this because it can't start the platform that was asked for."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and Path(trace.tb_frame.f_code.co_filename).name == "xla_bridge.py"
 
 
 def _refuse_several(command: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import tyro
 
 from omnijax.config import Config
-from omnijax.config.experiment_file import run_file
+from omnijax.config.experiment_file import OwnMistakes, run_file
 from omnijax.errors import ConfigError
 from omnijax.model.sizes import resized
 
@@ -25,7 +25,8 @@ def load_experiment(path: Path) -> Config:
         ConfigError: no such file, or it has no `get_config` that gives a `Config`.
     """
     module = run_file(path)
-    config = module.get_config() if hasattr(module, "get_config") else None
+    with OwnMistakes(path):
+        config = module.get_config() if hasattr(module, "get_config") else None
     if not isinstance(config, Config):
         raise ConfigError("experiment", str(path), "its get_config() must return a Config", "see experiments/digits.py")
     return config

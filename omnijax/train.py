@@ -22,6 +22,7 @@ from omnijax.model.build import model_of
 from omnijax.run import distributed
 from omnijax.run.checkpoint import Checkpoints, Restored
 from omnijax.run.directory import CONFIG, check, claim
+from omnijax.run.lock import alone
 from omnijax.run.start import check_start, start_state
 from omnijax.run.stopping import Stop
 from omnijax.run.writers import Writer
@@ -66,17 +67,17 @@ def train(
         run: its directory; made when it isn't there.
         command: what the user typed, for the record.
         experiment: the file that the configuration came from, for the classes and data that only it can make.
-        stop: the signals that ask to stop; SIGTERM and SIGUSR1 while this runs, by default.
+        stop: the signals that ask to stop; by default those of `Stop`, while this runs.
         corpus: the training split, if it has been read already.
 
     Raises:
         ConfigError: a configuration that can't work.
-        CheckpointError: the directory belongs to another configuration, or the run can't begin with that of
-            `train.start_from`.
+        CheckpointError: the directory belongs to another configuration, another process trains in it, or the run can't
+            begin with that of `train.start_from`.
         DataError: the data set is damaged.
         NonFiniteLossError: the loss was no number; the last checkpoint is from before.
     """
-    with contextlib.nullcontext(stop) if stop else Stop(distributed.peers()) as stop:
+    with contextlib.nullcontext(stop) if stop else Stop(distributed.peers()) as stop, contextlib.ExitStack() as held:
         # ------------------------------------------------------------------ devices, model, the step
         mesh = make_mesh(config.mesh)
         model = model_of(config)
@@ -91,6 +92,8 @@ def train(
         batches = Batches(corpus, config.batch, rows_here(mesh, config.batch.size))
         batches.check(config.train.steps)
         # Only now: what can't be trained leaves nothing behind.
+        if jax.process_index() == 0:
+            held.enter_context(alone(run))
         claim(run, config, abstract.params, command, fitted(config.data), experiment)
         for line in batches.incomplete() if jax.process_index() == 0 else ():
             print(line, flush=True)

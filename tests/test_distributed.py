@@ -317,7 +317,7 @@ def test_processes_are_killed_and_others_go_on_where_they_were(
 def test_an_error_in_one_process_ends_all_with_its_reason(experiment: pathlib.Path, tmp_path) -> None:
     """Only process 1 finds something else in its run directory."""
     (tmp_path / "else").mkdir()
-    (tmp_path / "else" / "letters.txt").write_text("dear")
+    (tmp_path / "else" / "letters.doc").write_text("dear")
     main = MAIN.replace(
         "import sys;",
         f"import os, sys; sys.argv[3:] = ['--workdir', {str(tmp_path)!r} + "

@@ -26,11 +26,11 @@ from omnijax.data.prepare import prepare
 from omnijax.errors import CheckpointError, ConfigError, DataError
 from omnijax.model.build import model_of
 from omnijax.run.checkpoint import Checkpoints
+from omnijax.run.lock import locked
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import init_state
 from omnijax.sweep import arm, runner
 from omnijax.sweep.arm import BUSY, is_done, measure, run_job
-from omnijax.sweep.directory import locked
 from omnijax.sweep.jobs import Job, make_jobs
 from omnijax.sweep.runner import Runner
 from omnijax.sweep.speed import share_of_cores

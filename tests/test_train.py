@@ -266,10 +266,10 @@ def test_what_cannot_be_trained_leaves_no_run_behind(config: Config, tmp_path) -
 
 
 def test_a_directory_with_something_else_is_refused(config: Config, tmp_path) -> None:
-    file = tmp_path / "letters.txt"
+    file = tmp_path / "letters.doc"
     file.write_text("dear")
     for run in (tmp_path, file):
-        with pytest.raises(CheckpointError, match="no run"):
+        with pytest.raises(CheckpointError, match="no run|must be a directory"):
             train(config, run)
     assert list(tmp_path.iterdir()) == [file]
 

@@ -69,6 +69,9 @@ def from_dict(parts: dict[str, Any], experiment: Callable[[], ModuleType] | None
 def _build(kind: Any, parts: Any, path: str, experiment: Callable[[], ModuleType] | None) -> Any:
     """A value of a dataclass, tuple or plain type from JSON."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if not _fits(kind, parts):
+        name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind).replace("typing.", "")
+        raise ConfigError(path, parts, f"must be {name}", "write what the run had, or train another one")
     if origin is tuple:
         kinds = [arguments[0]] * len(parts) if arguments[1:] == (Ellipsis,) else arguments
         pairs = enumerate(zip(kinds, parts, strict=True))
@@ -84,6 +87,20 @@ def _build(kind: Any, parts: Any, path: str, experiment: Callable[[], ModuleType
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return parts
     return kind(**_knobs(kind, parts, path, experiment))
+
+
+def _fits(kind: Any, parts: Any) -> bool:
+    """Whether a value of JSON can become this type. Classes, unions and mappings are checked where they are built."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return parts in arguments
+    if origin is tuple:
+        return isinstance(parts, list | tuple) and (arguments[1:] == (Ellipsis,) or len(parts) == len(arguments))
+    if kind in (int, float):
+        return isinstance(parts, int if kind is int else int | float) and not isinstance(parts, bool)
+    if kind in (str, bool):
+        return isinstance(parts, kind)
+    return isinstance(parts, dict) or not dataclasses.is_dataclass(kind)
 
 
 def _knobs(kind: type, parts: dict[str, Any], path: str, experiment: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from omnijax.evaluate.tasks import TASKS, check_tasks
 from omnijax.experiment import override
 from omnijax.report import write_report
 from omnijax.report.theme import check_drawing
-from omnijax.run.stopping import Stop
+from omnijax.run.stopping import SIGNALS, Stop
 from omnijax.step.sharding import make_mesh, mesh_that_fits
 
 INCOMPLETE = 1
@@ -65,7 +65,8 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
     meshes = _meshes(options.overrides)
     with contextlib.suppress(PlatformError):
         check_drawing()  # imported now: an interrupt in the middle would leave half a library
-    with Stop() as stop:
+    # Ctrl-C doesn't wait for the end of a task, as the other signals do.
+    with Stop(signals=[number for number in SIGNALS if number != signal.SIGINT]) as stop:
         stop.begin()
         session = Session(tasks, whole, options.again, options.split, meshes, lambda: stop.asked, say, after)
         try:

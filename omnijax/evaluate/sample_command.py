@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import rich.progress
 
+from omnijax.config.evaluation import SEEDS
 from omnijax.errors import ConfigError, DataError
 from omnijax.evaluate.trained_run import Ranked, TrainedRun, load
 from omnijax.modalities.base import Modality
@@ -42,8 +44,16 @@ def sample(
         ConfigError: the run can't go from these fields to that one, or `out` is missing or of another kind.
         DataError: a file can't be read.
     """
-    if count < 1:
-        raise ConfigError("--count", count, "must be at least 1", "leave it out for one sample")
+    if not 1 <= count < 2**31:
+        raise ConfigError("--count", count, "must be in 1 … 2^31 - 1", "leave it out for one sample")
+    if not 0 <= seed < SEEDS:
+        raise ConfigError("--seed", seed, f"must be in 0 … {SEEDS - 1}", "choose another one")
+    try:
+        "".join(given).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("--from", ascii(error.object), "must be text in UTF-8", "type it again") from error
+    if out is not None:
+        check_out(out)
     values, trained = _values(given), load(run, trust=trust)
     if to not in trained.config.generated:
         names = ", ".join(trained.config.generated)
@@ -60,6 +70,8 @@ def sample(
     if target.suffix and (out is None or out.suffix != target.suffix):
         rule = f"{to} needs a file that ends with {target.suffix}"
         raise ConfigError("--out", out and str(out), rule, "give such a name")
+    if out is not None and out.is_dir():
+        raise ConfigError("--out", str(out), "it is a folder, and must be a file", "give the name of a file")
     record = {field: read_value(trained, field, value) for field, value in values.items()}
     route = trained.route(tuple(record), to)
     signals = [signal for signal in trained.sample_batch([record] * count, to, seed) if signal is not None]
@@ -71,6 +83,18 @@ def sample(
         return "\n".join(target.show(signal) for signal in signals) + lost
     write_file(target, signals, out)
     return f"{' → '.join([*route[0], *(route[1:] or [to])])}: {out}{lost}"
+
+
+def check_out(out: Path) -> None:
+    """Checks before anything is computed that a file or a folder can be written.
+
+    Raises:
+        ConfigError: it lies below a file, or in a directory that can't be written to.
+    """
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        rule = f"{above} must be a directory that can be written to"
+        raise ConfigError("--out", str(out), rule, "give another path")
 
 
 def rank(

@@ -35,14 +35,43 @@ def check(run: Path, config: Config) -> None:
     Raises:
         CheckpointError: it belongs to another configuration, or is no run directory.
     """
-    if not (run / CONFIG).exists():
-        # A kill during the very first write leaves `config.tmp` and nothing else.
-        if run.is_file() or (run.exists() and any(entry.suffix != ".tmp" for entry in run.iterdir())):
-            raise CheckpointError("workdir", str(run), "it holds something that is no run", "choose a new directory")
-    elif differ := differences(json.loads((run / CONFIG).read_text()), to_dict(config)):
+    path = run / CONFIG
+    if not path.exists():
+        if run.is_symlink() and not run.exists():
+            raise CheckpointError("workdir", str(run), "it is a link to nothing", "choose another directory")
+        above = next(parent for parent in (run, *run.absolute().parents) if parent.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            rule = f"{above} must be a directory that can be written to"
+            raise CheckpointError("workdir", str(run), rule, "choose another directory")
+        strange = [one.name for one in run.iterdir() if not _may_lie_there(one)] if run.exists() else []
+        if strange:
+            rule = f"it holds something that is no run: {', '.join(sorted(strange)[:3])}"
+            raise CheckpointError("workdir", str(run), rule, "choose a new directory")
+    elif differ := differences(_read_config(run), to_dict(config)):
         rule = f"it belongs to a run with another configuration: {'; '.join(differ[:4])}"
         fix = "choose another --workdir, or the configuration of the run"
         raise CheckpointError("workdir", str(run), rule, fix)
+
+
+def _may_lie_there(entry: Path) -> bool:
+    """Whether a directory that holds this can become a run: logs of launchers, hidden files, what a kill left."""
+    return entry.suffix in (".tmp", ".log", ".txt", ".out", ".err") or entry.name.startswith(".")
+
+
+def _read_config(run: Path) -> dict[str, Any]:
+    """The content of `config.json`.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        return dict(json.loads((run / CONFIG).read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError("run", str(run), f"it has no {CONFIG}", "give a directory of `omnijax train`") from error
+    except (OSError, ValueError, TypeError) as error:
+        rule = f"its {CONFIG} can't be read ({error})"
+        fix = "each checkpoint has a copy: `config` in checkpoints/STEP/_CHECKPOINT_METADATA"
+        raise CheckpointError("run", str(run), rule, fix) from error
 
 
 def claim(
@@ -90,12 +119,7 @@ def load_config(run: Path, trusted: bool = False) -> Config:
         CheckpointError: it is no run directory.
         ConfigError: the run is of another version, or its experiment file comes from elsewhere.
     """
-    try:
-        parts = dict(json.loads((run / CONFIG).read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        rule = f"it has no {CONFIG}" if missing else f"its {CONFIG} can't be read ({error})"
-        raise CheckpointError("run", str(run), rule, "give the directory that `omnijax train` wrote") from error
+    parts = _read_config(run)
     return from_dict(parts, functools.partial(run_stored, run / EXPERIMENT_FILE, trusted))
 
 
@@ -139,6 +163,9 @@ def differences(there: Any, wanted: Any, path: str = "") -> list[str]:
         absent = object()
         pairs = ((key, there.get(key, absent), wanted.get(key, absent)) for key in sorted(there.keys() | wanted.keys()))
         return [line for key, one, other in pairs for line in differences(one, other, f"{path}.{key}".strip("."))]
+    if isinstance(there, list) and isinstance(wanted, list) and len(there) == len(wanted):
+        both = enumerate(zip(there, wanted, strict=True))
+        return [line for place, pair in both for line in differences(*pair, f"{path}.{place}")]
     return [] if there == wanted else [f"{path} is {_short(there)} there and {_short(wanted)} here"]
 
 
@@ -156,10 +183,18 @@ def _short(value: Any) -> str:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes through a temporary file, so that a kill leaves either the old file or the new one."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+    """Writes through a temporary file, so that a kill or a power cut leaves either the old file or the new one."""
+    data, temporary = content if isinstance(content, bytes) else content.encode(), path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -19,10 +19,11 @@ from omnijax.evaluate.tasks import run_tasks
 from omnijax.model.build import model_of
 from omnijax.run.checkpoint import Checkpoints
 from omnijax.run.directory import check, device, versions, write_json
+from omnijax.run.lock import locked
 from omnijax.run.writers import METRICS
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import abstract_batch, abstract_state, make_step
-from omnijax.sweep.directory import RESULT, locked
+from omnijax.sweep.directory import RESULT
 from omnijax.sweep.fairness import HASHED, data_hashes
 from omnijax.sweep.jobs import Job
 from omnijax.sweep.sweep import Sweep
