@@ -55,8 +55,8 @@ def from_digits(digits: NDArray[np.integer], radices: tuple[int, ...]) -> Number
     """
     most = math.prod(radices)
     if set(radices) == {256}:  # the digits are the bytes of the limbs, and are read as they lie in memory
-        raw = np.ascontiguousarray(np.pad(digits.astype(np.uint8), ((0, 0), (-len(radices) % 4, 0))))
-        numbers = raw.view(">u4")[:, ::-1].astype(np.uint32)
+        raw = np.pad(digits, ((0, 0), (-len(radices) % 4, 0))) if len(radices) % 4 else digits
+        numbers = np.ascontiguousarray(raw, np.uint8).view(">u4")[:, ::-1].astype(np.uint32)
         return to_int64(numbers) if most <= 2**63 else numbers
     columns = [np.zeros(len(digits), np.uint64)] * limbs_for(most)
     start = 0
