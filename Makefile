@@ -75,7 +75,7 @@ lint: setup ## Check style, formatting and types.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then $(BIN)/mypy omnijax; \
-	else echo 'Types are checked on Python 3.11: the stubs of other versions of NumPy and JAX say other things.'; fi
+	else echo 'Types are checked only on Python 3.11, because the type stubs of other versions of NumPy and JAX differ.'; fi
 
 format: setup ## Format the code, and fix what the linter can fix.
 	@$(BIN)/ruff check --fix .

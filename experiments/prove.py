@@ -106,7 +106,7 @@ def environment(directory: pathlib.Path, constraints: str, python: str) -> tuple
 
 
 def suite(constraints: str, python: str) -> Callable[[pathlib.Path, bool], Sequence[Part]]:
-    """All tests under one set of versions, those marked `proof` too, some files in each part."""
+    """Runs all tests, also those marked `proof`, under one set of versions; each part runs some of the files."""
 
     def made(directory: pathlib.Path, tiny: bool) -> Sequence[Part]:
         place, first = environment(directory, constraints, python)

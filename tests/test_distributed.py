@@ -270,7 +270,7 @@ def reference(config: Config, tmp_path_factory) -> pathlib.Path:
 def test_processes_are_killed_and_others_go_on_where_they_were(
     config: Config, experiment: pathlib.Path, reference: pathlib.Path, tmp_path, monkeypatch
 ) -> None:
-    """Of two processes the second is killed, of three the first; then one device does the rest."""
+    """The second of two processes is killed, then the first of three; one device trains the remaining steps."""
     run = tmp_path / "run"
     command = ["train", str(experiment), "--workdir", str(run)]
 

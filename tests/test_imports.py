@@ -139,7 +139,7 @@ COMMANDS = {
 
 
 def test_a_core_install_trains_evaluates_samples_and_ranks(tmp_path: pathlib.Path) -> None:
-    """The commands in a process where every extra is hidden.
+    """Runs the commands in a process that can't import any extra.
 
     SciPy is hidden, too: JAX brings it, but a command that doesn't need it doesn't wait for its import.
     """

@@ -153,7 +153,7 @@ def state_after(config: Config, state: State, batches: list[Batch]) -> State:
 
 
 def test_the_step_reads_the_noise_and_predicts_what_is_clean(config: Config, batch: Batch, fresh: State) -> None:
-    """A step with noise is a step without it on rows that hold the noise, its loss taken at the clean targets.
+    """A step with digit noise equals a plain step that reads the noisy rows and predicts the clean targets.
 
     The step runs on eight devices, and the noise is made on one: it doesn't depend on the mesh.
     """

@@ -117,7 +117,7 @@ def readable(options: dict[str, Any]) -> bool:
 
 @functools.cache
 def where_all_meet(count: int) -> list[tuple[Any, ...]]:
-    """So many of the readable combinations that any `count` options have all their values together in some of them."""
+    """Readable combinations that cover every combination of values of any `count` options."""
     every = [values for values in itertools.product(*OPTIONS.values()) if readable(dict(zip(OPTIONS, values)))]
     parts = {values: set(itertools.combinations(enumerate(values), count)) for values in every}
     missing, chosen = set().union(*parts.values()), []

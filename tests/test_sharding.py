@@ -34,7 +34,7 @@ MESHES = {
 
 
 def some_of(cases: Iterable[str], *kept: str) -> list[Any]:
-    """All cases, of which `make test` runs the ones that are named."""
+    """All cases. `make test` runs the named ones; the others are marked `proof`."""
     return [case if case in kept else pytest.param(case, marks=pytest.mark.proof) for case in cases]
 
 
