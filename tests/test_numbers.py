@@ -96,6 +96,18 @@ def test_coordinates_are_numbers_in_radix_levels() -> None:
         np.testing.assert_array_equal(numbers.to_digits(ids, (levels,) * pixels), patch)
 
 
+@pytest.mark.parametrize("bits", [2, 6, 8, 15, 16])
+def test_digits_in_a_power_of_two_are_bits(bits: int) -> None:
+    """They can lie in two limbs, and beyond the last one."""
+    for places in range(1, 192 // bits):
+        radices, rng = (2**bits,) * places, np.random.default_rng(places)
+        for width in range(1, bits * places + 1, 5):
+            values = [0, 2**width - 1, *(int.from_bytes(rng.bytes(24)) % 2**width for _ in range(3))]
+            digits = [radix.to_digits(value, radices) for value in values]
+            for form in forms(values, 2**width):
+                assert numbers.to_digits(form, radices).tolist() == digits
+
+
 def test_blocks_are_no_seams() -> None:
     """More items than are worked on at a time."""
     values = np.random.default_rng(0).integers(0, 10**15, numbers.BLOCK // 15 + 1000)

@@ -13,7 +13,7 @@ from PIL import Image
 from omnijax.cli import main
 from omnijax.evaluate import load, sample_command
 from omnijax.evaluate.trained_run import TrainedRun
-from omnijax.modalities import Picture
+from omnijax.modalities import Picture, Text
 from omnijax.sample.generate import Generator
 
 EXPERIMENT = '''
@@ -91,10 +91,10 @@ def size_of(path: pathlib.Path) -> tuple[int, int]:
         return picture.size
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+def stop_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number: int) -> None:
     """The process is killed when a function is called for the n-th time."""
     calls: list[int] = []
-    function = getattr(sample_command, name)
+    function = getattr(owner, name)
 
     def killing(*given):
         calls.append(1)
@@ -102,7 +102,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
             raise KeyboardInterrupt
         return function(*given)
 
-    monkeypatch.setattr(sample_command, name, killing)
+    monkeypatch.setattr(owner, name, killing)
 
 
 def command(run: pathlib.Path, given: str, to: str, out: pathlib.Path) -> list[str]:
@@ -135,7 +135,7 @@ def test_a_batch_of_lines_goes_on_where_it_was_killed(run, words, tmp_path, monk
     assert sorted(content(whole)) == sorted(f"word-{n}.png" for n in range(8))
     assert {size_of(path) for path in whole.iterdir()} <= {(w, h) for w in (1, 2) for h in (1, 2)}
     with monkeypatch.context() as patch:
-        stop_at(patch, "write_file", 7)  # in the middle of the second chunk
+        stop_at(patch, sample_command, "write_file", 7)  # in the middle of the second chunk
         with pytest.raises(KeyboardInterrupt):
             main(command(run, f"word={words}", "picture", part))
     assert len(content(part)) == 6
@@ -154,7 +154,7 @@ def test_a_batch_of_files_goes_on_in_lines_where_one_was_cut_off(run, pictures, 
     assert [line["id"] for line in lines] == [f"p{n}" for n in range(10)]
     assert all(len(line["word"]) >= 1 for line in lines)
     with monkeypatch.context() as patch:
-        stop_at(patch, "_append", 6)
+        stop_at(patch, Text, "show", 6)
         with pytest.raises(KeyboardInterrupt):
             main(command(run, f"picture={pictures}", "word", part))
     with part.open("a") as file:

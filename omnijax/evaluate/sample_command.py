@@ -191,7 +191,9 @@ def _sample_batch(
             undecodable += signal is None
             if lines:
                 shown = None if signal is None else target.show(signal)
-                _append(out, json.dumps({"id": name, to: shown}, ensure_ascii=False))
+                out.parent.mkdir(parents=True, exist_ok=True)
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"id": name, to: shown}, ensure_ascii=False) + "\n")
             elif signal is not None:
                 write_file(target, [signal], paths[name])
     lost = f", {undecodable} can't be decoded" if undecodable else ""
@@ -220,12 +222,6 @@ def _lines_there(out: Path, to: str) -> set[str]:
     if cut_off:
         out.write_bytes(b"".join(line + b"\n" for line in whole))
     return set(found)
-
-
-def _append(out: Path, line: str) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
 
 
 def write_file(modality: Modality, signals: Sequence[Any], path: Path) -> None:

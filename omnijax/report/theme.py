@@ -27,15 +27,14 @@ class Theme(NamedTuple):
     ink: str
     muted: str
     line: str
-    warning: str
     series: tuple[str, ...]
     """Told apart by eye and by label."""
 
 
 _LIGHT = ("#2464ab", "#b9560f", "#2b7d50", "#7a4fb0", "#a8324a", "#127c86")
 _DARK = ("#74aef0", "#f0a15e", "#6cc594", "#bb9be6", "#ee8597", "#5fc7d1")
-LIGHT = Theme("#ffffff", ink="#1c2026", muted="#5d6673", line="#d9dee5", warning="#c4420f", series=_LIGHT)
-DARK = Theme("#1b1f25", ink="#e8eaee", muted="#9aa3af", line="#363d47", warning="#ff8f5c", series=_DARK)
+LIGHT = Theme("#ffffff", ink="#1c2026", muted="#5d6673", line="#d9dee5", series=_LIGHT)
+DARK = Theme("#1b1f25", ink="#e8eaee", muted="#9aa3af", line="#363d47", series=_DARK)
 
 
 def new_figure(width_inches: float, height_inches: float, theme: Theme) -> matplotlib.figure.Figure:

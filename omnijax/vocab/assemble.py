@@ -55,14 +55,12 @@ def _stream(vocabulary: Vocabulary, reading: Reading) -> list[list[Segment]]:
 def _segment(vocabulary: Vocabulary, marker: int, reading: Reading, tokens: Int[np.ndarray, " n"]) -> Segment:
     kind, ids, written = (np.asarray(field)[tokens] for field in (reading.kind, reading.id, reading.position))
     general, fragment = kind == Kind.GENERAL, kind == Kind.FRAGMENT
-    if vocabulary.position == "none":
-        order = np.flatnonzero(general | fragment)
-    else:
+    order = np.flatnonzero(general | fragment)
+    if vocabulary.position != "none":
         free = np.setdiff1d(np.arange(1, tokens.size + 1), written[fragment])
         place = np.where(fragment, written, 0)
         place[general] = free[: general.sum()]
-        items = np.flatnonzero(general | fragment)
-        order = items[np.argsort(place[items], kind="stable")]
+        order = order[np.argsort(place[order], kind="stable")]
     space = np.full(order.size, GENERAL, np.int32)
     at = tokens[order]
     limbs = [np.ascontiguousarray(np.asarray(field)[at]).view(np.uint32) for field in (reading.id, *reading.high)]

@@ -160,7 +160,7 @@ def _group(
     def written() -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
         for block in blocks(spaces.size, longest):
             first, last = np.searchsorted(ends, [block.start, block.stop - 1], side="right")
-            counts = _differences(block.start, np.minimum(ends[first : last + 1], block.stop))
+            counts = np.diff(np.minimum(ends[first : last + 1], block.stop), prepend=block.start)
             which = block if rows is None else rows[block]
             row = np.arange(block.start, block.stop, dtype=np.uint32) if rows is None else rows[block].astype(np.uint32)
             positions = row - np.repeat((before[first : last + 1] - 1).astype(np.uint32), counts)
@@ -178,7 +178,7 @@ def _place(
 ) -> None:
     """Puts the blocks of a group into int32[all tokens]. `counts` and `edges` are those of its segments."""
     before = np.cumsum(counts) - counts
-    of_items = np.resize([False, True], edges.size + 1)  # frame, general tokens, `aos`, fragments, frame, …
+    of_items = np.tile([False, True], edges.size // 2 + 1)  # frame, general tokens, `aos`, fragments, frame, …
     done = here = segment = 0
     for block in blocks:
         done += block.size
@@ -186,14 +186,10 @@ def _place(
         end = int(edges[last, 0] + done - before[last])
         end += int(edges[last, 2] - edges[last, 1]) if end > edges[last, 1] else 0
         inside = np.minimum(np.maximum(edges[segment : last + 1], here), end).ravel()
-        lengths = _differences(here, inside, end)
+        lengths = np.diff(inside, prepend=here, append=end)
         tokens[here:end][np.repeat(of_items[: lengths.size], lengths)] = block
         here, segment = end, last
         del block  # the next block can take its memory, which is in the cache
-
-
-def _differences(*parts: NDArray[np.int64] | int) -> NDArray[np.int64]:
-    return np.diff(np.hstack(parts))
 
 
 def _sums(values: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -222,8 +218,7 @@ def _write_items(
             seen |= digits[:, place] != vocabulary.digit_start
             shown[:, place] = seen
     table[general, 0] = 1 + to_int64(ids[general])
-    written[general, 0] = True
-    written[general, 1:] = False
+    written[general] = np.arange(table.shape[1]) == 0
     return table[written], written.sum(axis=1)
 
 

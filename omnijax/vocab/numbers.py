@@ -137,11 +137,13 @@ def write_digits(numbers: Numbers, radices: tuple[int, ...], out: NDArray[np.int
     """Writes `first` + digit to int32[items, places], most significant place first, for a block of items."""
     target, start = out.view(np.uint32), np.uint32(first)  # NumPy is fast if the kind of integers stays the same
     columns = _columns(numbers, math.prod(radices))
-    end = len(radices)
+    end, binary = len(radices), all(radix & (radix - 1) == 0 for radix in radices)
     for count in runs_of(radices)[::-1]:
         run = radices[end - count : end]
         if end == count and columns[0].dtype == np.uint32:
             part = columns[0]
+        elif binary:
+            part = _bits(columns, math.prod(radices[end:]), math.prod(run))
         else:
             columns, part = _divide(columns, math.prod(run))
         _write_part(part, run, target[:, end - count : end], start)
@@ -174,6 +176,16 @@ def runs_of(radices: tuple[int, ...], most: int = 2**LIMB) -> list[int]:
         counts[-1] += 1
         product *= radix
     return counts[::-1]
+
+
+def _bits(columns: list[NDArray], unit: int, radix: int) -> NDArray[np.uint32]:
+    """The digits that count `unit`, in a radix of at most 2^32. Both are powers of two, so that digits are bits."""
+    digits = np.zeros(1, np.uint64)
+    for limb, column in enumerate(columns):
+        left = LIMB * limb - unit.bit_length() + 1
+        if 2**left < radix and (left > -LIMB or len(columns) == 1):
+            digits = digits | (column << np.uint64(left) if left > 0 else column >> np.uint64(-left))
+    return digits.astype(np.uint32) & np.uint32(radix - 1)
 
 
 def _divide(columns: list[NDArray], by: int) -> tuple[list[NDArray], NDArray[np.uint32]]:
