@@ -106,7 +106,7 @@ def environment(directory: pathlib.Path, constraints: str, python: str) -> tuple
 
 
 def suite(constraints: str, python: str) -> Callable[[pathlib.Path, bool], Sequence[Part]]:
-    """Runs all tests, also those marked `proof`, under one set of versions; each part runs some of the files."""
+    """Runs all tests, including those marked `proof`, under one set of versions. Each part runs a few test files."""
 
     def made(directory: pathlib.Path, tiny: bool) -> Sequence[Part]:
         place, first = environment(directory, constraints, python)

@@ -16,7 +16,7 @@ os.environ["MPLBACKEND"] = "agg"
 # Most tests ask what is computed, not how fast, and code that isn't optimised compiles in a fraction of the time. The
 # fixture `optimised` is for the others; `JAX_DISABLE_MOST_OPTIMIZATIONS=false make test` optimises in all of them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-# XLA's emitters of fused loops on CPU take up to 40 % of the time to compile. jaxlib 0.12 ends on the unknown flag.
+# XLA's emitters of fused loops on CPU take up to 40 % of the time to compile. jaxlib 0.12 refuses the flag.
 if re.match(r"0\.([7-9]|10)\.", importlib.metadata.version("jaxlib")) and "emitters" not in os.environ["XLA_FLAGS"]:
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 # Many tests, and the commands they start, compile the same step: once is enough. The results are the same bits. Small

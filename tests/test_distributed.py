@@ -270,7 +270,7 @@ def reference(config: Config, tmp_path_factory) -> pathlib.Path:
 def test_processes_are_killed_and_others_go_on_where_they_were(
     config: Config, experiment: pathlib.Path, reference: pathlib.Path, tmp_path, monkeypatch
 ) -> None:
-    """The second of two processes is killed, then the first of three; one device trains the remaining steps."""
+    """Two processes train, and the second is killed. Then three train, and the first is killed. One device finishes."""
     run = tmp_path / "run"
     command = ["train", str(experiment), "--workdir", str(run)]
 

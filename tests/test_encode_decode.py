@@ -378,7 +378,7 @@ def test_what_is_valid_around_an_error_is_kept() -> None:
 
 
 def mutated_streams(seed: int) -> tuple[Vocabulary, np.ndarray]:
-    """Almost valid streams, in a vocabulary that other tests compile too."""
+    """Valid streams in which some tokens were changed. Other tests use the same vocabulary, so it is compiled once."""
     name = "typed inline before fixed"
     valid = pad([reference.encode(VOCABULARIES[name], document) for document in many_documents(name)])
     return VOCABULARIES[name], mutate(VOCABULARIES[name], valid, np.random.default_rng(seed))

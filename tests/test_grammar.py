@@ -126,7 +126,7 @@ QUICK = [
     (("inline", "after", "fixed"), "raster"),
     (("inline", "none", "fixed"), "raster"),
 ]
-"""Cases that together use every value of every option; the proofs run all combinations."""
+"""Each value of each option occurs in at least one of these cases. The proofs run all combinations."""
 ways_and_orders = pytest.mark.parametrize(
     "way, order",
     [*QUICK, *(pytest.param(*one, marks=pytest.mark.proof) for one in ORDERS if one not in QUICK)],

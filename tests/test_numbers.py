@@ -98,7 +98,7 @@ def test_coordinates_are_numbers_in_radix_levels() -> None:
 
 @pytest.mark.parametrize("bits", [2, 6, 8, 15, 16])
 def test_digits_in_a_power_of_two_are_bits(bits: int) -> None:
-    """They can lie in two limbs, and beyond the last one."""
+    """A digit can cross the border between two limbs. A digit beyond the last limb is 0."""
     for places in range(1, 192 // bits):
         radices, rng = (2**bits,) * places, np.random.default_rng(places)
         for width in range(1, bits * places + 1, 5):

@@ -117,7 +117,7 @@ def readable(options: dict[str, Any]) -> bool:
 
 @functools.cache
 def where_all_meet(count: int) -> list[tuple[Any, ...]]:
-    """Readable combinations that cover every combination of values of any `count` options."""
+    """A few readable combinations. For any `count` options, each choice of their values occurs in one of them."""
     every = [values for values in itertools.product(*OPTIONS.values()) if readable(dict(zip(OPTIONS, values)))]
     parts = {values: set(itertools.combinations(enumerate(values), count)) for values in every}
     missing, chosen = set().union(*parts.values()), []

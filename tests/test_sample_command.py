@@ -92,7 +92,7 @@ def size_of(path: pathlib.Path) -> tuple[int, int]:
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number: int) -> None:
-    """The process is killed when a function is called for the n-th time."""
+    """Interrupts the process when a function of `owner` is called for the n-th time."""
     calls: list[int] = []
     function = getattr(owner, name)
 
@@ -157,6 +157,8 @@ def test_a_batch_of_files_goes_on_in_lines_where_one_was_cut_off(run, pictures, 
         stop_at(patch, Text, "show", 6)
         with pytest.raises(KeyboardInterrupt):
             main(command(run, f"picture={pictures}", "word", part))
+    # Each line is written as soon as its sample is there.
+    assert part.read_bytes().splitlines() == whole.read_bytes().splitlines()[:5]
     with part.open("a") as file:
         file.write('{"id": "p5", "wo')
     with part.open("ab") as file:

@@ -34,7 +34,7 @@ MESHES = {
 
 
 def some_of(cases: Iterable[str], *kept: str) -> list[Any]:
-    """All cases. `make test` runs the named ones; the others are marked `proof`."""
+    """All cases. Those that aren't in `kept` are marked `proof`, so `make test` leaves them out."""
     return [case if case in kept else pytest.param(case, marks=pytest.mark.proof) for case in cases]
 
 

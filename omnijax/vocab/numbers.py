@@ -179,7 +179,7 @@ def runs_of(radices: tuple[int, ...], most: int = 2**LIMB) -> list[int]:
 
 
 def _bits(columns: list[NDArray], unit: int, radix: int) -> NDArray[np.uint32]:
-    """The digits that count `unit`, in a radix of at most 2^32. Both are powers of two, so that digits are bits."""
+    """The digits number // unit % radix, for powers of two: a range of bits of each number. The radix is ≤ 2^32."""
     digits = np.zeros(1, np.uint64)
     for limb, column in enumerate(columns):
         left = LIMB * limb - unit.bit_length() + 1
