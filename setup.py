@@ -47,11 +47,13 @@ DEMO = [
     "pillow>=11",
     "scikit-learn>=1.6",
     "scipy>=1.14",
+    "soundfile>=0.13",
+    "soxr>=0.5",
 ]
 # The photographs of experiments/colour.py.
 PHOTOGRAPHS = ["pillow>=11", "scikit-image>=0.25"]
 # What the outside anchors of an ablation are measured with.
-ABLATIONS = ["brotli>=1.1", "soundfile>=0.13", "zstandard>=0.23"]
+ABLATIONS = ["brotli>=1.1", "zstandard>=0.23"]
 # What pairs the notebooks of experiments/colab/ with their text, and runs them.
 JUPYTER = ["ipykernel", "jupytext", "nbclient"]
 # What builds the documentation. mkdocs-material itself keeps mkdocs below 2.

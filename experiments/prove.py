@@ -75,11 +75,12 @@ def bench(name: str, *arguments: object) -> tuple[str, ...]:
     return (sys.executable, str(ROOT / "experiments" / "bench" / f"{name}.py"), *map(str, arguments))
 
 
-def fuzz(name: str, option: str, count: int, parts: int) -> Callable[[pathlib.Path, bool], Sequence[Part]]:
-    """A fuzzer in parts, each over other vocabularies."""
+def fuzz(name: str, parts: int, **counts: int) -> Callable[[pathlib.Path, bool], Sequence[Part]]:
+    """A fuzzer in parts, each with trials of its own; its options are the numbers of trials of all parts."""
 
     def made(directory: pathlib.Path, tiny: bool) -> Sequence[Part]:
-        few = (option, count // 10_000 if tiny else count)
+        options = [(f"--{option}", max(1, count // 10_000) if tiny else count) for option, count in counts.items()]
+        few = [word for pair in options for word in pair]
         numbers = range(1, (1 if tiny else parts) + 1)
         return [Part(f"{number} of {parts}", bench(name, *few, "--part", f"{number}/{parts}")) for number in numbers]
 
@@ -152,12 +153,27 @@ PROOFS = {
     "fuzz_decode": Proof(
         "10,000,000 streams that no encoder wrote are decoded without a failure",
         5,
-        fuzz("fuzz_decode", "--streams", 10_000_000, 10),
+        fuzz("fuzz_decode", 10, streams=10_000_000),
     ),
     "fuzz_sample": Proof(
         "100,000 samples of untrained models, over every layout, can be read back",
         15,
-        fuzz("fuzz_sample", "--samples", 100_000, 20),
+        fuzz("fuzz_sample", 20, samples=100_000),
+    ),
+    "knobs": Proof(
+        "odd values at knobs, arguments and paths end in success, or in one line that says what is wrong",
+        40,
+        fuzz("odd_arguments", 20, knobs=10_000, lines=500, commands=50),
+    ),
+    "mutations": Proof(
+        "damaged files of a run and of its data are named, and nothing else is read from them",
+        20,
+        fuzz("mutations", 10, count=2000, commands=50),
+    ),
+    "interrupts": Proof(
+        "commands that are interrupted, whose output is closed or whose disk is full go on as if nothing had happened",
+        20,
+        fuzz("interrupts", 12, trials=60),
     ),
     "chaos": Proof("a run that is killed and damaged 50 times ends bit for bit as an undisturbed one", 20, chaos),
     "scaling": Proof("what each mesh costs on 1 to 8 fake devices, at the same losses", 5, benches(("scaling",))),

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import inspect
 import json
 import os
 import re
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, OmnijaxError, PeerLostError
+from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, OmnijaxError, PeerLostError, PlatformError
+from omnijax.run import end
 from omnijax.run.compiled import keep_compiled
 from omnijax.run.stopping import Stop
+from omnijax.run.streams import keep_streams
 
 if TYPE_CHECKING:
     import rich.console
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 
 DOESNT_FIT = 1
 """Exit status of a plan for a machine with too little memory."""
+STOPPED = "omnijax: stopped; the same command goes on"
 ALONE = ("evaluate", "sample", "rank")
 """Commands that one process runs on the devices of one machine."""
 
@@ -32,6 +38,10 @@ ALONE = ("evaluate", "sample", "rank")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; bad input prints one line and gives exit status 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    keep_streams()
+    if any("\0" in argument for argument in arguments):
+        print("omnijax: an argument holds a zero byte, which no path and no knob can have", file=sys.stderr)
+        return WRONG_INPUT
     keep_compiled()
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
@@ -39,17 +49,62 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     options.overrides, options.line = rest, shlex.join(["omnijax", *arguments])
     try:
-        if options.command in ALONE:
-            _refuse_several(options.command)
-        return int(options.run(options))
-    except OmnijaxError as error:
-        print(f"omnijax: {type(error).__name__}: {error}", file=sys.stderr)
-        return RESUMABLE if isinstance(error, PeerLostError) else WRONG_INPUT
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        with _interruptible(options.command):
+            if options.command in ALONE:
+                _refuse_several(options.command)
+            return int(options.run(options))
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        return RESUMABLE
+    except (OmnijaxError, AssertionError, RuntimeError, OSError) as error:
+        if (line := _explained(error)) is None:
             raise
-        print(f"omnijax: {error}: make room, and run the same command again", file=sys.stderr)
-        return WRONG_INPUT
+        print(f"omnijax: {line}", file=sys.stderr)
+        return RESUMABLE if isinstance(error, PeerLostError) else WRONG_INPUT
+
+
+def _explained(error: Exception) -> str | None:
+    """The line that says what is wrong; None for an error that isn't the user's."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{type(error).__name__}: {error}. Fix: make room, and run the same command again."
+    if isinstance(error, OSError) and not isinstance(error, OmnijaxError):
+        fix = "give another path, or change its permissions"
+        return f"{type(error).__name__}: {error}. Fix: {fix}." if error.filename is not None else None
+    if not isinstance(error, OmnijaxError) and _names_platform(error):
+        why = str(error).partition("\n")[0] or "it isn't there"
+        rule, fix = f"JAX can't start this platform ({why})", "unset the variable, or install what the platform needs"
+        error = PlatformError("JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), rule, fix)
+    return f"{type(error).__name__}: {error}" if isinstance(error, OmnijaxError) else None
+
+
+@contextlib.contextmanager
+def _interruptible(command: str) -> Iterator[None]:
+    """Ctrl-C ends the commands that catch no signals themselves at once.
+
+    What they write is whole at any moment. An exception could come in a callback of Python, which would swallow it.
+    """
+
+    def leave(*_: object) -> None:
+        print(STOPPED, file=sys.stderr)
+        end(RESUMABLE)
+
+    catches = command in ("train", "evaluate", "sweep") or signal.getsignal(signal.SIGINT) != signal.default_int_handler
+    if catches or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _names_platform(error: BaseException) -> bool:
+    """Whether JAX raised this because it can't start the platform that was asked for."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and Path(trace.tb_frame.f_code.co_filename).name == "xla_bridge.py"
 
 
 def _refuse_several(command: str) -> None:
@@ -66,17 +121,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="omnijax", description=says)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = _add_command(commands, "train", _train, "get_config")
-    train.add_argument("--workdir", type=Path, help="the run directory; runs/NAME by default")
+    train.add_argument("--workdir", type=_path, help="the run directory; runs/NAME by default")
     _add_flags(train, knobs="explain every knob of the experiment, and leave")
     prepare = _add_command(commands, "prepare", _prepare, "get_config")
     beam = "build on Apache Beam's workers, and store the fragments too; with options of its pipelines, as in `--beam "
     beam += "runner=DataflowRunner project=my-project`; on this machine without"
     prepare.add_argument("--beam", nargs="*", metavar="OPTION", help=beam)
     evaluate = _add_command(commands, "evaluate", _evaluate)
-    evaluate.add_argument("workdirs", type=Path, nargs="+", metavar="RUN", help="a run directory")
+    evaluate.add_argument("workdirs", type=_path, nargs="+", metavar="RUN", help="a run directory")
     best = "which checkpoints; best: the one with the least renormalised bits an item, the mean over all forms"
     evaluate.add_argument("--steps", metavar="all|last|best|N,N", help=best)
     evaluate.add_argument("--split", metavar="NAME", help="of the records; eval.split of the run by default")
+    evaluate.add_argument("--out", type=_path, metavar="DIR", help="where figures and report go; the run by default")
     evaluate.add_argument("--tasks", metavar="TASK,TASK", help="bits, directions, completions; all by default")
     watch = "wait for checkpoints to come, until the last step of each run"
     _add_flags(evaluate, watch=watch, again="measure what has been measured, too")
@@ -84,21 +140,22 @@ def _parser() -> argparse.ArgumentParser:
     sample, rank = _add_command(commands, "sample", _sample), _add_command(commands, "rank", _rank)
     known: dict[str, Any] = {"dest": "given", "action": "append", "default": [], "metavar": "FIELD=VALUE"}
     for one in (sample, rank):
-        one.add_argument("workdir", type=Path, metavar="RUN", help="a run directory")
+        one.add_argument("workdir", type=_path, metavar="RUN", help="a run directory")
         one.add_argument("--from", help="a field that is known", **known)
     for one in (evaluate, sample, rank):
         _add_flags(one, trust="execute the experiment file of a run from elsewhere")
     sample.add_argument("--to", required=True, metavar="FIELD", help="the field to generate")
-    sample.add_argument("--out", type=Path, metavar="FILE", help="where it goes; a folder for a batch")
+    sample.add_argument("--out", type=_path, metavar="FILE", help="where it goes; a folder for a batch")
     sample.add_argument("--count", type=int, default=1, metavar="N", help="samples of one input, written as a sheet")
     sample.add_argument("--seed", type=int, default=0, help="draws the tokens")
+    sample.set_defaults(overrides=[])
     rank.add_argument("--to", metavar="FIELD", help="the field of the answers")
     rank.add_argument("--among", nargs="+", required=True, metavar="VALUE", help="the answers")
     _add_sweep(commands)
     plan = _add_command(commands, "plan", _plan, "get_config")
     plan.add_argument("--topology", required=True, help="v5e:16x16, v5p:8x8x8, …; cpu:8 and gpu:8 need no TPU compiler")
     plan.add_argument("--slices", type=int, default=1, help="how many of it, with a slower network in between")
-    plan.add_argument("--out", type=Path, default=Path("plans"), metavar="DIR", help="where it is saved; else plans/")
+    plan.add_argument("--out", type=_path, default=Path("plans"), metavar="DIR", help="where it is saved; else plans/")
     _add_flags(plan, sample="compile the sampling loop, too", hlo="also save the text of the compiled programs")
     vocab = commands.add_parser("vocab", help="look at the vocabulary")
     topics = vocab.add_subparsers(dest="topic", required=True, metavar="TOPIC")
@@ -111,6 +168,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _path(text: str) -> Path:
+    """A path with `~` for the home directory, also where a shell left it as it was (in quotes)."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+
 def _add_command(commands: Any, name: str, run: Callable[..., int], function: str = "") -> argparse.ArgumentParser:
     """A command whose help is the docstring of `run`.
 
@@ -121,7 +186,7 @@ def _add_command(commands: Any, name: str, run: Callable[..., int], function: st
     parser: argparse.ArgumentParser = commands.add_parser(name, help=says, description=more or says)
     parser.set_defaults(run=run)
     if function:
-        parser.add_argument("experiment", type=Path, help=f"a Python file with {function}()")
+        parser.add_argument("experiment", type=_path, help=f"a Python file with {function}()")
         parser.set_defaults(overrides=[])
     return parser
 
@@ -133,7 +198,7 @@ def _add_flags(parser: argparse.ArgumentParser, **helps: str) -> None:
 
 def _add_sweep(commands: Any) -> None:
     sweep = _add_command(commands, "sweep", _sweep, "sweep")
-    sweep.add_argument("--out", type=Path, metavar="DIR", help="the directory of the sweep; sweeps/NAME by default")
+    sweep.add_argument("--out", type=_path, metavar="DIR", help="the directory of the sweep; sweeps/NAME by default")
     sweep.add_argument("--only", metavar="PATTERN", help="only arms whose names match, as in --only 'base=*'")
     sweep.add_argument("--seeds", type=int, metavar="N", help="number of seeds; results that exist are kept")
     here = "arms that run here at the same time, each with its share of the cores; default 1, with --smoke up to 4"
@@ -202,7 +267,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     checkpoints, a table of them, and in each run directory a row for each in evaluations.jsonl and a plot,
     evaluations.png. Nothing is measured twice. Another split than the run's own, as in --split test, has files of its
     own, eval-test.json and so on. A checkpoint that is damaged or foreign is named, the others are evaluated, and the
-    exit status is 1. The mesh can be another than in training, as in `--mesh.data 2 --mesh.fsdp 4`, behind the runs.
+    exit status is 1. Behind the runs, knobs of `eval` and `mesh` can be set, as in `--mesh.data 2 --mesh.fsdp 4` or
+    `--eval.targets.image.top_p 0.9`: the row tells what was set, and eval.json stays as it is.
     """
     from omnijax.config.experiment_file import trust
     from omnijax.evaluate.command import run_command
@@ -218,12 +284,13 @@ def _sample(options: argparse.Namespace) -> int:
 
     Generates a field of a record from the fields that are known. The value of a text field is the text itself, or @FILE
     to read it from a file. The value of any other field is the path of a file. A folder of files, or a .jsonl file, is
-    a batch. A batch that was stopped continues with the same command.
+    a batch. A batch that was stopped continues with the same command. How tokens are drawn can be set, as in
+    `--eval.targets.image.top_p 0.9`.
     """
     from omnijax.evaluate.sample_command import sample
 
-    given, count, seed = options.given, options.count, options.seed
-    print(sample(options.workdir, given, options.to, options.out, count, seed, options.trust))
+    drawn = (options.count, options.seed, options.trust, options.overrides)
+    print(sample(options.workdir, options.given, options.to, options.out, *drawn))
     return 0
 
 

@@ -11,6 +11,11 @@ RESUMABLE = 75
 """Exit status of a run that was stopped, or lost a peer: the same command goes on (EX_TEMPFAIL of sysexits.h)."""
 
 
+def shortened(text: str, most: int = 300) -> str:
+    """A text without its middle, if it is longer than `most` letters."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 3 :]}"
+
+
 class OmnijaxError(Exception):
     """Base of all errors that bad input causes.
 
@@ -23,7 +28,7 @@ class OmnijaxError(Exception):
 
     def __init__(self, field: str, value: object, rule: str, fix: str):
         self.field, self.value, self.rule, self.fix = field, value, rule, fix
-        super().__init__(f"{field} = {value!r}: {rule}. Fix: {fix}.")
+        super().__init__(f"{field} = {shortened(repr(value))}: {rule}. Fix: {fix}.")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For `pickle`, on the way from another process."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import difflib
 import io
+import itertools
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
 
-from omnijax.config import Config
-from omnijax.config.experiment_file import run_file
-from omnijax.errors import ConfigError
+from omnijax.config import Config, SampleConfig, Target
+from omnijax.config.experiment_file import ExperimentErrors, run_file
+from omnijax.errors import ConfigError, check_known, shortened
 from omnijax.model.sizes import resized
 
 
@@ -25,7 +29,8 @@ def load_experiment(path: Path) -> Config:
         ConfigError: no such file, or it has no `get_config` that gives a `Config`.
     """
     module = run_file(path)
-    config = module.get_config() if hasattr(module, "get_config") else None
+    with ExperimentErrors(path):
+        config = module.get_config() if hasattr(module, "get_config") else None
     if not isinstance(config, Config):
         raise ConfigError("experiment", str(path), "its get_config() must return a Config", "see experiments/digits.py")
     return config
@@ -34,7 +39,8 @@ def load_experiment(path: Path) -> Config:
 def override(config: Config, arguments: Sequence[str]) -> Config:
     """The configuration with knobs set from a command line, as in `--size base --model.depth 6`.
 
-    A size comes first, wherever it stands, so that single knobs override it.
+    A size comes first, wherever it stands, so that single knobs override it. How a field is drawn goes by the name of
+    the field, as in `--eval.targets.image.top_p 0.9`, whether the configuration has a target for it or not.
 
     Raises:
         ConfigError: a knob that doesn't exist (with the nearest that does), or a value of another type.
@@ -46,30 +52,74 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
         config = resized(config, size)
     if not arguments:
         return config
+    config, arguments = _targets_by_place(config, arguments)
     found = _parse(config, arguments)
     if isinstance(found, Config):
         return found
-    names = re.findall(r"--([\w.]+)", explain_knobs(config))
+    names = re.findall(r"--([\w.]+)", str(_parse(config, ["--help"])))
     for argument in arguments:
         name = argument.removeprefix("--").split("=")[0].replace("-", "_")
         if argument.startswith("--") and name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-            fix = f"did you mean {' or '.join(near)}?" if near else "see --knobs for all of them"
+            fix = f"perhaps you mean {' or '.join(near)}" if near else "see --knobs for all of them"
             raise ConfigError("override", argument, "there is no such knob", fix)
-    said = found.split("Error parsing ")[-1].split("\n")[0].strip(" │|")
-    rule = f"it must fit the type of the knob ({said})"
-    raise ConfigError("override", " ".join(arguments), rule, "see --knobs for the values as they are")
+    raise _refused(found, arguments, config)
+
+
+def _refused(said: str, arguments: Sequence[str], config: Config) -> ConfigError:
+    """The error for values that tyro refuses. Tyro's message is the text between two lines of dashes."""
+    lines = [line.strip(" │|╭╮╰╯") for line in said.splitlines()]
+    edges = [place for place, line in enumerate(lines) if not line or re.fullmatch("[-─]+( .* )?[-─]{9,}", line)]
+    start = next((place for place in edges if lines[place]), len(lines))
+    end = next((place for place in edges if place > start), len(lines))
+    told = " ".join(lines[start + 1 : end]) or "it can't be read"
+    if said.startswith("usage"):
+        told = "help is no knob"
+    named = re.search(r"--([\w.]+)", told)
+    knob, values = "override", " ".join(arguments)
+    for place, argument in enumerate(arguments if named else ()):
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if named and name.replace("-", "_") == named[1]:
+            following = itertools.takewhile(lambda one: not one.startswith("--"), arguments[place + 1 :])
+            knob, values = named[1], value if equals else " ".join(following)
+    for place, target in enumerate(config.eval.targets):
+        knob = re.sub(rf"^eval\.targets\.{place}\.(sample\.)?", f"eval.targets.{target.name}.", knob)
+    rule = re.sub(r"^Error parsing --[\w.]+: ", "", shortened(told)).rstrip(".")
+    return ConfigError(knob, values, rule, "`omnijax train FILE --knobs` shows all knobs with their values")
+
+
+def _targets_by_place(config: Config, arguments: Sequence[str]) -> tuple[Config, list[str]]:
+    """The arguments with the places of targets instead of their names, and a target for each field that is named."""
+    targets, found = list(config.eval.targets), []
+    knobs = [one.name for one in dataclasses.fields(SampleConfig)]
+    for argument in arguments:
+        named = re.fullmatch(r"--eval\.targets\.([^.=\d][^.=]*)\.(?:sample\.)?([^.=]+)(=.*)?", argument, re.DOTALL)
+        if named is None:
+            found.append(argument)
+            continue
+        field, knob, value = named[1], named[2].replace("-", "_"), named[3] or ""
+        check_known("--eval.targets", field, config.data.fields, "the fields are")
+        check_known(f"--eval.targets.{field}", knob, [*knobs, "order"], "the knobs of a target are")
+        places = [place for place, target in enumerate(targets) if target.name == field] or [len(targets)]
+        targets += [Target(field)] * (places[0] == len(targets))
+        found.append(f"--eval.targets.{places[0]}.{'sample.' * (knob in knobs)}{knob}{value}")
+    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, targets=tuple(targets))), found
 
 
 def explain_knobs(config: Config) -> str:
-    """Every knob with its meaning, its type and its value."""
-    return str(_parse(config, ["--help"]))
+    """Every knob with its meaning, its type and its value, as wide as the terminal."""
+    return str(_parse(config, ["--help"], shutil.get_terminal_size().columns))
 
 
-def _parse(config: Config, arguments: Sequence[str]) -> Config | str:
+def _parse(config: Config, arguments: Sequence[str], columns: int = 200) -> Config | str:
     """The configuration with these knobs, or what tyro prints instead: its help, or an error."""
     settings = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)  # `--knob False`, as for any other type
-    said = io.StringIO()
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        return tyro.cli(Config, prog="knobs", default=config, args=arguments, use_underscores=True, config=settings)
+    said, before = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(columns)
+    try:
+        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return tyro.cli(Config, prog="knobs", default=config, args=arguments, use_underscores=True, config=settings)
+    finally:
+        os.environ.pop("COLUMNS")
+        os.environ.update({} if before is None else {"COLUMNS": before})
     return said.getvalue()

@@ -18,6 +18,7 @@ from omnijax.data.packing import Batch
 from omnijax.data.pipeline import Batches, read_ahead
 from omnijax.data.prepare import prepare
 from omnijax.errors import NonFiniteLossError
+from omnijax.lock import alone
 from omnijax.model.build import model_of
 from omnijax.run import distributed
 from omnijax.run.checkpoint import Checkpoints, Restored
@@ -25,6 +26,7 @@ from omnijax.run.directory import CONFIG, check, claim
 from omnijax.run.start import check_start, start_state
 from omnijax.run.stopping import Stop
 from omnijax.run.writers import Writer
+from omnijax.sample.generate import check_generation
 from omnijax.source import TRAIN
 from omnijax.step.sharding import make_mesh, put_batch, rows_here
 from omnijax.step.state import Metrics, State, abstract_state, make_step
@@ -66,21 +68,21 @@ def train(
         run: its directory; made when it isn't there.
         command: what the user typed, for the record.
         experiment: the file that the configuration came from, for the classes and data that only it can make.
-        stop: the signals that ask to stop; SIGTERM and SIGUSR1 while this runs, by default.
+        stop: the signals that ask to stop; by default those of `Stop`, while this runs.
         corpus: the training split, if it has been read already.
 
     Raises:
         ConfigError: a configuration that can't work.
-        CheckpointError: the directory belongs to another configuration, or the run can't begin with that of
-            `train.start_from`.
+        CheckpointError: the directory belongs to another configuration, another process trains in it, or the run can't
+            begin with that of `train.start_from`.
         DataError: the data set is damaged.
         NonFiniteLossError: the loss was no number; the last checkpoint is from before.
     """
-    with contextlib.nullcontext(stop) if stop else Stop(distributed.peers()) as stop:
+    with contextlib.nullcontext(stop) if stop else Stop(distributed.peers()) as stop, contextlib.ExitStack() as held:
         # ------------------------------------------------------------------ devices, model, the step
-        mesh = make_mesh(config.mesh)
-        model = model_of(config)
+        mesh, model = make_mesh(config.mesh), model_of(config)
         step = make_step(config, model, mesh)
+        check_generation(config, model)  # what can't be evaluated isn't trained
         abstract = abstract_state(config, model, mesh)
 
         # ------------------------------------------------------------------ data, and a directory for the run
@@ -91,6 +93,7 @@ def train(
         batches = Batches(corpus, config.batch, rows_here(mesh, config.batch.size))
         batches.check(config.train.steps)
         # Only now: what can't be trained leaves nothing behind.
+        lock = held.enter_context(alone(run)) if jax.process_index() == 0 else None
         claim(run, config, abstract.params, command, fitted(config.data), experiment)
         for line in batches.incomplete() if jax.process_index() == 0 else ():
             print(line, flush=True)
@@ -120,6 +123,8 @@ def train(
                     if done % config.train.checkpoint_every == 0 or done == config.train.steps or stopping:
                         log.add(done, pending)  # before saving: a checkpoint never holds a state that is no number
                         pending = None
+                        if lock is not None:
+                            lock.check()
                         with log.apart():
                             checkpoints.save(done, state, config, log.figures)
                     if stopping:

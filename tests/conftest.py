@@ -149,7 +149,9 @@ def one_memory_size() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def interruptible() -> Iterator[None]:
-    """A shell starts what it puts in the background with SIGINT ignored, and a script can't trap what it came with."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A shell starts what it puts in the background with SIGINT ignored, and `nohup` ignores SIGHUP."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)

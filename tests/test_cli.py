@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -17,6 +18,7 @@ from omnijax.data.prepare import prepare
 from omnijax.data.sources.spoken_digits.settings import WORDS
 from omnijax.evaluate import load
 from omnijax.experiment import load_experiment
+from omnijax.files import read_object, write_object
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 STEPS = 6
@@ -121,14 +123,14 @@ def test_knobs_are_listed_with_their_meaning_and_value(experiment: pathlib.Path,
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["--model.detph", "6"], "did you mean model.depth"),
-        (["--model.depth", "six"], "must fit the type"),
+        (["--model.detph", "6"], "perhaps you mean model.depth"),
+        (["--model.depth", "six"], "invalid literal for int()"),
         (["--batch.size", "7"], "batch.size = 7: must divide"),
         (["--mesh.tensor", "3"], "must multiply to the 8 devices"),
         (["--model.kv_heads", "3"], "must divide model.heads"),
         (["--writing.digits", "5"], "VocabularyError: vocabulary.base = 17: a digit needs a token"),
         (["--writing.position", "none", "--writing.width", "minimal"], "nothing says where an id ends"),
-        (["--writing.positions", "9"], "there are 9 position tokens"),
+        (["--writing.positions", "9"], "the position tokens reach 8"),
         (["--data.image.levels", "70000"], "ConfigError: data.image.levels = 70000: must be in 2 … 65536"),
         (["--batch.sequence_length", "50"], "set batch.sequence_length to 90 or more"),
         (["--eval.split", "test"], "the splits are train, validation"),
@@ -164,7 +166,7 @@ def test_a_run_says_what_it_was_made_with(experiment: pathlib.Path, run: pathlib
     assert made["device"].startswith("8 × cpu")
     assert made["vocabulary"] == config.vocabulary.fingerprint
     expected = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=STEPS))
-    assert json.loads((run / "config.json").read_text()) == to_dict(expected)
+    assert read_object(run / "config.json", (), "") == to_dict(expected)
 
 
 @pytest.mark.parametrize("stopped, status", [(False, 0), (True, RESUMABLE)])
@@ -210,9 +212,11 @@ def test_missing_and_truncated_data_are_refused(
 
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)
-    resolved = json.loads((moved / "config.json").read_text())
+    resolved = read_object(moved / "config.json", (), "")
     resolved["data"]["directory"] = str(directory)
-    (moved / "config.json").write_text(json.dumps(resolved))
+    write_object(moved / "config.json", resolved)
+    made = read_object(moved / "run.json", (), "")
+    write_object(moved / "run.json", made | {"data": os.path.relpath(directory, moved)})
     assert rule in refused(["evaluate", moved], capsys)
     assert not (moved / "eval.json").exists()
     # What the modalities learned is stored with the run, so that it can be sampled without its data.
@@ -413,7 +417,7 @@ def test_the_seed_decides_what_is_drawn(run: pathlib.Path, tmp_path) -> None:
             ["--from", "text=one", "--to", "speech", "--out", "a.mp3"],
             "'a.mp3': speech needs a file that ends with .wav",
         ),
-        (["--from", "text=one", "--to", "image", "--count", "0"], "--count = 0: must be at least 1"),
+        (["--from", "text=one", "--to", "image", "--count", "0"], "--count = 0: must be in 1 … 4096"),
         (["--from", "image=none.png", "--to", "text"], "--from image = 'none.png': there is no such file"),
         (["--from", "speech=none.wav", "--to", "text"], "--from speech = 'none.wav': there is no such file"),
         (["--from", "text=@none.txt", "--to", "image", "--out", "a.png"], "--from text = 'none.txt': there is no"),

@@ -23,6 +23,7 @@ from omnijax.config import Config, MeshConfig, to_dict
 from omnijax.data.pipeline import Batches
 from omnijax.errors import RESUMABLE, ConfigError, PeerLostError
 from omnijax.experiment import load_experiment
+from omnijax.files import read_lines
 from omnijax.run import distributed
 from omnijax.run.checkpoint import FOLDER
 from omnijax.run.directory import load_config
@@ -173,7 +174,7 @@ def test_a_full_disk_is_one_line(monkeypatch, capsys) -> None:
 
     monkeypatch.setattr("omnijax.train.train", full)
     assert main(["train", str(DIGITS)]) == 2
-    assert "No space left on device: 'metrics.jsonl': make room" in capsys.readouterr().err
+    assert "No space left on device: 'metrics.jsonl'. Fix: make room" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------ which rows a process makes
@@ -226,9 +227,7 @@ def experiment(config: Config, tmp_path_factory) -> pathlib.Path:
 
 
 def lines(run: pathlib.Path) -> list[dict]:
-    path = run / METRICS
-    whole = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in whole if line.endswith("\n")]
+    return read_lines(run / METRICS)
 
 
 def assert_same_losses(found: pathlib.Path, reference: pathlib.Path) -> None:
@@ -317,7 +316,7 @@ def test_processes_are_killed_and_others_go_on_where_they_were(
 def test_an_error_in_one_process_ends_all_with_its_reason(experiment: pathlib.Path, tmp_path) -> None:
     """Only process 1 finds something else in its run directory."""
     (tmp_path / "else").mkdir()
-    (tmp_path / "else" / "letters.txt").write_text("dear")
+    (tmp_path / "else" / "letters.doc").write_text("dear")
     main = MAIN.replace(
         "import sys;",
         f"import os, sys; sys.argv[3:] = ['--workdir', {str(tmp_path)!r} + "

@@ -24,7 +24,7 @@ from omnijax.vocab import documents as library
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.decode import Error, Kind, Reading, decode
 from omnijax.vocab.encode import Encoded, encode
-from omnijax.vocab.ids import PrimaryIds, SecondaryIds
+from omnijax.vocab.ids import GeneralIds, PrimaryIds, SecondaryIds
 from omnijax.vocab.vocabulary import Space, Vocabulary
 
 ROWS, TOKENS = 64, 40
@@ -531,9 +531,19 @@ def test_ids_that_are_no_whole_numbers_are_refused(ids: np.ndarray) -> None:
 
 
 def test_ids_that_int64_cannot_hold_are_refused() -> None:
-    ids = np.array([2**64 - 2**31], np.uint64)
-    with pytest.raises(VocabularyError):
+    ids = np.array([3, 2**64 - 2**31], np.uint64)
+    with pytest.raises(VocabularyError, match=str(2**64 - 2**31)):
         encode(GROUPED, library.Documents.of([[library.Segment.of(GROUPED, "image", SecondaryIds("image", ids))]]))
+
+
+def test_masked_ids_are_refused() -> None:
+    masked = np.ma.array([3, 4], mask=[False, True])
+    for part in (SecondaryIds("image", masked), GeneralIds(masked)):
+        with pytest.raises(VocabularyError, match="what a mask hides would be written"):
+            library.Segment.of(GROUPED, "image", part)
+    flat = library.Documents(np.zeros(2, np.int32), masked, *(np.array([n]) for n in (2, 0, 1)))
+    with pytest.raises(VocabularyError, match="what a mask hides would be written"):
+        encode(GROUPED, flat)
 
 
 def test_general_tokens_can_stand_beyond_the_position_tokens() -> None:

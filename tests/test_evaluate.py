@@ -31,18 +31,19 @@ from omnijax.data.prepare import prepare
 from omnijax.errors import RESUMABLE, CheckpointError, ConfigError, DataError
 from omnijax.evaluate import Session, Trained, check_tasks, evaluate, split, split_of
 from omnijax.evaluate.display import PLOT, print_steps, steps_figure
-from omnijax.evaluate.history import ROWS, append_row, head_of, history, known, mean_bits, read_rows
+from omnijax.evaluate.history import ROWS, head_of, history, known, mean_bits, read_rows, row_of
 from omnijax.evaluate.judging import Finding
 from omnijax.evaluate.loading import OpenRun
 from omnijax.evaluate.many import parse_steps, watch
 from omnijax.evaluate.tasks import measure_directions
 from omnijax.experiment import load_experiment
+from omnijax.files import append_line, digest, read_object, write_object
 from omnijax.modalities import Picture, Speech, Text
 from omnijax.model.build import model_of
 from omnijax.report.inputs import EVAL, EXAMPLES
 from omnijax.run.checkpoint import FOLDER, Checkpoints
-from omnijax.run.checksums import checksums, digest
-from omnijax.run.directory import config_digest
+from omnijax.run.checksums import checksums
+from omnijax.run.directory import claim, config_digest, load_config, load_modalities
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import init_state
 from omnijax.train import train
@@ -172,13 +173,11 @@ def test_other_parameters_of_the_same_step_or_another_configuration_are_measured
     shutil.rmtree(run / FOLDER / "12")
     save_foreign(run, 12, config)  # as a run begins: of the same shapes
     evaluate([run], (12,), ["completions"])
-    resolved = json.loads((run / "config.json").read_text())
-    resolved["eval"]["seed"] = 7
-    (run / "config.json").write_text(json.dumps(resolved))
-    outcome = evaluate([run], (12,), ["completions"])
-    assert outcome.rows[run][12]["seed"] == 7
+    seeded = Session(("completions",), overrides=("--eval.seed", "7"))
+    assert evaluate([run], (12,), session=seeded).rows[run][12]["seed"] == 7
+    resolved = read_object(run / "config.json", (), "")
     resolved["mesh"] = {"data": 16, "fsdp": 4, "context": 1, "tensor": 1}
-    (run / "config.json").write_text(json.dumps(resolved))
+    write_object(run / "config.json", resolved)
     evaluate([run], (12,), ["completions"])
     assert counted == [(12, "completions")] * 3  # where it is computed changes nothing
 
@@ -212,7 +211,7 @@ def test_what_is_damaged_or_foreign_is_named_and_the_rest_evaluated(
     assert sorted(reasons) == ["12", "20", "21", "8", "nothing", "unreadable"]
     assert all(reason.startswith("CheckpointError: ") for reason in reasons.values())
     assert "it has no config.json" in reasons["nothing"]
-    assert "its config.json can't be read" in reasons["unreadable"]
+    assert "config.json: it can't be read" in reasons["unreadable"]
     assert "it is damaged: the checksum of params/ends/head" in reasons["8"]
     assert "its description can't be read" in reasons["12"]
     assert "mlp/down must be float32[2, 64, 32]" in reasons["20"]
@@ -254,10 +253,11 @@ def test_a_checkpoint_that_the_training_process_deletes_is_no_damaged_one(run: p
 
 def test_damaged_data_are_named_with_their_run(run: pathlib.Path, tmp_path) -> None:
     whole = shutil.copytree(run, tmp_path / "whole")
-    resolved = json.loads((run / "config.json").read_text())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "photo").touch()
+    resolved = read_object(run / "config.json", (), "")
     resolved["data"]["directory"] = str(tmp_path / "data")
-    (tmp_path / "data").write_text("no directory")
-    (run / "config.json").write_text(json.dumps(resolved))
+    write_object(run / "config.json", resolved)
     outcome = evaluate([run, whole], "last", ["bits"])
     assert {name: type(error) for name, error in outcome.refused.items()} == {str(run): DataError}
     assert list(outcome.rows[whole]) == [12]
@@ -270,9 +270,9 @@ def test_damaged_data_are_named_with_their_run(run: pathlib.Path, tmp_path) -> N
         (["--tasks", ""], "the tasks are bits, directions, completions"),
         (["--steps", "newest"], "ConfigError: --steps = 'newest': it must be all, last, best, or steps"),
         (["--steps", "best", "--watch"], "with --watch every checkpoint is evaluated"),
-        (["--model.depth", "3"], "only the mesh may be another"),
-        (["--fast"], "only the mesh may be another"),
-        (["--steps", "all", "--mesh.dat", "2"], "there is no such knob. Fix: did you mean mesh.data"),
+        (["--model.depth", "3"], "only knobs of eval and mesh can have other values"),
+        (["--fast"], "only knobs of eval and mesh can have other values"),
+        (["--steps", "all", "--mesh.dat", "2"], "there is no such knob. Fix: perhaps you mean mesh.data"),
         (["--steps", "all", "--mesh.data", "3"], "must multiply to the 8 devices"),
         (["--mesh.data=3"], "must multiply to the 8 devices"),
     ],
@@ -418,8 +418,8 @@ def test_one_evaluation_hashes_each_file_and_encodes_each_signal_once(
     """Whatever the number of tasks and routes; the next evaluation in the process does neither."""
     hashed: list[str] = []
     encoded: collections.Counter[str] = collections.Counter()
-    sha256 = manifest._sha256
-    monkeypatch.setattr(manifest, "_sha256", lambda path: (hashed.append(path.name), sha256(path))[1])
+    sha256 = manifest.digest_of_file
+    monkeypatch.setattr(manifest, "digest_of_file", lambda path: (hashed.append(path.name), sha256(path))[1])
     for kind in (Picture, Speech, Text):
 
         def counting(self, signals, encode=kind.encode):
@@ -440,15 +440,127 @@ def test_one_evaluation_hashes_each_file_and_encodes_each_signal_once(
     assert encoded == {"image": records, "text": records}
 
 
+# ---------------------------------------------------------------------- other knobs, other places
+
+
+def test_sampling_knobs_can_be_set_and_the_row_tells(run: pathlib.Path, counted: list, capsys) -> None:
+    before = (run / "config.json").read_bytes()
+    knobs = ["--eval.targets.image.top_p", "0.5", "--eval.targets.text.temperature=0"]
+    command = ["evaluate", str(run), "--tasks", "directions", *knobs]
+    assert main(command) == 0
+    assert main(command) == 0
+    assert main([*command[:4], "--mesh.data", "8"]) == 0
+    assert counted == [(12, "directions")] * 2
+    drawn, own = read_rows(run)
+    assert drawn["overrides"] == knobs
+    assert (drawn["sampling"]["image"]["top_p"], drawn["sampling"]["text"]["temperature"]) == (0.5, 0.0)
+    assert "overrides" not in own
+    assert (run / "config.json").read_bytes() == before
+    assert main(["evaluate", str(run), *knobs]) == 0
+    assert not (run / EVAL).exists()  # it is for the knobs of the run
+
+
+@pytest.mark.parametrize(
+    "knob, said",
+    [
+        ("--eval.targets.picture.top_p=0.5", "--eval.targets = 'picture': the fields are text, image, speech"),
+        ("--eval.targets.image.top-q=0.5", "the knobs of a target are temperature, top_k, top_p, grammar, order"),
+        ("--eval.targets.image.top_p=2", "eval.targets.image.top_p = 2.0: must be above 0 and at most 1"),
+        ("--eval.targets.image.top-p=x", "eval.targets.image.top_p = 'x': could not convert"),
+        ("--eval.targets.image.sample.top_p=x", "eval.targets.image.top_p = 'x': could not convert"),
+        ("--eval.examples=none", "invalid literal for int"),
+        ("--model.depth=2", "only knobs of eval and mesh can have other values"),
+    ],
+)
+def test_a_knob_that_cannot_be_set_is_named_before_anything_is_measured(
+    run: pathlib.Path, counted: list, capsys, knob: str, said: str
+) -> None:
+    assert main(["evaluate", str(run), knob]) == 2
+    assert said in capsys.readouterr().err
+    assert counted == []
+
+
+def test_figures_go_where_they_are_asked_for(run: pathlib.Path, tmp_path, counted: list) -> None:
+    before = sorted(path.name for path in run.iterdir())
+    out = tmp_path / "new" / "figures"
+    command = ["evaluate", str(run), "--out", str(out), "--eval.targets.image.top_p=0.5"]
+    assert main(command) == 0
+    assert main(command) == 0
+    assert len(counted) == 3
+    assert {ROWS, EVAL, EXAMPLES, "report.html"} <= {path.name for path in out.iterdir()}
+    assert sorted(path.name for path in run.iterdir()) == before
+    assert main(["evaluate", str(run), str(out), "--out", str(out)]) == 2
+    other = pathlib.Path(shutil.copytree(run, tmp_path / "other"))
+    assert main(["evaluate", str(run), "--out", str(other)]) == 2
+    (tmp_path / "file").touch()
+    assert main(["evaluate", str(run), "--out", str(tmp_path / "file" / "x")]) == 2
+    assert len(counted) == 3
+    assert main(["evaluate", str(run), "--out", str(run), "--eval.targets.image.top_p=0.5", "--tasks", "bits"]) == 0
+    assert not (run / PLOT).exists()  # it is for the knobs of the run
+
+
+def test_figures_that_cannot_be_written_are_printed(run: pathlib.Path, monkeypatch, capsys, counted: list) -> None:
+    """A run that someone else owns, or a full disk."""
+
+    def refuse(path: pathlib.Path, row: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("omnijax.evaluate.many.append_line", refuse)
+    assert main(["evaluate", str(run), "--tasks", "bits"]) == 1
+    said = capsys.readouterr()
+    assert "bits/item" in said.out
+    assert "not written, only printed" in said.err
+    assert "choose a directory with --out" in said.err
+    assert counted == [(12, "bits")]
+    monkeypatch.undo()
+    (run / EVAL).mkdir()
+    assert main(["evaluate", str(run)]) == 1
+    said = capsys.readouterr()
+    assert "Is a directory" in said.err
+    assert "bits per item" in said.out
+    assert "Traceback" not in said.err
+
+
+def test_the_data_of_a_run_are_found_from_everywhere(config: Config, tmp_path, monkeypatch) -> None:
+    """The run stays beside its data, whoever looks at it; moved alone, it takes the directory that it was given."""
+    project, other = tmp_path / "project", tmp_path / "other"
+    for place in (project / "data", other):
+        place.mkdir(parents=True)
+    monkeypatch.chdir(project)
+    relative = dataclasses.replace(config, data=dataclasses.replace(config.data, directory="data"))
+    claim(pathlib.Path("run"), relative, {"head": jax.ShapeDtypeStruct((2, 3), "float32")}, "", {})
+    assert load_config(pathlib.Path("run")) == relative
+    monkeypatch.chdir(other)
+    assert load_config(project / "run").data.directory == str(project / "data")
+    (other / "link").symlink_to(project / "run")
+    assert load_config(pathlib.Path("link")).data.directory == str(project / "data")
+    shutil.move(project, other / "moved")
+    assert load_config(other / "moved" / "run").data.directory == str(other / "moved" / "data")
+    shutil.move(other / "moved" / "run", tmp_path / "alone")
+    assert load_config(tmp_path / "alone") == relative
+
+
+def test_another_codebook_in_the_run_is_named(config: Config, run: pathlib.Path) -> None:
+    before = load_modalities(run, config)
+    (path,) = (run / "fitted").glob("*.npz")
+    with np.load(path) as arrays:
+        np.savez(path, **{name: array[::-1] for name, array in arrays.items()})
+    with pytest.raises(DataError, match="was changed after it was written"):
+        load_modalities(run, config)
+    assert before["speech"].arrays
+
+
 # ---------------------------------------------------------------------- the file, the table, the plot
 
 
 def test_a_line_that_a_kill_cut_off_is_none(config: Config, tmp_path) -> None:
     head = head_of(config, 4, "abc")
-    append_row(tmp_path, head, {"bits": {"anchors": {"image": 1.0}}}, 1.0)
+    append_line(tmp_path / ROWS, row_of(head, {"bits": {"anchors": {"image": 1.0}}}, 1.0))
     with (tmp_path / ROWS).open("a") as file:
         file.write('{"step": 4, "checkp')
-    append_row(tmp_path, head, {"completions": {"completions": {}}, "bits": {"anchors": {"image": 2.0}}}, 1.0)
+    append_line(
+        tmp_path / ROWS, row_of(head, {"completions": {"completions": {}}, "bits": {"anchors": {"image": 2.0}}}, 1.0)
+    )
     with (tmp_path / ROWS).open("a") as file:
         file.write('[1]\n{"step": 9}\n')
     rows = read_rows(tmp_path)

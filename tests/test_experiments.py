@@ -115,23 +115,27 @@ def test_knobs_of_modalities_and_of_targets_can_be_set() -> None:
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["--model.dept", "6"], "did you mean model.depth"),
-        (["--learning_rate", "1"], "did you mean optim.learning_rate"),
-        (["--batch.tasks.9.repeats", "1"], "did you mean batch.tasks.3.repeats"),
+        (["--model.dept", "6"], "perhaps you mean model.depth"),
+        (["--learning_rate", "1"], "perhaps you mean optim.learning_rate"),
+        (["--batch.tasks.9.repeats", "1"], "perhaps you mean batch.tasks.3.repeats"),
         (["--zzz", "1"], "see --knobs"),
-        (["--model.depth", "six"], "must fit the type"),
-        (["--model.depth", "6.5"], "must fit the type"),
-        (["--model.remat", "sometimes"], "must fit the type"),
-        (["--model.depth"], "must fit the type"),
-        (["6"], "must fit the type"),
+        (["--model.depth", "six"], "model.depth = 'six': invalid literal for int() with base 10: 'six'"),
+        (["--model.depth=6.5", "--batch.size=8"], "model.depth = '6.5': invalid literal"),
+        (["--model.remat", "sometimes"], "Expected one of ('none', 'dots', 'attention', 'full')"),
+        (["--model.compute_dtype", "bf16"], "Expected one of ('float32', 'bfloat16')"),
+        (["--optim.learning_rate", "−1e-3"], "could not convert string to float: '−1e-3'"),
+        (["--model.depth"], "Missing value for argument '--model.depth'"),
+        (["6"], "Unrecognized options: 6"),
+        (["--help"], "help is no knob"),
+        (["--model.depth", "x" * 5000], "model.depth = 'xxx"),
     ],
 )
 def test_a_wrong_override_is_refused_with_what_is_wrong_about_it(arguments: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         override(digits(), arguments)
-    assert caught.value.field == "override"
     assert said in str(caught.value)
     assert arguments[0].lstrip("-").split(".")[0] in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,18 @@
 """Runs that are stopped, whose checkpoints are damaged, whose disk is full, or that go on on another mesh."""
 
 import dataclasses
-import gc
 import json
 import os
 import pathlib
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import numpy as np
 import pytest
+from damage import broken_off, reads_are_broken_off  # noqa: F401 (a fixture)
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
@@ -24,10 +24,12 @@ from omnijax import testing
 from omnijax.config import Config, MeshConfig, to_dict
 from omnijax.errors import RESUMABLE, CheckpointError
 from omnijax.experiment import load_experiment
+from omnijax.files import read_lines, read_object, write_object
 from omnijax.model.transformer import Transformer
 from omnijax.run.checkpoint import DAMAGED, FOLDER, Checkpoints
 from omnijax.run.checksums import checksums
 from omnijax.run.directory import load_config
+from omnijax.run.stopping import SIGNALS
 from omnijax.run.writers import METRICS
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import State, abstract_state
@@ -36,7 +38,7 @@ from omnijax.train import train
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 CLOCK = ("tokens_per_second", "items_per_second", "seconds")
 STEPS, SAVED = 12, 5
-pytestmark = pytest.mark.usefixtures("steps_kept")
+pytestmark = pytest.mark.usefixtures("steps_kept", "interruptible")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def complete(run: pathlib.Path) -> list[int]:
 
 
 def lines(run: pathlib.Path) -> list[dict]:
-    whole = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+    whole = read_lines(run / METRICS)
     return [{name: value for name, value in line.items() if name not in CLOCK} for line in whole]
 
 
@@ -103,19 +105,6 @@ def largest(checkpoint: pathlib.Path) -> pathlib.Path:
     return max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
-@pytest.fixture
-def broken_off() -> Iterator[None]:
-    """When one array can't be read, Orbax drops the reads of the others: Python reports them while this test lasts."""
-    yield
-    gc.collect()
-
-
-reads_are_broken_off = pytest.mark.filterwarnings(
-    "ignore:(?s)Exception ignored in. (<coroutine object _read_array_index_and_device_put|None.*loop is closed)"
-    ":pytest.PytestUnraisableExceptionWarning"
-)
-
-
 @reads_are_broken_off
 @pytest.mark.usefixtures("broken_off")
 @pytest.mark.parametrize(
@@ -147,6 +136,39 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     assert lines(run) == lines(undisturbed)
 
 
+@pytest.mark.parametrize("change", ["renamed", "copied", "linked"])
+def test_a_checkpoint_is_of_the_step_that_it_says(
+    config: Config, run: pathlib.Path, change: str, undisturbed, capsys
+) -> None:
+    """Under the name of another step it is named, and the run goes on from the checkpoint that keeps its own name."""
+    first, last = sorted((run / FOLDER).iterdir(), key=lambda path: int(path.name))
+    wrong = last.with_name(str(STEPS - 1))
+    if change == "renamed":
+        last.rename(wrong)
+    elif change == "copied":
+        shutil.rmtree(last)
+        shutil.copytree(first, wrong)
+    else:
+        shutil.rmtree(last)
+        wrong.symlink_to(first)
+    capsys.readouterr()
+    assert train(config, run).step == STEPS
+    said = capsys.readouterr().err
+    own = last.name if change == "renamed" else first.name
+    assert f"saved after step {own}, and its directory is called {wrong.name}" in said
+    assert same_bits(restored(run, config, STEPS), restored(undisturbed, config, STEPS))
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(config: Config, run: pathlib.Path, tmp_path) -> None:
+    """One that was copied from another run, or whose run has had its configuration edited."""
+    parts = read_object(run / "config.json", (), "")
+    parts["batch"]["seed"] = 7
+    write_object(run / "config.json", parts)
+    other = dataclasses.replace(config, batch=dataclasses.replace(config.batch, seed=7))
+    with pytest.raises(CheckpointError, match="batch.seed is 7 there and 0 here"):
+        train(other, run)
+
+
 @reads_are_broken_off
 @pytest.mark.usefixtures("broken_off")
 def test_where_all_are_damaged_the_newest_is_named_and_nothing_deleted(config: Config, run: pathlib.Path) -> None:
@@ -157,7 +179,7 @@ def test_where_all_are_damaged_the_newest_is_named_and_nothing_deleted(config: C
         train(config, run)
     after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert after.keys() == before.keys()
-    assert {path.name for path in before if after[path] != before[path]} <= {"config.json", "run.json"}
+    assert {path.name for path in before if after[path] != before[path]} <= {"config.json", "run.json", ".lock"}
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["float32", "int32", "bfloat16", "uint8"]), st.data())
@@ -213,7 +235,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(
 # ------------------------------------------------------------------ signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_saves_the_step_that_is_done_and_the_sums_of_the_log(
     config: Config, undisturbed: pathlib.Path, tmp_path, monkeypatch, number: signal.Signals
 ) -> None:
@@ -323,7 +345,7 @@ def test_a_run_goes_on_on_another_mesh_and_says_so(
 
 def test_a_run_is_loaded_where_its_mesh_does_not_fit(config: Config, undisturbed: pathlib.Path, run) -> None:
     elsewhere = dataclasses.replace(config, mesh=MeshConfig(data=16, fsdp=4))
-    (run / "config.json").write_text(json.dumps(to_dict(elsewhere)))
+    write_object(run / "config.json", to_dict(elsewhere))
     trained = load_run(run)
     assert trained.step == STEPS
     assert same_bits(trained.generator.params, restored(undisturbed, config, STEPS).params)

@@ -7,6 +7,7 @@ import copy
 import html
 import html.parser
 import io
+import itertools
 import json
 import pathlib
 import re
@@ -21,6 +22,7 @@ import PIL.Image
 import pytest
 
 from omnijax.errors import DataError, PlatformError
+from omnijax.files import line_of, write_object
 from omnijax.modalities import Picture, Speech, Text
 from omnijax.report import write_report
 from omnijax.report.text import beside, percent
@@ -161,14 +163,13 @@ def write_run(
     directory.mkdir()
     split = {f"loss/{kind}": 1.0 for kind in kinds}
     logged = {"seconds": 9.0, "tokens_per_second": 5e4, "loss": 2.0} | split
-    lines = [json.dumps({"step": step} | logged) for step in (20, 40, 60, 60)]
-    (directory / "metrics.jsonl").write_text("\n".join(lines))
-    (directory / "config.json").write_text(json.dumps({"model": {"depth": 4}, "note": "</pre><script>"}))
+    (directory / "metrics.jsonl").write_bytes(b"".join(line_of({"step": step} | logged) for step in (20, 40, 60, 60)))
+    write_object(directory / "config.json", {"model": {"depth": 4}, "note": "</pre><script>"})
     run = {"command": "omnijax train 'a <b>.py'", "versions": {"jax": "0.10.2"}, "device": "cpu"}
     run |= {"parameters": 12_345, "vocabulary_size": 321}
-    (directory / "run.json").write_text(json.dumps(run))
+    write_object(directory / "run.json", run)
     for name, content in zip(("eval.json", "examples.json"), measured, strict=True):
-        (directory / name).write_text(json.dumps(content))
+        write_object(directory / name, content)
     return directory
 
 
@@ -431,8 +432,11 @@ def test_absent_kinds_of_loss_and_nothing_generated(tmp_path: pathlib.Path, kind
     assert (page.parent / "figures/loss_digits.png").is_file() == ("digit_0" in kinds)
 
 
-@pytest.mark.parametrize("name", ["run.json", "config.json", "metrics.jsonl", "eval.json", "examples.json"])
-@pytest.mark.parametrize("damage", ["missing", "truncated", "binary"])
+FILES = ["run.json", "config.json", "eval.json", "examples.json"]
+DAMAGED = [*itertools.product(FILES, ["missing", "truncated", "binary"]), ("metrics.jsonl", "missing")]
+
+
+@pytest.mark.parametrize("name, damage", DAMAGED)
 def test_missing_or_damaged_file_is_named(
     classed: pathlib.Path, tmp_path: pathlib.Path, name: str, damage: str
 ) -> None:

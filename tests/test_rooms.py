@@ -12,6 +12,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "omnijax"
 ORDER = (
     "errors",
+    "files",
+    "lock",
     "vocab",
     "modalities",
     "source",
@@ -19,10 +21,10 @@ ORDER = (
     "data",
     "model",
     "step",
+    "sample",
     "run",
     "train",
     "experiment",
-    "sample",
     "report",
     "evaluate",
     "plan",

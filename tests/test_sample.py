@@ -116,6 +116,27 @@ def test_tokens_are_drawn_with_the_stated_probabilities(sample: SampleConfig) ->
     assert drawn.dtype == jnp.int32
 
 
+@pytest.mark.parametrize(
+    "sample, drawn",
+    [
+        (SampleConfig(temperature=1e-300), {3}),
+        (SampleConfig(temperature=1e-46), {3}),
+        (SampleConfig(temperature=1e-38), {3}),
+        (SampleConfig(temperature=1e30), {1, 2, 3}),
+        (SampleConfig(top_p=1e-46), {3}),
+        (SampleConfig(top_p=5e-324), {3}),
+        (SampleConfig(top_k=2**31 - 1), {1, 2, 3}),
+    ],
+    ids=str,
+)
+def test_extreme_knobs_draw_legal_tokens(sample: SampleConfig, drawn: set[int]) -> None:
+    sample.check("sample")
+    logits_bv = jnp.tile(jnp.array([0.0, 1, 2, 3, -jnp.inf, 30]), (100, 1))
+    legal_bv = jnp.tile(jnp.array([False, True, True, True, True, False]), (100, 1))
+    found = pick(sample, logits_bv, legal_bv, jax.random.split(jax.random.key(0), 100))
+    assert set(np.unique(found)) == drawn
+
+
 def test_temperature_zero_takes_the_likeliest_legal_token() -> None:
     logits_bv = jnp.asarray(np.random.default_rng(2).normal(size=(50, 9)), jnp.float32)
     legal_bv = jnp.asarray(np.random.default_rng(3).random((50, 9)) < 0.5).at[:, 4].set(True)

@@ -25,6 +25,7 @@ from omnijax.data.pipeline import Batches
 from omnijax.data.prepare import prepare
 from omnijax.data.sources.spoken_digits import spoken_digits_dataset_builder as spoken_digits
 from omnijax.experiment import load_experiment
+from omnijax.files import write_object
 from omnijax.modalities import Modality, Picture, Text
 from omnijax.source import Source
 from omnijax.vocab.documents import Documents
@@ -79,7 +80,7 @@ def store_items(patch: pytest.MonkeyPatch, config: Config, directory: pathlib.Pa
     patch.setattr(tfds_builders.StoredItems, "__init__", lambda self, *, beam, **more: plain(self, beam=False, **more))
     found["stored"] = store.write(config, config.data, directory, Here())
     found["files"] = manifest.describe(directory)
-    (directory / manifest.MANIFEST).write_text(json.dumps(found))
+    write_object(directory / manifest.MANIFEST, found)
 
 
 def same_documents(one: Documents, other: Documents) -> bool:

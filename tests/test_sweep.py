@@ -18,6 +18,7 @@ from omnijax.data.pipeline import Batches
 from omnijax.data.prepare import prepare
 from omnijax.errors import CheckpointError, ConfigError, DataError, OmnijaxError, PlatformError, VocabularyError
 from omnijax.experiment import override
+from omnijax.files import read_object, write_object
 from omnijax.model.flops import TRAINING
 from omnijax.plan.cost import step_flops
 from omnijax.sweep import jobs as job_module
@@ -232,10 +233,10 @@ def test_a_job_follows_from_its_budget_and_seed(config: Config, jobs: list[Job])
 def test_what_was_resolved_is_kept_and_seeds_are_added(config: Config, tmp_path: pathlib.Path) -> None:
     sweep = sweep_of(config)
     first = make_jobs(sweep, ["base=289"], [0], tmp_path / "out")
-    assert set(json.loads((tmp_path / "out/sweep.json").read_text())["jobs"]) == {"base=17/seed0", "base=289/seed0"}
+    assert set(read_object(tmp_path / "out/sweep.json", (), "")["jobs"]) == {"base=17/seed0", "base=289/seed0"}
     again = make_jobs(sweep, list(sweep.arms), [0, 1], tmp_path / "out")
     assert again[1] == first[0]
-    saved = json.loads((tmp_path / "out/sweep.json").read_text())
+    saved = read_object(tmp_path / "out/sweep.json", (), "")
     assert (saved["seeds"], saved["baseline"]) == ([0, 1], "base=17")
     assert list(saved["arms"]) == ["base=17", "base=289", "flat"]
     make_jobs(sweep, ["flat"], [0], tmp_path / "other", write=False)
@@ -263,9 +264,9 @@ def test_equal_seconds_are_steps_at_the_measured_speed(config: Config, tmp_path:
     assert [job.end.step for job in again] == [20, 40, 1], "each arm is measured once"
     error = refused(ConfigError, make_jobs, sweep, sweep.arms, [3], tmp_path, 2)
     assert (error.field, error.value) == ("--workers", 2)
-    saved = json.loads((tmp_path / "sweep.json").read_text())
+    saved = read_object(tmp_path / "sweep.json", (), "")
     saved["measured_with"]["cores"] = 999
-    (tmp_path / "sweep.json").write_text(json.dumps(saved))
+    write_object(tmp_path / "sweep.json", saved)
     assert "999" in refused(ConfigError, make_jobs, sweep, sweep.arms, [3], tmp_path).fix
 
 
@@ -346,7 +347,7 @@ def test_a_directory_of_another_sweep_is_refused(config: Config, tmp_path: pathl
     assert "no sweep" in refused(CheckpointError, check_out, sweep, tmp_path / "strange").rule
     assert check_out(sweep, tmp_path / "new") == {}
     (tmp_path / "killed").mkdir()
-    for name in (".lock", "sweep.tmp"):
+    for name in (".lock", ".sweep.json.tmp"):
         (tmp_path / "killed" / name).touch()
     assert check_out(sweep, tmp_path / "killed") == {}, "a process was killed before it wrote sweep.json"
     assert check_out(dataclasses.replace(sweep, baseline="flat"), tmp_path), "results don't depend on the baseline"

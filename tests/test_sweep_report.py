@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import html.parser
 import io
-import json
 import math
 import pathlib
 import re
@@ -18,6 +17,7 @@ import pytest
 
 from experiments.anchors import write_anchors
 from omnijax.errors import DataError
+from omnijax.files import read_object, write_object
 from omnijax.report.curves import Line, spread
 from omnijax.report.theme import DARK, LIGHT
 from omnijax.sweep import figures, page
@@ -126,7 +126,7 @@ def write_sweep(
         "tasks": ["bits", "directions"],
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "sweep.json").write_text(json.dumps(sweep))
+    write_object(out / "sweep.json", sweep)
     for arm in arms:
         for seed in range(seeds):
             put(out, made_up(arm, seed, forms))
@@ -135,7 +135,7 @@ def write_sweep(
 def put(out: pathlib.Path, result: dict[str, Any]) -> None:
     directory = out / "arms" / result["arm"] / f"seed{result['seed']}"
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "result.json").write_text(json.dumps(result))
+    write_object(directory / "result.json", result)
 
 
 ANCHORS = [
@@ -272,9 +272,9 @@ def test_directions_csv_has_what_was_generated(ended: pathlib.Path) -> None:
 def test_a_head_that_emits_an_item_steps_once(ended: pathlib.Path, tmp_path: pathlib.Path) -> None:
     out = tmp_path / "sweep"
     shutil.copytree(ended, out)
-    sweep = json.loads((out / "sweep.json").read_text())
+    sweep = read_object(out / "sweep.json", (), "")
     sweep["arms"]["base=2"]["model"]["head"] = "depth"
-    (out / "sweep.json").write_text(json.dumps(sweep))
+    write_object(out / "sweep.json", sweep)
     write_tables(out)
     lines = {(line["arm"], line["form"]): line for line in lines_of(out / "table.csv")}
     assert lines["base=2", "image"]["steps_per_item"] == "1"
@@ -416,10 +416,10 @@ def test_cost_stands_beside_what_was_predicted(ended: pathlib.Path) -> None:
     "name, content, said",
     [
         ("sweep.json", None, "this file is needed"),
-        ("sweep.json", "{", "must be JSON"),
-        ("sweep.json", '{"question": "?"}', "sweep.json:budget"),
-        ("arms/base=2/seed0/result.json", "[]", "result.json:arm"),
-        ("arms/base=2/seed0/result.json", "half", "must be JSON"),
+        ("sweep.json", "{", "can't be read"),
+        ("sweep.json", '{"question": "?"}', "has no digest"),
+        ("arms/base=2/seed0/result.json", "[]", "has no digest"),
+        ("arms/base=2/seed0/result.json", "half", "can't be read"),
         ("anchors.csv", "a,b\n", "its first line must be"),
         (
             "anchors.csv",

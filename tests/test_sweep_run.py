@@ -24,13 +24,13 @@ from omnijax.cli import main
 from omnijax.config import MeshConfig
 from omnijax.data.prepare import prepare
 from omnijax.errors import CheckpointError, ConfigError, DataError
+from omnijax.files import read_object, write_object
 from omnijax.model.build import model_of
 from omnijax.run.checkpoint import Checkpoints
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import init_state
 from omnijax.sweep import arm, runner
 from omnijax.sweep.arm import BUSY, is_done, measure, run_job
-from omnijax.sweep.directory import locked
 from omnijax.sweep.jobs import Job, make_jobs
 from omnijax.sweep.runner import Runner
 from omnijax.sweep.speed import share_of_cores
@@ -124,6 +124,7 @@ def test_a_job_is_bound_to_the_cores_of_its_worker(monkeypatch, jobs: list[Job],
     assert not play(monkeypatch, jobs, tmp_path / "out", script).failed
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_handed_on_and_nothing_more_is_begun(number, monkeypatch, jobs: list[Job], tmp_path) -> None:
     script = (
@@ -138,17 +139,6 @@ def test_a_signal_is_handed_on_and_nothing_more_is_begun(number, monkeypatch, jo
     assert not outcome.failed
     assert [path.name for path in (tmp_path / "out").glob("*.told")] == ["base=17-seed0.told"]
     assert signal.getsignal(number) == before
-
-
-def test_one_process_at_a_time_holds_a_lock(tmp_path) -> None:
-    one, other = tmp_path / "seed0.lock", tmp_path / "seed1.lock"
-    with locked(one, wait=False) as mine:
-        assert mine
-        with locked(one, wait=False) as theirs, locked(other, wait=False) as free:
-            assert (theirs, free) == (False, True)
-        assert one.read_text().split()[0] == str(os.getpid())
-    with locked(one) as again:
-        assert again
 
 
 def test_an_arm_is_trained_on_what_was_resolved(jobs: list[Job], tmp_path) -> None:
@@ -169,7 +159,7 @@ def test_an_arm_that_is_too_large_is_refused_before_it_is_trained(monkeypatch, j
 
 def test_what_was_measured_and_lost_its_result_is_to_be_trained_anew(jobs: list[Job], tmp_path) -> None:
     job = jobs[0]
-    (tmp_path / "config.json").write_text(json.dumps(job.to_dict()["config"]))
+    write_object(tmp_path / "config.json", job.to_dict()["config"])
     model, one_device = model_of(job.config), make_mesh(MeshConfig(), jax.devices()[:1])
     with Checkpoints(tmp_path, 1) as checkpoints:
         checkpoints.save(job.end.step, init_state(job.config, model, one_device), job.config)
@@ -181,11 +171,11 @@ def test_a_result_of_another_configuration_is_no_result(jobs: list[Job], tmp_pat
     run = tmp_path / "arms" / jobs[0].name
     assert not is_done(tmp_path, jobs[0])
     run.mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps(jobs[2].to_dict()["config"]))
+    write_object(run / "config.json", jobs[2].to_dict()["config"])
     (run / "result.json").write_text("{}")
     with pytest.raises(CheckpointError, match="another configuration"):
         is_done(tmp_path, jobs[0])
-    (run / "config.json").write_text(json.dumps(jobs[0].to_dict()["config"]))
+    write_object(run / "config.json", jobs[0].to_dict()["config"])
     assert is_done(tmp_path, jobs[0])
 
 
@@ -223,14 +213,14 @@ class Command:
         self.process.wait()
         for lock in self.out.glob("arms/*/*.lock"):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
+                os.kill(json.loads(lock.read_text())["pid"], signal.SIGKILL)
 
 
 def results(out: pathlib.Path) -> dict[str, Any]:
     """All that is the same whenever and wherever the same arms are trained."""
     found = {}
     for path in sorted(out.glob("arms/*/*/result.json")):
-        result = json.loads(path.read_text())
+        result = read_object(path, (), "")
         for point in result["curve"]:
             del point["seconds"]
         del result["speed"], result["command"]

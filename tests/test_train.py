@@ -19,8 +19,9 @@ from omnijax import testing
 from omnijax.cli import RESUMABLE, main
 from omnijax.config import Config, MeshConfig, to_dict
 from omnijax.data.pipeline import Batches
-from omnijax.errors import CheckpointError, DataError, NonFiniteLossError
+from omnijax.errors import CheckpointError, DataError, NonFiniteLossError, OmnijaxError
 from omnijax.experiment import load_experiment
+from omnijax.files import read_lines, write_object
 from omnijax.model.transformer import Transformer
 from omnijax.run.checkpoint import FOLDER, Checkpoints
 from omnijax.run.directory import CONFIG
@@ -81,9 +82,7 @@ def assert_same_bits(left: object, right: object) -> None:
 
 
 def lines(run: pathlib.Path) -> list[dict]:
-    path = run / METRICS
-    whole = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in whole if line.endswith("\n")]
+    return read_lines(run / METRICS)
 
 
 def without_clock(metrics: list[dict]) -> list[dict]:
@@ -266,10 +265,10 @@ def test_what_cannot_be_trained_leaves_no_run_behind(config: Config, tmp_path) -
 
 
 def test_a_directory_with_something_else_is_refused(config: Config, tmp_path) -> None:
-    file = tmp_path / "letters.txt"
+    file = tmp_path / "letters.doc"
     file.write_text("dear")
     for run in (tmp_path, file):
-        with pytest.raises(CheckpointError, match="no run"):
+        with pytest.raises(OmnijaxError, match="no run|must be a directory"):
             train(config, run)
     assert list(tmp_path.iterdir()) == [file]
 
@@ -288,7 +287,7 @@ def test_a_checkpoint_of_something_else_is_refused(
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)
     other = dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **change)})
-    (run / CONFIG).write_text(json.dumps(to_dict(other)))
+    write_object(run / CONFIG, to_dict(other))
     with pytest.raises(CheckpointError, match=rule) as caught:
         train(other, run)
     assert caught.value.field == "checkpoint"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 
-from omnijax.errors import VocabularyError
+from omnijax.errors import VocabularyError, shortened
 from omnijax.vocab.encode import encode
 from omnijax.vocab.radix import radices_of, to_digits
 from omnijax.vocab.vocabulary import Marker, Space, Vocabulary
@@ -27,7 +27,7 @@ def refused(**changes: Any) -> VocabularyError:
     with pytest.raises(VocabularyError) as caught:
         build(**changes)
     error = caught.value
-    for part in (error.field, repr(error.value), error.rule, error.fix):
+    for part in (error.field, shortened(repr(error.value)), error.rule, error.fix):
         assert part in str(error)
         assert part
     return error

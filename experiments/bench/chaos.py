@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import ctypes
 import dataclasses
 import json
 import os
@@ -26,15 +25,13 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from typing import Any
 
 import jax
 import numpy as np
+from forked import PATIENCE_SECONDS, start, wait
 
-import omnijax.train  # noqa: F401 (imported once, here, for all processes)
 from omnijax import testing
-from omnijax.cli import main
 from omnijax.config import Config, to_dict
 from omnijax.errors import RESUMABLE
 from omnijax.experiment import load_experiment
@@ -47,10 +44,8 @@ from omnijax.step.state import abstract_state
 DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
 STEPS_PER_CYCLE, CHECKPOINT_EVERY = 14, 5
 FURTHEST = 24  # most steps of a cycle beyond the last line of metrics; the mean is below STEPS_PER_CYCLE
-PATIENCE_SECONDS = 300
 CYCLES = "cycles.jsonl"
-PARENT_DEATH_SIGNAL = 1  # of prctl
-CLOCK = ("tokens_per_second", "items_per_second", "seconds")
+CLOCK = ("tokens_per_second", "items_per_second", "seconds", "check")
 EXPERIMENT = """import json
 from omnijax.config import from_dict
 
@@ -75,12 +70,6 @@ def whole_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("}\n")]
 
 
-def die_with_parent() -> None:
-    """Asks Linux to kill this process when its parent dies, so that a killed proof leaves no training run behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
-
-
 class Run:
     """A run directory, and the process that trains in it."""
 
@@ -91,22 +80,7 @@ class Run:
 
     def start(self) -> int:
         """Forks a process that trains; returns its id."""
-        process = os.fork()
-        if process == 0:
-            die_with_parent()
-            log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            status = 1
-            try:
-                status = main(self._command)
-            finally:
-                if sys.exception() is not None:
-                    traceback.print_exc()
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(status)
-        return process
+        return start(self._command, self._log)
 
     def steps(self) -> int:
         """The step of the last line of the metrics."""
@@ -161,18 +135,6 @@ def disturb(run: Run, random: np.random.Generator) -> dict[str, Any]:
         "half_written": run.writing(),
         "seconds": round(time.monotonic() - started, 1),
     }
-
-
-def wait(process: int) -> tuple[int, int]:
-    """Waits for a process that must end soon; returns its id and status."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            return ended, status
-        time.sleep(0.005)
-    os.kill(process, signal.SIGKILL)
-    raise SystemExit(f"a process didn't end within {PATIENCE_SECONDS} s")
 
 
 def damage(run: Run, random: np.random.Generator) -> str | None:

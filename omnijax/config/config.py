@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 from omnijax.config.batch import BatchConfig
-from omnijax.config.evaluation import EvalConfig, Target
+from omnijax.config.evaluation import LARGEST, SEEDS, SMALLEST, EvalConfig, Target
 from omnijax.config.model import ModelConfig
 from omnijax.config.optim import MeshConfig, OptimConfig, TrainConfig
 from omnijax.config.writing import Writing, vocabulary_of
@@ -61,20 +61,23 @@ class Config:
         return next((target for target in self.eval.targets if target.name == field), Target(field))
 
 
-_AT_LEAST_1 = {
+_COUNTS = {
     "batch": ("size", "prefetch"),
-    "model": ("depth", "width", "heads", "kv_heads", "mlp_width", "head_depth"),
+    "model": ("depth", "width", "heads", "kv_heads", "head_size", "mlp_width", "head_depth", "unroll"),
     "optim": ("accumulate",),
     "train": ("steps", "log_every", "checkpoint_every", "keep_checkpoints"),
     "eval": ("examples", "batch_size", "show"),
 }
+_SEEDS: dict[str, tuple[str, ...]] = {"batch": ("seed",), "train": ("seed",), "eval": ("seed",)}
 _BELOW_1 = {"optim": ("beta1", "beta2"), "model": ("dropout",), "train": ("digit_noise",)}
 _Rule = tuple[str, Callable[[float], bool], dict[str, tuple[str, ...]]]
 _RULES: tuple[_Rule, ...] = (
-    ("at least 1", lambda n: n >= 1, _AT_LEAST_1),
-    ("at least 2", lambda n: n >= 2, {"batch": ("sequence_length",)}),
-    ("at least 0", lambda n: n >= 0, {"batch": ("sequence_items",), "optim": ("warmup_steps",)}),
+    ("in 1 … 2^31 - 1", lambda n: 1 <= n < 2**31, _COUNTS),
+    ("in 2 … 2^31 - 1", lambda n: 2 <= n < 2**31, {"batch": ("sequence_length",)}),
+    ("in 0 … 2^31 - 1", lambda n: 0 <= n < 2**31, {"batch": ("sequence_items",), "optim": ("warmup_steps",)}),
+    (f"in 0 … {SEEDS - 1}", lambda n: 0 <= n < SEEDS, _SEEDS),
     ("a number above 0", lambda n: 0 < n < math.inf, {"optim": ("learning_rate", "clip_norm")}),
+    (f"a number in {SMALLEST:g} … {LARGEST:g}", lambda n: SMALLEST <= n <= LARGEST, {"model": ("rope_base",)}),
     ("a number, 0 or above", lambda n: 0 <= n < math.inf, {"optim": ("weight_decay",)}),
     ("in [0, 1]", lambda n: 0 <= n <= 1, {"optim": ("final_fraction",)}),
     ("in [0, 1)", lambda n: 0 <= n < 1, _BELOW_1),
@@ -99,9 +102,12 @@ def _check_tasks(config: Config) -> None:
         if not task.fields or len(task.fields) != len(task.weights):
             rule = f"one for each of the fields {task.fields}"
             raise ConfigError(f"{path}.weights", task.weights, rule, "add or drop one")
-        if task.repeats < 1 or min(task.weights) < 0 or max(task.weights) <= 0:
-            rule = "repeats must be ≥ 1, weights ≥ 0 and one of them > 0"
-            raise ConfigError(path, task, rule, "or leave the task out")
+        if not (1 <= task.repeats < 2**31):
+            raise ConfigError(f"{path}.repeats", task.repeats, "must be in 1 … 2^31 - 1", "or leave the task out")
+        for weight in (*task.weights, max(task.weights)):
+            if not (SMALLEST <= weight <= LARGEST or (weight == 0 < max(task.weights))):
+                rule = f"weights must be 0 or in {SMALLEST:g} … {LARGEST:g}, and one of them above 0"
+                raise ConfigError(f"{path}.weights", task.weights, rule, "or leave the task out")
         if len(task.random_orders) != len(task.fields) or not all(0 <= share <= 1 for share in task.random_orders):
             rule = f"one share in [0, 1] for each of the fields {task.fields}"
             raise ConfigError(f"{path}.random_order", task.random_order, rule, "use () for none")
@@ -131,6 +137,7 @@ def _check_evaluation(config: Config) -> None:
     generated, fields = config.generated, config.data.fields
     for target in config.eval.targets:
         check_known("eval.targets", target.name, fields, "the fields are")
+        target.sample.check(f"eval.targets.{target.name}")
     for route in config.eval.routes:
         through = route.through
         if len(through) < 2 or through[0] not in fields or not set(through[1:]) <= set(generated):

@@ -5,6 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from omnijax.errors import ConfigError
+
+SMALLEST, LARGEST = 1e-30, 1e30
+"""Bounds of knobs that a float32 has to hold, and still hold when it is multiplied with a number of the model."""
+SEEDS = 2**32
+"""Number of seeds: JAX makes a key of 32 bits, and would take another seed for one that differs by a multiple."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
@@ -18,6 +25,16 @@ class SampleConfig:
     """Draw from the likeliest tokens that together have this probability."""
     grammar: bool = True
     """Only tokens that can still become a decodable document."""
+
+    def check(self, field: str) -> None:
+        """Raises a `ConfigError` for a knob that tokens can't be drawn with; `field` is the path of this part."""
+        for name, holds, rule in (
+            ("temperature", 0 <= self.temperature <= LARGEST, f"must be in 0 … {LARGEST:g}; 0 takes the likeliest"),
+            ("top_k", 0 <= self.top_k < 2**31, "must be in 0 … 2^31 - 1; 0 draws from all"),
+            ("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1"),
+        ):
+            if not holds:
+                raise ConfigError(f"{field}.{name}", getattr(self, name), rule, "choose another value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +79,10 @@ class EvalConfig:
     """What `omnijax evaluate` measures."""
 
     targets: tuple[Target, ...] = ()
-    """How fields are generated; a field that isn't named here is drawn at temperature 1."""
+    """How fields are generated; a field that isn't named here is drawn at temperature 1.
+
+    On the command line they go by the names of the fields: `--eval.targets.image.top_p 0.9`.
+    """
     routes: tuple[Route, ...] = ()
     """The directions whose results are judged."""
     split: str = "validation"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
 import sys
+import traceback
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 
-from omnijax.errors import ConfigError
+from omnijax.errors import ConfigError, OmnijaxError
 
 EXPERIMENT_PREFIX = "omnijax_experiment_"
 """Begins the name of a module that was made from an experiment file."""
@@ -21,7 +23,7 @@ def run_file(path: Path) -> ModuleType:
     """The module that an experiment file makes. The same file is executed only once in a process.
 
     Raises:
-        ConfigError: there is no such file, or it is no Python file.
+        ConfigError: there is no such file, it is no Python file, or it raises an error.
     """
     if not path.is_file():
         raise ConfigError("experiment", str(path), "there is no such file", "give the path of an experiment file")
@@ -33,9 +35,26 @@ def run_file(path: Path) -> ModuleType:
         raise ConfigError("experiment", str(path), "it must be a Python file", "give one that ends with .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by its name
-    spec.loader.exec_module(module)
+    with ExperimentErrors(path):
+        spec.loader.exec_module(module)
     _EXECUTED[key] = module
     return module
+
+
+class ExperimentErrors(contextlib.AbstractContextManager[object]):
+    """A context that turns an error of an experiment file into a `ConfigError` with the traceback of that file."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not isinstance(error, Exception) or isinstance(error, OmnijaxError):
+            return
+        ours = f"{Path(__file__).parents[1]}{os.sep}"
+        frames = [one for one in traceback.extract_tb(trace) if not one.filename.startswith((ours, "<frozen"))]
+        lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
+        fix = "mend the file, or install what it needs. The error was:\n" + "".join(lines).rstrip()
+        raise ConfigError("experiment", str(self._path), "it must run without an error", fix) from error
 
 
 def trust(path: Path) -> None:

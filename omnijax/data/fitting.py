@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import pathlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from omnijax.errors import DataError
+from omnijax.files import write_whole
 from omnijax.modalities.base import Modality, Progress
 from omnijax.source import TRAIN, Record, Source, modalities_of, read, signals_of
 
@@ -28,8 +30,9 @@ def fit(source: Source, modality: Modality, progress: Progress) -> dict[str, np.
 def save(directory: pathlib.Path, modality: Modality, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes what a modality learned below the directory of a data set."""
     (directory / FOLDER).mkdir(exist_ok=True)
-    with open(directory / FOLDER / f"{modality.name}.npz", "wb") as file:
-        np.savez(file, **dict(arrays))  # type: ignore[arg-type]
+    buffer = io.BytesIO()
+    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
+    write_whole(directory / FOLDER / f"{modality.name}.npz", buffer.getvalue())
 
 
 def fitted(source: Source) -> dict[str, Modality]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import pathlib
 from typing import Any
 
 from omnijax.errors import DataError
+from omnijax.files import digest_of_file, read_object
 from omnijax.modalities.base import Modality
 from omnijax.source import Source, modalities_of
 
@@ -37,7 +37,7 @@ def _knobs(value: Any) -> dict[str, Any]:
 def describe(directory: pathlib.Path) -> dict[str, dict[str, int | str]]:
     """Size and SHA-256 of every file below a directory but the manifest, by relative POSIX path."""
     return {
-        path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": digest_of_file(path)}
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
@@ -74,7 +74,7 @@ def _verify_files(directory: pathlib.Path, stamps: tuple[tuple[str, int, int], .
             rule = "it is missing"
         elif path.stat().st_size != expected["bytes"]:
             rule = f"it is damaged: {path.stat().st_size} bytes, and the manifest says {expected['bytes']}"
-        elif _sha256(path) != expected["sha256"]:
+        elif digest_of_file(path) != expected["sha256"]:
             rule = "it was altered: its SHA-256 isn't that of the manifest"
         if rule:
             raise DataError("data file", str(path), rule, _REBUILD)
@@ -90,15 +90,10 @@ def read_manifest(source: Source) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text())
-        return {**manifest, "config": dict(manifest["config"]), "files": dict(manifest["files"])}
-    except FileNotFoundError as error:
+    if not path.exists():
         rule = "a directory of data must have a manifest; this one holds something else, or is damaged"
-        raise DataError("data manifest", str(path), rule, f"choose another directory, or {_REBUILD}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        rule = f"it must be JSON with `config` and `files` ({error!r})"
-        raise DataError("data manifest", str(path), rule, _REBUILD) from error
+        raise DataError("data manifest", str(path), rule, f"choose another directory, or {_REBUILD}")
+    return read_object(path, ("config", "files"), _REBUILD)
 
 
 def _compare(field: str, built: Any, wanted: Any, directory: str) -> None:
@@ -109,8 +104,3 @@ def _compare(field: str, built: Any, wanted: Any, directory: str) -> None:
     elif built != wanted:
         rule = f"the data set in {directory} was built with {built!r}"
         raise DataError(field, wanted, rule, "use that value, or another --data.directory for a new data set")
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import fcntl
-import json
 import pathlib
 import shutil
 
@@ -15,6 +14,8 @@ from omnijax.config import Config
 from omnijax.data import fitting, manifest, store
 from omnijax.data.beam import Beam
 from omnijax.errors import ConfigError, DataError
+from omnijax.files import write_object
+from omnijax.lock import locked
 from omnijax.modalities.base import Progress
 from omnijax.source import modalities_of
 
@@ -46,19 +47,20 @@ def prepare(config: Config, beam: Beam | None = None) -> None:
         return
     source.check_build()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(target.parent / f".{target.name}.lock", "w")  # noqa: SIM115 (closed by the `with` below)
+        held = contextlib.ExitStack()
+        lock = held.enter_context(locked(target.parent / f".{target.name}.lock"))
+        assert lock is not None  # it waits
     except OSError as error:
         rule = f"its parent must be a directory that can be written to ({error})"
         raise DataError("data.directory", source.directory, rule, "choose another directory") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held:
         if _found(target, config, beam):
             return
         partial = target.parent / f".{target.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
         try:
             _build(config, partial, beam)
+            lock.check()
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -101,4 +103,4 @@ def _build(config: Config, directory: pathlib.Path, beam: Beam | None) -> None:
             progress.add_task("Storing items", total=None)
             written[store.STORED] = store.write(config, here, directory, beam)
         written["files"] = manifest.describe(directory)
-        (directory / manifest.MANIFEST).write_text(json.dumps(written, indent=1) + "\n")
+        write_object(directory / manifest.MANIFEST, written)

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import rich.console
+from jax.sharding import Mesh
 
+from omnijax.config import Config
 from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, PlatformError
 from omnijax.evaluate.display import print_steps, print_table, summary, write_plot
 from omnijax.evaluate.history import ROWS
 from omnijax.evaluate.loading import Meshes, OpenRun
-from omnijax.evaluate.many import Session, evaluate, parse_steps, watch
+from omnijax.evaluate.many import Session, check_overrides, eval_knobs, evaluate, parse_steps, watch
 from omnijax.evaluate.tasks import TASKS, check_tasks
-from omnijax.experiment import override
+from omnijax.files import check_place
 from omnijax.report import write_report
 from omnijax.report.theme import check_drawing
-from omnijax.run.stopping import Stop
+from omnijax.run.directory import CONFIG
+from omnijax.run.stopping import SIGNALS, Stop
 from omnijax.step.sharding import make_mesh, mesh_that_fits
 
 INCOMPLETE = 1
@@ -38,13 +43,21 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
         ConfigError: what is asked for can't be; nothing has been measured then.
     """
     runs = list(dict.fromkeys(options.workdirs))
-    whole = options.steps is None and options.tasks is None and not options.watch
+    if options.out is not None:
+        check_place(options.out, "--out")
+    elsewhere = options.out is not None and os.path.realpath(options.out) != os.path.realpath(runs[0])
+    if elsewhere and (options.out / CONFIG).exists():
+        raise ConfigError("--out", str(options.out), "it is another run", "give the name of a new directory")
+    own = elsewhere or not eval_knobs(options.overrides)  # eval.json and the plot stay those of the run's own knobs
+    whole = options.steps is None and options.tasks is None and not options.watch and own
     tasks = check_tasks(tuple(TASKS) if options.tasks is None else options.tasks.split(","))
     steps = parse_steps(("all" if options.watch else "last") if options.steps is None else options.steps)
     if options.watch and steps != "all":
         rule = "with --watch every checkpoint is evaluated as it comes"
         raise ConfigError("--steps", options.steps, rule, "leave out --steps, or --watch")
-    plots = {}
+    if options.out is not None and len(runs) > 1:
+        raise ConfigError("--out", str(options.out), "it is for one run", "evaluate one after another")
+    plots: dict[Path, str] = {}
 
     def tell(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -52,22 +65,29 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
     def say(opened: OpenRun, row: dict[str, Any], now: bool) -> None:
         if whole:
             print_table(row, console)
-            tell(f"report: {_drawn('none', lambda: write_report(opened.run, opened.other_split))}")
+            if not session.unwritten:
+                tell(f"report: {_drawn('none', lambda: write_report(opened.run, opened.other_split, opened.out))}")
         else:
             figures = ", ".join(f"{name} {figure}" for name, figure in summary(row).items() if figure != "—")
             took = f"{row['seconds']:.0f} s" if now else "measured before"
             tell(f"{opened.run} step {row['step']}: {figures} ({took})")
 
     def after(opened: OpenRun) -> None:
-        if not whole:
+        if own and not (whole or session.unwritten):
             plots[opened.run] = _drawn("no plot", lambda: write_plot(opened))
 
-    meshes = _meshes(options.overrides)
+    check_overrides(options.overrides, ("eval", "mesh"))
+    meshes: Meshes = mesh_that_fits
+    if any(argument.startswith("--mesh.") for argument in options.overrides):
+        meshes = _mesh_of
     with contextlib.suppress(PlatformError):
         check_drawing()  # imported now: an interrupt in the middle would leave half a library
-    with Stop() as stop:
+    # Ctrl-C doesn't wait for the end of a task, as the other signals do.
+    with Stop(signals=[number for number in SIGNALS if number != signal.SIGINT]) as stop:
         stop.begin()
-        session = Session(tasks, whole, options.again, options.split, meshes, lambda: stop.asked, say, after)
+        changed: dict[str, Any] = {"overrides": tuple(options.overrides), "out": options.out, "meshes": meshes}
+        told: dict[str, Any] = {"stop": lambda: stop.asked, "say": say, "after": after}
+        session = Session(tasks, whole, options.again, options.split, **changed, **told)
         try:
             if options.watch:
                 tell(f"watching {', '.join(map(str, runs))}")
@@ -79,13 +99,13 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
     rows = {run: by_step for run, by_step in session.rows.items() if by_step}
     if rows and not (whole and len(runs) == 1):
         print_steps(rows, console)
-    for run, plot in plots.items():
-        tell(f"{run}: {ROWS}, {plot}")
+    for run in rows if not (whole or session.unwritten) else ():
+        tell(f"{options.out or run}: {ROWS}" + (f", {plots[run]}" if run in plots else ""))
     if session.stopped:
         print("stopped; the same command goes on with what isn't evaluated yet", file=sys.stderr)
         return RESUMABLE
     if not session.refused:
-        return 0
+        return INCOMPLETE if session.unwritten else 0
     if whole and len(runs) == 1 and not rows:
         return WRONG_INPUT
     done, names = sum(map(len, rows.values())), ", ".join(session.refused)
@@ -102,7 +122,7 @@ def _drawn(otherwise: str, draw: Callable[[], object]) -> str:
     before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     try:
         name = str(draw())
-    except PlatformError as error:
+    except (PlatformError, OSError) as error:
         name = f"{otherwise}: {error}"
     finally:
         signal.signal(signal.SIGINT, before)
@@ -111,10 +131,5 @@ def _drawn(otherwise: str, draw: Callable[[], object]) -> str:
     return name
 
 
-def _meshes(overrides: Sequence[str]) -> Meshes:
-    """The mesh of each run with some axes set from the command line; without, one that fits."""
-    for argument in overrides:
-        if argument.startswith("-") and not argument.startswith("--mesh.") and not argument[1:].isdigit():
-            rule = "a run is evaluated with its own configuration; only the mesh may be another"
-            raise ConfigError("override", argument, rule, "use --mesh.data, --mesh.fsdp, --mesh.context, --mesh.tensor")
-    return (lambda config: make_mesh(override(config, overrides).mesh)) if overrides else mesh_that_fits
+def _mesh_of(config: Config) -> Mesh:
+    return make_mesh(config.mesh)

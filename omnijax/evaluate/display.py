@@ -76,8 +76,8 @@ def write_plot(opened: OpenRun) -> str:
         PlatformError: a library that draws isn't installed.
     """
     check_drawing()
-    path = file_of(opened.run, PLOT, opened.other_split)
-    steps_figure(history(opened.run, opened.config)).savefig(path, format="png", dpi=DOTS_PER_INCH)
+    path = file_of(opened.out, PLOT, opened.other_split)
+    steps_figure(history(opened.out, opened.config)).savefig(path, format="png", dpi=DOTS_PER_INCH)
     return path.name
 
 

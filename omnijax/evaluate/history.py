@@ -1,8 +1,7 @@
-"""`evaluations.jsonl`: what was measured of a run's checkpoints, a line for each time, never the same twice."""
+"""`evaluations.jsonl`: what was measured of a run's checkpoints. One line per evaluation; nothing is measured twice."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from omnijax.config import Config
+from omnijax.files import read_lines
 from omnijax.run.directory import config_digest, device, versions
 
 ROWS = "evaluations.jsonl"
@@ -24,28 +24,16 @@ def head_of(config: Config, step: int, checkpoint: str) -> dict[str, Any]:
 
 
 def read_rows(run: Path) -> list[dict[str, Any]]:
-    """All rows of a run, in the order in which they were written; a line that a kill cut off is none."""
-    path = run / ROWS
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and {*SAME, "tasks"} <= row.keys():
-            rows.append(row)
-    return rows
+    """All rows of a run, in the order in which they were written; damaged ones are named and left out."""
+    return [row for row in read_lines(run / ROWS) if {*SAME, "tasks"} <= row.keys()]
 
 
-def append_row(run: Path, head: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]], seconds: float) -> None:
-    """Adds a row with the figures of some tasks, by task, and how long they took; nothing in the file is changed."""
+def row_of(head: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """A row with the figures of some tasks, by task, and how long they took."""
     row = {**head, "tasks": list(figures), "device": device(), "versions": versions(), "seconds": seconds}
     for found in figures.values():
         row |= found
-    with (run / ROWS).open("ab+") as file:
-        file.seek(max(0, file.seek(0, 2) - 1))
-        cut = file.read() not in (b"", b"\n")  # by a kill in the middle of a line
-        file.write(b"\n" * cut + json.dumps(row).encode() + b"\n")
+    return row
 
 
 def known(rows: list[dict[str, Any]], head: Mapping[str, Any]) -> dict[str, Any]:

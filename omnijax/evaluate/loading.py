@@ -38,6 +38,7 @@ class OpenRun(contextlib.ExitStack):
 
     Attributes:
         run: its directory.
+        out: where figures of it are read and written; its directory, unless another one was given.
         config: of the run, with the split that is measured as `eval.split`.
         other_split: this split; None if it is the run's own.
 
@@ -53,9 +54,10 @@ class OpenRun(contextlib.ExitStack):
         trusted: bool = False,
         config: Config | None = None,
         split: str | None = None,
+        out: Path | None = None,
     ):
         super().__init__()
-        self.run, self.config = run, config or load_config(run, trusted)
+        self.run, self.out, self.config = run, out or run, config or load_config(run, trusted)
         self.other_split = None if split == self.config.eval.split else split
         if split is not None:
             self.config = dataclasses.replace(self.config, eval=dataclasses.replace(self.config.eval, split=split))

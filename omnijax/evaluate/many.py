@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,13 +13,15 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from omnijax.errors import CheckpointError, ConfigError, DataError, OmnijaxError
-from omnijax.evaluate.history import append_row, head_of, known, mean_bits, read_rows
+from omnijax.evaluate.history import ROWS, head_of, known, mean_bits, read_rows, row_of
 from omnijax.evaluate.judging import Finding
 from omnijax.evaluate.loading import Meshes, OpenRun
 from omnijax.evaluate.tasks import TASKS, check_tasks, run_tasks
+from omnijax.experiment import override
+from omnijax.files import append_line, read_object, write_object
 from omnijax.report.inputs import EVAL, EXAMPLES, file_of
 from omnijax.run.checkpoint import FOLDER
-from omnijax.run.directory import load_config, read_object, write_json
+from omnijax.run.directory import load_config
 from omnijax.step.sharding import mesh_that_fits
 
 TOLD = ("examples", "label", "classes")
@@ -39,12 +43,15 @@ class Session:
         whole: also write `eval.json` and `examples.json`; needs all tasks.
         again: measure again what was already measured.
         split: of the records; None for the `eval.split` of each run.
+        overrides: knobs of `eval` and `mesh` as on a command line; those of `eval` are recorded in each row.
+        out: where figures are read and written; the directory of each run by default.
         meshes: the devices, whatever a run was trained on.
         stop: asked between tasks whether to stop.
         say: called for each checkpoint, with its row and whether it was measured now.
         after: called when checkpoints of a run have been evaluated.
         rows: of each run, by step, the rows of the checkpoints that were asked for.
         refused: runs and checkpoints that can't be evaluated, and why.
+        unwritten: whether something that was measured couldn't be written.
         stopped: whether something is left to do, because `stop` said so.
     """
 
@@ -52,12 +59,15 @@ class Session:
     whole: bool = False
     again: bool = False
     split: str | None = None
+    overrides: tuple[str, ...] = ()
+    out: Path | None = None
     meshes: Meshes = mesh_that_fits
     stop: Callable[[], bool] = lambda: False
     say: Callable[[OpenRun, dict[str, Any], bool], object] = lambda opened, row, now: None
     after: Callable[[OpenRun], object] = lambda opened: None
     rows: dict[Path, dict[int, dict[str, Any]]] = dataclasses.field(default_factory=dict)
     refused: dict[str, OmnijaxError] = dataclasses.field(default_factory=dict)
+    unwritten: bool = False
     stopped: bool = False
 
     def refuse(self, what: Path, error: OmnijaxError) -> None:
@@ -73,19 +83,31 @@ class Session:
         except OmnijaxError as error:
             self.refuse(run, error)
 
+    def write(self, out: Path, write: Callable[[], object]) -> None:
+        """Writes into a directory. If that fails, it says so on stderr and goes on, so that figures are printed."""
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            write()
+        except OSError as error:
+            self.unwritten = True
+            told = f"not written, only printed: {error}. Fix: choose a directory with --out, or make room"
+            print(f"omnijax: {told}.", file=sys.stderr)
+
     @contextlib.contextmanager
     def open(self, runs: Sequence[Path]) -> Iterator[list[OpenRun]]:
         """Those directories that are runs.
 
         Raises:
-            ConfigError: a run doesn't fit the mesh that was asked for, or has no such split.
+            ConfigError: a run doesn't fit the mesh that was asked for, or has no such split or knob.
         """
         configs = {}
         for run in dict.fromkeys(runs):
             with self.refusing(run):
                 configs[run] = load_config(run)
+        configs = {run: override(config, self.overrides) for run, config in configs.items()}
         with contextlib.ExitStack() as stack:
-            opened = (OpenRun(run, self.meshes, config=one, split=self.split) for run, one in configs.items())
+            given: dict[str, Any] = {"split": self.split, "out": self.out}
+            opened = (OpenRun(run, self.meshes, config=one, **given) for run, one in configs.items())
             yield [stack.enter_context(one) for one in opened]
 
     def measure(self, opened: OpenRun, step: int, tasks: tuple[str, ...] | None = None) -> dict[str, Any] | None:
@@ -94,10 +116,11 @@ class Session:
         Raises:
             DataError: the data of the run are damaged.
         """
-        run, rows, tasks = opened.run, self.rows.setdefault(opened.run, {}), tasks or self.tasks
+        run, out = opened.run, opened.out
+        rows, tasks = self.rows.setdefault(run, {}), tasks or self.tasks
         try:
             head = head_of(opened.config, step, opened.identity(step))
-            row = known(read_rows(run), head)
+            row = known(read_rows(out), head)
             missing = [name for name in tasks if self.again or name not in row["tasks"]]
             there = _examples_of(opened, head) if self.whole else {}
             if self.whole and (missing or not there):
@@ -118,14 +141,17 @@ class Session:
             self.stopped |= len(found) < len(missing)
         if found:
             figures = {name: one.figures for name, one in found.items()}
-            append_row(run, head, figures, time.perf_counter() - started)
-            row = known(read_rows(run), head)
+            knobs = eval_knobs(self.overrides)
+            new = row_of(head, figures, time.perf_counter() - started) | ({"overrides": list(knobs)} if knobs else {})
+            row = known([*read_rows(out), new], head)
+            self.write(out, lambda: append_line(out / ROWS, new))
         if not row["tasks"] or (self.whole and len(found) < len(missing)):
             return None
         if self.whole:
-            there = _write_examples(opened, head, found) if found else there
+            there = _examples(opened, head, found) if found else there
             row |= {name: there[name] for name in TOLD}
-            write_json(file_of(run, EVAL, opened.other_split), row)
+            for name, content in ((EXAMPLES, there), (EVAL, row)):
+                self.write(out, functools.partial(write_object, file_of(out, name, opened.other_split), content))
         rows[step] = row
         self.say(opened, row, trained is not None)
         return row
@@ -134,18 +160,36 @@ class Session:
 def _examples_of(opened: OpenRun, head: dict[str, Any]) -> dict[str, Any]:
     """The content of `examples.json`, if it is of this checkpoint on this split; {} otherwise."""
     try:
-        content = read_object(file_of(opened.run, EXAMPLES, opened.other_split), ("of", *TOLD), "")
+        content = read_object(file_of(opened.out, EXAMPLES, opened.other_split), ("of", *TOLD), "")
     except DataError:
         return {}
     return content if content["of"] == head else {}
 
 
-def _write_examples(opened: OpenRun, head: dict[str, Any], found: Mapping[str, Finding]) -> dict[str, Any]:
+def _examples(opened: OpenRun, head: dict[str, Any], found: Mapping[str, Finding]) -> dict[str, Any]:
+    """The content of `examples.json`."""
     data = opened.config.data
     told = zip(TOLD, (len(opened.split.records), data.label, list(data.classes)), strict=True)
-    content = {"of": head, **dict(told), **{name: part for one in found.values() for name, part in one.shown.items()}}
-    write_json(file_of(opened.run, EXAMPLES, opened.other_split), content)
-    return content
+    return {"of": head, **dict(told), **{name: part for one in found.values() for name, part in one.shown.items()}}
+
+
+def check_overrides(overrides: Sequence[str], parts: Sequence[str]) -> None:
+    """Refuses arguments of a command line that set knobs of other parts of a run's configuration.
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    for argument in overrides:
+        if argument.startswith("--") and not argument.startswith(tuple(f"--{part}." for part in parts)):
+            rule = "the run keeps its data, its model and its vocabulary"
+            raise ConfigError("override", argument, rule, f"only knobs of {' and '.join(parts)} can have other values")
+
+
+def eval_knobs(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Those arguments of a command line that set knobs of `eval`, with their values."""
+    starts = [place for place, argument in enumerate(overrides) if argument.startswith("--")] + [len(overrides)]
+    spans = [overrides[start:end] for start, end in itertools.pairwise(starts)]
+    return tuple(argument for span in spans if span[0].startswith("--eval.") for argument in span)
 
 
 def evaluate(

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import rich.progress
 
+from omnijax.config.evaluation import SEEDS
 from omnijax.errors import ConfigError, DataError
+from omnijax.evaluate.many import check_overrides
 from omnijax.evaluate.trained_run import Ranked, TrainedRun, load
+from omnijax.experiment import override
+from omnijax.files import check_place, write_whole
 from omnijax.modalities.base import Modality
-from omnijax.run.directory import write_whole
+from omnijax.run.directory import load_config
 
 LINES = ".jsonl"
+MOST_SAMPLES = 4096
+"""Most samples of one input: they are one sheet."""
 
 
 def sample(
-    run: Path, given: Sequence[str], to: str, out: Path | None, count: int = 1, seed: int = 0, trust: bool = False
+    run: Path,
+    given: Sequence[str],
+    to: str,
+    out: Path | None,
+    count: int = 1,
+    seed: int = 0,
+    trust: bool = False,
+    overrides: Sequence[str] = (),
 ) -> str:
     """Generates a field from others.
 
@@ -34,6 +48,7 @@ def sample(
         count: number of samples of one input, written as a sheet.
         seed: draws the tokens.
         trust: execute the run's experiment file although it comes from elsewhere.
+        overrides: knobs of `eval`, as in `--eval.targets.image.top_p 0.9`.
 
     Returns:
         A line for people: the signal, or where it is.
@@ -42,14 +57,20 @@ def sample(
         ConfigError: the run can't go from these fields to that one, or `out` is missing or of another kind.
         DataError: a file can't be read.
     """
-    if count < 1:
-        raise ConfigError("--count", count, "must be at least 1", "leave it out for one sample")
-    values, trained = _values(given), load(run, trust=trust)
+    if not 1 <= count <= MOST_SAMPLES:
+        raise ConfigError("--count", count, f"must be in 1 … {MOST_SAMPLES}", "leave it out for one sample")
+    if not 0 <= seed < SEEDS:
+        raise ConfigError("--seed", seed, f"must be in 0 … {SEEDS - 1}", "choose another one")
+    check_overrides(overrides, ("eval",))
+    if out is not None:
+        check_place(out.parent, "--out")
+    values, config = _values(given), override(load_config(run, trust), overrides)
+    trained = load(run, trust=trust, config=config)
     if to not in trained.config.generated:
         names = ", ".join(trained.config.generated)
         raise ConfigError("--to", to, f"the run can generate {names}", "choose one of these")
     target = trained.modalities[to]
-    many = [field for field, value in values.items() if Path(value).is_dir() or Path(value).suffix == LINES]
+    many = [field for field, value in values.items() if os.path.isdir(value) or value.endswith(LINES)]
     if many:
         if len(values) > 1:
             rule = "a folder or a .jsonl file stands alone"
@@ -60,6 +81,8 @@ def sample(
     if target.suffix and (out is None or out.suffix != target.suffix):
         rule = f"{to} needs a file that ends with {target.suffix}"
         raise ConfigError("--out", out and str(out), rule, "give such a name")
+    if out is not None and out.is_dir():
+        raise ConfigError("--out", str(out), "it is a folder, and must be a file", "give the name of a file")
     record = {field: read_value(trained, field, value) for field, value in values.items()}
     route = trained.route(tuple(record), to)
     signals = [signal for signal in trained.sample_batch([record] * count, to, seed) if signal is not None]
@@ -89,6 +112,7 @@ def rank(
         ConfigError: no task predicts this field from the given ones.
         DataError: a file can't be read.
     """
+    _check_text("--among", among)
     trained = load(run, trust=trust)
     record = {field: read_value(trained, field, value) for field, value in _values(given).items()}
     field = to or trained.predicted(record)
@@ -97,8 +121,17 @@ def rank(
     return [(places[id(found.answer)], found) for found in trained.rank(record, answers, field)]
 
 
+def _check_text(option: str, values: Sequence[str]) -> None:
+    for value in values:
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(option, ascii(value), "must be text in UTF-8", "type it again") from error
+
+
 def _values(given: Sequence[str]) -> dict[str, str]:
     values: dict[str, str] = {}
+    _check_text("--from", given)
     for one in given:
         field, equals, value = one.partition("=")
         if not equals or not field or field in values:
@@ -141,7 +174,7 @@ def _batch(trained: TrainedRun, field: str, source: Path) -> dict[str, dict[str,
             raise DataError(f"--from {field}", str(source), f"the folder has no {suffix} files", "give another one")
         return {path.stem: {field: read_value(trained, field, f"@{path}")} for path in files}
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError as error:
         raise DataError(f"--from {field}", str(source), "there is no such file", "give the path of one") from error
     except UnicodeDecodeError as error:
@@ -151,13 +184,15 @@ def _batch(trained: TrainedRun, field: str, source: Path) -> dict[str, dict[str,
     for number, line in enumerate(lines):
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{source}:{number + 1}", line[:80], f"must be JSON ({error})", "mend the line") from error
         entry = entry if isinstance(entry, dict) else {field: entry}
         name = str(entry.pop("id", number))
-        if name in found or Path(name).name != name:
+        if name in found or Path(name).name != name or not name.isprintable():
             rule = "each line has an id of its own, which can be the name of a file"
             raise DataError(f"{source}:{number + 1}: id", name, rule, "choose another id, or leave them all out")
+        if None in entry.values():
+            raise DataError(f"{source}:{number + 1}", line[:80], "a value is null", "leave out what isn't known")
         found[name] = {key: read_value(trained, key, str(part)) for key, part in entry.items()}
     return found
 
@@ -185,7 +220,7 @@ def _sample_batch(
         records = [batch[name] for name in part]
         if start:  # a last chunk is filled up, so that the programs of the others serve it
             records += records[-1:] * (size - len(part))
-        for name, signal in zip(part, trained.sample_batch(records, to, seed + start)):
+        for name, signal in zip(part, trained.sample_batch(records, to, (seed + start) % SEEDS)):
             if name in there:
                 continue
             undecodable += signal is None

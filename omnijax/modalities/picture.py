@@ -16,13 +16,14 @@ from jaxtyping import Bool, Int, Shaped
 from omnijax.errors import DataError
 from omnijax.modalities.base import Items, Modality, Part, array_of, refuse_digits
 from omnijax.modalities.inline import data_uri, png
+from omnijax.modalities.picture_file import read_picture
 
 with epy.lazy_imports():  # extras: files and views need them, training on arrays doesn't
     import PIL.Image
     import scipy.ndimage
 
-_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-"""Pillow's name for pictures with so many channels."""
+_COLOURS = (1, 2, 3, 4)
+"""Numbers of channels that picture files have: grey or colour, with or without opacity."""
 SMALLEST_SHOWN = 128
 """Pictures in files are enlarged until their longer edge has about as many pixels."""
 _TILE = 64
@@ -51,6 +52,8 @@ class Picture(Modality):
     """Edge of a patch in pixels, at most the picture's. Patches at the right and lower edge are filled up with 0."""
     variable: bool = False
     """Pictures have any size up to `height` × `width`; each begins with a header that says which."""
+    background: int = dataclasses.field(default=0, metadata={"shapes_data": False})
+    """Level, 0 … levels - 1, that is seen through the transparent parts of a picture file, with 1 or 3 channels."""
 
     lossless: ClassVar[bool] = True
     views: ClassVar[tuple[str, ...]] = ("moved",)
@@ -74,6 +77,7 @@ class Picture(Modality):
     def check(self, field: str) -> None:
         """Raises a `ConfigError` for a size, channels or levels out of their bounds."""
         self.check_bounds(field, height=(1, 2**16), width=(1, 2**16), channels=(1, 2**8), levels=(2, 2**16))
+        self.check_bounds(field, background=(0, self.levels - 1))
         self.check_bounds(field, patch=(1, min(2**8, max(self.height, self.width))))
 
     def bounds(self, before: Items) -> tuple[int, int]:
@@ -187,22 +191,20 @@ class Picture(Modality):
 
     def read(self, stream: BinaryIO) -> Shaped[np.ndarray, "..."]:
         """A picture file, converted to the number of channels (at most 4), resized to fit, scaled to `levels`."""
-        if self.channels not in _MODES:
+        if self.channels not in _COLOURS:
             rule, fix = "picture files have 1 to 4 channels", "give arrays from Python instead"
             raise DataError(f"{self.name}.channels", self.channels, rule, fix)
-        try:
-            with PIL.Image.open(stream) as picture:
-                size = (self.width, self.height)
-                if self.variable:  # only a picture that is too large has to become smaller
-                    scale = min(1.0, self.width / picture.width, self.height / picture.height)
-                    size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
-                # Each channel by itself: Pillow would multiply colours by their opacity, and lose the transparent ones.
-                bands = picture.convert(_MODES[self.channels]).split()
-                small = [np.asarray(band.resize(size, PIL.Image.Resampling.BOX)) for band in bands]
-        except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
-            raise DataError(self.name, "file", f"it can't be read ({error})", "give a PNG file") from error
-        pixels = small[0] if self.channels == 1 else np.stack(small, axis=-1)
-        return np.rint(pixels * ((self.levels - 1) / 255)).astype(self._dtype)
+        most = self.levels - 1
+        shown = read_picture(self.name, stream, self.channels, self.levels, self.background / most, self._fitting)
+        pixels = np.rint(shown * most).clip(0, most).astype(self._dtype)
+        return pixels[..., 0] if self.channels == 1 else pixels
+
+    def _fitting(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that a picture file is resized to."""
+        if not self.variable:
+            return self.width, self.height
+        scale = min(1.0, self.width / width, self.height / height)  # only what is too large has to become smaller
+        return max(1, int(width * scale)), max(1, int(height * scale))
 
     def write(self, signal: Shaped[np.ndarray, "..."], stream: BinaryIO) -> None:
         """Writes a PNG of 8 bits a channel; of more than 4 channels it has the first three.
@@ -268,7 +270,7 @@ class Picture(Modality):
 
     def _bytes(self, signal: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         """Values scaled to 0 … 255, in as many channels as a file can have."""
-        shown = np.asarray(signal) if self.channels in _MODES else np.asarray(signal)[..., :3]
+        shown = np.asarray(signal) if self.channels in _COLOURS else np.asarray(signal)[..., :3]
         pixels: Shaped[np.ndarray, "..."] = np.rint(shown * (255 / (self.levels - 1))).astype(np.uint8)
         return pixels
 

@@ -17,18 +17,14 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
-from etils import epy
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from omnijax.errors import DataError
 from omnijax.modalities.base import Items, Modality, Part, Progress, array_of, refuse_digits
 from omnijax.modalities.codebook import fit_codebook, nearest
 from omnijax.modalities.inline import data_uri, png
+from omnijax.modalities.sound_file import read_sound, write_sound
 from omnijax.modalities.spectrogram import Spectrogram
-
-with epy.lazy_imports():  # an extra: only sound files need it
-    import scipy.io.wavfile
-    import scipy.signal
 
 _RMS = 0.1
 _FIT_SIGNALS = 50_000
@@ -159,25 +155,14 @@ class Speech(Modality):
         )
 
     def read(self, stream: BinaryIO) -> Float32[np.ndarray, " samples"]:
-        """A WAV file: its channels averaged, resampled to `sample_rate_hz`.
-
-        Raises:
-            DataError: it is no WAV file.
-        """
-        try:
-            rate, samples = scipy.io.wavfile.read(stream)
-        except (OSError, ValueError) as error:
-            raise DataError(self.name, "file", f"it can't be read ({error})", "give a WAV file") from error
-        mono = samples.mean(axis=1) if samples.ndim > 1 else samples.astype(np.float64)
-        if np.issubdtype(samples.dtype, np.integer):
-            mono = mono / np.iinfo(samples.dtype).max
-        return np.asarray(scipy.signal.resample_poly(mono, self.sample_rate_hz, rate), np.float32)
+        """A sound file: the mean of its channels, resampled to `sample_rate_hz`."""
+        fragment = self.hop_samples * self.frames
+        least, most = (count / self.sample_rate_hz for count in (self.window_samples, self.most * fragment))
+        return read_sound(self.name, stream, self.sample_rate_hz, least, most)
 
     def write(self, signal: Shaped[np.ndarray, " samples"], stream: BinaryIO) -> None:
         """Writes 16-bit PCM in one channel; a waveform that is louder than full scale is scaled down, not clipped."""
-        waveform = _as_float(signal)
-        samples = np.round(waveform / max(1.0, float(np.abs(waveform).max(initial=0.0))) * 32767).astype("<i2")
-        scipy.io.wavfile.write(stream, self.sample_rate_hz, samples)
+        write_sound(_as_float(signal), self.sample_rate_hz, stream)
 
     def sheet(self, signals: Sequence[Shaped[np.ndarray, " samples"]], stream: BinaryIO) -> None:
         """Writes a WAV file with the waveforms one after another, a quarter of a second between them."""

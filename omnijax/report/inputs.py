@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
 from omnijax.errors import DataError
-from omnijax.run.directory import read_object
+from omnijax.files import read_lines, read_object
 
 EVAL, EXAMPLES = "eval.json", "examples.json"
 _TRAIN = "run `omnijax train` with this run directory first"
@@ -85,25 +84,25 @@ def field_of(form: str) -> str:
     return form.partition("|")[0].partition(",")[0]
 
 
-def read_run(run_dir: pathlib.Path, split: str | None = None) -> RunFiles:
-    """Reads the five files that the report is made of; `split` is one that isn't the run's own.
+def read_run(run_dir: pathlib.Path, split: str | None = None, out: pathlib.Path | None = None) -> RunFiles:
+    """Reads the five files that the report is made of.
+
+    Args:
+        run_dir: directory of the run.
+        split: one that isn't the run's own.
+        out: where the evaluation is; the directory of the run by default.
 
     Raises:
         DataError: a file is missing or damaged.
     """
-    fixes = {"run.json": _TRAIN, "config.json": _TRAIN, EVAL: _EVALUATE, EXAMPLES: _EVALUATE}
+    trained = ((run_dir / name, _TRAIN) for name in ("run.json", "config.json"))
+    evaluated = ((file_of(out or run_dir, name, split), _EVALUATE) for name in (EVAL, EXAMPLES))
     run, config, evaluation, examples = (
-        Values(read_object(file_of(run_dir, name, split if fix == _EVALUATE else None), (), fix), f"{name}:", fix)
-        for name, fix in fixes.items()
+        Values(read_object(path, (), fix), f"{path.name}:", fix) for path, fix in (*trained, *evaluated)
     )
     path = run_dir / "metrics.jsonl"
-    try:
-        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        metrics = {line["step"]: Values(line, f"{path.name}:", _TRAIN) for line in lines}
-        if not metrics:
-            raise ValueError("it is empty")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        rule = f"each line must be a JSON object with a step ({error})"
-        raise DataError(path.name, str(path), rule, _TRAIN) from error
+    metrics = {line["step"]: Values(line, f"{path.name}:", _TRAIN) for line in read_lines(path)}
+    if not metrics:
+        raise DataError(path.name, str(path), "it must have a line for each step that was logged", _TRAIN)
     by_step: list[dict[str, float]] = [metrics[step] for step in sorted(metrics)]
     return RunFiles(run_dir.resolve().name, run, config, by_step, evaluation, examples)

@@ -6,21 +6,22 @@ import html
 import json
 import pathlib
 
+from omnijax.files import write_whole
 from omnijax.report import examples, measures
 from omnijax.report.inputs import RunFiles, file_of, read_run
 from omnijax.report.text import beside, definitions, duration, facts, listed, section, whole_page
 from omnijax.report.theme import Figures
-from omnijax.run.directory import write_whole
 
 
-def write_report(run_dir: pathlib.Path, split: str | None = None) -> pathlib.Path:
-    """Writes `report.html` and `figures/*.png` into a run directory that was trained and evaluated.
+def write_report(run_dir: pathlib.Path, split: str | None = None, out: pathlib.Path | None = None) -> pathlib.Path:
+    """Writes `report.html` and `figures/*.png` of a run that was trained and evaluated.
 
     The page needs no other file and no network: pictures and sounds are data: URIs.
 
     Args:
-        run_dir: the directory.
+        run_dir: directory of the run.
         split: one that isn't the run's own and was evaluated, for `report-SPLIT.html`.
+        out: where the evaluation is, and where the report goes; the directory of the run by default.
 
     Returns:
         Path of the page.
@@ -29,8 +30,8 @@ def write_report(run_dir: pathlib.Path, split: str | None = None) -> pathlib.Pat
         DataError: one of these files is missing or damaged; nothing has been written then.
         PlatformError: the libraries that draw figures aren't installed; nothing has been written then.
     """
-    run = read_run(run_dir, split)
-    plots = Figures(run_dir / "figures")
+    run, out = read_run(run_dir, split, out), out or run_dir
+    plots = Figures(out / "figures")
     headline = f"One model for {listed(run.fields)}" if run.fields else "One model"
     body = [
         _opening(run, headline),
@@ -44,7 +45,7 @@ def write_report(run_dir: pathlib.Path, split: str | None = None) -> pathlib.Pat
         _making(run),
     ]
     body.insert(6, measures.losses(run, plots))  # it writes, so that it comes last
-    page = file_of(run_dir, "report.html", split)
+    page = file_of(out, "report.html", split)
     write_whole(page, whole_page(f"{run.name}: {headline}", "".join(body), beside("player.js")))
     return page
 

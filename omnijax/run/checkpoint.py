@@ -17,9 +17,11 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from omnijax.config import Config, from_dict, to_dict
-from omnijax.errors import CheckpointError, ConfigError
+from omnijax.errors import CheckpointError, ConfigError, shortened
+from omnijax.files import digest
 from omnijax.run import distributed
-from omnijax.run.checksums import checksums, digest
+from omnijax.run.checksums import checksums
+from omnijax.run.directory import CONFIG, differences, read_config
 from omnijax.step.sharding import path_of
 from omnijax.step.state import State
 from omnijax.vocab.vocabulary import Vocabulary
@@ -101,9 +103,9 @@ class Checkpoints:
             return
         tree = _to_tree(state)
         content = {
+            "step": step,
             "config": to_dict(config),
             "vocabulary": config.vocabulary.fingerprint,
-            "data": {"next_step": step},
             "checksums": checksums(tree),
             "figures": figures,
         }
@@ -204,12 +206,16 @@ class Checkpoints:
             saved = ocp.checkpointables_metadata(self._directory(step))
             content = dict(saved.custom_metadata or {})
             arrays = saved.metadata["state"]
-            said = content.pop("digest")
+            said, own_step = content.pop("digest"), content["step"]
         except UNREADABLE as error:
             raise self._damaged(step, f"its description can't be read ({_cause(error)})") from error
         if arrays is None or said != digest(content):
             raise self._damaged(step, "its description can't be read, or isn't the one that was written")
         where = str(self._directory(step))
+        if own_step != step:
+            rule = f"it was saved after step {own_step}, and its directory is called {step}"
+            fix = f"call the directory {own_step} again, or remove it if it is a copy"
+            raise CheckpointError("checkpoint", where, rule, fix)
         if content["vocabulary"] != vocabulary.fingerprint:
             rule = f"it was saved with another vocabulary ({content['vocabulary']}, not {vocabulary.fingerprint})"
             with contextlib.suppress(ConfigError):  # some classes only the experiment file can make
@@ -224,6 +230,14 @@ class Checkpoints:
             if (has := there.get(path, "nothing")) != here[path]:
                 rule = f"{path} must be {here[path]}, and the checkpoint has {has}"
                 raise CheckpointError("checkpoint", where, rule, "use the model of the run, or another run directory")
+        own = read_config(self._run) if (self._run / CONFIG).exists() else content["config"]
+        differ = differences(own, content["config"])
+        if differ:
+            rule = (
+                f"its configuration isn't that of {CONFIG} (there, and in the checkpoint here): {'; '.join(differ[:4])}"
+            )
+            fix = f"write {CONFIG} as it was, or move the checkpoint to its own run"
+            raise CheckpointError("checkpoint", where, rule, fix)
         return content
 
     # ------------------------------------------------------------------ what goes wrong
@@ -266,8 +280,7 @@ def _cause(error: BaseException) -> str:
     """The innermost reason, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]} …"
+    return shortened(" ".join(str(error).split()) or type(error).__name__)
 
 
 def _to_tree(state: State) -> dict[str, Any]:

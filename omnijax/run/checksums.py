@@ -5,8 +5,6 @@ A checkpoint stores them, so that a bit that flips on a disk or on the way to it
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import jax
@@ -39,8 +37,3 @@ def _sum(array: Array) -> UInt32[Array, ""]:
         place = place + lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % 2**32)
         stride *= array.shape[axis]
     return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
-
-
-def digest(content: Any) -> str:
-    """SHA-256 of anything that JSON can hold, in hexadecimal."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.metadata
-import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from omnijax.config import Config, from_dict, to_dict
 from omnijax.config.experiment_file import run_stored, trust
 from omnijax.config.serial import needs_experiment
 from omnijax.data import fitting
-from omnijax.errors import CheckpointError, DataError
+from omnijax.errors import CheckpointError, DataError, shortened
+from omnijax.files import check_place, digest, digest_of_file, read_object, write_object, write_whole
 from omnijax.modalities.base import Modality
 from omnijax.model.transformer import parameter_count
-from omnijax.run.checksums import digest
 
 CONFIG, RUN, EXPERIMENT_FILE = "config.json", "run.json", "experiment.py"
+DATA, FILES = "data", "files"
+"""Keys of `run.json`: the directory of the data set, from the run directory on; what modalities learned, by digest."""
 WHERE = ["mesh", "data.directory", "batch.prefetch", "optim.accumulate"]
 WHERE += ["model.attention", "model.remat", "model.unroll"]
 """Knobs that say where and how a run is computed. A run may go on with other values; only the order of sums changes."""
@@ -35,14 +37,40 @@ def check(run: Path, config: Config) -> None:
     Raises:
         CheckpointError: it belongs to another configuration, or is no run directory.
     """
-    if not (run / CONFIG).exists():
-        # A kill during the very first write leaves `config.tmp` and nothing else.
-        if run.is_file() or (run.exists() and any(entry.suffix != ".tmp" for entry in run.iterdir())):
-            raise CheckpointError("workdir", str(run), "it holds something that is no run", "choose a new directory")
-    elif differ := differences(json.loads((run / CONFIG).read_text()), to_dict(config)):
+    path = run / CONFIG
+    if not path.exists():
+        if run.is_symlink() and not run.exists():
+            raise CheckpointError("workdir", str(run), "it is a link to nothing", "choose another directory")
+        check_place(run, "workdir")
+        strange = [one.name for one in run.iterdir() if not _may_lie_there(one)] if run.exists() else []
+        if strange:
+            rule = f"it holds something that is no run: {', '.join(sorted(strange)[:3])}"
+            raise CheckpointError("workdir", str(run), rule, "choose a new directory")
+    elif differ := differences(read_config(run), to_dict(config)):
         rule = f"it belongs to a run with another configuration: {'; '.join(differ[:4])}"
         fix = "choose another --workdir, or the configuration of the run"
         raise CheckpointError("workdir", str(run), rule, fix)
+
+
+def _may_lie_there(entry: Path) -> bool:
+    """Whether a directory that holds this can become a run: logs of launchers, hidden files, what a kill left."""
+    return entry.suffix in (".tmp", ".log", ".txt", ".out", ".err") or entry.name.startswith(".")
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The content of `config.json`.
+
+    Raises:
+        CheckpointError: it is missing, or was edited or damaged.
+    """
+    if not (run / CONFIG).exists():
+        raise CheckpointError("run", str(run), f"it has no {CONFIG}", "give a directory of `omnijax train`")
+    fix = "undo the edit (each checkpoint has a copy: `config` in checkpoints/STEP/_CHECKPOINT_METADATA), or set other "
+    fix += "knobs on the command line, as in `omnijax evaluate RUN --eval.examples 50`"
+    try:
+        return read_object(run / CONFIG, (), fix)
+    except DataError as error:
+        raise CheckpointError("run", str(run), f"{CONFIG}: {error.rule}", fix) from error
 
 
 def claim(
@@ -67,20 +95,27 @@ def claim(
     if jax.process_index() != 0:
         return
     run.mkdir(parents=True, exist_ok=True)
-    write_json(run / CONFIG, to_dict(config))
+    write_object(run / CONFIG, to_dict(config))
     if experiment is not None and needs_experiment(to_dict(config)):
         trust(experiment)
-        (run / EXPERIMENT_FILE).write_bytes(experiment.read_bytes())
+        write_whole(run / EXPERIMENT_FILE, experiment.read_bytes())
     for modality in modalities.values():
         if modality.learned:
             fitting.save(run, modality, modality.arrays)
-    facts = {"command": command, "versions": versions(), "device": device(), "parameters": parameter_count(params)}
-    vocabulary = {"vocabulary_size": config.vocabulary.size, "vocabulary": config.vocabulary.fingerprint}
-    write_json(run / RUN, facts | vocabulary)
+    files = {path.relative_to(run).as_posix(): digest_of_file(path) for path in (run / fitting.FOLDER).glob("*")}
+    facts: dict[str, Any] = {"command": command, "versions": versions(), "device": device()}
+    facts |= {"parameters": parameter_count(params), "vocabulary_size": config.vocabulary.size}
+    facts |= {"vocabulary": config.vocabulary.fingerprint, FILES: files}
+    if config.data.directory:
+        facts[DATA] = os.path.relpath(os.path.realpath(config.data.directory), os.path.realpath(run))
+    write_object(run / RUN, facts)
 
 
 def load_config(run: Path, trusted: bool = False) -> Config:
     """The configuration of a run.
+
+    If the directory of its data is relative or gone, the data are looked for where they lie from the run, and then from
+    the caller.
 
     Args:
         run: its directory.
@@ -90,13 +125,16 @@ def load_config(run: Path, trusted: bool = False) -> Config:
         CheckpointError: it is no run directory.
         ConfigError: the run is of another version, or its experiment file comes from elsewhere.
     """
-    try:
-        parts = dict(json.loads((run / CONFIG).read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        rule = f"it has no {CONFIG}" if missing else f"its {CONFIG} can't be read ({error})"
-        raise CheckpointError("run", str(run), rule, "give the directory that `omnijax train` wrote") from error
-    return from_dict(parts, functools.partial(run_stored, run / EXPERIMENT_FILE, trusted))
+    parts = read_config(run)
+    config = from_dict(parts, functools.partial(run_stored, run / EXPERIMENT_FILE, trusted))
+    kept = os.path.isabs(config.data.directory) and os.path.isdir(config.data.directory)
+    if kept or not config.data.directory or not (run / RUN).exists():
+        return config
+    recorded = str(read_object(run / RUN, (), "train the run again").get(DATA, ""))
+    there = os.path.normpath(os.path.join(os.path.realpath(run), recorded))
+    if not recorded or not os.path.isdir(there) or there == os.path.realpath(config.data.directory):
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, directory=there))
 
 
 def load_modalities(run: Path, config: Config) -> dict[str, Modality]:
@@ -105,6 +143,11 @@ def load_modalities(run: Path, config: Config) -> dict[str, Modality]:
     Raises:
         DataError: a file of the run is missing or damaged.
     """
+    files = read_object(run / RUN, (FILES,), "train the run again")[FILES] if (run / fitting.FOLDER).exists() else {}
+    for name, said in files.items():
+        if not (run / name).is_file() or digest_of_file(run / name) != said:
+            fix = "copy the run again, or train it again"
+            raise DataError("run file", str(run / name), "it is missing, or was changed after it was written", fix)
     return fitting.bound(config.data, lambda modality: fitting.load(run, modality))
 
 
@@ -139,7 +182,14 @@ def differences(there: Any, wanted: Any, path: str = "") -> list[str]:
         absent = object()
         pairs = ((key, there.get(key, absent), wanted.get(key, absent)) for key in sorted(there.keys() | wanted.keys()))
         return [line for key, one, other in pairs for line in differences(one, other, f"{path}.{key}".strip("."))]
-    return [] if there == wanted else [f"{path} is {_short(there)} there and {_short(wanted)} here"]
+    if isinstance(there, list) and isinstance(wanted, list) and len(there) == len(wanted):
+        both = enumerate(zip(there, wanted, strict=True))
+        return [line for place, pair in both for line in differences(*pair, f"{path}.{place}")]
+    return (
+        []
+        if there == wanted
+        else [f"{path} is {shortened(repr(there), 200)} there and {shortened(repr(wanted), 200)} here"]
+    )
 
 
 def _without_where(parts: Any, path: str = "") -> Any:
@@ -147,38 +197,3 @@ def _without_where(parts: Any, path: str = "") -> Any:
         return parts
     named = ((name, f"{path}.{name}".strip("."), part) for name, part in parts.items())
     return {name: _without_where(part, where) for name, where, part in named if where not in WHERE}
-
-
-def _short(value: Any) -> str:
-    """A value as text; the middle of a long one, such as the table of an assignment, is left out."""
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:60]} … {text[-60:]}"
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes through a temporary file, so that a kill leaves either the old file or the new one."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
-    temporary.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON as `write_whole` does."""
-    write_whole(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_object(path: Path, keys: Iterable[str], fix: str) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        DataError: the file is missing, or holds no object with these keys; `fix` is part of the error.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        rule = f"must be JSON ({error})" if isinstance(error, ValueError) else "this file is needed"
-        raise DataError(path.name, str(path), rule, fix) from error
-    for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            raise DataError(f"{path.name}:{key}", str(path), "this value is needed", fix)
-    return dict(value)

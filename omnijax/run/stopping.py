@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
+import warnings
+from collections.abc import Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from omnijax.errors import RESUMABLE
 from omnijax.run import end
@@ -14,30 +17,41 @@ from omnijax.run import end
 if TYPE_CHECKING:  # signals are caught before JAX is imported, which takes seconds
     from omnijax.run.peers import Peers
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 SAME_SECONDS = 3.0
 """Two signals within this time are one request: a launcher and its process group often both deliver it."""
 
 
 class Stop:
-    """A context in which SIGTERM and SIGUSR1 (which SLURM sends before the time limit) ask to stop.
+    """A context in which SIGTERM, SIGUSR1 (SLURM sends it before the time limit), SIGINT and SIGHUP ask to stop.
+
+    A signal that the caller ignores (`nohup`) stays ignored. Only the main thread can catch signals; elsewhere a
+    warning says so.
 
     Before the first step there is nothing to save, and a signal ends the process at once. After `begin`, the train loop
-    saves after the step at which all processes agree to stop. A second signal ends the process without waiting.
+    saves after the step at which all processes agree to stop. A second signal ends the process without waiting. In a
+    job of one process, Ctrl-C raises `KeyboardInterrupt` instead, so that a notebook lives on.
 
     Attributes:
         asked: a signal has come.
         peers: the other processes of the job; None for a job of one process.
     """
 
-    def __init__(self, peers: Peers | None = None) -> None:
+    def __init__(self, peers: Peers | None = None, signals: Sequence[signal.Signals] = SIGNALS) -> None:
         self.asked = False
+        self._signals = signals
         self.peers = peers
         self._training = False
         self._since = 0.0
 
     def __enter__(self) -> Stop:
-        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        self._before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            warnings.warn("in this thread no signal is caught: stopping saves nothing", RuntimeWarning, stacklevel=2)
+            return self
+        for number in self._signals:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,9 +68,12 @@ class Stop:
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
+        again = self.asked and time.monotonic() - self._since > SAME_SECONDS
+        if number == signal.SIGINT and self.peers is None and (again or not self._training):
+            raise KeyboardInterrupt
         if not self._training:
             self._leave(f"{name} before the first step: nothing is lost")
-        if self.asked and time.monotonic() - self._since > SAME_SECONDS:
+        if again:
             self._leave(f"a second {name}: the run goes on from its last whole checkpoint")
         if not self.asked:
             self.asked, self._since = True, time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import time
 
@@ -10,6 +9,8 @@ import jax
 import rich.console
 import rich.progress
 import tensorboardX
+
+from omnijax.files import line_of, read_lines, write_whole
 
 METRICS = "metrics.jsonl"
 
@@ -25,14 +26,13 @@ class Writer:
         if not self._active:
             return
         path = run / METRICS
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("}\n")]  # a kill may have cut off the last one
-        kept = [line for line in whole if json.loads(line)["step"] <= start]
-        shorter = path.with_suffix(".tmp")  # a kill leaves the old file or the new one
-        shorter.write_text("".join(kept))
-        shorter.replace(path)
-        self._before = float(json.loads(kept[-1])["seconds"]) if kept else 0.0
-        self._file = path.open("a", buffering=1)
+        whole = read_lines(path)
+        if path.exists() and path.read_bytes().count(b"\n") > len(whole):  # nothing is lost, damaged lines included
+            path.rename(path.with_stem(f"{path.stem}-damaged-at-{start}"))
+        kept = [line for line in whole if line["step"] <= start]
+        write_whole(path, b"".join(map(line_of, kept)))
+        self._before = float(kept[-1]["seconds"]) if kept else 0.0
+        self._file = path.open("ab", buffering=0)
         self._board = tensorboardX.SummaryWriter(str(run / "tensorboard"), purge_step=start)
         self._console = rich.console.Console(soft_wrap=True)
         columns = (rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "{task.fields[note]}")
@@ -64,7 +64,7 @@ class Writer:
             return
         metrics = {**metrics, "seconds": self._before + time.perf_counter() - self._started}
         line = {name: float(f"{value:.7g}") for name, value in metrics.items()}  # a float32 has no more digits
-        self._file.write(json.dumps({"step": step, **line}) + "\n")
+        self._file.write(line_of({"step": step, **line}))
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
         tokens, items = metrics["tokens_per_second"], metrics["items_per_second"]

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int, PRNGKeyArray
 
 from omnijax.config import Config, SampleConfig, Target
 from omnijax.data.columns import Column, Encoded, markers_of, segments_of, side_by_side
-from omnijax.errors import ConfigError
+from omnijax.errors import ConfigError, VocabularyError
 from omnijax.modalities.base import GENERAL, Items, Modality
 from omnijax.model.transformer import Transformer
 from omnijax.sample.document_grammar import holds
@@ -119,16 +119,8 @@ class Generator:
             ConfigError: positions aren't written before their fragments, or digits have no end of their own, or the
                 field is written in general tokens.
         """
+        check_completion(self.config, field)
         v, modality = self.config.vocabulary, self.config.data.fields[field]
-        for knob, value, rule in (
-            ("position", "before", "what is missing can be written only where its position comes first"),
-            ("width", "fixed", "the last known fragment has no end of its own, and could get another digit"),
-        ):
-            if getattr(v, knob) != value:
-                raise ConfigError(f"writing.{knob}", getattr(v, knob), rule, f"train with {knob}={value!r}")
-        if not modality.parts or modality.general:
-            rule = "general tokens have no positions, so that nothing says where they are missing"
-            raise ConfigError("field", field, rule, "complete a field of fragments")
         target = dataclasses.replace(self.config.target(field), order="any")
         if not items:
             return Generated([], np.zeros(0, bool))
@@ -207,6 +199,41 @@ class Generator:
         encoded = encode(self.config.vocabulary, documents, places)
         closed = int(self.config.vocabulary.end is not None)
         return [tokens.array[: tokens.array.size - closed] for tokens in encoded.split()]
+
+
+def check_generation(config: Config, model: Transformer) -> None:
+    """Builds the samplers of all that a run can be asked to generate. Nothing is compiled.
+
+    Raises:
+        ConfigError: a field can't be sampled, because of its target or of the vocabulary, or can't be completed.
+    """
+    for field in config.generated:
+        for number in range(max(1, len(config.data.fields[field].parts))):
+            try:
+                Sampler.of(model, config.vocabulary, segment_target(config, field, number))
+            except VocabularyError as error:
+                raise ConfigError(f"data.{field}", error.value, error.rule, error.fix) from error
+    for one in config.eval.completions:
+        check_completion(config, one.field)
+
+
+def check_completion(config: Config, field: str) -> None:
+    """Checks that signals of a field can be completed.
+
+    Raises:
+        ConfigError: positions aren't written before their fragments, or digits have no end of their own, or the field
+            is written in general tokens.
+    """
+    v, modality = config.vocabulary, config.data.fields[field]
+    for knob, value, rule in (
+        ("position", "before", "what is missing can be written only where its position comes first"),
+        ("width", "fixed", "the last known fragment has no end of its own, and could get another digit"),
+    ):
+        if getattr(v, knob) != value:
+            raise ConfigError(f"writing.{knob}", getattr(v, knob), rule, f"train with {knob}={value!r}")
+    if not modality.parts or modality.general:
+        rule = "general tokens have no positions, so that nothing says where they are missing"
+        raise ConfigError("field", field, rule, "complete a field of fragments")
 
 
 def documents_of(config: Config, given: Given) -> Documents:

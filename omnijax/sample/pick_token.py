@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from omnijax.config import SampleConfig
+from omnijax.config.evaluation import SMALLEST
 
 _BITS_OF_ONE = 0x3F800000
 
@@ -34,7 +35,7 @@ def pick(
         logits_bv = jnp.where(legal_bv, logits_bv, -jnp.inf)
     if config.temperature == 0:
         return jnp.argmax(logits_bv, axis=-1).astype(jnp.int32)
-    p_bv = jax.nn.softmax(logits_bv / config.temperature, axis=-1)
+    p_bv = jax.nn.softmax(logits_bv / max(config.temperature, SMALLEST), axis=-1)
     if config.top_k or config.top_p < 1:
         p_bv = jnp.where(_likeliest(config, p_bv), p_bv, 0)
     # A token without probability is never taken, whatever the rounding of the cumulative sum.
@@ -57,7 +58,7 @@ def _likeliest(config: SampleConfig, p_bv: Float[Array, "b v"]) -> Bool[Array, "
         if config.top_k:
             kept &= likelier_bv.sum(axis=-1) < config.top_k
         if config.top_p < 1:
-            kept &= jnp.where(likelier_bv, p_bv, 0).sum(axis=-1) < config.top_p
+            kept &= jnp.where(likelier_bv, p_bv, 0).sum(axis=-1) < max(config.top_p, SMALLEST)
         return kept
 
     def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:

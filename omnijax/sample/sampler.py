@@ -80,13 +80,7 @@ class Sampler(Programs):
             ConfigError: a temperature, top-k or top-p is impossible.
             VocabularyError: the vocabulary can't write what the target asks for.
         """
-        for field, holds, rule in (
-            ("temperature", target.sample.temperature >= 0, "must be ≥ 0; 0 takes the likeliest token"),
-            ("top_k", target.sample.top_k >= 0, "must be ≥ 0; 0 draws from all"),
-            ("top_p", 0 < target.sample.top_p <= 1, "must be in (0, 1]"),
-        ):
-            if not holds:
-                raise ConfigError(f"sample.{field}", getattr(target.sample, field), rule, "choose another value")
+        target.sample.check("sample")
         v = vocabulary
         end = () if v.end is None else (END,)
         rules = [SegmentRule(target.name, target.min_items, target.max_items, target.holds, end)]

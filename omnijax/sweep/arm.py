@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import sys
@@ -16,13 +15,15 @@ from omnijax.errors import RESUMABLE, CheckpointError, ConfigError, DataError
 from omnijax.evaluate.loading import OpenRun
 from omnijax.evaluate.split import split_of
 from omnijax.evaluate.tasks import run_tasks
+from omnijax.files import read_lines, write_object
+from omnijax.lock import locked
 from omnijax.model.build import model_of
 from omnijax.run.checkpoint import Checkpoints
-from omnijax.run.directory import check, device, versions, write_json
+from omnijax.run.directory import check, device, versions
 from omnijax.run.writers import METRICS
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import abstract_batch, abstract_state, make_step
-from omnijax.sweep.directory import RESULT, locked
+from omnijax.sweep.directory import RESULT
 from omnijax.sweep.fairness import HASHED, data_hashes
 from omnijax.sweep.jobs import Job
 from omnijax.sweep.sweep import Sweep
@@ -84,7 +85,7 @@ def run_job(job: Job, out: Path, tasks: tuple[str, ...], experiment: Path, comma
     if train(job.config, run, command, experiment=experiment, corpus=corpus).stopped:
         return False
     result = measure(job, run, tasks)
-    write_json(run / RESULT, result | {"cost": job.cost | {"peak_bytes": needed}, "command": command})
+    write_object(run / RESULT, result | {"cost": job.cost | {"peak_bytes": needed}, "command": command})
     with Checkpoints(run) as checkpoints:
         checkpoints.keep_only(job.end.step)
     return True
@@ -149,5 +150,5 @@ def memory_bytes() -> int:
 
 def _median(run: Path, name: str) -> float:
     """Median of a figure over the intervals of the log; the first tenth is left out, since it includes compilation."""
-    values = [float(json.loads(line)[name]) for line in (run / METRICS).read_text().splitlines()]
+    values = [float(line[name]) for line in read_lines(run / METRICS)]
     return statistics.median(values[min(len(values) - 1, -(-len(values) // 10)) :])

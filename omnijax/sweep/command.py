@@ -15,9 +15,10 @@ import rich.table
 
 from omnijax.errors import RESUMABLE, ConfigError
 from omnijax.experiment import override
+from omnijax.lock import LOCK, locked
 from omnijax.run.directory import usable_cores
 from omnijax.sweep.arm import is_done, run_alone
-from omnijax.sweep.directory import LOCK, check_out, locked
+from omnijax.sweep.directory import check_out
 from omnijax.sweep.jobs import Job, make_jobs
 from omnijax.sweep.runner import Runner
 from omnijax.sweep.sweep import Budget, Sweep, load_sweep

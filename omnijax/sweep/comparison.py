@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from omnijax.run.directory import read_object, write_whole
+from omnijax.files import read_object, write_whole
 from omnijax.sweep.anchors import Anchor, read_anchors
 from omnijax.sweep.directory import ANCHORS, ARMS, RESULT, SWEEP
 from omnijax.sweep.statistics import Interval, Verdict, interval, verdict

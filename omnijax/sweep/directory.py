@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
-import os
-import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omnijax.config import to_dict
 from omnijax.errors import CheckpointError
-from omnijax.run.directory import differences, read_object
+from omnijax.files import read_object
+from omnijax.run.directory import differences
 from omnijax.sweep.sweep import Sweep
 
 SWEEP, RESULT, ANCHORS = "sweep.json", "result.json", "anchors.csv"
-ARMS, LOCK = "arms", ".lock"
+ARMS = "arms"
 
 
 def identity(sweep: Sweep) -> dict[str, Any]:
@@ -38,7 +34,7 @@ def check_out(sweep: Sweep, out: Path) -> dict[str, Any]:
     path, wanted = out / SWEEP, identity(sweep)
     if not path.exists():
         # A killed process may leave these, which are written before sweep.json.
-        strange = [one for one in out.iterdir() if one.name not in (LOCK, "sweep.tmp")] if out.is_dir() else []
+        strange = [one for one in out.iterdir() if not one.name.startswith(".")] if out.is_dir() else []
         if strange or out.is_file():
             raise CheckpointError("--out", str(out), "it holds something that is no sweep", "choose a new directory")
         return {}
@@ -47,24 +43,3 @@ def check_out(sweep: Sweep, out: Path) -> dict[str, Any]:
         rule = f"it belongs to another sweep: {'; '.join(differ[:4])}"
         raise CheckpointError("--out", str(out), rule, "choose another --out, or the sweep that it was started with")
     return saved
-
-
-@contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Holds a lock file, which names the process and the machine for people; the end of the process releases it.
-
-    Waits until no other process, on any machine, holds the lock; with `wait=False` it yields False at once instead.
-
-    Yields:
-        Whether this process holds the lock.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        lock.truncate(0)
-        print(os.getpid(), platform.node(), file=lock, flush=True)
-        yield True

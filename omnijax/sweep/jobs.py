@@ -15,10 +15,11 @@ from omnijax.config.experiment_file import run_file
 from omnijax.data.corpus import Corpus, fields_of, read_corpus, views_of
 from omnijax.errors import ConfigError
 from omnijax.evaluate.likelihoods import forms_of
+from omnijax.files import write_object
 from omnijax.model.build import model_of
 from omnijax.model.transformer import parameter_count
 from omnijax.plan.cost import step_flops
-from omnijax.run.directory import usable_cores, write_json
+from omnijax.run.directory import usable_cores
 from omnijax.sample.document_grammar import grammar_of
 from omnijax.sweep.arms import naming
 from omnijax.sweep.directory import ARMS, SWEEP, check_out, identity
@@ -122,7 +123,7 @@ def make_jobs(
         out.mkdir(parents=True, exist_ok=True)
         saved |= identity(sweep) | {"question": sweep.question, "baseline": sweep.baseline}
         saved["seeds"] = sorted({job.seed for job in jobs.values()})
-        write_json(out / SWEEP, saved | {"jobs": {name: job.to_dict() for name, job in jobs.items()}})
+        write_object(out / SWEEP, saved | {"jobs": {name: job.to_dict() for name, job in jobs.items()}})
     return [jobs[f"{name}/seed{seed}"] for seed in seeds for name in names]
 
 

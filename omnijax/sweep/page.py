@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from omnijax.files import write_whole
 from omnijax.report.curves import Line
 from omnijax.report.text import arrow, definitions, duration, facts, given, section, table, whole_page
 from omnijax.report.theme import Figures
-from omnijax.run.directory import write_whole
 from omnijax.sweep.anchors import Anchor
 from omnijax.sweep.comparison import MEANS, TO_EQUAL_BITS, Results, Row, curve_of, read_results, rows_of
 from omnijax.sweep.fairness import HASHED

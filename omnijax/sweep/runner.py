@@ -22,7 +22,7 @@ from omnijax.sweep.speed import bind, share_of_cores
 
 POLL_SECONDS, RETRY_SECONDS = 0.1, 5.0
 LAST_LINES = 8
-STOPS = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT
+STOPS = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP
 
 
 @dataclasses.dataclass
@@ -49,12 +49,13 @@ class Runner:
     def run(self, jobs: list[Job]) -> None:
         """Runs these jobs, in this order.
 
-        SIGTERM, SIGUSR1 and Ctrl-C ask to stop: the jobs save their state, and the same command resumes.
+        SIGTERM, SIGUSR1, SIGINT and SIGHUP ask to stop: the jobs save their state, and the same command resumes.
 
         Raises:
             CheckpointError: the directory of a job belongs to another configuration.
         """
-        previous = {number: signal.signal(number, self._stop) for number in STOPS}
+        caught = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]  # `nohup` ignores one
+        previous = {number: signal.signal(number, self._stop) for number in caught}
         hidden = not self.console.is_terminal
         try:
             with rich.progress.Progress(console=self.console, disable=hidden, transient=True) as progress:
@@ -120,7 +121,7 @@ class Runner:
     def _stop(self, number: int, _: FrameType | None) -> None:
         self.stopped = True
         for process, _job in self._active.values():
-            process.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
+            process.send_signal(signal.SIGTERM)
 
 
 def _last_step(run: Path) -> int:

@@ -50,7 +50,7 @@ class Segment:
         for part in parts:
             general = isinstance(part, GeneralIds)
             spaces.append(GENERAL if general else vocabulary.space_index(expect(SecondaryIds, part, "ids").space))
-            ids.append(np.asarray(part.array if isinstance(part, GeneralIds) else part.numbers))
+            ids.append(np.asanyarray(part.array if isinstance(part, GeneralIds) else part.numbers))
         numbers = _concatenate(ids)
         return cls(opener, np.repeat(np.array(spaces, np.int32), np.array(list(map(len, ids)), np.int64)), numbers)
 
@@ -123,8 +123,12 @@ class Documents:
 def _concatenate(parts: list[Numbers]) -> Numbers:
     """The ids of all segments in one form, which is limbs if any segment has limbs."""
     for part in parts:
-        if part.ndim != 1 or not (np.issubdtype(part.dtype, np.integer) or part.size == 0):
+        plain = part.ndim == 1 and (np.issubdtype(part.dtype, np.integer) or part.size == 0)
+        if not plain or isinstance(part, np.ma.MaskedArray):
             check_form(part, "ids")
+        if plain and part.dtype == np.uint64 and (part >= 2**63).any():
+            fix = "give ids of large spaces as uint32[items, limbs]"
+            raise VocabularyError("ids", int(part.max()), "an id in one number must be below 2^63", fix)
     most = max((part.shape[1] for part in parts if part.ndim == 2), default=0)
     if most == 0:
         return np.concatenate([np.zeros(0, np.int64), *(part.astype(np.int64, copy=False) for part in parts)])

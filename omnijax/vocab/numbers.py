@@ -26,8 +26,11 @@ def check_form(numbers: Numbers, field: str) -> Numbers:
     """Returns the numbers if they have the form of `Numbers`.
 
     Raises:
-        VocabularyError: they have another dtype or another number of dimensions.
+        VocabularyError: they have another dtype, another number of dimensions, or a mask.
     """
+    if isinstance(numbers, np.ma.MaskedArray):
+        rule = "must be a plain array: what a mask hides would be written"
+        raise VocabularyError(field, type(numbers).__name__, rule, "leave masked items out: ids.compressed()")
     if (numbers.dtype.name, numbers.ndim) not in (("int64", 1), ("uint32", 2)) or 0 in numbers.shape[1:]:
         rule = "must be int64[items], or uint32[items, limbs]"
         raise VocabularyError(field, f"{numbers.dtype}{list(numbers.shape)}", rule, "convert them")

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from omnijax.errors import VocabularyError
 
 END = "eos"
+MOST_TOKENS = 2**28
+"""Most tokens of a kind, so that all ids together fit into 32 bits."""
 LARGEST_BASE = 2**16
 """Largest radix for ids of any size. A digit below it has 16 bits, so 32-bit arithmetic on the device is enough."""
 LARGEST_FLAT_BASE = 2**22
@@ -87,7 +89,8 @@ def _is_marker(one: Any) -> bool:
 def _numbers(v: Any) -> Iterator[Rule]:
     for field, least in (("general", 0), ("positions", 0), ("digits", 2), ("position_places", 1)):
         value = getattr(v, field)
-        yield _are(int, value) and value >= least, field, value, f"must be a whole number ≥ {least}", "raise it"
+        rule = f"must be a whole number in {least} … {MOST_TOKENS}"
+        yield _are(int, value) and least <= value <= MOST_TOKENS, field, value, rule, "choose such a number"
     radices = v.base if isinstance(v.base, tuple) else (v.base,)
     whole = len(radices) > 0 and all(_are(int, radix) and 2 <= radix <= LARGEST_FLAT_BASE for radix in radices)
     yield whole, "base", v.base, f"a radix must be a whole number in 2 … {LARGEST_FLAT_BASE}", "change it"
@@ -100,6 +103,7 @@ def _numbers(v: Any) -> Iterator[Rule]:
 
 def _spaces(v: Any) -> Iterator[Rule]:
     names = [space.name for space in v.spaces]
+    yield "" not in names, "spaces", "", "a space must have a name", "name it"
     sized = len(names) > 0 and all(_are(int, space.size) and space.size >= 1 for space in v.spaces)
     rule = "there must be at least one space, and each must have at least one fragment"
     yield sized, "spaces", v.spaces, rule, "add fragments; a size must be an int"

@@ -1,0 +1,118 @@
+"""Reads picture files without changing what they show. One table says how each of Pillow's modes is read."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import BinaryIO
+
+import numpy as np
+from etils import epy
+from jaxtyping import Float32
+
+from omnijax.errors import DataError
+
+with epy.lazy_imports():  # an extra
+    from PIL import Image, ImageOps
+
+READ_AS = {
+    **dict.fromkeys(("1", "L"), "L"),
+    **dict.fromkeys(("LA", "La"), "LA"),
+    **dict.fromkeys(("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV"), "RGB"),
+    **dict.fromkeys(("RGBA", "RGBa", "PA"), "RGBA"),
+    **{mode: mode for mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")},
+}
+"""The mode that each mode of Pillow is converted to. A mode that isn't here is refused."""
+FULL_SCALE = {"L": 255, "LA": 255, "RGB": 255, "RGBA": 255, "F": 1}
+"""The value that shows full brightness. Modes that aren't here have 16 bits, also if Pillow keeps them in 32."""
+MOST_PIXELS = 2**26
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of red, green and blue in the luma (ITU-R BT.601), as Pillow has them."""
+
+
+def read_picture(
+    name: str, stream: BinaryIO, channels: int, levels: int, background: float, size: Callable[[int, int], tuple]
+) -> Float32[np.ndarray, "height width channels"]:
+    """The picture in a file, with values from 0 to 1.
+
+    It is turned as its EXIF orientation says. With 1 or 3 channels, transparent parts show the `background`; with 2 or
+    4 channels the last one is the opacity. Colour becomes grey by its luma. Each channel is resized by the mean over
+    the area of a pixel.
+
+    Args:
+        name: of the modality, for errors.
+        stream: the file.
+        channels: grey; grey and opacity; red, green and blue; or these and opacity.
+        levels: how many levels the caller makes of the values.
+        background: 0 is black, 1 is white.
+        size: gives width and height of the result, from those of the picture.
+
+    Raises:
+        DataError: it is no whole picture, holds several pictures, has more than 2^26 pixels, or has values outside
+            their range.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(stream) as picture:
+                _check(name, picture, levels)
+                return _layers(name, ImageOps.exif_transpose(picture), channels, background, size)
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        LookupError,
+        EOFError,
+        zlib.error,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        why = str(error).replace(repr(stream), "the file")
+        raise DataError(name, "file", f"it can't be read ({why})", "give a picture, for example a PNG file") from error
+
+
+def _check(name: str, picture: Image.Image, levels: int) -> None:
+    """Refuses a file before its pixels are decoded."""
+    if picture.width * picture.height > MOST_PIXELS:
+        size = f"{picture.width} × {picture.height} pixels"
+        raise DataError(name, size, f"a picture has at most {MOST_PIXELS:,} pixels", "make it smaller")
+    if picture.mode not in READ_AS:
+        raise DataError(name, f"mode {picture.mode}", f"modes that are read: {', '.join(READ_AS)}", "save it as RGB")
+    deep = [tile for tile in map(str, getattr(picture, "tile", ())) if ";" in tile]
+    if "transparency" in picture.info and picture.mode not in ("P", "RGB") and deep:
+        rule = "Pillow doesn't read the transparent level of a grey picture of other than 8 bits"
+        raise DataError(name, f"mode {picture.mode}", rule, "save the transparency as a channel")
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO: a photo and a preview of it
+        count = f"{getattr(picture, 'n_frames', 'several')} pictures"
+        raise DataError(name, count, "the file must hold one picture", "save one of them in a file of its own")
+    reduced = picture.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile) for tile in getattr(picture, "tile", ()))
+    if levels > 256 and reduced:
+        fix = "give arrays from Python, or a picture in grey"
+        raise DataError(name, f"16 bits, mode {picture.mode}", "Pillow reads colour with 8 bits a channel", fix)
+
+
+def _layers(
+    name: str, picture: Image.Image, channels: int, background: float, size: Callable[[int, int], tuple]
+) -> Float32[np.ndarray, "height width channels"]:
+    mode = READ_AS[picture.mode]
+    if picture.has_transparency_data and mode != "LA":
+        mode = "RGBA"  # also where a palette or one colour says what is transparent
+    values = np.asarray(picture if mode == picture.mode else picture.convert(mode)).astype(np.float32)
+    values = values.reshape(picture.height, picture.width, -1) / np.float32(FULL_SCALE.get(mode, 65535))
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        top = FULL_SCALE.get(mode, 65535)
+        found = f"mode {mode}, values {values.min() * top:g} … {values.max() * top:g}"
+        raise DataError(name, found, f"values must be finite numbers in 0 … {top}", "scale the picture")
+    opaque = np.ones((picture.height, picture.width, 1), np.float32)
+    colour, opacity = (values[..., :-1], values[..., -1:]) if mode in ("LA", "RGBA") else (values, opaque)
+    if channels <= 2 and colour.shape[2] == 3:
+        colour = (colour @ _LUMA)[..., None]
+    elif channels > 2 and colour.shape[2] == 1:
+        colour = np.repeat(colour, 3, axis=2)
+    with_opacity = channels in (2, 4)
+    seen = np.concatenate([colour, opacity], 2) if with_opacity else colour * opacity + background * (1 - opacity)
+    fitting = size(picture.width, picture.height)
+    bands = (Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(seen.astype(np.float32), 2, 0))
+    return np.stack([np.asarray(band.resize(fitting, Image.Resampling.BOX)) for band in bands], axis=-1)

@@ -1,0 +1,270 @@
+"""Picture and sound files of every kind: what they show or say comes through unchanged, or the file is refused."""
+
+from __future__ import annotations
+
+import functools
+import io
+import pathlib
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+
+from omnijax.errors import DataError
+from omnijax.modalities import Picture, Speech
+
+LEVELS = 16
+DIGITS = Picture("image", height=8, width=10, levels=LEVELS)
+COLOUR = Picture("photo", height=8, width=10, channels=3)
+LEVEL = np.random.default_rng(0).integers(0, LEVELS, (8, 10)).astype(np.uint8)
+LEVEL[0, :2] = 0, LEVELS - 1
+GREY = LEVEL * 17
+WHITE = np.full_like(GREY, 255)
+
+
+def saved(pixels: Any, format: str = "PNG", mode: str = "", **options: Any) -> bytes:
+    """A file of a picture that is converted to a mode first."""
+    picture = PIL.Image.fromarray(np.asarray(pixels))
+    picture = picture.convert(mode) if mode else picture
+    picture.save(file := io.BytesIO(), format, **options)
+    return file.getvalue()
+
+
+def png_of_16_bits(planes: int, colour_type: int) -> bytes:
+    """The digit as a PNG of 16 bits a channel, opaque; Pillow writes none in colour."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    values = np.repeat((GREY.astype(">u2") * 257)[..., None], planes, axis=2)
+    if colour_type & 4:
+        values[..., -1] = 2**16 - 1
+    header = struct.pack(">IIBBBBB", GREY.shape[1], GREY.shape[0], 16, colour_type, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in values))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def turned() -> bytes:
+    """The digit lying on its side, and an EXIF tag that says so."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    return saved(np.rot90(GREY), exif=exif)
+
+
+def clear_palette() -> bytes:
+    """White ink in a palette, whose entries are more or less transparent."""
+    picture = PIL.Image.fromarray(LEVEL, "P")
+    picture.putpalette([255, 255, 255] * LEVELS)
+    picture.save(file := io.BytesIO(), "PNG", transparency=bytes(range(0, 256, 17)))
+    return file.getvalue()
+
+
+RGB = np.dstack([GREY] * 3)
+SAME: dict[str, Callable[[], bytes]] = {
+    "grey": lambda: saved(GREY),
+    "colour": lambda: saved(RGB),
+    "palette": lambda: saved(GREY, mode="P"),
+    "CMYK": lambda: saved(RGB, "TIFF", "CMYK"),
+    "16-bit grey": lambda: saved(GREY.astype(np.uint16) * 257),
+    "16-bit TIFF": lambda: saved(GREY.astype(np.uint16) * 257, "TIFF"),
+    "32-bit integers up to 65,535": lambda: saved(GREY.astype(np.int32) * 257, "TIFF"),
+    "floats": lambda: saved((GREY / 255).astype(np.float32), "TIFF"),
+    "16-bit colour": lambda: png_of_16_bits(3, 2),
+    "16-bit colour, opaque": lambda: png_of_16_bits(4, 6),
+    "16-bit grey, opaque": lambda: png_of_16_bits(2, 4),
+    "opaque": lambda: saved(np.dstack([RGB, WHITE])),
+    "white ink in colour": lambda: saved(np.dstack([WHITE] * 3 + [GREY])),
+    "white ink in grey": lambda: saved(np.dstack([WHITE, GREY])),
+    "white ink in a palette": clear_palette,
+    "orientation": turned,
+    "WebP": lambda: saved(RGB, "WEBP", lossless=True),
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_a_picture_is_read_as_it_looks(kind: str) -> None:
+    file = SAME[kind]()
+    np.testing.assert_array_equal(DIGITS.read(io.BytesIO(file)), LEVEL)
+    colour = COLOUR.read(io.BytesIO(file))
+    np.testing.assert_array_equal(colour, np.dstack([LEVEL * 17] * 3))
+
+
+def test_black_and_white() -> None:
+    bits = LEVEL > 7
+    np.testing.assert_array_equal(DIGITS.read(io.BytesIO(saved(bits))), bits * (LEVELS - 1))
+
+
+def test_transparent_parts_show_the_background() -> None:
+    clear = saved(np.dstack([GREY, 0 * GREY]))
+    for background in (0, 5, LEVELS - 1):
+        found = Picture("image", height=8, width=10, levels=LEVELS, background=background).read(io.BytesIO(clear))
+        np.testing.assert_array_equal(found, np.full_like(LEVEL, background))
+    keyed = saved(RGB, transparency=(255, 255, 255))  # one colour is transparent
+    expected = np.where(LEVEL == LEVELS - 1, 0, LEVEL)
+    np.testing.assert_array_equal(DIGITS.read(io.BytesIO(keyed)), expected)
+
+
+def test_opacity_is_a_channel_where_there_is_one_for_it() -> None:
+    photo = np.random.default_rng(1).integers(0, 256, (8, 10, 4)).astype(np.uint8)
+    found = Picture("photo", height=8, width=10, channels=4).read(io.BytesIO(saved(photo)))
+    np.testing.assert_array_equal(found, photo)
+    found = Picture("photo", height=8, width=10, channels=2).read(io.BytesIO(saved(GREY)))
+    np.testing.assert_array_equal(found, np.dstack([GREY, WHITE]))
+
+
+def test_sixteen_bits_stay_sixteen_bits() -> None:
+    deep = np.random.default_rng(2).integers(0, 2**16, (8, 10)).astype(np.uint16)
+    modality = Picture("scan", height=8, width=10, levels=2**16)
+    np.testing.assert_array_equal(modality.read(io.BytesIO(saved(deep))), deep)
+
+
+def test_a_large_picture_becomes_smaller_without_a_step_between_levels() -> None:
+    zoomed = saved(GREY.repeat(30, axis=0).repeat(30, axis=1))
+    np.testing.assert_array_equal(DIGITS.read(io.BytesIO(zoomed)), LEVEL)
+
+
+def animation() -> bytes:
+    return saved(GREY, "GIF", save_all=True, append_images=[PIL.Image.fromarray(WHITE)])
+
+
+def floats(value: float) -> bytes:
+    values = (GREY / 255).astype(np.float32)
+    values[3, 3] = value
+    return saved(values, "TIFF")
+
+
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "animation": (animation, "2 pictures.*must hold one"),
+    "not a number": (lambda: floats(np.nan), "nan.*finite numbers in 0 … 1"),
+    "infinite": (lambda: floats(np.inf), "inf.*finite numbers in 0 … 1"),
+    "brighter than white": (lambda: floats(1.5), "1.5.*finite numbers in 0 … 1"),
+    "32-bit integers": (lambda: saved(GREY.astype(np.int32) * 2**20, "TIFF"), "numbers in 0 … 65535"),
+    "16 bits with a transparent level": (
+        lambda: saved(GREY.astype(np.uint16) * 257, transparency=0),
+        "transparent level of a grey picture",
+    ),
+    "Lab colours": (lambda: saved(RGB, "TIFF", "LAB"), "mode LAB.*modes that are read"),
+    "too many pixels": (lambda: saved(np.zeros((9000, 9000), bool)), "9000 × 9000 pixels.*at most 67,108,864"),
+    "a bomb": (lambda: saved(np.zeros((14000, 14000), bool)), "can't be read"),
+    "empty": (lambda: b"", "can't be read"),
+    "text": (lambda: b"hello\n", "can't be read"),
+    "cut": (lambda: saved(GREY)[:-30], "can't be read"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_single_picture_is_refused(kind: str) -> None:
+    make, rule = REFUSED[kind]
+    with pytest.raises(DataError, match=rule):
+        DIGITS.read(io.BytesIO(make()))
+
+
+def test_colour_that_pillow_reads_with_8_bits_is_refused_where_more_levels_are_asked_for() -> None:
+    with pytest.raises(DataError, match="8 bits a channel"):
+        Picture("scan", height=8, width=10, channels=3, levels=1000).read(io.BytesIO(png_of_16_bits(3, 2)))
+
+
+# ---------------------------------------------------------------------- sounds
+
+RATE = 11025
+SPEECH = Speech(sample_rate_hz=RATE)
+WAVE = 0.6 * np.sin(np.cumsum(np.linspace(0.02, 0.9, 6000))) * np.linspace(0.2, 1, 6000)
+
+
+def sound(samples: Any = WAVE, rate: int = RATE, subtype: str = "PCM_16", format: str = "WAV") -> bytes:
+    soundfile.write(file := io.BytesIO(), samples, rate, subtype=subtype, format=format)
+    return file.getvalue()
+
+
+def with_rate(rate: int) -> bytes:
+    """A WAV file whose header says another rate."""
+    file = sound()
+    return file[:24] + struct.pack("<II", rate, 0) + file[32:]
+
+
+HEARD = {
+    "8 bits": (functools.partial(sound, subtype="PCM_U8"), 0.01),
+    "16 bits": (sound, 1e-4),
+    "24 bits": (functools.partial(sound, subtype="PCM_24"), 1e-6),
+    "32 bits": (functools.partial(sound, subtype="PCM_32"), 1e-6),
+    "floats": (functools.partial(sound, subtype="FLOAT"), 1e-6),
+    "doubles": (functools.partial(sound, subtype="DOUBLE"), 1e-6),
+    "loud floats": (functools.partial(sound, WAVE * 3, subtype="FLOAT"), 1e-6),
+    "µ-law": (functools.partial(sound, subtype="ULAW"), 0.03),
+    "FLAC": (functools.partial(sound, format="FLAC"), 1e-4),
+    "stereo": (functools.partial(sound, np.stack([WAVE, WAVE], 1)), 1e-4),
+}
+
+
+@pytest.mark.parametrize("kind", HEARD)
+def test_a_sound_is_read_as_it_sounds(kind: str) -> None:
+    make, tolerance = HEARD[kind]
+    scale = 3 if kind == "loud floats" else 1
+    found = SPEECH.read(io.BytesIO(make()))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found / scale, WAVE, atol=tolerance)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 999_983])
+def test_every_rate_keeps_the_pitch(rate: int) -> None:
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate // 2) / rate)
+    found = SPEECH.read(io.BytesIO(sound(tone, rate)))
+    assert abs(len(found) - RATE / 2) <= 1
+    assert np.argmax(np.abs(np.fft.rfft(found))) * RATE / len(found) == pytest.approx(440, abs=2)
+
+
+def bad(value: float) -> bytes:
+    samples = WAVE.copy()
+    samples[1000] = value
+    return sound(samples, subtype="DOUBLE")
+
+
+SILENT: dict[str, tuple[Callable[[], bytes], str]] = {
+    "no samples": (functools.partial(sound, np.zeros(0)), "must last"),
+    "one sample": (functools.partial(sound, np.ones(1)), "must last 0.0464 to"),
+    "four seconds": (functools.partial(sound, np.tile(WAVE, 8)), "4.354 seconds.*to 1.552 seconds"),
+    "silence": (functools.partial(sound, np.zeros(6000)), "all samples are 0"),
+    "8-bit silence": (functools.partial(sound, np.zeros(6000), subtype="PCM_U8"), "all samples are 0"),
+    "opposite channels": (functools.partial(sound, np.stack([WAVE, -WAVE], 1), subtype="FLOAT"), "cancel each other"),
+    "not a number": (lambda: bad(np.nan), "sample 1000 is nan.*finite"),
+    "infinite": (lambda: bad(np.inf), "sample 1000 is inf.*finite"),
+    "huge": (lambda: bad(3e38), "sample 1000 is 3e\\+38.*finite"),
+    "0 Hz": (lambda: with_rate(0), "it can't be read|sample rate must be"),
+    "2^31 Hz": (lambda: with_rate(2**31 - 1), "2147483647 Hz.*sample rate must be"),
+    "1 Hz": (lambda: with_rate(1), "1 Hz.*sample rate must be"),
+    "empty": (lambda: b"", "can't be read"),
+    "text": (lambda: b"<html>404</html>", "can't be read"),
+    "header alone": (lambda: sound()[:30], "can't be read|must last"),
+}
+
+
+@pytest.mark.parametrize("kind", SILENT)
+def test_what_is_no_whole_sound_is_refused(kind: str) -> None:
+    make, rule = SILENT[kind]
+    with pytest.raises(DataError, match=rule):
+        SPEECH.read(io.BytesIO(make()))
+
+
+READS = """
+import io, sys
+from omnijax.modalities import Picture, Speech
+picture, speech = Picture("image"), Speech()
+with open(sys.argv[1], "rb") as png, open(sys.argv[2], "rb") as wav:
+    print(picture.read(png).shape, speech.read(wav).shape)
+"""
+
+
+def test_a_process_that_has_imported_nothing_else_reads_files(tmp_path: pathlib.Path) -> None:
+    png, wav = tmp_path / "a.png", tmp_path / "a.wav"
+    PIL.Image.fromarray(np.full((8, 8), 200, np.uint8)).save(png)
+    soundfile.write(wav, np.sin(np.arange(5000)), 11025)
+    command = [sys.executable, "-c", READS, str(png), str(wav)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert found.stdout == "(8, 8) (5000,)\n", found.stderr

@@ -1,0 +1,98 @@
+"""A command goes on when its terminal, its reader or its thread is another than it would like."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from omnijax.run.stopping import SIGNALS, Stop
+
+ROOT = pathlib.Path(__file__).parents[1]
+PROGRAM = """
+import sys
+from omnijax.run.streams import keep_streams
+keep_streams()
+for number in range(10_000):
+    print("→", number)
+print("· done", file=sys.stderr)
+"""
+
+
+def run(redirect: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {redirect}', sys.executable, PROGRAM]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("redirect", ["| head -n 1", ">&-", "</dev/null >&- 2>&-", "> /dev/null"])
+def test_the_work_goes_on_without_a_reader(redirect: str) -> None:
+    found = run(redirect)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.decode() == ("" if "2>&-" in redirect else "· done\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_letters_that_the_terminal_lacks_are_question_marks(encoding: str) -> None:
+    found = run("", PYTHONIOENCODING=encoding)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[5] == b"? 5"
+
+
+def test_a_full_disk_is_an_error() -> None:
+    found = run("> /dev/full")
+    assert found.returncode
+    assert b"No space left" in found.stderr
+
+
+def test_another_thread_trains_without_signals_and_says_so() -> None:
+    said: list[str] = []
+
+    def work() -> None:
+        with pytest.warns(RuntimeWarning, match="no signal is caught"), Stop() as stop:
+            said.append(f"asked: {stop.asked}")
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert said == ["asked: False"]
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
+    """As `nohup` does it for SIGHUP, and a shell for SIGINT of what runs in its background."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop() as stop:
+            stop.begin()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.asked
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_control_c_in_a_notebook_is_an_interrupt_and_not_the_end_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """Before the first step, and the second time."""
+    monkeypatch.setattr("omnijax.run.stopping.SAME_SECONDS", 0.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Stop() as stop:
+            if begun:
+                stop.begin()
+                os.kill(os.getpid(), signal.SIGINT)
+                assert stop.asked
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
