@@ -430,7 +430,7 @@ def test_one_evaluation_hashes_each_file_and_encodes_each_signal_once(
     manifest._verify_files.cache_clear()
     split._KEPT.clear()
     evaluate([run], "last", session=Session(whole=True))
-    files = manifest.read_manifest(config.data)["files"]
+    files = manifest.read_manifest(config.data.directory)["files"]
     assert sorted(hashed) == sorted(pathlib.PurePath(name).name for name in files)
     records = len(config.data.records("validation"))
     assert encoded == {"image": records, "text": records}

@@ -249,8 +249,8 @@ def test_impossible_configurations_are_refused_before_anything_is_written(tmp_pa
 
 def test_a_file_in_place_of_the_directory_is_an_error(tmp_path) -> None:
     (tmp_path / "data").write_text("something else")
-    for name in ("data", "data/below"):
-        with pytest.raises(errors.DataError, match=r"data\.directory"):
+    for name, error in (("data", errors.DataError), ("data/below", errors.ConfigError)):
+        with pytest.raises(error, match=r"data\.directory"):
             prepare(config_of(dataclasses.replace(SMALL, directory=str(tmp_path / name))))
     assert (tmp_path / "data").read_text() == "something else"
 

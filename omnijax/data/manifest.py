@@ -60,7 +60,7 @@ def verify(source: Source) -> None:
     if not directory.exists() or not any(directory.iterdir()):
         rule = "the data set must be there"
         raise DataError("data.directory", source.directory, rule, "build it: `omnijax prepare`")
-    _compare("data", read_manifest(source)["config"], shaping(source), source.directory)
+    _compare("data", read_manifest(directory)["config"], shaping(source), source.directory)
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     _verify_files(directory, tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
@@ -68,7 +68,7 @@ def verify(source: Source) -> None:
 @functools.lru_cache(maxsize=8)
 def _verify_files(directory: pathlib.Path, stamps: tuple[tuple[str, int, int], ...]) -> None:
     """Checks the files. `stamps` are their names, sizes and times of modification, so that a change is a new call."""
-    for name, expected in _read(directory / MANIFEST)["files"].items():
+    for name, expected in read_manifest(directory)["files"].items():
         path, rule = directory / name, ""
         if not path.is_file():
             rule = "it is missing"
@@ -80,16 +80,13 @@ def _verify_files(directory: pathlib.Path, stamps: tuple[tuple[str, int, int], .
             raise DataError("data file", str(path), rule, _REBUILD)
 
 
-def read_manifest(source: Source) -> dict[str, Any]:
-    """The manifest of a data set.
+def read_manifest(directory: str | pathlib.Path) -> dict[str, Any]:
+    """The manifest of the data set in a directory.
 
     Raises:
         DataError: there is none, or it can't be read.
     """
-    return _read(pathlib.Path(source.directory) / MANIFEST)
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
+    path = pathlib.Path(directory) / MANIFEST
     if not path.exists():
         rule = "a directory of data must have a manifest; this one holds something else, or is damaged"
         raise DataError("data manifest", str(path), rule, f"choose another directory, or {_REBUILD}")

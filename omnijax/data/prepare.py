@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import pathlib
 import shutil
@@ -14,7 +13,7 @@ from omnijax.config import Config
 from omnijax.data import fitting, manifest, store
 from omnijax.data.beam import Beam
 from omnijax.errors import ConfigError, DataError
-from omnijax.files import write_object
+from omnijax.files import check_place, write_object
 from omnijax.lock import locked
 from omnijax.modalities.base import Progress
 from omnijax.source import modalities_of
@@ -33,7 +32,8 @@ def prepare(config: Config, beam: Beam | None = None) -> None:
     Raises:
         DataError: the directory holds something else, or a data set that is damaged or differently configured; it is
             never overwritten.
-        ConfigError: a value that no data set can be built with, or a source without anything for Beam to build.
+        ConfigError: a value that no data set can be built with, a directory that can't be written to, or a source
+            without anything for Beam to build.
         PlatformError: something that the source needs is missing here.
     """
     source = config.data
@@ -46,14 +46,9 @@ def prepare(config: Config, beam: Beam | None = None) -> None:
     if _found(target, config, beam):
         return
     source.check_build()
-    try:
-        held = contextlib.ExitStack()
-        lock = held.enter_context(locked(target.parent / f".{target.name}.lock"))
+    check_place(target.parent, "data.directory")
+    with locked(target.parent / f".{target.name}.lock") as lock:
         assert lock is not None  # it waits
-    except OSError as error:
-        rule = f"its parent must be a directory that can be written to ({error})"
-        raise DataError("data.directory", source.directory, rule, "choose another directory") from error
-    with held:
         if _found(target, config, beam):
             return
         partial = target.parent / f".{target.name}.partial"

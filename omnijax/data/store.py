@@ -40,7 +40,7 @@ ARRAYS = {"field": "int64", "counts": "int64", "part": "int8", "digits": "uint32
 
 def there(source: Source) -> bool:
     """Whether items are stored with a data set."""
-    return bool(source.directory) and STORED in read_manifest(source)
+    return bool(source.directory) and STORED in read_manifest(source.directory)
 
 
 def check(config: Config, names: Sequence[str] = ()) -> None:
@@ -49,7 +49,7 @@ def check(config: Config, names: Sequence[str] = ()) -> None:
     Raises:
         DataError: they were drawn with another seed, or a view isn't stored.
     """
-    stored, directory = read_manifest(config.data)[STORED], config.data.directory
+    stored, directory = read_manifest(config.data.directory)[STORED], config.data.directory
     if stored["seed"] != config.batch.seed:
         rule, fix = f"the items stored in {directory} were drawn with {stored['seed']}", "use that value"
         raise DataError("batch.seed", config.batch.seed, rule, f"{fix}, or another --data.directory for new ones")
