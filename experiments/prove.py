@@ -76,7 +76,7 @@ def bench(name: str, *arguments: object) -> tuple[str, ...]:
 
 
 def fuzz(name: str, parts: int, **counts: int) -> Callable[[pathlib.Path, bool], Sequence[Part]]:
-    """A fuzzer in parts, each with trials of its own; its options are the numbers of trials of all parts."""
+    """A fuzzer in parts with different trials. `counts` are its options: how many trials all parts have together."""
 
     def made(directory: pathlib.Path, tiny: bool) -> Sequence[Part]:
         options = [(f"--{option}", max(1, count // 10_000) if tiny else count) for option, count in counts.items()]
@@ -161,17 +161,17 @@ PROOFS = {
         fuzz("fuzz_sample", 20, samples=100_000),
     ),
     "knobs": Proof(
-        "odd values at knobs, arguments and paths end in success, or in one line that says what is wrong",
+        "odd values of knobs, arguments and paths work, or are refused in one line that says what is wrong",
         40,
         fuzz("odd_arguments", 20, knobs=10_000, lines=500, commands=50),
     ),
     "mutations": Proof(
-        "damaged files of a run and of its data are named, and nothing else is read from them",
+        "damaged files of a run and of its data are reported, and never read as something else",
         20,
         fuzz("mutations", 10, count=2000, commands=50),
     ),
     "interrupts": Proof(
-        "commands that are interrupted, whose output is closed or whose disk is full go on as if nothing had happened",
+        "after an interrupt, a closed output or a full disk, the same command gives the same results as undisturbed",
         20,
         fuzz("interrupts", 12, trials=60),
     ),

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     keep_streams()
     if any("\0" in argument for argument in arguments):
-        print("omnijax: an argument holds a zero byte, which no path and no knob can have", file=sys.stderr)
+        print("omnijax: an argument contains a null byte, which paths and values can't have", file=sys.stderr)
         return WRONG_INPUT
     keep_compiled()
     parser = _parser()
@@ -57,20 +57,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(STOPPED, file=sys.stderr)
         return RESUMABLE
     except (OmnijaxError, AssertionError, RuntimeError, OSError) as error:
-        if (line := _explained(error)) is None:
+        if (line := _message_of(error)) is None:
             raise
         print(f"omnijax: {line}", file=sys.stderr)
         return RESUMABLE if isinstance(error, PeerLostError) else WRONG_INPUT
 
 
-def _explained(error: Exception) -> str | None:
-    """The line that says what is wrong; None for an error that isn't the user's."""
+def _message_of(error: Exception) -> str | None:
+    """The line to print for an error; None for a bug, which gets a traceback."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{type(error).__name__}: {error}. Fix: make room, and run the same command again."
     if isinstance(error, OSError) and not isinstance(error, OmnijaxError):
         fix = "give another path, or change its permissions"
         return f"{type(error).__name__}: {error}. Fix: {fix}." if error.filename is not None else None
-    if not isinstance(error, OmnijaxError) and _names_platform(error):
+    if not isinstance(error, OmnijaxError) and _is_platform_error(error):
         why = str(error).partition("\n")[0] or "it isn't there"
         rule, fix = f"JAX can't start this platform ({why})", "unset the variable, or install what the platform needs"
         error = PlatformError("JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), rule, fix)
@@ -79,9 +79,9 @@ def _explained(error: Exception) -> str | None:
 
 @contextlib.contextmanager
 def _interruptible(command: str) -> Iterator[None]:
-    """Ctrl-C ends the commands that catch no signals themselves at once.
+    """Makes Ctrl-C end the process at once, unless the command catches signals itself.
 
-    What they write is whole at any moment. An exception could come in a callback of Python, which would swallow it.
+    The files of such a command are whole at any moment. A `KeyboardInterrupt` could be lost in a callback of Python.
     """
 
     def leave(*_: object) -> None:
@@ -99,8 +99,8 @@ def _interruptible(command: str) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _names_platform(error: BaseException) -> bool:
-    """Whether JAX raised this because it can't start the platform that was asked for."""
+def _is_platform_error(error: BaseException) -> bool:
+    """Whether JAX raised this error because it can't start the platform in `JAX_PLATFORMS`."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     best = "which checkpoints; best: the one with the least renormalised bits an item, the mean over all forms"
     evaluate.add_argument("--steps", metavar="all|last|best|N,N", help=best)
     evaluate.add_argument("--split", metavar="NAME", help="of the records; eval.split of the run by default")
-    evaluate.add_argument("--out", type=_path, metavar="DIR", help="where figures and report go; the run by default")
+    evaluate.add_argument("--out", type=_path, metavar="DIR", help="directory of figures and report; else the run")
     evaluate.add_argument("--tasks", metavar="TASK,TASK", help="bits, directions, completions; all by default")
     watch = "wait for checkpoints to come, until the last step of each run"
     _add_flags(evaluate, watch=watch, again="measure what has been measured, too")
@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _path(text: str) -> Path:
-    """A path with `~` for the home directory, also where a shell left it as it was (in quotes)."""
+    """A path in which a leading `~` is the home directory, even if the shell left it there (in quotes)."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -266,9 +266,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     Writes eval.json, examples.json and report.html of a run's newest checkpoint. With --steps, --tasks or --watch: any
     checkpoints, a table of them, and in each run directory a row for each in evaluations.jsonl and a plot,
     evaluations.png. Nothing is measured twice. Another split than the run's own, as in --split test, has files of its
-    own, eval-test.json and so on. A checkpoint that is damaged or foreign is named, the others are evaluated, and the
-    exit status is 1. Behind the runs, knobs of `eval` and `mesh` can be set, as in `--mesh.data 2 --mesh.fsdp 4` or
-    `--eval.targets.image.top_p 0.9`: the row tells what was set, and eval.json stays as it is.
+    own, eval-test.json and so on. A damaged or foreign checkpoint is reported, the others are evaluated, and the exit
+    status is 1. After the runs, knobs of `eval` and `mesh` can be set, as in `--mesh.data 2 --mesh.fsdp 4` or
+    `--eval.targets.image.top_p 0.9`. The row records knobs of `eval`. Without --out, they leave eval.json as it is.
     """
     from omnijax.config.experiment_file import trust
     from omnijax.evaluate.command import run_command
@@ -284,7 +284,7 @@ def _sample(options: argparse.Namespace) -> int:
 
     Generates a field of a record from the fields that are known. The value of a text field is the text itself, or @FILE
     to read it from a file. The value of any other field is the path of a file. A folder of files, or a .jsonl file, is
-    a batch. A batch that was stopped continues with the same command. How tokens are drawn can be set, as in
+    a batch. A batch that was stopped continues with the same command. Knobs of `eval` can be set, as in
     `--eval.targets.image.top_p 0.9`.
     """
     from omnijax.evaluate.sample_command import sample

@@ -12,7 +12,7 @@ RESUMABLE = 75
 
 
 def shortened(text: str, most: int = 300) -> str:
-    """A text without its middle, if it is longer than `most` letters."""
+    """The text, with `…` in place of its middle if it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 3 :]}"
 
 

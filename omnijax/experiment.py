@@ -39,8 +39,8 @@ def load_experiment(path: Path) -> Config:
 def override(config: Config, arguments: Sequence[str]) -> Config:
     """The configuration with knobs set from a command line, as in `--size base --model.depth 6`.
 
-    A size comes first, wherever it stands, so that single knobs override it. How a field is drawn goes by the name of
-    the field, as in `--eval.targets.image.top_p 0.9`, whether the configuration has a target for it or not.
+    `--size` is applied first, wherever it stands, so that single knobs override it. Targets are set by the name of the
+    field, as in `--eval.targets.image.top_p 0.9`; a target that the configuration lacks is added.
 
     Raises:
         ConfigError: a knob that doesn't exist (with the nearest that does), or a value of another type.
@@ -52,7 +52,7 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
         config = resized(config, size)
     if not arguments:
         return config
-    config, arguments = _targets_by_place(config, arguments)
+    config, arguments = _targets_by_index(config, arguments)
     found = _parse(config, arguments)
     if isinstance(found, Config):
         return found
@@ -67,14 +67,14 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
 
 
 def _refused(said: str, arguments: Sequence[str], config: Config) -> ConfigError:
-    """The error for values that tyro refuses. Tyro's message is the text between two lines of dashes."""
+    """The error for values that tyro refuses. Tyro prints its message between two lines of dashes."""
     lines = [line.strip(" │|╭╮╰╯") for line in said.splitlines()]
     edges = [place for place, line in enumerate(lines) if not line or re.fullmatch("[-─]+( .* )?[-─]{9,}", line)]
     start = next((place for place in edges if lines[place]), len(lines))
     end = next((place for place in edges if place > start), len(lines))
     told = " ".join(lines[start + 1 : end]) or "it can't be read"
     if said.startswith("usage"):
-        told = "help is no knob"
+        told = "there is no knob of this name"
     named = re.search(r"--([\w.]+)", told)
     knob, values = "override", " ".join(arguments)
     for place, argument in enumerate(arguments if named else ()):
@@ -88,8 +88,8 @@ def _refused(said: str, arguments: Sequence[str], config: Config) -> ConfigError
     return ConfigError(knob, values, rule, "`omnijax train FILE --knobs` shows all knobs with their values")
 
 
-def _targets_by_place(config: Config, arguments: Sequence[str]) -> tuple[Config, list[str]]:
-    """The arguments with the places of targets instead of their names, and a target for each field that is named."""
+def _targets_by_index(config: Config, arguments: Sequence[str]) -> tuple[Config, list[str]]:
+    """Replaces the names of targets in the arguments by their indices, and adds targets for fields without one."""
     targets, found = list(config.eval.targets), []
     knobs = [one.name for one in dataclasses.fields(SampleConfig)]
     for argument in arguments:
@@ -107,7 +107,7 @@ def _targets_by_place(config: Config, arguments: Sequence[str]) -> tuple[Config,
 
 
 def explain_knobs(config: Config) -> str:
-    """Every knob with its meaning, its type and its value, as wide as the terminal."""
+    """Every knob with its meaning, its type and its value, wrapped to the width of the terminal."""
     return str(_parse(config, ["--help"], shutil.get_terminal_size().columns))
 
 

@@ -1,4 +1,4 @@
-"""Writes files whole, and with a check that finds later edits and damage."""
+"""Writes files atomically, with digests that reveal later edits and damage; reads them back."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any
 from omnijax.errors import ConfigError, DataError
 
 DIGEST, CHECK = "digest", "check"
-"""Keys of the digest of all other values: in an object that is a file, and in one that is a line of a log."""
-_SHORT = 8
-_NAMED: set[tuple[bytes, Path]] = set()
-"""Damaged lines that this process has named."""
+"""Keys that hold the digest of all other values: in a JSON file, and in a line of a log."""
+_SHORT = 8  # hexadecimal digits of a digest in a line of a log
+_REPORTED: set[tuple[bytes, Path]] = set()
+"""Damaged lines that this process has reported."""
 
 
-def check_place(directory: Path, field: str) -> None:
-    """Checks before anything is computed that files can be written into a directory, which may have to be made.
+def check_writable(directory: Path, field: str) -> None:
+    """Checks that files can be written into a directory, which needn't exist yet. Call it before anything is computed.
 
     Raises:
-        ConfigError: it is a file, lies below one, or can't be written to; names the `field`.
+        ConfigError: the directory is a file, lies below one, or can't be written to. The error is for `field`.
     """
     above = next(place for place in (directory.absolute(), *directory.absolute().parents) if place.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
@@ -34,7 +34,7 @@ def check_place(directory: Path, field: str) -> None:
 
 
 def digest(content: Any) -> str:
-    """SHA-256 of anything that JSON can hold, in hexadecimal; the same for what comes back from JSON."""
+    """SHA-256 of a value that JSON can hold, in hexadecimal. A value that was read back from JSON has the same."""
     return hashlib.sha256(json.dumps(json.loads(json.dumps(content)), sort_keys=True).encode()).hexdigest()
 
 
@@ -44,8 +44,8 @@ def digest_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes through a temporary file, so that a kill or a power cut leaves either the old file or the new one."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file through a temporary one: a kill or a power cut leaves either the old file or the new one."""
     data, temporary = content if isinstance(content, bytes) else content.encode(), path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
         file.write(data)
@@ -53,22 +53,22 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     directory = os.open(path.parent, os.O_RDONLY)
-    with contextlib.suppress(OSError):  # some disks refuse it for a directory
+    with contextlib.suppress(OSError):  # some file systems can't sync a directory
         os.fsync(directory)
     os.close(directory)
 
 
 def write_object(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON object with its digest, as `write_whole` does; an older digest in it is replaced."""
+    """Writes a JSON object and its digest with `write_atomically`. An older digest in the object is replaced."""
     content = {name: value for name, value in content.items() if name != DIGEST}
-    write_whole(path, json.dumps({**content, DIGEST: digest(content)}, indent=2) + "\n")
+    write_atomically(path, json.dumps({**content, DIGEST: digest(content)}, indent=2) + "\n")
 
 
 def read_object(path: Path, keys: Iterable[str], fix: str) -> dict[str, Any]:
-    """What `write_object` wrote.
+    """Reads a JSON object that `write_object` wrote; returns it without its digest.
 
     Raises:
-        DataError: the file is missing, was changed, or holds no object with these keys; `fix` is part of the error.
+        DataError: the file is missing, was changed, or lacks one of these keys; `fix` is part of the error.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def read_object(path: Path, keys: Iterable[str], fix: str) -> dict[str, Any]:
         rule = "this file is needed" if missing else f"it can't be read ({error})"
         raise DataError(path.name, str(path), rule, fix) from error
     if said != digest(value):
-        rule = "it was edited or damaged after it was written: its digest isn't that of its content"
+        rule = "it was edited or damaged after it was written: its digest doesn't match its content"
         if said is None:
             rule = "it has no digest: an older version wrote it, or it was edited"
         raise DataError(path.name, str(path), rule, fix)
@@ -89,14 +89,14 @@ def read_object(path: Path, keys: Iterable[str], fix: str) -> dict[str, Any]:
 
 
 def line_of(content: Mapping[str, Any]) -> bytes:
-    """A line of a log: a JSON object with a check of its values."""
+    """A line of a log in UTF-8: a JSON object with a checksum of its values."""
     return json.dumps({**content, CHECK: digest(content)[:_SHORT]}).encode() + b"\n"
 
 
 def append_line(path: Path, content: Mapping[str, Any]) -> None:
-    """Adds a line to a log, and drops the end of a line that a kill cut off. Several processes may do so at once."""
+    """Appends a line to a log, after removing a partial last line. Several processes may do so at the same time."""
     with path.open("ab+") as file:
-        with contextlib.suppress(OSError):  # some disks have no locks
+        with contextlib.suppress(OSError):  # some file systems have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         there = file.read()
@@ -108,9 +108,9 @@ def append_line(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a log; [] without a file.
+    """The objects of a log, without their checksums; [] if there is no file.
 
-    The end of a line that a kill cut off is left out. A line that was edited or damaged is left out, too, and is named
+    A partial last line, which a kill leaves, is skipped. An edited or damaged line is skipped, too, and reported once
     on stderr.
 
     Raises:
@@ -130,9 +130,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             said = None
         if said is None or said != digest(value)[:_SHORT]:
-            if (line, path) not in _NAMED:
+            if (line, path) not in _REPORTED:
                 print(f"omnijax: {path}: line {number} was edited or damaged, and is left out", file=sys.stderr)
-            _NAMED.add((line, path))
+            _REPORTED.add((line, path))
             continue
         found.append(value)
     return found

@@ -1,9 +1,10 @@
-"""Lock files: one process at a time works in a directory. The others learn who holds it, and the dead block nobody.
+"""Lock files: one process at a time works in a directory, others learn who holds it, and dead holders don't block it.
 
-A holder keeps the file locked with `flock`, which the system ends with the process, and touches it every few seconds.
-So the holder of a file that isn't locked is a dead process of this machine, or, where a disk doesn't pass locks on, a
-process of another machine. The latter counts as dead after a minute without a touch, by the clock here. If it was only
-suspended, it finds out when it checks its lock, which training does before it saves.
+A holder locks the file with `flock`, which the system releases when the process ends, and touches it every 10 seconds.
+If a lock file isn't locked, its holder is dead, or runs on another machine and the file system doesn't share locks.
+A holder on another machine counts as dead after 60 seconds without a touch, measured here; so does any holder where the
+file system has no locks. If it was only suspended, it finds out when it calls `Lock.check`, as training does before
+each checkpoint.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from typing import Any
 from omnijax.errors import CheckpointError
 
 LOCK = ".lock"
-TOUCH_SECONDS, SILENT_SECONDS, POLL_SECONDS, QUIET_SECONDS = 10.0, 60.0, 0.1, 3.0
+TOUCH_SECONDS, DEAD_AFTER_SECONDS, POLL_SECONDS, REPORT_AFTER_SECONDS = 10.0, 60.0, 0.1, 3.0
 
 
 class Lock:
     """A lock file that this process holds.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
     """
 
     def __init__(self, path: Path, descriptor: int):
@@ -42,26 +43,27 @@ class Lock:
         threading.Thread(target=self._touch, daemon=True).start()
 
     def check(self) -> None:
-        """Makes sure that no other process has taken the lock. A file that somebody has removed is written again.
+        """Checks that no other process has taken the lock over. If the file was removed, writes it again.
 
         Raises:
             CheckpointError: another process has taken it.
         """
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError:  # nothing is known then
+        except OSError:  # the state of the lock is unknown
             return
-        if os.fstat(descriptor).st_ino != os.fstat(self._descriptor).st_ino and _flock(descriptor):
+        removed = os.fstat(descriptor).st_ino != os.fstat(self._descriptor).st_ino
+        if removed and _flock(descriptor) is not False and not _content(descriptor):
             os.dup2(descriptor, self._descriptor)
             self._write(self._content)
         holder = _holder(_content(descriptor))
         os.close(descriptor)
-        if holder and holder["key"] != self._key:
-            rule = f"{told(holder)} has taken this directory over, because this process was silent"
-            raise CheckpointError("workdir", str(self.path.parent), rule, "let that process go on, or stop it")
+        if holder.get("key") != self._key:
+            rule = f"{describe(holder)} has taken it over, because this process lost it"
+            raise CheckpointError("lock", str(self.path), rule, "let that process continue, or stop it")
 
     def release(self) -> None:
-        """Empties the file, if it is still that of this process."""
+        """Empties the file, unless another process has taken it over."""
         self._free.set()
         if _holder(_content(self._descriptor)).get("key") == self._key:
             self._write(b"")
@@ -80,8 +82,8 @@ class Lock:
 def locked(path: Path, wait: bool = True) -> Iterator[Lock | None]:
     """Holds a lock file.
 
-    Waits while another process holds it; with `wait=False` it yields None instead. That takes as long as the next touch
-    if the holder may be on another machine.
+    Waits while another process holds it; with `wait=False` it yields None instead. If the holder may be on another
+    machine, this takes until its next touch, or, if it is dead, 60 seconds.
 
     Yields:
         The lock, or None if another process holds it.
@@ -89,7 +91,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[Lock | None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        holder = _win(path, descriptor, wait)
+        holder = _acquire(path, descriptor, wait)
         if holder is None:
             yield None
             return
@@ -102,57 +104,57 @@ def locked(path: Path, wait: bool = True) -> Iterator[Lock | None]:
         os.close(descriptor)
 
 
-def _win(path: Path, descriptor: int, wait: bool) -> dict[str, Any] | None:
-    """Waits until the lock can be taken; returns what the file says of its last holder, {} for none.
+def _acquire(path: Path, descriptor: int, wait: bool) -> dict[str, Any] | None:
+    """Waits until this process has the lock; returns the entry of its last holder, {} if there was none.
 
-    Without `wait` it returns None when the holder is known to be alive.
+    Without `wait` it returns None as soon as the holder is known to be alive.
     """
     seen, since, started, said = None, 0.0, time.monotonic(), False
     while True:
-        free, content, touched = _flock(descriptor), _content(descriptor), os.fstat(descriptor).st_mtime_ns
-        holder, alive = _holder(content), not free
+        ours, content, touched = _flock(descriptor), _content(descriptor), os.fstat(descriptor).st_mtime_ns
+        holder, alive = _holder(content), ours is False
         if seen != (content, touched):
             alive |= seen is not None
             seen, since = (content, touched), time.monotonic()
-        here = holder.get("boot") == _boot()
-        silent = time.monotonic() > since + SILENT_SECONDS
-        if free and (not content or here or silent):
+        dead = ours is True and holder.get("boot") == _boot()
+        silent = time.monotonic() > since + DEAD_AFTER_SECONDS
+        if ours is not False and (not content or dead or silent):
             if content:
-                why = "isn't running any more" if here else f"was silent for {SILENT_SECONDS:g} s"
-                print(f"omnijax: {path}: taken over: {told(holder)} {why}", file=sys.stderr)
+                why = "isn't running any more" if dead else f"hasn't touched it for {DEAD_AFTER_SECONDS:g} s"
+                print(f"omnijax: {path}: taken over: {describe(holder)} {why}", file=sys.stderr)
             return holder
         if alive and not wait:
             return None
-        if not said and time.monotonic() > started + QUIET_SECONDS:
-            print(f"omnijax: {path}: held by {told(holder)}; waiting …", file=sys.stderr)
+        if not said and time.monotonic() > started + REPORT_AFTER_SECONDS:
+            print(f"omnijax: {path}: held by {describe(holder)}; waiting …", file=sys.stderr)
             said = True
         time.sleep(POLL_SECONDS)
 
 
 @contextlib.contextmanager
-def alone(run: Path) -> Iterator[Lock]:
-    """Keeps other processes from training in a run directory, which is made if it isn't there.
+def training_lock(run: Path) -> Iterator[Lock]:
+    """Keeps other processes from training in a run directory. The directory is created if needed.
 
     Raises:
         CheckpointError: another process trains in it.
     """
     with locked(run / LOCK, wait=False) as mine:
         if mine is None:
-            rule = f"{told(_holder((run / LOCK).read_bytes()))} trains in it"
-            fix = "wait for its end, stop it, or choose another --workdir"
+            rule = f"{describe(_holder((run / LOCK).read_bytes()))} trains in it"
+            fix = "wait until it ends, stop it, or choose another --workdir"
             raise CheckpointError("workdir", str(run), rule, fix)
         yield mine
 
 
-def told(holder: dict[str, Any]) -> str:
-    """Names the holder of a lock for people."""
+def describe(holder: dict[str, Any]) -> str:
+    """Describes the holder of a lock for messages: process id, machine and time."""
     if not holder:
         return "another process"
     return f"process {holder.get('pid')} on {holder.get('host')} (since {holder.get('since')})"
 
 
 def _holder(content: bytes) -> dict[str, Any]:
-    """What a lock file says; {} if it is empty, or not written to its end."""
+    """The holder that a lock file names; {} if the file is empty or incomplete."""
     try:
         found = json.loads(content)
     except ValueError:
@@ -164,19 +166,19 @@ def _content(descriptor: int) -> bytes:
     return os.pread(descriptor, 10_000, 0)
 
 
-def _flock(descriptor: int) -> bool:
-    """Locks an open file; False if another process has it. Where a disk has no such locks, only touches count."""
+def _flock(descriptor: int) -> bool | None:
+    """Locks an open file; False if another process has locked it, None where the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True
+        return None
     return True
 
 
 def _boot() -> str:
-    """Tells this start of this machine from others, where the system says it."""
+    """Identifies the current boot of this machine; the host name where the system has no boot id."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

@@ -18,7 +18,7 @@ from omnijax.data.packing import Batch
 from omnijax.data.pipeline import Batches, read_ahead
 from omnijax.data.prepare import prepare
 from omnijax.errors import NonFiniteLossError
-from omnijax.lock import alone
+from omnijax.lock import training_lock
 from omnijax.model.build import model_of
 from omnijax.run import distributed
 from omnijax.run.checkpoint import Checkpoints, Restored
@@ -74,7 +74,7 @@ def train(
     Raises:
         ConfigError: a configuration that can't work.
         CheckpointError: the directory belongs to another configuration, another process trains in it, or the run can't
-            begin with that of `train.start_from`.
+            begin with the checkpoint of `train.start_from`.
         DataError: the data set is damaged.
         NonFiniteLossError: the loss was no number; the last checkpoint is from before.
     """
@@ -82,7 +82,7 @@ def train(
         # ------------------------------------------------------------------ devices, model, the step
         mesh, model = make_mesh(config.mesh), model_of(config)
         step = make_step(config, model, mesh)
-        check_generation(config, model)  # what can't be evaluated isn't trained
+        check_generation(config, model)  # fails before training, not after it
         abstract = abstract_state(config, model, mesh)
 
         # ------------------------------------------------------------------ data, and a directory for the run
@@ -93,7 +93,7 @@ def train(
         batches = Batches(corpus, config.batch, rows_here(mesh, config.batch.size))
         batches.check(config.train.steps)
         # Only now: what can't be trained leaves nothing behind.
-        lock = held.enter_context(alone(run)) if jax.process_index() == 0 else None
+        lock = held.enter_context(training_lock(run)) if jax.process_index() == 0 else None
         claim(run, config, abstract.params, command, fitted(config.data), experiment)
         for line in batches.incomplete() if jax.process_index() == 0 else ():
             print(line, flush=True)

@@ -149,7 +149,7 @@ def one_memory_size() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def interruptible() -> Iterator[None]:
-    """A shell starts what it puts in the background with SIGINT ignored, and `nohup` ignores SIGHUP."""
+    """Restores the default handlers of SIGINT and SIGHUP: background jobs ignore the first, `nohup` the second."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield

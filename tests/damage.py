@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def broken_off() -> Iterator[None]:
-    """When one array can't be read, Orbax drops the reads of the others: Python reports them while this test lasts."""
+    """Collects garbage: when one array can't be read, Orbax drops the other reads, which Python then reports here."""
     yield
     gc.collect()
 

@@ -270,8 +270,8 @@ def test_damaged_data_are_named_with_their_run(run: pathlib.Path, tmp_path) -> N
         (["--tasks", ""], "the tasks are bits, directions, completions"),
         (["--steps", "newest"], "ConfigError: --steps = 'newest': it must be all, last, best, or steps"),
         (["--steps", "best", "--watch"], "with --watch every checkpoint is evaluated"),
-        (["--model.depth", "3"], "only knobs of eval and mesh can have other values"),
-        (["--fast"], "only knobs of eval and mesh can have other values"),
+        (["--model.depth", "3"], "only knobs of eval and mesh can be set here"),
+        (["--fast"], "only knobs of eval and mesh can be set here"),
         (["--steps", "all", "--mesh.dat", "2"], "there is no such knob. Fix: perhaps you mean mesh.data"),
         (["--steps", "all", "--mesh.data", "3"], "must multiply to the 8 devices"),
         (["--mesh.data=3"], "must multiply to the 8 devices"),
@@ -443,7 +443,7 @@ def test_one_evaluation_hashes_each_file_and_encodes_each_signal_once(
 # ---------------------------------------------------------------------- other knobs, other places
 
 
-def test_sampling_knobs_can_be_set_and_the_row_tells(run: pathlib.Path, counted: list, capsys) -> None:
+def test_sampling_knobs_can_be_set_and_are_recorded_in_the_row(run: pathlib.Path, counted: list, capsys) -> None:
     before = (run / "config.json").read_bytes()
     knobs = ["--eval.targets.image.top_p", "0.5", "--eval.targets.text.temperature=0"]
     command = ["evaluate", str(run), "--tasks", "directions", *knobs]
@@ -457,7 +457,7 @@ def test_sampling_knobs_can_be_set_and_the_row_tells(run: pathlib.Path, counted:
     assert "overrides" not in own
     assert (run / "config.json").read_bytes() == before
     assert main(["evaluate", str(run), *knobs]) == 0
-    assert not (run / EVAL).exists()  # it is for the knobs of the run
+    assert not (run / EVAL).exists()  # written only with the run's own knobs
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_sampling_knobs_can_be_set_and_the_row_tells(run: pathlib.Path, counted:
         ("--eval.targets.image.top-p=x", "eval.targets.image.top_p = 'x': could not convert"),
         ("--eval.targets.image.sample.top_p=x", "eval.targets.image.top_p = 'x': could not convert"),
         ("--eval.examples=none", "invalid literal for int"),
-        ("--model.depth=2", "only knobs of eval and mesh can have other values"),
+        ("--model.depth=2", "only knobs of eval and mesh can be set here"),
     ],
 )
 def test_a_knob_that_cannot_be_set_is_named_before_anything_is_measured(
@@ -496,11 +496,11 @@ def test_figures_go_where_they_are_asked_for(run: pathlib.Path, tmp_path, counte
     assert main(["evaluate", str(run), "--out", str(tmp_path / "file" / "x")]) == 2
     assert len(counted) == 3
     assert main(["evaluate", str(run), "--out", str(run), "--eval.targets.image.top_p=0.5", "--tasks", "bits"]) == 0
-    assert not (run / PLOT).exists()  # it is for the knobs of the run
+    assert not (run / PLOT).exists()  # written only with the run's own knobs
 
 
 def test_figures_that_cannot_be_written_are_printed(run: pathlib.Path, monkeypatch, capsys, counted: list) -> None:
-    """A run that someone else owns, or a full disk."""
+    """The run belongs to someone else, or the disk is full."""
 
     def refuse(path: pathlib.Path, row: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
@@ -509,7 +509,7 @@ def test_figures_that_cannot_be_written_are_printed(run: pathlib.Path, monkeypat
     assert main(["evaluate", str(run), "--tasks", "bits"]) == 1
     said = capsys.readouterr()
     assert "bits/item" in said.out
-    assert "not written, only printed" in said.err
+    assert "figures aren't written, only printed" in said.err
     assert "choose a directory with --out" in said.err
     assert counted == [(12, "bits")]
     monkeypatch.undo()
@@ -521,8 +521,8 @@ def test_figures_that_cannot_be_written_are_printed(run: pathlib.Path, monkeypat
     assert "Traceback" not in said.err
 
 
-def test_the_data_of_a_run_are_found_from_everywhere(config: Config, tmp_path, monkeypatch) -> None:
-    """The run stays beside its data, whoever looks at it; moved alone, it takes the directory that it was given."""
+def test_the_data_of_a_run_are_found_from_any_current_directory(config: Config, tmp_path, monkeypatch) -> None:
+    """The data are found relative to the run. If they aren't there, the directory of the configuration is kept."""
     project, other = tmp_path / "project", tmp_path / "other"
     for place in (project / "data", other):
         place.mkdir(parents=True)
@@ -553,7 +553,7 @@ def test_another_codebook_in_the_run_is_named(config: Config, run: pathlib.Path)
 # ---------------------------------------------------------------------- the file, the table, the plot
 
 
-def test_a_line_that_a_kill_cut_off_is_none(config: Config, tmp_path) -> None:
+def test_a_partial_line_is_skipped(config: Config, tmp_path) -> None:
     head = head_of(config, 4, "abc")
     append_line(tmp_path / ROWS, row_of(head, {"bits": {"anchors": {"image": 1.0}}}, 1.0))
     with (tmp_path / ROWS).open("a") as file:

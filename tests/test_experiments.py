@@ -126,7 +126,7 @@ def test_knobs_of_modalities_and_of_targets_can_be_set() -> None:
         (["--optim.learning_rate", "−1e-3"], "could not convert string to float: '−1e-3'"),
         (["--model.depth"], "Missing value for argument '--model.depth'"),
         (["6"], "Unrecognized options: 6"),
-        (["--help"], "help is no knob"),
+        (["--help"], "there is no knob of this name"),
         (["--model.depth", "x" * 5000], "model.depth = 'xxx"),
     ],
 )

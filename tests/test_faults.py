@@ -1,4 +1,4 @@
-"""Mistakes and accidents that a user can meet: each ends in one typed line, before anything is lost or trained."""
+"""Mistakes of users and accidents: each gives an error in one line, before anything is lost or trained."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from omnijax.config.evaluation import SEEDS
 from omnijax.errors import CheckpointError, ConfigError, DataError, OmnijaxError
 from omnijax.evaluate.sample_command import sample
 from omnijax.experiment import load_experiment
-from omnijax.files import append_line, check_place, read_lines, read_object, write_object, write_whole
+from omnijax.files import append_line, check_writable, read_lines, read_object, write_atomically, write_object
 from omnijax.lock import LOCK
 from omnijax.run.directory import check, differences, load_config
 from omnijax.run.writers import Writer
@@ -38,7 +38,7 @@ def config(tmp_path_factory) -> Config:
 # ---------------------------------------------------------------------- run directories
 
 
-def test_logs_may_lie_in_a_new_directory_and_what_may_not_is_named(config: Config, tmp_path: pathlib.Path) -> None:
+def test_a_new_run_directory_may_hold_logs_but_no_other_files(config: Config, tmp_path: pathlib.Path) -> None:
     for name in ("123.log", "slurm-7.out", "log.txt", ".DS_Store", "config.tmp", LOCK):
         (tmp_path / name).touch()
     check(tmp_path, config)
@@ -48,10 +48,10 @@ def test_logs_may_lie_in_a_new_directory_and_what_may_not_is_named(config: Confi
 
 
 @pytest.mark.parametrize("place", ["dangling", "file/run", "file"])
-def test_a_place_where_no_directory_can_be_is_refused(config: Config, tmp_path: pathlib.Path, place: str) -> None:
+def test_a_path_that_cannot_become_a_directory_is_refused(config: Config, tmp_path: pathlib.Path, place: str) -> None:
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "run")
     (tmp_path / "file").touch()
-    with pytest.raises(OmnijaxError, match="link to nothing|must be a directory that can be written to"):
+    with pytest.raises(OmnijaxError, match="broken symbolic link|must be a directory that can be written to"):
         check(tmp_path / place, config)
 
 
@@ -102,19 +102,17 @@ def test_a_directory_in_place_of_the_configuration_is_named(config: Config, tmp_
         check(tmp_path, config)
 
 
-def test_a_file_is_on_the_disk_before_it_takes_the_place_of_another(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_synced_before_it_replaces_another(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     monkeypatch.setattr("os.fsync", lambda descriptor: done.append("synced"))
     replace = pathlib.Path.replace
     monkeypatch.setattr(pathlib.Path, "replace", lambda *paths: (done.append("replaced"), replace(*paths))[1])
-    write_whole(tmp_path / "a.json", "text")
+    write_atomically(tmp_path / "a.json", "text")
     assert (tmp_path / "a.json").read_text() == "text"
     assert done == ["synced", "replaced", "synced"]
 
 
-def test_a_damaged_line_of_a_log_is_named_and_left_out(tmp_path: pathlib.Path, capsys) -> None:
+def test_a_damaged_line_of_a_log_is_reported_and_left_out(tmp_path: pathlib.Path, capsys) -> None:
     log = tmp_path / "log.jsonl"
     assert read_lines(log) == []
     rows = [{"step": step, "loss": 0.1 * step, "nan": math.inf} for step in range(4)]
@@ -170,7 +168,7 @@ def test_damaged_lines_of_the_metrics_are_kept_aside(tmp_path: pathlib.Path) -> 
 
 
 @pytest.mark.parametrize("content", [{}, {"a": [1, 2.5, None, math.nan, "ü"], "b": {"10": 1, "9": 2}}, {"t": (1, 2)}])
-def test_an_object_comes_back_unless_it_was_changed(tmp_path: pathlib.Path, content: dict[str, Any]) -> None:
+def test_an_object_is_read_as_written_or_refused(tmp_path: pathlib.Path, content: dict[str, Any]) -> None:
     path = tmp_path / "a.json"
     write_object(path, content)
     back = read_object(path, content.keys(), "")
@@ -265,7 +263,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("kind", MISTAKES)
-def test_mistakes_in_an_experiment_file_are_shown_where_they_are(kind: str, tmp_path: pathlib.Path, capsys) -> None:
+def test_errors_in_an_experiment_file_show_the_file(kind: str, tmp_path: pathlib.Path, capsys) -> None:
     content, said = MISTAKES[kind]
     path = tmp_path / "mine.py"
     path.write_text(content)
@@ -278,7 +276,7 @@ def test_mistakes_in_an_experiment_file_are_shown_where_they_are(kind: str, tmp_
 
 
 @pytest.mark.parametrize("platform", ["cuda", "gpu", "CPU", "mistyped"])
-def test_a_platform_that_is_not_there_is_named(platform: str, tmp_path: pathlib.Path) -> None:
+def test_a_missing_platform_is_named_in_the_error(platform: str, tmp_path: pathlib.Path) -> None:
     program = (
         f"import os; os.environ['JAX_PLATFORMS'] = {platform!r}; from omnijax.cli import main; raise SystemExit(main())"
     )
@@ -294,15 +292,15 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_run_is_read(tmp_
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="must be a directory that can be written to"):
         sample(tmp_path / "no run", ["text=seven"], "image", tmp_path / "file" / "x.png")
-    check_place(tmp_path / "new" / "folder", "--out")
+    check_writable(tmp_path / "new" / "folder", "--out")
 
 
 @pytest.mark.parametrize("seed", [-1, SEEDS, SEEDS + 5, 2**63, 10**20])
-def test_seeds_that_would_stand_for_another_are_refused(seed: int, tmp_path: pathlib.Path) -> None:
+def test_seeds_beyond_32_bits_are_refused(seed: int, tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConfigError, match="--seed"):
         sample(tmp_path, ["text=seven"], "text", None, seed=seed)
 
 
-def test_text_that_is_no_unicode_is_refused(tmp_path: pathlib.Path) -> None:
+def test_text_that_is_not_valid_unicode_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConfigError, match="UTF-8"):
         sample(tmp_path, ["text=sev\udcffen"], "text", None)

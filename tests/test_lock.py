@@ -1,4 +1,4 @@
-"""Lock files: one process at a time, who holds it is named, a dead holder blocks nobody, a lost lock is noticed."""
+"""Lock files: one holder at a time, errors name it, dead holders don't block, a lost lock is noticed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import omnijax.train
 from omnijax import lock, testing
 from omnijax.errors import CheckpointError, ConfigError
 from omnijax.experiment import load_experiment
-from omnijax.lock import LOCK, Lock, alone, locked
+from omnijax.lock import LOCK, Lock, locked, training_lock
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 HOLDER = """
 import pathlib, sys
-from omnijax.lock import alone
-with alone(pathlib.Path(sys.argv[1])):
+from omnijax.lock import training_lock
+with training_lock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -43,7 +43,7 @@ def holder(tmp_path: pathlib.Path) -> Iterator[subprocess.Popen]:
 
 
 def write_lock(path: pathlib.Path, **changes: object) -> None:
-    """What the lock of another process says."""
+    """Writes a lock file as another process would."""
     holder = {"host": platform.node(), "boot": lock._boot(), "pid": 12, "key": "theirs", "since": "2026-01-01 00:00:00"}
     path.write_text(json.dumps(holder | changes))
 
@@ -63,7 +63,7 @@ def test_one_process_at_a_time_holds_a_lock(tmp_path: pathlib.Path) -> None:
 
 def test_the_second_process_is_told_who_holds_it(holder: subprocess.Popen, tmp_path: pathlib.Path) -> None:
     rule = rf"process {holder.pid} on {platform.node()} \(since .*\) trains in it"
-    with pytest.raises(CheckpointError, match=rule), alone(tmp_path):
+    with pytest.raises(CheckpointError, match=rule), training_lock(tmp_path):
         pass
     assert holder.stdin is not None
     holder.stdin.close()
@@ -71,10 +71,10 @@ def test_the_second_process_is_told_who_holds_it(holder: subprocess.Popen, tmp_p
     assert (tmp_path / LOCK).read_bytes() == b""
 
 
-def test_a_dead_holder_blocks_nobody(holder: subprocess.Popen, tmp_path: pathlib.Path, capsys) -> None:
+def test_the_lock_of_a_dead_holder_is_taken_over(holder: subprocess.Popen, tmp_path: pathlib.Path, capsys) -> None:
     holder.kill()
     holder.wait()
-    with alone(tmp_path) as mine:
+    with training_lock(tmp_path) as mine:
         mine.check()
     said = capsys.readouterr().err
     assert f"taken over: process {holder.pid} on {platform.node()}" in said
@@ -82,19 +82,19 @@ def test_a_dead_holder_blocks_nobody(holder: subprocess.Popen, tmp_path: pathlib
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]"], ids=["half", "strange"])
-def test_a_lock_that_nobody_finished_is_silent(
+def test_an_incomplete_lock_file_is_taken_over(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    monkeypatch.setattr(lock, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(lock, "DEAD_AFTER_SECONDS", 0.3)
     (tmp_path / LOCK).write_bytes(content)
-    with alone(tmp_path):
+    with training_lock(tmp_path):
         pass
 
 
-def test_a_silent_holder_elsewhere_is_dead_and_one_that_touches_its_lock_is_not(
+def test_a_holder_on_another_machine_counts_as_dead_without_touches(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    monkeypatch.setattr(lock, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(lock, "DEAD_AFTER_SECONDS", 1.0)
     path, ended = tmp_path / LOCK, threading.Event()
     write_lock(path, host="node7", boot="theirs")
 
@@ -106,50 +106,55 @@ def test_a_silent_holder_elsewhere_is_dead_and_one_that_touches_its_lock_is_not(
     elsewhere = threading.Thread(target=touch)
     elsewhere.start()
     try:
-        with pytest.raises(CheckpointError, match="on node7"), alone(tmp_path):
+        with pytest.raises(CheckpointError, match="on node7"), training_lock(tmp_path):
             pass
     finally:
         ended.set()
         elsewhere.join()
     started = time.monotonic()
-    with alone(tmp_path):
+    with training_lock(tmp_path):
         assert time.monotonic() - started > 1
     assert "on node7" in (said := capsys.readouterr().err)
-    assert "was silent for 1 s" in said
+    assert "hasn't touched it for 1 s" in said
 
 
 def test_a_holder_that_was_taken_for_dead_notices_it(tmp_path: pathlib.Path) -> None:
-    with alone(tmp_path) as mine:
+    with training_lock(tmp_path) as mine:
         write_lock(tmp_path / LOCK, host="node7", boot="theirs")
-        with pytest.raises(CheckpointError, match="on node7 .* has taken this directory over"):
+        with pytest.raises(CheckpointError, match="on node7 .* has taken it over"):
             mine.check()
-    assert "node7" in (tmp_path / LOCK).read_text()  # it is theirs
+    assert "node7" in (tmp_path / LOCK).read_text()  # left as it is
 
 
 def test_a_lock_file_that_somebody_removed_is_written_again(tmp_path: pathlib.Path) -> None:
-    with alone(tmp_path) as mine:
+    with training_lock(tmp_path) as mine:
         (tmp_path / LOCK).unlink()
         mine.check()
-        with pytest.raises(CheckpointError, match="trains in it"), alone(tmp_path):
+        with pytest.raises(CheckpointError, match="trains in it"), training_lock(tmp_path):
             pass
         (tmp_path / LOCK).unlink()
-        with alone(tmp_path), pytest.raises(CheckpointError, match="has taken this directory over"):
+        with training_lock(tmp_path), pytest.raises(CheckpointError, match="has taken it over"):
             mine.check()
-    with alone(tmp_path):
+    with training_lock(tmp_path):
         pass
 
 
-def test_a_disk_without_locks_is_watched_for_touches(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "SILENT_SECONDS", 1.0)
+def test_touches_count_on_a_file_system_without_locks(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "DEAD_AFTER_SECONDS", 1.0)
 
     def refuse(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with alone(tmp_path):
+    with training_lock(tmp_path):
         pass
-    write_lock(tmp_path / LOCK, boot="theirs")
-    with alone(tmp_path):
+    for boot in ("theirs", lock._boot()):
+        write_lock(tmp_path / LOCK, boot=boot)
+        with training_lock(tmp_path):
+            pass
+    monkeypatch.setattr(lock, "TOUCH_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "DEAD_AFTER_SECONDS", 60.0)
+    with training_lock(tmp_path), pytest.raises(CheckpointError, match="trains in it"), training_lock(tmp_path):
         pass
 
 
@@ -180,7 +185,7 @@ def test_training_holds_the_lock_and_checks_it_before_it_saves(
     run = tmp_path / "run"
 
     def claimed(*_: object) -> None:
-        with pytest.raises(CheckpointError, match="trains in it"), alone(run):
+        with pytest.raises(CheckpointError, match="trains in it"), training_lock(run):
             pass
         raise ConfigError("here", 0, "the test ends", "")
 

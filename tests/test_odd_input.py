@@ -20,7 +20,7 @@ BENCH = pathlib.Path(__file__).parents[1] / "experiments" / "bench"
 
 @pytest.fixture(scope="module", autouse=True)
 def bench_programs():
-    """The programs of the proofs can be imported."""
+    """Makes the programs in experiments/bench importable."""
     sys.path.insert(0, str(BENCH))
     yield
     sys.path.remove(str(BENCH))

@@ -137,10 +137,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
 
 
 @pytest.mark.parametrize("change", ["renamed", "copied", "linked"])
-def test_a_checkpoint_is_of_the_step_that_it_says(
+def test_a_checkpoint_with_a_wrong_directory_name_is_refused(
     config: Config, run: pathlib.Path, change: str, undisturbed, capsys
 ) -> None:
-    """Under the name of another step it is named, and the run goes on from the checkpoint that keeps its own name."""
+    """It is reported, and the run continues from a checkpoint whose directory is named after its step."""
     first, last = sorted((run / FOLDER).iterdir(), key=lambda path: int(path.name))
     wrong = last.with_name(str(STEPS - 1))
     if change == "renamed":

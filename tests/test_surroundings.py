@@ -1,4 +1,4 @@
-"""A command goes on when its terminal, its reader or its thread is another than it would like."""
+"""Commands keep working with a closed pipe, a limited terminal, ignored signals, or outside the main thread."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def run(redirect: str, **environment: str) -> subprocess.CompletedProcess[bytes]
 
 
 @pytest.mark.parametrize("redirect", ["| head -n 1", ">&-", "</dev/null >&- 2>&-", "> /dev/null"])
-def test_the_work_goes_on_without_a_reader(redirect: str) -> None:
+def test_a_program_continues_when_its_output_is_closed(redirect: str) -> None:
     found = run(redirect)
     assert found.returncode == 0, found.stderr
     assert found.stderr.decode() == ("" if "2>&-" in redirect else "· done\n")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
-def test_letters_that_the_terminal_lacks_are_question_marks(encoding: str) -> None:
+def test_characters_that_the_encoding_lacks_become_question_marks(encoding: str) -> None:
     found = run("", PYTHONIOENCODING=encoding)
     assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines()[5] == b"? 5"
@@ -65,7 +65,7 @@ def test_another_thread_trains_without_signals_and_says_so() -> None:
 
 
 def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
-    """As `nohup` does it for SIGHUP, and a shell for SIGINT of what runs in its background."""
+    """`nohup` ignores SIGHUP, and a shell ignores SIGINT for its background jobs."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Stop() as stop:
@@ -80,9 +80,7 @@ def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_control_c_in_a_notebook_is_an_interrupt_and_not_the_end_of_the_process(
-    monkeypatch: pytest.MonkeyPatch, begun: bool
-) -> None:
+def test_control_c_in_a_notebook_raises_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
     """Before the first step, and the second time."""
     monkeypatch.setattr("omnijax.run.stopping.SAME_SECONDS", 0.0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

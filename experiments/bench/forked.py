@@ -1,4 +1,4 @@
-"""Commands of omnijax in forked processes, which take only the time of the work and not that of the imports."""
+"""Runs omnijax commands in forked processes, which saves the time of the imports."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def start(command: list[str], log: pathlib.Path, prepare: Callable[[], object] =
                     traceback.print_exc()
                 sys.stdout.flush()
                 sys.stderr.flush()
-            finally:  # whatever happens, this process must not go on with the work of its parent
+            finally:  # this process must never continue the work of its parent
                 os._exit(status)
     return process
 
 
 def call(function: Callable[[], T]) -> T:
-    """What a function returns in a forked process, so that this one uses no device."""
+    """Calls a function in a forked process, so that this process uses no device; returns its result."""
     ours, theirs = os.pipe()
     process = os.fork()
     if process == 0:
@@ -94,7 +94,7 @@ def wait(process: int) -> tuple[int, int]:
 
 
 def run(command: list[str], log: pathlib.Path) -> tuple[int, str]:
-    """Runs a command to its end; returns its exit status and what it printed. The log is begun anew."""
+    """Runs a command to its end; returns its exit status and what it printed. The log is overwritten."""
     log.unlink(missing_ok=True)
     _, status = wait(start(command, log))
     return os.waitstatus_to_exitcode(status), log.read_text(errors="replace")

@@ -1,10 +1,10 @@
-"""Interrupts every command at random moments: nothing that was finished is lost, and the same command goes on.
+"""Interrupts every command at random moments: no finished work is lost, and the same command continues it.
 
     python experiments/bench/interrupts.py --trials 40
 
 A trial starts a command and disturbs it: Ctrl-C (SIGINT), a closed terminal (SIGHUP), SIGTERM or SIGKILL at a random
-moment, a reader of its output that goes away, or a disk that is full. The process must end by itself, without a
-traceback. Then the same command runs undisturbed, and must end with what an undisturbed command makes, bit for bit. The
+moment, a closed output pipe, or a full disk. The process must end by itself, without a traceback. Then the same command
+runs again without a disturbance. Its results must be those of a command that was never disturbed, bit for bit. The
 script prints a JSON line for each trial and a summary. Its exit status is 0 without failures.
 """
 
@@ -57,7 +57,7 @@ WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
 class Trial:
-    """A directory with all that a command needs, and what the command makes of it."""
+    """A directory with the inputs of a command and its results."""
 
     def __init__(self, command: str, source: pathlib.Path, directory: pathlib.Path):
         self.command, self.directory = command, directory
@@ -84,7 +84,7 @@ class Trial:
         self.line += [str(directory / "out")] if command in ("sample", "sweep") else []
 
     def made(self) -> Any:
-        """What the command has made, without times."""
+        """The results of the command, without times."""
         if self.command == "train":
             described = json.loads((self.directory / "run" / FOLDER / str(STEPS) / "_CHECKPOINT_METADATA").read_text())
             return described["custom_metadata"]["checksums"]
@@ -103,14 +103,14 @@ class Trial:
 
 
 def close_output() -> None:
-    """The reader of standard output goes away."""
+    """Makes standard output a pipe whose reading end is closed."""
     ours, theirs = os.pipe()
     os.close(ours)
     os.dup2(theirs, 1)
 
 
 def fill_disk(size: int) -> Callable[[], None]:
-    """No file can become larger than this many bytes."""
+    """A function that limits the size of files, in bytes, to imitate a full disk."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
@@ -156,14 +156,14 @@ def main() -> int:
             trial = Trial(command, source, source / "trial")
             status, said = disturbed(trial, way, took[command], random)
             allowed = (0, 1, WRONG_INPUT, RESUMABLE) + ((-way,) if isinstance(way, signal.Signals) else ())
-            # Python prints a traceback where an interrupt came in a callback of its own, and goes on.
+            # Python prints a traceback and continues if an interrupt comes in one of its callbacks.
             bad = "Traceback" in said and "Exception ignored in" not in said
             failure = said[-2000:] if bad or status not in allowed else ""
             again, said = forked.run(trial.line, source / "log")
             if not failure and again:
                 failure = f"the same command ended with {again}: {said[-2000:]}"
             if not failure and trial.made() != expected[command]:
-                failure = "the result is another one"
+                failure = "the result differs"
             told = way.name if isinstance(way, signal.Signals) else way
             print(json.dumps({"number": number, "command": command, "way": told, "status": status, "failure": failure}))
             failures += bool(failure)

@@ -1,13 +1,13 @@
-"""Damages the files of a run and of its data set: whatever reads them gets what was written, or an error that names it.
+"""Damages files of a run and of its data set: readers return what was written, or raise an error that names the file.
 
     python experiments/bench/mutations.py --count 2000 --commands 50
 
-A mutation takes a file that is read again, and flips, cuts, doubles, zeroes or removes bytes of it, or removes it. Then
-the functions that read the file do so. They must return what the undamaged file gives, or raise an error of omnijax
-that names the file. Lines of a log that were damaged may be missing. With `--commands`, whole commands meet the damage:
-`train` (which continues the run), `evaluate` and `sample`. They must end with the results of an undamaged run, or with
-an error that names the file, or name it and use an older checkpoint. The script prints a JSON line for each failure and
-a summary. Its exit status is 0 without failures.
+A mutation flips, cuts, repeats, zeroes or removes bytes of a file that omnijax reads, or removes the file. Then the
+functions that read this file are called. They must return what the undamaged file gives, or raise an error of omnijax
+that names the file. Damaged lines of a log may be missing. `--commands` is the number of whole commands that run on
+damaged files: `train` (which continues the run), `evaluate` and `sample`. They must give the results of an undamaged
+run, or an error that names the file, or name it and use an older checkpoint. The script prints a JSON line for each
+failure and a summary. Its exit status is 0 without failures.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from omnijax.step.state import abstract_state
 DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
 STEPS = 4
 NOT_READ = ("tensorboard", "figures", "report.html", ".lock")
-"""Files that people read, or nobody."""
+"""Files and directories that omnijax doesn't read, or that need no check."""
 EXPERIMENT = """import json
 from omnijax.config import from_dict
 
@@ -82,7 +82,7 @@ def prepared(directory: pathlib.Path) -> tuple[Config, pathlib.Path]:
 
 
 def mutated(content: bytes, random: np.random.Generator) -> tuple[str, bytes | None]:
-    """What was done, and other content of the file; None if it is removed."""
+    """The kind of a random mutation, and the content after it; None if the file is removed."""
     kind = str(random.choice(["flip", "cut", "double", "zero", "remove bytes", "remove file", "empty", "append"]))
     first, last = sorted(int(place) for place in random.integers(0, len(content) + 1, 2))
     last = min(last, first + int(random.choice([1, 8, 100, 10**6])))
@@ -104,13 +104,13 @@ def mutated(content: bytes, random: np.random.Generator) -> tuple[str, bytes | N
 
 
 def files_read(run: pathlib.Path, data: pathlib.Path) -> list[pathlib.Path]:
-    """Every file that is read again."""
+    """All files that omnijax reads."""
     every = (path for place in (run, data) for path in sorted(place.rglob("*")) if path.is_file())
     return [path for path in every if not any(part in NOT_READ for part in path.relative_to(path.parents[-1]).parts)]
 
 
 class Readers:
-    """What reads each file of a run and of its data set, as something that can be compared."""
+    """Functions that read files of a run and of its data set, and return values that can be compared."""
 
     def __init__(self, config: Config, run: pathlib.Path):
         self._config, self._run, self._data = config, run, pathlib.Path(config.data.directory)
@@ -156,12 +156,12 @@ def bits_of(tree: Any) -> list[bytes]:
 
 
 def same(found: Any, written: Any, log: bool) -> bool:
-    """Whether this was read from the undamaged file. In a log, lines may be missing, or stand there twice."""
+    """Whether `found` is what the undamaged file gives. In a log, lines may be missing or repeated."""
     return all(one in written for one in found) if log else bool(found == written)
 
 
 class Caught:
-    """A context that keeps an error that is raised in it, of any kind."""
+    """A context that stores the error that is raised in it, and suppresses it if it is an `Exception`."""
 
     error: BaseException | None = None
 
@@ -180,7 +180,7 @@ def named(path: pathlib.Path, said: str) -> bool:
 
 
 def failure_of(reader: Reader, path: pathlib.Path, written: Any) -> str:
-    """Reads a damaged file; what is wrong with the outcome, or nothing."""
+    """Reads a damaged file; returns what is wrong with the outcome, or an empty text."""
     found = None
     with Caught() as caught:
         found = reader()
@@ -188,11 +188,11 @@ def failure_of(reader: Reader, path: pathlib.Path, written: Any) -> str:
         return "" if named(path, str(caught.error)) else f"the error doesn't name the file: {caught.error}"
     if caught.error is not None:
         return "".join(traceback.format_exception(caught.error, limit=-3))
-    return "" if same(found, written, path.suffix == ".jsonl") else "something else was read"
+    return "" if same(found, written, path.suffix == ".jsonl") else "the content differs from what was written"
 
 
 def in_process(config: Config, run: pathlib.Path, numbers: range, seed: int) -> list[dict[str, Any]]:
-    """Mutations whose numbers are given, through the functions that read the files; returns the failures."""
+    """Applies the mutations with these numbers, and calls the functions that read the files; returns the failures."""
     readers, paths = Readers(config, run), files_read(run, pathlib.Path(config.data.directory))
     # Files of one kind have many instances in a checkpoint: kinds are drawn first.
     kinds = collections.defaultdict(list)
@@ -239,7 +239,7 @@ def outcome(command: str, run: pathlib.Path, directory: pathlib.Path) -> tuple[i
 
 
 def with_commands(config: Config, run: pathlib.Path, numbers: range, seed: int) -> list[dict[str, Any]]:
-    """Mutations that whole commands meet; returns the failures."""
+    """Applies the mutations with these numbers, and runs commands on the damaged files; returns the failures."""
     directory, copy, data = run.parent, run.with_name("copy"), pathlib.Path(config.data.directory)
 
     def begin(command: str) -> None:
@@ -274,7 +274,7 @@ def with_commands(config: Config, run: pathlib.Path, numbers: range, seed: int) 
         elif status and not ("omnijax: " in said and named(path, said)):
             problem = f"the error doesn't name the file: {said}"
         elif not status and result != expected[command] and not named(path, said):
-            problem = "the result is another one"
+            problem = "the result differs"
         if problem:
             where = {"number": number, "command": command, "file": str(path), "mutation": kind}
             failures.append(where | {"status": status, "failure": problem})
@@ -285,8 +285,8 @@ def with_commands(config: Config, run: pathlib.Path, numbers: range, seed: int) 
 def main() -> int:
     """Runs the mutations of one part; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--count", type=int, default=2000, help="mutations through the functions that read the files")
-    parser.add_argument("--commands", type=int, default=50, help="mutations that whole commands meet")
+    parser.add_argument("--count", type=int, default=2000, help="number of mutations for the functions")
+    parser.add_argument("--commands", type=int, default=50, help="number of mutations for whole commands")
     parser.add_argument("--seed", type=int, default=0)
     add_part(parser)
     options = parser.parse_args()

@@ -1,12 +1,12 @@
-"""Throws odd values at every knob and every argument: each ends in success, or in one line that says what is wrong.
+"""Tries odd values for every knob and every argument: each must work, or be refused in one line that says why.
 
     python experiments/bench/odd_arguments.py --knobs 10000 --lines 500 --commands 50
 
-Three kinds of trials. *Knobs*: one to three knobs of an experiment get odd values (extremes, NaN, other types, nothing,
-foreign letters), and all is built that is built before anything is compiled. *Lines*: whole command lines with odd
-arguments and paths, in this process. *Commands*: `omnijax train` in processes of its own, with odd knobs that were
-accepted: what is accepted has to train. A refusal is a typed error of one line with a fix, and leaves no file behind.
-The script prints a JSON line for each failure and a summary. Its exit status is 0 without failures.
+There are three kinds of trials. *Knobs*: some knobs of an experiment get odd values (extremes, NaN, other types,
+no value, foreign characters), and everything is built up to the first compilation. *Lines*: whole command lines with
+odd arguments and paths, in this process. *Commands*: `omnijax train` in a process of its own, with odd values that were
+accepted, must train. A refusal is an error of omnijax in one line, with a fix, and leaves no file behind. The script
+prints a JSON line for each failure and a summary. Its exit status is 0 without failures.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ ODD += ("ü", "七", "🙂", "\udcff", "a\nb", "a\0b", "a" * 5000, "--", "-x", "
 SIZES = ("model.depth", "model.width", "model.heads", "model.kv_heads", "model.head_size", "model.mlp_width")
 SIZES += ("model.head_depth", "model.unroll", "batch.size", "batch.sequence_length", "optim.accumulate")
 RUN = "trained"
-"""A run that was trained."""
+"""Directory of a trained run."""
 LARGEST = 4096
-"""Of a size that is tried: larger models are no mistake, but this machine can't train them."""
+"""Largest value of `SIZES` that is trained. Larger models are valid, but this machine can't train them."""
 TINY = "--model.depth 1 --model.unroll 1 --model.width 16 --model.heads 2 --model.kv_heads 1 --model.head_size 8"
 TINY += " --model.mlp_width 16 --batch.size 4 --train.log_every 1 --data.copies 1"
 
@@ -123,7 +123,7 @@ def build(config: Config, run: pathlib.Path) -> None:
 
 
 def complaint(error: BaseException | None) -> str:
-    """What is wrong with how a trial was refused; nothing if it was accepted, or refused as it should be."""
+    """What is wrong with a refusal; an empty text if the trial was accepted, or refused properly."""
     if error is None:
         return ""
     if not isinstance(error, OmnijaxError):
@@ -133,7 +133,7 @@ def complaint(error: BaseException | None) -> str:
 
 
 def knobs(number: int, seed: int, directory: pathlib.Path) -> dict[str, Any]:
-    """One trial of knobs."""
+    """Runs one trial of knobs; returns its outcome."""
     random = np.random.default_rng([seed, number])
     config, names = experiment(TRIED[number % len(TRIED)])
     line = odd_knobs(random, names)
@@ -143,7 +143,7 @@ def knobs(number: int, seed: int, directory: pathlib.Path) -> dict[str, Any]:
 
 
 def places(directory: pathlib.Path) -> list[str]:
-    """Odd paths."""
+    """Odd paths, with the files and links that some of them need."""
     (directory / "file").write_text("x")
     (directory / "folder").mkdir(exist_ok=True)
     (directory / "wrong.py").write_text("def get_config(:\n")
@@ -208,7 +208,7 @@ def content(directory: pathlib.Path) -> set[str]:
 
 
 def lines(number: int, seed: int, directory: pathlib.Path) -> dict[str, Any]:
-    """One trial of a command line, in this process, from the directory."""
+    """Runs one trial of a command line in this process; returns its outcome. The current directory is `directory`."""
     random = np.random.default_rng([seed, number, 1])
     line, before = odd_line(random, places(directory)), content(directory)
     out, err, status = io.StringIO(), io.StringIO(), None
@@ -251,7 +251,7 @@ def part_of(config: Config, name: str) -> Any:
 
 
 def commands(number: int, line: list[str], directory: pathlib.Path) -> dict[str, Any]:
-    """One training run with odd knobs that were accepted."""
+    """Trains with odd values that were accepted; returns the outcome."""
     run = directory / f"run{number}"
     command = [
         "train",

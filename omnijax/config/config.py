@@ -103,11 +103,11 @@ def _check_tasks(config: Config) -> None:
             rule = f"one for each of the fields {task.fields}"
             raise ConfigError(f"{path}.weights", task.weights, rule, "add or drop one")
         if not (1 <= task.repeats < 2**31):
-            raise ConfigError(f"{path}.repeats", task.repeats, "must be in 1 … 2^31 - 1", "or leave the task out")
+            raise ConfigError(f"{path}.repeats", task.repeats, "must be in 1 … 2^31 - 1", "change it")
         for weight in (*task.weights, max(task.weights)):
             if not (SMALLEST <= weight <= LARGEST or (weight == 0 < max(task.weights))):
                 rule = f"weights must be 0 or in {SMALLEST:g} … {LARGEST:g}, and one of them above 0"
-                raise ConfigError(f"{path}.weights", task.weights, rule, "or leave the task out")
+                raise ConfigError(f"{path}.weights", task.weights, rule, "change them, or drop the task")
         if len(task.random_orders) != len(task.fields) or not all(0 <= share <= 1 for share in task.random_orders):
             rule = f"one share in [0, 1] for each of the fields {task.fields}"
             raise ConfigError(f"{path}.random_order", task.random_order, rule, "use () for none")

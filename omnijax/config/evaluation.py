@@ -8,9 +8,9 @@ from typing import Literal
 from omnijax.errors import ConfigError
 
 SMALLEST, LARGEST = 1e-30, 1e30
-"""Bounds of knobs that a float32 has to hold, and still hold when it is multiplied with a number of the model."""
+"""Bounds of knobs that become float32. They leave room for a product with a number of the model."""
 SEEDS = 2**32
-"""Number of seeds: JAX makes a key of 32 bits, and would take another seed for one that differs by a multiple."""
+"""Number of seeds. JAX keeps 32 bits of a seed: two that differ by a multiple of this would give the same key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SampleConfig:
     """Only tokens that can still become a decodable document."""
 
     def check(self, field: str) -> None:
-        """Raises a `ConfigError` for a knob that tokens can't be drawn with; `field` is the path of this part."""
+        """Raises a `ConfigError` if a value is out of bounds; `field` is the path of this part, for the message."""
         for name, holds, rule in (
             ("temperature", 0 <= self.temperature <= LARGEST, f"must be in 0 … {LARGEST:g}; 0 takes the likeliest"),
             ("top_k", 0 <= self.top_k < 2**31, "must be in 0 … 2^31 - 1; 0 draws from all"),
@@ -81,7 +81,7 @@ class EvalConfig:
     targets: tuple[Target, ...] = ()
     """How fields are generated; a field that isn't named here is drawn at temperature 1.
 
-    On the command line they go by the names of the fields: `--eval.targets.image.top_p 0.9`.
+    On the command line, a target is set by the name of its field: `--eval.targets.image.top_p 0.9`.
     """
     routes: tuple[Route, ...] = ()
     """The directions whose results are judged."""

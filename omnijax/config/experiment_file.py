@@ -23,7 +23,7 @@ def run_file(path: Path) -> ModuleType:
     """The module that an experiment file makes. The same file is executed only once in a process.
 
     Raises:
-        ConfigError: there is no such file, it is no Python file, or it raises an error.
+        ConfigError: there is no such file, it isn't a Python file, or it raises an error.
     """
     if not path.is_file():
         raise ConfigError("experiment", str(path), "there is no such file", "give the path of an experiment file")
@@ -53,7 +53,7 @@ class ExperimentErrors(contextlib.AbstractContextManager[object]):
         ours = f"{Path(__file__).parents[1]}{os.sep}"
         frames = [one for one in traceback.extract_tb(trace) if not one.filename.startswith((ours, "<frozen"))]
         lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
-        fix = "mend the file, or install what it needs. The error was:\n" + "".join(lines).rstrip()
+        fix = "correct the file, or install what it needs. The error was:\n" + "".join(lines).rstrip()
         raise ConfigError("experiment", str(self._path), "it must run without an error", fix) from error
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from omnijax.errors import DataError
-from omnijax.files import write_whole
+from omnijax.files import write_atomically
 from omnijax.modalities.base import Modality, Progress
 from omnijax.source import TRAIN, Record, Source, modalities_of, read, signals_of
 
@@ -32,7 +32,7 @@ def save(directory: pathlib.Path, modality: Modality, arrays: Mapping[str, np.nd
     (directory / FOLDER).mkdir(exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
-    write_whole(directory / FOLDER / f"{modality.name}.npz", buffer.getvalue())
+    write_atomically(directory / FOLDER / f"{modality.name}.npz", buffer.getvalue())
 
 
 def fitted(source: Source) -> dict[str, Modality]:

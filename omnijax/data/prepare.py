@@ -13,7 +13,7 @@ from omnijax.config import Config
 from omnijax.data import fitting, manifest, store
 from omnijax.data.beam import Beam
 from omnijax.errors import ConfigError, DataError
-from omnijax.files import check_place, write_object
+from omnijax.files import check_writable, write_object
 from omnijax.lock import locked
 from omnijax.modalities.base import Progress
 from omnijax.source import modalities_of
@@ -46,9 +46,9 @@ def prepare(config: Config, beam: Beam | None = None) -> None:
     if _found(target, config, beam):
         return
     source.check_build()
-    check_place(target.parent, "data.directory")
+    check_writable(target.parent, "data.directory")
     with locked(target.parent / f".{target.name}.lock") as lock:
-        assert lock is not None  # it waits
+        assert lock is not None  # `locked` waits by default
         if _found(target, config, beam):
             return
         partial = target.parent / f".{target.name}.partial"

@@ -21,7 +21,7 @@ from omnijax.evaluate.history import ROWS
 from omnijax.evaluate.loading import Meshes, OpenRun
 from omnijax.evaluate.many import Session, check_overrides, eval_knobs, evaluate, parse_steps, watch
 from omnijax.evaluate.tasks import TASKS, check_tasks
-from omnijax.files import check_place
+from omnijax.files import check_writable
 from omnijax.report import write_report
 from omnijax.report.theme import check_drawing
 from omnijax.run.directory import CONFIG
@@ -44,10 +44,10 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
     """
     runs = list(dict.fromkeys(options.workdirs))
     if options.out is not None:
-        check_place(options.out, "--out")
+        check_writable(options.out, "--out")
     elsewhere = options.out is not None and os.path.realpath(options.out) != os.path.realpath(runs[0])
     if elsewhere and (options.out / CONFIG).exists():
-        raise ConfigError("--out", str(options.out), "it is another run", "give the name of a new directory")
+        raise ConfigError("--out", str(options.out), "it is the directory of another run", "choose a new directory")
     own = elsewhere or not eval_knobs(options.overrides)  # eval.json and the plot stay those of the run's own knobs
     whole = options.steps is None and options.tasks is None and not options.watch and own
     tasks = check_tasks(tuple(TASKS) if options.tasks is None else options.tasks.split(","))
@@ -56,7 +56,7 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
         rule = "with --watch every checkpoint is evaluated as it comes"
         raise ConfigError("--steps", options.steps, rule, "leave out --steps, or --watch")
     if options.out is not None and len(runs) > 1:
-        raise ConfigError("--out", str(options.out), "it is for one run", "evaluate one after another")
+        raise ConfigError("--out", str(options.out), "it works with one run only", "evaluate the runs one by one")
     plots: dict[Path, str] = {}
 
     def tell(text: str) -> None:

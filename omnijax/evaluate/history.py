@@ -24,7 +24,7 @@ def head_of(config: Config, step: int, checkpoint: str) -> dict[str, Any]:
 
 
 def read_rows(run: Path) -> list[dict[str, Any]]:
-    """All rows of a run, in the order in which they were written; damaged ones are named and left out."""
+    """All rows of a run, in the order in which they were written; damaged ones are reported and left out."""
     return [row for row in read_lines(run / ROWS) if {*SAME, "tasks"} <= row.keys()]
 
 

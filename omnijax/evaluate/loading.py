@@ -38,7 +38,7 @@ class OpenRun(contextlib.ExitStack):
 
     Attributes:
         run: its directory.
-        out: where figures of it are read and written; its directory, unless another one was given.
+        out: directory where its figures are read and written; the run directory by default.
         config: of the run, with the split that is measured as `eval.split`.
         other_split: this split; None if it is the run's own.
 

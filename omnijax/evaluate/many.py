@@ -51,7 +51,7 @@ class Session:
         after: called when checkpoints of a run have been evaluated.
         rows: of each run, by step, the rows of the checkpoints that were asked for.
         refused: runs and checkpoints that can't be evaluated, and why.
-        unwritten: whether something that was measured couldn't be written.
+        unwritten: whether figures couldn't be written.
         stopped: whether something is left to do, because `stop` said so.
     """
 
@@ -84,13 +84,13 @@ class Session:
             self.refuse(run, error)
 
     def write(self, out: Path, write: Callable[[], object]) -> None:
-        """Writes into a directory. If that fails, it says so on stderr and goes on, so that figures are printed."""
+        """Calls `write` after making `out`. A failure is reported on stderr only, so that figures are still printed."""
         try:
             out.mkdir(parents=True, exist_ok=True)
             write()
         except OSError as error:
             self.unwritten = True
-            told = f"not written, only printed: {error}. Fix: choose a directory with --out, or make room"
+            told = f"figures aren't written, only printed: {error}. Fix: choose a directory with --out, or make room"
             print(f"omnijax: {told}.", file=sys.stderr)
 
     @contextlib.contextmanager
@@ -174,19 +174,19 @@ def _examples(opened: OpenRun, head: dict[str, Any], found: Mapping[str, Finding
 
 
 def check_overrides(overrides: Sequence[str], parts: Sequence[str]) -> None:
-    """Refuses arguments of a command line that set knobs of other parts of a run's configuration.
+    """Checks that command-line arguments set only knobs of these parts of the configuration.
 
     Raises:
-        ConfigError: names the first one.
+        ConfigError: an argument sets another knob.
     """
     for argument in overrides:
         if argument.startswith("--") and not argument.startswith(tuple(f"--{part}." for part in parts)):
-            rule = "the run keeps its data, its model and its vocabulary"
-            raise ConfigError("override", argument, rule, f"only knobs of {' and '.join(parts)} can have other values")
+            rule = f"only knobs of {' and '.join(parts)} can be set here"
+            raise ConfigError("override", argument, rule, "leave it out; a run keeps its data, model and vocabulary")
 
 
 def eval_knobs(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Those arguments of a command line that set knobs of `eval`, with their values."""
+    """The command-line arguments that set knobs of `eval`, with their values."""
     starts = [place for place, argument in enumerate(overrides) if argument.startswith("--")] + [len(overrides)]
     spans = [overrides[start:end] for start, end in itertools.pairwise(starts)]
     return tuple(argument for span in spans if span[0].startswith("--eval.") for argument in span)

@@ -16,13 +16,13 @@ from omnijax.errors import ConfigError, DataError
 from omnijax.evaluate.many import check_overrides
 from omnijax.evaluate.trained_run import Ranked, TrainedRun, load
 from omnijax.experiment import override
-from omnijax.files import check_place, write_whole
+from omnijax.files import check_writable, write_atomically
 from omnijax.modalities.base import Modality
 from omnijax.run.directory import load_config
 
 LINES = ".jsonl"
 MOST_SAMPLES = 4096
-"""Most samples of one input: they are one sheet."""
+"""Most samples of one input. All of them are written into one sheet."""
 
 
 def sample(
@@ -63,7 +63,7 @@ def sample(
         raise ConfigError("--seed", seed, f"must be in 0 … {SEEDS - 1}", "choose another one")
     check_overrides(overrides, ("eval",))
     if out is not None:
-        check_place(out.parent, "--out")
+        check_writable(out.parent, "--out")
     values, config = _values(given), override(load_config(run, trust), overrides)
     trained = load(run, trust=trust, config=config)
     if to not in trained.config.generated:
@@ -192,7 +192,7 @@ def _batch(trained: TrainedRun, field: str, source: Path) -> dict[str, dict[str,
             rule = "each line has an id of its own, which can be the name of a file"
             raise DataError(f"{source}:{number + 1}: id", name, rule, "choose another id, or leave them all out")
         if None in entry.values():
-            raise DataError(f"{source}:{number + 1}", line[:80], "a value is null", "leave out what isn't known")
+            raise DataError(f"{source}:{number + 1}", line[:80], "a value is null", "leave out unknown fields")
         found[name] = {key: read_value(trained, key, str(part)) for key, part in entry.items()}
     return found
 
@@ -267,4 +267,4 @@ def write_file(modality: Modality, signals: Sequence[Any], path: Path) -> None:
     else:
         modality.sheet(signals, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())

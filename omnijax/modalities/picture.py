@@ -53,7 +53,7 @@ class Picture(Modality):
     variable: bool = False
     """Pictures have any size up to `height` × `width`; each begins with a header that says which."""
     background: int = dataclasses.field(default=0, metadata={"shapes_data": False})
-    """Level, 0 … levels - 1, that is seen through the transparent parts of a picture file, with 1 or 3 channels."""
+    """Level, 0 … levels - 1, behind the transparent parts of a picture file. Not used with 2 or 4 channels."""
 
     lossless: ClassVar[bool] = True
     views: ClassVar[tuple[str, ...]] = ("moved",)
@@ -200,10 +200,10 @@ class Picture(Modality):
         return pixels[..., 0] if self.channels == 1 else pixels
 
     def _fitting(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height that a picture file is resized to."""
+        """Width and height, in pixels, that a picture file is resized to."""
         if not self.variable:
             return self.width, self.height
-        scale = min(1.0, self.width / width, self.height / height)  # only what is too large has to become smaller
+        scale = min(1.0, self.width / width, self.height / height)  # shrinks large pictures, enlarges none
         return max(1, int(width * scale)), max(1, int(height * scale))
 
     def write(self, signal: Shaped[np.ndarray, "..."], stream: BinaryIO) -> None:

@@ -1,4 +1,4 @@
-"""Reads picture files without changing what they show. One table says how each of Pillow's modes is read."""
+"""Reads picture files as they look. The table `READ_AS` says how each of Pillow's modes is read."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ READ_AS = {
     **dict.fromkeys(("RGBA", "RGBa", "PA"), "RGBA"),
     **{mode: mode for mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")},
 }
-"""The mode that each mode of Pillow is converted to. A mode that isn't here is refused."""
+"""The mode that each mode of Pillow is converted to. Other modes are refused."""
 FULL_SCALE = {"L": 255, "LA": 255, "RGB": 255, "RGBA": 255, "F": 1}
-"""The value that shows full brightness. Modes that aren't here have 16 bits, also if Pillow keeps them in 32."""
+"""Value of full brightness, by mode. Other modes have 16 bits, even where Pillow stores them in 32."""
 MOST_PIXELS = 2**26
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the luma (ITU-R BT.601), as Pillow has them."""
@@ -37,21 +37,21 @@ def read_picture(
 ) -> Float32[np.ndarray, "height width channels"]:
     """The picture in a file, with values from 0 to 1.
 
-    It is turned as its EXIF orientation says. With 1 or 3 channels, transparent parts show the `background`; with 2 or
-    4 channels the last one is the opacity. Colour becomes grey by its luma. Each channel is resized by the mean over
-    the area of a pixel.
+    Its EXIF orientation is applied. With 1 or 3 channels, transparent parts show the `background`; with 2 or 4 channels
+    the last one is the opacity. Colour becomes grey by its luma. Each channel is resized by the mean over the area of a
+    pixel.
 
     Args:
-        name: of the modality, for errors.
+        name: name of the modality, for errors.
         stream: the file.
-        channels: grey; grey and opacity; red, green and blue; or these and opacity.
-        levels: how many levels the caller makes of the values.
-        background: 0 is black, 1 is white.
-        size: gives width and height of the result, from those of the picture.
+        channels: 1 for grey, 2 for grey and opacity, 3 for RGB, 4 for RGB and opacity.
+        levels: number of levels that the caller rounds the values to.
+        background: brightness behind transparent parts, from 0 for black to 1 for white.
+        size: computes width and height of the result, in pixels, from those of the picture.
 
     Raises:
-        DataError: it is no whole picture, holds several pictures, has more than 2^26 pixels, or has values outside
-            their range.
+        DataError: the file can't be read, has several pictures, a mode that isn't in `READ_AS`, more than 2^26 pixels,
+            values out of range, or more bits than Pillow reads, where `levels` needs them.
     """
     try:
         with warnings.catch_warnings():
@@ -79,12 +79,12 @@ def _check(name: str, picture: Image.Image, levels: int) -> None:
         size = f"{picture.width} × {picture.height} pixels"
         raise DataError(name, size, f"a picture has at most {MOST_PIXELS:,} pixels", "make it smaller")
     if picture.mode not in READ_AS:
-        raise DataError(name, f"mode {picture.mode}", f"modes that are read: {', '.join(READ_AS)}", "save it as RGB")
+        raise DataError(name, f"mode {picture.mode}", f"the mode must be one of {', '.join(READ_AS)}", "save it as RGB")
     deep = [tile for tile in map(str, getattr(picture, "tile", ())) if ";" in tile]
     if "transparency" in picture.info and picture.mode not in ("P", "RGB") and deep:
         rule = "Pillow doesn't read the transparent level of a grey picture of other than 8 bits"
         raise DataError(name, f"mode {picture.mode}", rule, "save the transparency as a channel")
-    if getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO: a photo and a preview of it
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO: a photo and its preview
         count = f"{getattr(picture, 'n_frames', 'several')} pictures"
         raise DataError(name, count, "the file must hold one picture", "save one of them in a file of its own")
     reduced = picture.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile) for tile in getattr(picture, "tile", ()))

@@ -1,4 +1,4 @@
-"""Reads and writes sound files: WAV, FLAC, Ogg Vorbis, Opus, MP3 and what else libsndfile knows."""
+"""Reads and writes sound files: WAV, FLAC, Ogg Vorbis, Opus, MP3 and the other formats of libsndfile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ with epy.lazy_imports():  # extras: only sound files need them
     import soxr
 
 RATES_HZ = (1_000, 1_000_000)
-"""Sample rates that are read. Others stand only in damaged headers."""
+"""Range of sample rates that are read. Other rates occur only in damaged headers."""
 LOUDEST = 2.0**15
 """Largest floating-point sample. Full scale is 1, but some programs write floats on the scale of 16 bits."""
 
@@ -25,11 +25,11 @@ def read_sound(
 ) -> Float32[np.ndarray, " samples"]:
     """The mean of a file's channels, resampled to `rate_hz`.
 
-    Integers are scaled to -1 … 1, around the middle of their range (8-bit WAV has no sign). Nothing is clipped.
+    Integers are scaled to -1 … 1, around the middle of their range (8-bit WAV is unsigned). Nothing is clipped.
 
     Raises:
-        DataError: it is no whole sound file, its header can't be true, it is too short or too long, it is silent, or it
-            has a sample that is not finite, or larger than `LOUDEST`.
+        DataError: the file can't be read, its rate isn't in `RATES_HZ`, its length isn't in `least_seconds` …
+            `most_seconds`, it is silent, or a sample isn't finite or is beyond ±`LOUDEST`.
     """
     try:
         with soundfile.SoundFile(stream) as file:
@@ -52,7 +52,7 @@ def read_sound(
     mono = samples.mean(axis=1).astype(np.float32)
     if not mono.any():
         what = "its channels cancel each other out" if samples.any() else "all samples are 0"
-        raise DataError(name, "silence", f"a sound must not be silent, and {what}", "give another file")
+        raise DataError(name, "silence", f"a sound must not be silent; {what}", "give another file")
     return np.asarray(soxr.resample(mono, rate, rate_hz), np.float32)
 
 

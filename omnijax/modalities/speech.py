@@ -155,7 +155,7 @@ class Speech(Modality):
         )
 
     def read(self, stream: BinaryIO) -> Float32[np.ndarray, " samples"]:
-        """A sound file: the mean of its channels, resampled to `sample_rate_hz`."""
+        """The mean of a sound file's channels, resampled to `sample_rate_hz`; raises errors as `read_sound` does."""
         fragment = self.hop_samples * self.frames
         least, most = (count / self.sample_rate_hz for count in (self.window_samples, self.most * fragment))
         return read_sound(self.name, stream, self.sample_rate_hz, least, most)

@@ -103,6 +103,6 @@ def read_run(run_dir: pathlib.Path, split: str | None = None, out: pathlib.Path 
     path = run_dir / "metrics.jsonl"
     metrics = {line["step"]: Values(line, f"{path.name}:", _TRAIN) for line in read_lines(path)}
     if not metrics:
-        raise DataError(path.name, str(path), "it must have a line for each step that was logged", _TRAIN)
+        raise DataError(path.name, str(path), "it must have a line for each logged step", _TRAIN)
     by_step: list[dict[str, float]] = [metrics[step] for step in sorted(metrics)]
     return RunFiles(run_dir.resolve().name, run, config, by_step, evaluation, examples)

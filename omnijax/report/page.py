@@ -6,7 +6,7 @@ import html
 import json
 import pathlib
 
-from omnijax.files import write_whole
+from omnijax.files import write_atomically
 from omnijax.report import examples, measures
 from omnijax.report.inputs import RunFiles, file_of, read_run
 from omnijax.report.text import beside, definitions, duration, facts, listed, section, whole_page
@@ -46,7 +46,7 @@ def write_report(run_dir: pathlib.Path, split: str | None = None, out: pathlib.P
     ]
     body.insert(6, measures.losses(run, plots))  # it writes, so that it comes last
     page = file_of(out, "report.html", split)
-    write_whole(page, whole_page(f"{run.name}: {headline}", "".join(body), beside("player.js")))
+    write_atomically(page, whole_page(f"{run.name}: {headline}", "".join(body), beside("player.js")))
     return page
 
 

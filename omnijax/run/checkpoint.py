@@ -214,7 +214,7 @@ class Checkpoints:
         where = str(self._directory(step))
         if own_step != step:
             rule = f"it was saved after step {own_step}, and its directory is called {step}"
-            fix = f"call the directory {own_step} again, or remove it if it is a copy"
+            fix = f"rename the directory to {own_step}, or remove it if it is a copy"
             raise CheckpointError("checkpoint", where, rule, fix)
         if content["vocabulary"] != vocabulary.fingerprint:
             rule = f"it was saved with another vocabulary ({content['vocabulary']}, not {vocabulary.fingerprint})"
@@ -233,10 +233,8 @@ class Checkpoints:
         own = read_config(self._run) if (self._run / CONFIG).exists() else content["config"]
         differ = differences(own, content["config"])
         if differ:
-            rule = (
-                f"its configuration isn't that of {CONFIG} (there, and in the checkpoint here): {'; '.join(differ[:4])}"
-            )
-            fix = f"write {CONFIG} as it was, or move the checkpoint to its own run"
+            rule = f"its configuration (here) differs from {CONFIG} (there): {'; '.join(differ[:4])}"
+            fix = f"restore {CONFIG}, or move the checkpoint to its own run"
             raise CheckpointError("checkpoint", where, rule, fix)
         return content
 

@@ -18,13 +18,13 @@ from omnijax.config.experiment_file import run_stored, trust
 from omnijax.config.serial import needs_experiment
 from omnijax.data import fitting
 from omnijax.errors import CheckpointError, DataError, shortened
-from omnijax.files import check_place, digest, digest_of_file, read_object, write_object, write_whole
+from omnijax.files import check_writable, digest, digest_of_file, read_object, write_atomically, write_object
 from omnijax.modalities.base import Modality
 from omnijax.model.transformer import parameter_count
 
 CONFIG, RUN, EXPERIMENT_FILE = "config.json", "run.json", "experiment.py"
 DATA, FILES = "data", "files"
-"""Keys of `run.json`: the directory of the data set, from the run directory on; what modalities learned, by digest."""
+"""Keys of `run.json`: path of the data set, relative to the run directory; digests of the files in `fitted/`."""
 WHERE = ["mesh", "data.directory", "batch.prefetch", "optim.accumulate"]
 WHERE += ["model.attention", "model.remat", "model.unroll"]
 """Knobs that say where and how a run is computed. A run may go on with other values; only the order of sums changes."""
@@ -40,9 +40,9 @@ def check(run: Path, config: Config) -> None:
     path = run / CONFIG
     if not path.exists():
         if run.is_symlink() and not run.exists():
-            raise CheckpointError("workdir", str(run), "it is a link to nothing", "choose another directory")
-        check_place(run, "workdir")
-        strange = [one.name for one in run.iterdir() if not _may_lie_there(one)] if run.exists() else []
+            raise CheckpointError("workdir", str(run), "it is a broken symbolic link", "choose another directory")
+        check_writable(run, "workdir")
+        strange = [one.name for one in run.iterdir() if not _is_harmless(one)] if run.exists() else []
         if strange:
             rule = f"it holds something that is no run: {', '.join(sorted(strange)[:3])}"
             raise CheckpointError("workdir", str(run), rule, "choose a new directory")
@@ -52,8 +52,8 @@ def check(run: Path, config: Config) -> None:
         raise CheckpointError("workdir", str(run), rule, fix)
 
 
-def _may_lie_there(entry: Path) -> bool:
-    """Whether a directory that holds this can become a run: logs of launchers, hidden files, what a kill left."""
+def _is_harmless(entry: Path) -> bool:
+    """Whether a new run directory may hold this: logs of launchers, hidden files, temporary files of a kill."""
     return entry.suffix in (".tmp", ".log", ".txt", ".out", ".err") or entry.name.startswith(".")
 
 
@@ -98,7 +98,7 @@ def claim(
     write_object(run / CONFIG, to_dict(config))
     if experiment is not None and needs_experiment(to_dict(config)):
         trust(experiment)
-        write_whole(run / EXPERIMENT_FILE, experiment.read_bytes())
+        write_atomically(run / EXPERIMENT_FILE, experiment.read_bytes())
     for modality in modalities.values():
         if modality.learned:
             fitting.save(run, modality, modality.arrays)
@@ -114,8 +114,8 @@ def claim(
 def load_config(run: Path, trusted: bool = False) -> Config:
     """The configuration of a run.
 
-    If the directory of its data is relative or gone, the data are looked for where they lie from the run, and then from
-    the caller.
+    A relative or missing directory of data is replaced by the one that `run.json` gives relative to the run directory,
+    if that exists.
 
     Args:
         run: its directory.

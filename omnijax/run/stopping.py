@@ -29,8 +29,8 @@ class Stop:
     warning says so.
 
     Before the first step there is nothing to save, and a signal ends the process at once. After `begin`, the train loop
-    saves after the step at which all processes agree to stop. A second signal ends the process without waiting. In a
-    job of one process, Ctrl-C raises `KeyboardInterrupt` instead, so that a notebook lives on.
+    saves after the step at which all processes agree to stop. A second signal ends the process without waiting. Where
+    SIGINT would end a job of one process, it raises `KeyboardInterrupt` instead, so that a notebook keeps its kernel.
 
     Attributes:
         asked: a signal has come.
@@ -47,7 +47,7 @@ class Stop:
     def __enter__(self) -> Stop:
         self._before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is not threading.main_thread():
-            warnings.warn("in this thread no signal is caught: stopping saves nothing", RuntimeWarning, stacklevel=2)
+            warnings.warn("no signal is caught in this thread, so none saves a run", RuntimeWarning, stacklevel=2)
             return self
         for number in self._signals:
             if signal.getsignal(number) is not signal.SIG_IGN:

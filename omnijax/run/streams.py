@@ -1,4 +1,4 @@
-"""Standard output and error that no reader and no terminal can break."""
+"""Keeps a process alive when its output pipe is closed or its terminal can't show a character."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import sys
 from typing import Any, TextIO
 
 _GONE = (errno.EPIPE, errno.EIO)
-"""A pipe whose reader has gone away, and a terminal that was closed."""
+"""Errors for a pipe whose reader has gone, and for a terminal that was closed."""
 
 
 def keep_streams() -> None:
-    """Lets the work go on when nobody reads its output any more, or a terminal can't show a letter.
+    """Replaces stdout and stderr by streams that don't fail when nobody reads them, or for lack of a character.
 
-    After the reader of a pipe is gone (`| head`), output is discarded. A letter that the encoding of the terminal lacks
-    is written as `?`, and on standard error as its number. Streams that another program has put in place, such as those
-    of a notebook, are left alone.
+    When the reader of a pipe has gone (`| head`), output is discarded. A character that the encoding lacks is written
+    as `?`; on stderr, as an escape sequence. Streams that another program has put in place, such as those of
+    a notebook, are left alone.
     """
     if sys.stdout is sys.__stdout__:
         sys.stdout = _lasting(sys.stdout, "replace")
@@ -34,10 +34,10 @@ def _lasting(stream: TextIO | None, errors: str) -> TextIO:
 
 
 class _Lasting(io.FileIO):
-    """A file descriptor that takes everything, and discards it once there is nobody to read it."""
+    """A file that discards what is written to it when nobody can read it any more."""
 
     def write(self, data: Any) -> int:
-        """The number of bytes, as if they had been written. Raises an `OSError` for a full disk."""
+        """Returns the number of bytes that were written or discarded. Raises an `OSError` for a full disk."""
         try:
             return super().write(data)
         except OSError as error:

@@ -10,7 +10,7 @@ import rich.console
 import rich.progress
 import tensorboardX
 
-from omnijax.files import line_of, read_lines, write_whole
+from omnijax.files import line_of, read_lines, write_atomically
 
 METRICS = "metrics.jsonl"
 
@@ -27,10 +27,10 @@ class Writer:
             return
         path = run / METRICS
         whole = read_lines(path)
-        if path.exists() and path.read_bytes().count(b"\n") > len(whole):  # nothing is lost, damaged lines included
+        if path.exists() and path.read_bytes().count(b"\n") > len(whole):  # keeps damaged lines
             path.rename(path.with_stem(f"{path.stem}-damaged-at-{start}"))
         kept = [line for line in whole if line["step"] <= start]
-        write_whole(path, b"".join(map(line_of, kept)))
+        write_atomically(path, b"".join(map(line_of, kept)))
         self._before = float(kept[-1]["seconds"]) if kept else 0.0
         self._file = path.open("ab", buffering=0)
         self._board = tensorboardX.SummaryWriter(str(run / "tensorboard"), purge_step=start)

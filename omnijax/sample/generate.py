@@ -116,8 +116,8 @@ class Generator:
             The items by position, known ones included.
 
         Raises:
-            ConfigError: positions aren't written before their fragments, or digits have no end of their own, or the
-                field is written in general tokens.
+            ConfigError: positions aren't written before their fragments, ids have no fixed width, or the field is
+                written in general tokens.
         """
         check_completion(self.config, field)
         v, modality = self.config.vocabulary, self.config.data.fields[field]
@@ -202,7 +202,7 @@ class Generator:
 
 
 def check_generation(config: Config, model: Transformer) -> None:
-    """Builds the samplers of all that a run can be asked to generate. Nothing is compiled.
+    """Checks that all fields of a run can be generated, by building their samplers. Nothing is compiled.
 
     Raises:
         ConfigError: a field can't be sampled, because of its target or of the vocabulary, or can't be completed.
@@ -221,8 +221,8 @@ def check_completion(config: Config, field: str) -> None:
     """Checks that signals of a field can be completed.
 
     Raises:
-        ConfigError: positions aren't written before their fragments, or digits have no end of their own, or the field
-            is written in general tokens.
+        ConfigError: positions aren't written before their fragments, ids have no fixed width, or the field is written
+            in general tokens.
     """
     v, modality = config.vocabulary, config.data.fields[field]
     for knob, value, rule in (

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from omnijax.files import read_object, write_whole
+from omnijax.files import read_object, write_atomically
 from omnijax.sweep.anchors import Anchor, read_anchors
 from omnijax.sweep.directory import ANCHORS, ARMS, RESULT, SWEEP
 from omnijax.sweep.statistics import Interval, Verdict, interval, verdict
@@ -210,4 +210,4 @@ def _write(path: pathlib.Path, lines: list[Result]) -> None:
     for line in lines:
         cells = {key: f"{value:.7g}" if isinstance(value, float) else value for key, value in line.items()}
         writer.writerow({key: "" if cell == "nan" else cell for key, cell in cells.items()})
-    write_whole(path, file.getvalue())
+    write_atomically(path, file.getvalue())

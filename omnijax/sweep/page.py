@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from omnijax.files import write_whole
+from omnijax.files import write_atomically
 from omnijax.report.curves import Line
 from omnijax.report.text import arrow, definitions, duration, facts, given, section, table, whole_page
 from omnijax.report.theme import Figures
@@ -54,7 +54,7 @@ def write_report(out: pathlib.Path) -> pathlib.Path:
     for form in results.forms[:1]:
         body.append(section("cost", "Cost", "", _arms(rows_of(results, form), _COST_COLUMNS)))
     page = out / "report.html"
-    write_whole(page, whole_page(f"{results.name}: {results.sweep['question']}", "".join(body)))
+    write_atomically(page, whole_page(f"{results.name}: {results.sweep['question']}", "".join(body)))
     return page
 
 

@@ -54,7 +54,7 @@ class Runner:
         Raises:
             CheckpointError: the directory of a job belongs to another configuration.
         """
-        caught = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]  # `nohup` ignores one
+        caught = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]  # SIGHUP under `nohup`
         previous = {number: signal.signal(number, self._stop) for number in caught}
         hidden = not self.console.is_terminal
         try:

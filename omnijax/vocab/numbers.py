@@ -29,7 +29,7 @@ def check_form(numbers: Numbers, field: str) -> Numbers:
         VocabularyError: they have another dtype, another number of dimensions, or a mask.
     """
     if isinstance(numbers, np.ma.MaskedArray):
-        rule = "must be a plain array: what a mask hides would be written"
+        rule = "must be a plain array: masked values would be written, too"
         raise VocabularyError(field, type(numbers).__name__, rule, "leave masked items out: ids.compressed()")
     if (numbers.dtype.name, numbers.ndim) not in (("int64", 1), ("uint32", 2)) or 0 in numbers.shape[1:]:
         rule = "must be int64[items], or uint32[items, limbs]"

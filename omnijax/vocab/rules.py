@@ -11,7 +11,7 @@ from omnijax.errors import VocabularyError
 
 END = "eos"
 MOST_TOKENS = 2**28
-"""Most tokens of a kind, so that all ids together fit into 32 bits."""
+"""Most tokens of each kind. All ids together then fit into 32 bits."""
 LARGEST_BASE = 2**16
 """Largest radix for ids of any size. A digit below it has 16 bits, so 32-bit arithmetic on the device is enough."""
 LARGEST_FLAT_BASE = 2**22
