@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, OmnijaxError, PeerLostError, PlatformError
+from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, OmnijaxError, PeerLostError, PlatformError, shortened
 from omnijax.run import end
 from omnijax.run.compiled import keep_compiled
 from omnijax.run.stopping import Stop
-from omnijax.run.streams import keep_streams
+from omnijax.run.streams import keep_streams, lost_output
 
 if TYPE_CHECKING:
     import rich.console
@@ -49,10 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     options.overrides, options.line = rest, shlex.join(["omnijax", *arguments])
     try:
-        with _interruptible(options.command):
+        with contextlib.nullcontext() if argv is not None else _interruptible(options.command):
             if options.command in ALONE:
                 _refuse_several(options.command)
-            return int(options.run(options))
+            status = int(options.run(options))
+        sys.stdout.flush()
+        if why := lost_output():
+            print(f"omnijax: some output was lost: {why}. Fix: make room where it goes.", file=sys.stderr)
+        return status or bool(why)
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return RESUMABLE
@@ -70,6 +74,9 @@ def _message_of(error: Exception) -> str | None:
     if isinstance(error, OSError) and not isinstance(error, OmnijaxError):
         fix = "give another path, or change its permissions"
         return f"{type(error).__name__}: {error}. Fix: {fix}." if error.filename is not None else None
+    if type(error).__name__ == "JaxRuntimeError" and re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)):
+        fix = "lower batch.size (eval.batch_size in an evaluation), raise optim.accumulate, or set model.remat"
+        error = PlatformError("memory", "too little", shortened(str(error).partition("\n")[0]), fix)
     if not isinstance(error, OmnijaxError) and _is_platform_error(error):
         why = str(error).partition("\n")[0] or "it isn't there"
         rule, fix = f"JAX can't start this platform ({why})", "unset the variable, or install what the platform needs"

@@ -46,12 +46,16 @@ def digest_of_file(path: Path) -> str:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file through a temporary one: a kill or a power cut leaves either the old file or the new one."""
-    data, temporary = content if isinstance(content, bytes) else content.encode(), path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    data, path = content if isinstance(content, bytes) else content.encode(), Path(os.path.realpath(path))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)
     with contextlib.suppress(OSError):  # some file systems can't sync a directory
         os.fsync(directory)

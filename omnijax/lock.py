@@ -46,10 +46,13 @@ class Lock:
         """Checks that no other process has taken the lock over. If the file was removed, writes it again.
 
         Raises:
-            CheckpointError: another process has taken it.
+            CheckpointError: another process has taken it, or the directory was moved or removed.
         """
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError as error:
+            rule, fix = "its directory was moved or removed in the meantime", "run the command again where it is now"
+            raise CheckpointError("lock", str(self.path), rule, fix) from error
         except OSError:  # the state of the lock is unknown
             return
         removed = os.fstat(descriptor).st_ino != os.fstat(self._descriptor).st_ino

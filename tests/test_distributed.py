@@ -25,11 +25,9 @@ from omnijax.errors import RESUMABLE, ConfigError, PeerLostError
 from omnijax.experiment import load_experiment
 from omnijax.files import read_lines
 from omnijax.run import distributed
-from omnijax.run.checkpoint import FOLDER
-from omnijax.run.directory import load_config
+from omnijax.run.directory import FOLDER, METRICS, load_config
 from omnijax.run.distributed import Place, find_place
 from omnijax.run.peers import LOST_AFTER_SECONDS
-from omnijax.run.writers import METRICS
 from omnijax.step.sharding import make_mesh, put_batch, rows_here
 from omnijax.train import load_corpus, train
 

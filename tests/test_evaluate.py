@@ -41,9 +41,9 @@ from omnijax.files import append_line, digest, read_object, write_object
 from omnijax.modalities import Picture, Speech, Text
 from omnijax.model.build import model_of
 from omnijax.report.inputs import EVAL, EXAMPLES
-from omnijax.run.checkpoint import FOLDER, Checkpoints
+from omnijax.run.checkpoint import Checkpoints
 from omnijax.run.checksums import checksums
-from omnijax.run.directory import claim, config_digest, load_config, load_modalities
+from omnijax.run.directory import FOLDER, claim, config_digest, load_config, load_modalities
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import init_state
 from omnijax.train import train

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
+import errno
 import fcntl
 import json
 import math
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import pytest
 
 from omnijax import testing
 from omnijax.cli import main
 from omnijax.config import Config, SampleConfig, Target, Task, to_dict
 from omnijax.config.evaluation import SEEDS
+from omnijax.config.experiment_file import run_stored, trust
 from omnijax.errors import CheckpointError, ConfigError, DataError, OmnijaxError
+from omnijax.evaluate.command import _drawn
 from omnijax.evaluate.sample_command import sample
 from omnijax.experiment import load_experiment
 from omnijax.files import append_line, check_writable, read_lines, read_object, write_atomically, write_object
 from omnijax.lock import LOCK
+from omnijax.run.compiled import SWITCH, keep_compiled
 from omnijax.run.directory import check, differences, load_config
 from omnijax.run.writers import Writer
 from omnijax.train import train
@@ -251,7 +259,132 @@ def test_what_cannot_be_sampled_is_not_trained(config: Config, tmp_path: pathlib
     assert not (tmp_path / "run").exists()
 
 
+def test_a_directory_without_a_step_belongs_to_nobody(config: Config, tmp_path: pathlib.Path) -> None:
+    """Such as that of a run that was too large for the machine."""
+    write_object(tmp_path / "config.json", to_dict(config))
+    other = changed(config, "model", width=2 * config.model.width)
+    for name in ("", "metrics.jsonl"):
+        if name:
+            (tmp_path / name).touch()
+        check(tmp_path, other)
+    append_line(tmp_path / "metrics.jsonl", {"step": 1})
+    with pytest.raises(CheckpointError, match="model.width"):
+        check(tmp_path, other)
+
+
+OWN = """
+from omnijax.data.sources.lookup import Lookup
+from omnijax.experiment import load_experiment, override
+import dataclasses, pathlib
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Own(Lookup):
+    pass
+
+def get_config():
+    config = override(load_experiment(pathlib.Path({lookup!r})), {knobs!r})
+    return dataclasses.replace(config, data=Own(copies=1))
+"""
+
+
+def test_a_run_goes_on_only_with_its_own_experiment_file(tmp_path: pathlib.Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self/nowhere")  # nothing can be noted there
+    path, run = tmp_path / "own.py", tmp_path / "run"
+    knobs = "--model.depth 1 --model.unroll 1 --model.width 16 --model.heads 2 --model.kv_heads 1 --model.head_size 8"
+    knobs += " --model.mlp_width 16 --batch.size 8 --train.steps 1"
+    path.write_text(OWN.format(lookup=str(EXPERIMENTS / "lookup.py"), knobs=knobs.split()))
+    train_it = ["train", str(path), "--workdir", str(run)]
+    assert main(train_it) == 0
+    before = path.read_bytes()
+    path.write_bytes(before + b"# an edit\n")
+    assert main(train_it) == 2
+    assert "the run was trained with another version of it" in capsys.readouterr().err
+    assert (run / "experiment.py").read_bytes() == before
+
+
 # ---------------------------------------------------------------------- commands
+
+
+def raise_at(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("omnijax.train.make_step", fail)
+
+
+def test_too_little_memory_is_told_in_one_line(tmp_path: pathlib.Path, monkeypatch, capsys) -> None:
+    for text in ("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore", "INTERNAL: Out of memory allocating 9"):
+        raise_at(monkeypatch, jax.errors.JaxRuntimeError(text))
+        assert main(["train", str(EXPERIMENTS / "lookup.py"), "--workdir", str(tmp_path / "run")]) == 2
+        said = capsys.readouterr().err
+        assert "PlatformError: memory" in said
+        assert "Out of memory allocating 9" in said
+        assert len(said.splitlines()) == 1
+    raise_at(monkeypatch, jax.errors.JaxRuntimeError("INTERNAL: a bug"))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        main(["train", str(EXPERIMENTS / "lookup.py"), "--workdir", str(tmp_path / "run")])
+
+
+def test_without_a_home_directory_nothing_is_kept(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", SWITCH):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pathlib.Path, "home", no_home)
+    keep_compiled()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    (tmp_path / "experiment.py").write_text("x = 1\n")
+    trust(tmp_path / "experiment.py")
+    with pytest.raises(ConfigError, match="comes from elsewhere"):
+        run_stored(tmp_path / "experiment.py", False)
+
+
+def test_calls_from_python_leave_signals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook, Ctrl-C must not end the process."""
+    found: list[Any] = []
+
+    def look(*_: object, **__: object) -> None:
+        found.append(signal.getsignal(signal.SIGINT))
+        raise ConfigError("here", 0, "the test ends", "")
+
+    monkeypatch.setattr("omnijax.evaluate.sample_command.sample", look)
+    line = ["sample", "run", "--to", "text"]
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(sys, "argv", ["omnijax", *line])
+    for arguments in (line, None):
+        assert main(arguments) == 2
+    assert found[0] is before
+    assert found[1] is not before or before is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_report_can_be_drawn_in_a_thread() -> None:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        assert pool.submit(_drawn, "none", lambda: "report.html").result() == "report.html"
+
+
+def test_a_full_disk_ends_the_log(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It mustn't wait for a thread that has died of it."""
+    with Writer(tmp_path, 0, 10) as writer:
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("tensorboardX.record_writer.RecordWriter.write", full)
+            with pytest.raises(OSError, match="No space left"):
+                writer.write(1, {"loss": 1.0, "tokens_per_second": 1.0, "items_per_second": 1.0})
+
+
+def test_processes_that_write_one_file_do_not_meet(tmp_path: pathlib.Path) -> None:
+    program = "import pathlib, sys; from omnijax.files import write_atomically\n"
+    program += "for _ in range(200): write_atomically(pathlib.Path(sys.argv[1]), sys.argv[2])"
+    command = [sys.executable, "-c", program, str(tmp_path / "file")]
+    both = [subprocess.Popen([*command, text], stderr=subprocess.PIPE, text=True) for text in "ab"]
+    for one in both:
+        assert one.communicate(timeout=60)[1] == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 MISTAKES = {
@@ -259,6 +392,8 @@ MISTAKES = {
     "import": ("import no_such_library\n", "No module named 'no_such_library'"),
     "name": ("def get_config():\n    return nothing_here\n", "name 'nothing_here' is not defined"),
     "no function": ("x = 1\n", "get_config() must return a Config"),
+    "exit": ("import sys\nsys.exit()\n", "SystemExit"),
+    "exit with a word": ("def get_config():\n    raise SystemExit('set FOO')\n", "SystemExit: set FOO"),
 }
 
 

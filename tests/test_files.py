@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import pathlib
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import pytest
 import soundfile
 
@@ -37,7 +39,7 @@ def saved(pixels: Any, format: str = "PNG", mode: str = "", **options: Any) -> b
     return file.getvalue()
 
 
-def png_of_16_bits(planes: int, colour_type: int) -> bytes:
+def png_of_16_bits(planes: int, colour_type: int, clear: bool = False) -> bytes:
     """The digit as an opaque PNG of 16 bits a channel. Pillow can't write these in colour."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -48,7 +50,9 @@ def png_of_16_bits(planes: int, colour_type: int) -> bytes:
         values[..., -1] = 2**16 - 1
     header = struct.pack(">IIBBBBB", GREY.shape[1], GREY.shape[0], 16, colour_type, 0, 0, 0)
     rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in values))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    clear_colour = chunk(b"tRNS", bytes(6)) * clear
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + clear_colour
+    return start + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def turned() -> bytes:
@@ -148,7 +152,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "32-bit integers": (lambda: saved(GREY.astype(np.int32) * 2**20, "TIFF"), "numbers in 0 … 65535"),
     "16 bits with a transparent level": (
         lambda: saved(GREY.astype(np.uint16) * 257, transparency=0),
-        "transparent level of a grey picture",
+        "transparent level of a picture",
     ),
     "Lab colours": (lambda: saved(RGB, "TIFF", "LAB"), "mode LAB.*the mode must be one of"),
     "too many pixels": (lambda: saved(np.zeros((9000, 9000), bool)), "9000 × 9000 pixels.*at most 67,108,864"),
@@ -156,7 +160,24 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "can't be read"),
     "text": (lambda: b"hello\n", "can't be read"),
     "cut": (lambda: saved(GREY)[:-30], "can't be read"),
+    "16-bit TIFF, 0 is white": (lambda: with_tag(262, 0), "16 bits, 0 is white"),
+    "12-bit TIFF": (lambda: with_tag(258, 12), "12 bits|can't be read"),
+    "signed TIFF": (lambda: tiff(signed=True), "16 bits, signed"),
+    "16-bit colour with a transparent level": (lambda: png_of_16_bits(3, 2, clear=True), "transparent level"),
 }
+
+
+def tiff(signed: bool = False) -> bytes:
+    """The digit as a TIFF of 16 bits."""
+    return saved(GREY.astype(np.uint16) * 257, "TIFF", tiffinfo={339: 2 if signed else 1})
+
+
+def with_tag(tag: int, value: int) -> bytes:
+    """A TIFF of 16 bits in which a short tag has another value."""
+    file = bytearray(tiff())
+    place = file.index(struct.pack("<HHI", tag, 3, 1))
+    file[place + 8 : place + 10] = struct.pack("<H", value)
+    return bytes(file)
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -164,6 +185,28 @@ def test_animations_and_unreadable_pictures_are_refused(kind: str) -> None:
     make, rule = REFUSED[kind]
     with pytest.raises(DataError, match=rule):
         DIGITS.read(io.BytesIO(make()))
+
+
+def test_a_flipped_bit_changes_no_pixel() -> None:
+    file, same = saved(GREY), 0
+    for place in range(8 * len(file)):
+        flipped = bytearray(file)
+        flipped[place // 8] ^= 1 << place % 8
+        with contextlib.suppress(DataError):
+            np.testing.assert_array_equal(DIGITS.read(io.BytesIO(bytes(flipped))), LEVEL)
+            same += 1
+    assert same < 100
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, TypeError, AttributeError])
+def test_whatever_pillow_raises_is_an_error_of_the_file(error: type[Exception], monkeypatch) -> None:
+    def fail(self: PIL.Image.Image) -> None:
+        raise error("decoder error")
+
+    file = saved(GREY)
+    monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", fail)
+    with pytest.raises(DataError, match="can't be read .decoder error"):
+        DIGITS.read(io.BytesIO(file))
 
 
 def test_16_bit_colour_is_refused_for_more_than_256_levels() -> None:
@@ -189,6 +232,13 @@ def with_rate(rate: int) -> bytes:
     return file[:24] + struct.pack("<II", rate, 0) + file[32:]
 
 
+def with_bytes(count: int) -> bytes:
+    """A WAV file whose header announces so many bytes of sound."""
+    file = sound()
+    place = file.index(b"data") + 4
+    return file[:place] + struct.pack("<I", count) + file[place + 4 :]
+
+
 HEARD = {
     "8 bits": (functools.partial(sound, subtype="PCM_U8"), 0.01),
     "16 bits": (sound, 1e-4),
@@ -200,6 +250,7 @@ HEARD = {
     "µ-law": (functools.partial(sound, subtype="ULAW"), 0.03),
     "FLAC": (functools.partial(sound, format="FLAC"), 1e-4),
     "stereo": (functools.partial(sound, np.stack([WAVE, WAVE], 1)), 1e-4),
+    "a pipe": (lambda: with_bytes(2**32 - 1), 1e-4),
 }
 
 
@@ -210,6 +261,11 @@ def test_a_sound_is_read_as_it_sounds(kind: str) -> None:
     found = SPEECH.read(io.BytesIO(make()))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found / scale, WAVE, atol=tolerance)
+
+
+def test_sounds_of_telephones_are_read() -> None:
+    file = sound(np.sin(np.arange(8000) / 5) / 2, 8000, "GSM610")
+    assert len(SPEECH.read(io.BytesIO(file))) == pytest.approx(RATE, rel=0.05)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 999_983])
@@ -241,6 +297,9 @@ REFUSED_SOUNDS: dict[str, tuple[Callable[[], bytes], str]] = {
     "1 Hz": (lambda: with_rate(1), "1 Hz.*sample rate must be"),
     "empty": (lambda: b"", "can't be read"),
     "text": (lambda: b"<html>404</html>", "can't be read"),
+    "half a file": (lambda: sound()[:6000], "it ends before its sound does"),
+    "header that announces more": (lambda: with_bytes(20_000), "it ends before its sound does"),
+    "almost silent": (functools.partial(sound, np.full(6000, 1e-60), subtype="DOUBLE"), "all samples are 0"),
     "header alone": (lambda: sound()[:30], "can't be read|must last"),
 }
 

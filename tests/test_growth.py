@@ -24,8 +24,8 @@ from omnijax.errors import CheckpointError, VocabularyError
 from omnijax.experiment import load_experiment
 from omnijax.modalities import Codes, Modality, Part, Picture, Text
 from omnijax.model.transformer import ROWS_MULTIPLE, Transformer
+from omnijax.run.directory import METRICS
 from omnijax.run.start import start_state
-from omnijax.run.writers import METRICS
 from omnijax.source import TRAIN, Record, Source
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import State

@@ -158,6 +158,17 @@ def test_touches_count_on_a_file_system_without_locks(tmp_path: pathlib.Path, mo
         pass
 
 
+def test_a_run_that_was_moved_ends(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "here").mkdir()
+    with training_lock(tmp_path / "here") as mine:
+        (tmp_path / "here").rename(tmp_path / "there")
+        with pytest.raises(CheckpointError, match="moved or removed"):
+            mine.check()
+    assert not (tmp_path / "here").exists()
+    with training_lock(tmp_path / "there"):
+        pass
+
+
 COUNTING = """
 import pathlib, random, sys, time
 from omnijax.lock import locked

@@ -26,11 +26,10 @@ from omnijax.errors import RESUMABLE, CheckpointError
 from omnijax.experiment import load_experiment
 from omnijax.files import read_lines, read_object, write_object
 from omnijax.model.transformer import Transformer
-from omnijax.run.checkpoint import DAMAGED, FOLDER, Checkpoints
+from omnijax.run.checkpoint import DAMAGED, Checkpoints
 from omnijax.run.checksums import checksums
-from omnijax.run.directory import load_config
+from omnijax.run.directory import FOLDER, METRICS, load_config
 from omnijax.run.stopping import SIGNALS
-from omnijax.run.writers import METRICS
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import State, abstract_state
 from omnijax.train import train

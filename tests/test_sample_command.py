@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import shutil
 
@@ -83,7 +84,7 @@ def refused(arguments: list, capsys: pytest.CaptureFixture) -> str:
 
 
 def content(folder: pathlib.Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def size_of(path: pathlib.Path) -> tuple[int, int]:
@@ -124,7 +125,7 @@ def pictures(tmp_path) -> pathlib.Path:
     random = np.random.default_rng(0)
     for number in range(10):  # the third chunk has two
         Image.fromarray(random.integers(0, 256, (2, 1 + number % 2)).astype(np.uint8)).save(folder / f"p{number}.png")
-    (folder / "notes.md").write_text("no picture")
+    (folder / ".DS_Store").write_text("no picture")
     return folder
 
 
@@ -133,7 +134,7 @@ def test_a_batch_of_lines_goes_on_where_it_was_killed(run, words, tmp_path, monk
     assert main(command(run, f"word={words}", "picture", whole)) == 0
     assert "8 samples, 8 of them new" in capsys.readouterr().out
     assert sorted(content(whole)) == sorted(f"word-{n}.png" for n in range(8))
-    assert {size_of(path) for path in whole.iterdir()} <= {(w, h) for w in (1, 2) for h in (1, 2)}
+    assert {size_of(whole / name) for name in content(whole)} <= {(w, h) for w in (1, 2) for h in (1, 2)}
     with monkeypatch.context() as patch:
         stop_at(patch, sample_command, "write_file", 7)  # in the middle of the second chunk
         assert main(command(run, f"word={words}", "picture", part)) == RESUMABLE
@@ -252,7 +253,65 @@ def test_samples_that_can_not_be_decoded_are_counted(run, words, tmp_path, monke
 
 def test_an_empty_folder_is_no_batch(run, tmp_path, capsys) -> None:
     said = refused(command(run, f"picture={tmp_path}", "word", tmp_path / "out.jsonl"), capsys)
-    assert "the folder has no .png files" in said
+    assert "the folder has no files" in said
+
+
+def test_no_file_of_a_folder_is_left_out(run, pictures, tmp_path, capsys) -> None:
+    out = tmp_path / "out.jsonl"
+    Image.new("L", (2, 2)).save(pictures / "large.JPG")
+    assert main(command(run, f"picture={pictures}", "word", out)) == 0
+    assert "11 samples, 11 of them new" in capsys.readouterr().out
+    (pictures / "notes.md").write_text("no picture")
+    assert "notes.md" in refused(command(run, f"picture={pictures}", "word", tmp_path / "b.jsonl"), capsys)
+    (pictures / "notes.md").rename(pictures / "p1.gif")
+    said = refused(command(run, f"picture={pictures}", "word", tmp_path / "b.jsonl"), capsys)
+    assert "p1.gif and p1.png differ in their endings only" in said
+    assert not (tmp_path / "b.jsonl").exists()
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["folder", "lines"])
+def test_samples_of_another_command_are_not_taken_for_those_of_this_one(
+    run, pictures, tmp_path, capsys, lines: bool
+) -> None:
+    out = tmp_path / ("words.jsonl" if lines else "words")
+    first = command(run, f"picture={pictures}", "word", out)
+    assert main(first) == 0
+    made = out.read_bytes() if lines else content(out)
+    for more, said in (
+        (["--seed", "7"], "seed is 3 there and 7 here"),
+        (["--eval.targets.word.top_p", "0.5"], "knobs is [] there and ['--eval.targets.word.top_p', '0.5'] here"),
+    ):
+        assert said in refused([*first, *more], capsys)
+    Image.new("L", (1, 1)).save(pictures / "p3.png")
+    assert "inputs is" in refused(first, capsys)
+    assert (out.read_bytes() if lines else content(out)) == made
+
+
+def test_inputs_are_not_taken_for_samples(run, tmp_path, capsys) -> None:
+    folder = tmp_path / "words"
+    folder.mkdir()
+    (folder / "a.txt").write_text("ab")
+    said = refused(["sample", run, "--from", f"word={folder}", "--to", "word", "--out", folder], capsys)
+    assert "'a' is there, and no such command made it" in said
+
+
+def test_a_pipe_or_a_device_is_left_alone(run, tmp_path, capsys) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "it is a device or pipe" in refused(command(run, "word=ab", "picture", tmp_path / "pipe.png"), capsys)
+    assert (tmp_path / "pipe.png").is_fifo()
+    Image.new("L", (1, 1)).save(tmp_path / "there.png")
+    (tmp_path / "link.png").symlink_to("there.png")
+    before = (tmp_path / "there.png").read_bytes()
+    assert main(command(run, "word=ab", "picture", tmp_path / "link.png")) == 0
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "there.png").read_bytes() != before
+
+
+def test_text_files_of_windows_are_read(run, tmp_path) -> None:
+    (tmp_path / "word.txt").write_bytes(b"\xef\xbb\xbfab\r\n")
+    for given, out in ((f"word=@{tmp_path / 'word.txt'}", "a.png"), ("word=ab", "b.png")):
+        assert main(command(run, given, "picture", tmp_path / out)) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 # ---------------------------------------------------------------------- a run from elsewhere

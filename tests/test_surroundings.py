@@ -24,8 +24,8 @@ print("· done", file=sys.stderr)
 """
 
 
-def run(redirect: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    command = ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {redirect}', sys.executable, PROGRAM]
+def run(redirect: str, after: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {redirect}', sys.executable, PROGRAM + after]
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, timeout=60)
 
 
@@ -43,10 +43,25 @@ def test_characters_that_the_encoding_lacks_become_question_marks(encoding: str)
     assert found.stdout.splitlines()[5] == b"? 5"
 
 
-def test_a_full_disk_is_an_error() -> None:
-    found = run("> /dev/full")
-    assert found.returncode
-    assert b"No space left" in found.stderr
+def test_a_full_disk_of_the_output_ends_no_work_but_is_reported() -> None:
+    reported = "from omnijax.run.streams import lost_output\nprint(lost_output(), file=sys.stderr)"
+    found = run("> /dev/full", after=reported)
+    assert found.returncode == 0
+    assert found.stderr.decode() == "· done\n[Errno 28] No space left on device\n"
+    assert run("> /dev/null", after=reported).stderr.decode() == "· done\n\n"
+
+
+def test_output_that_was_lost_makes_a_command_fail() -> None:
+    program = "import sys; from omnijax.cli import main; sys.exit(main())"
+    options = ["vocab", "example"]
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", program, *options]
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert found.returncode == 1
+    assert (
+        found.stderr
+        == "omnijax: some output was lost: [Errno 28] No space left on device. Fix: make room where it goes.\n"
+    )
 
 
 def test_another_thread_trains_without_signals_and_says_so() -> None:

@@ -23,9 +23,8 @@ from omnijax.errors import CheckpointError, DataError, NonFiniteLossError, Omnij
 from omnijax.experiment import load_experiment
 from omnijax.files import read_lines, write_object
 from omnijax.model.transformer import Transformer
-from omnijax.run.checkpoint import FOLDER, Checkpoints
-from omnijax.run.directory import CONFIG
-from omnijax.run.writers import METRICS
+from omnijax.run.checkpoint import Checkpoints
+from omnijax.run.directory import CONFIG, FOLDER, METRICS
 from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import State, abstract_state, init_state
 from omnijax.train import train

@@ -36,8 +36,8 @@ from omnijax.config import Config, to_dict
 from omnijax.errors import RESUMABLE
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
-from omnijax.run.checkpoint import FOLDER, Checkpoints
-from omnijax.run.writers import METRICS
+from omnijax.run.checkpoint import Checkpoints
+from omnijax.run.directory import FOLDER, METRICS
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import abstract_state
 

@@ -45,7 +45,8 @@ def start(command: list[str], log: pathlib.Path, prepare: Callable[[], object] =
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         try:
             prepare()
-            status = main(command)
+            sys.argv[1:] = command
+            status = main()
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
         finally:

@@ -32,7 +32,7 @@ from omnijax.config import to_dict
 from omnijax.errors import RESUMABLE, WRONG_INPUT
 from omnijax.evaluate.history import read_rows
 from omnijax.files import read_object
-from omnijax.run.checkpoint import FOLDER
+from omnijax.run.directory import FOLDER
 
 COMMANDS = ("train", "evaluate", "sample", "prepare", "sweep")
 SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGKILL)

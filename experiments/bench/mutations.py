@@ -40,9 +40,8 @@ from omnijax.experiment import load_experiment
 from omnijax.files import read_lines
 from omnijax.model.build import model_of
 from omnijax.report.inputs import EVAL, EXAMPLES, read_run
-from omnijax.run.checkpoint import FOLDER, Checkpoints
-from omnijax.run.directory import CONFIG, RUN, load_config, load_modalities
-from omnijax.run.writers import METRICS
+from omnijax.run.checkpoint import Checkpoints
+from omnijax.run.directory import CONFIG, FOLDER, METRICS, RUN, load_config, load_modalities
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import abstract_state
 

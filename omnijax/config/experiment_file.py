@@ -48,7 +48,7 @@ class ExperimentErrors(contextlib.AbstractContextManager[object]):
         self._path = path
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not isinstance(error, Exception) or isinstance(error, OmnijaxError):
+        if not isinstance(error, Exception | SystemExit) or isinstance(error, OmnijaxError):
             return
         ours = f"{Path(__file__).parents[1]}{os.sep}"
         frames = [one for one in traceback.extract_tb(trace) if not one.filename.startswith((ours, "<frozen"))]
@@ -58,11 +58,15 @@ class ExperimentErrors(contextlib.AbstractContextManager[object]):
 
 
 def trust(path: Path) -> None:
-    """Notes that this user trusts an experiment file, if it is there, so that runs may execute it."""
-    if path.is_file() and not _is_trusted(path):
-        _trusted().parent.mkdir(parents=True, exist_ok=True)
-        with _trusted().open("a") as file:
-            file.write(_digest(path) + "\n")
+    """Notes that this user trusts an experiment file, if it is there, so that runs may execute it.
+
+    Where the home directory can't be written to, nothing is noted, and `--trust` has to be given for each command.
+    """
+    with contextlib.suppress(OSError, RuntimeError):
+        if path.is_file() and not _is_trusted(path):
+            _trusted().parent.mkdir(parents=True, exist_ok=True)
+            with _trusted().open("a") as file:
+                file.write(_digest(path) + "\n")
 
 
 def run_stored(path: Path, trusted: bool) -> ModuleType:
@@ -92,4 +96,6 @@ def _trusted() -> Path:
 
 
 def _is_trusted(path: Path) -> bool:
-    return _trusted().exists() and _digest(path) in _trusted().read_text().split()
+    with contextlib.suppress(OSError, RuntimeError):  # no home directory, or one that can't be read
+        return _digest(path) in _trusted().read_text().split()
+    return False

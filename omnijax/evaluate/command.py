@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,15 @@ def _drawn(otherwise: str, draw: Callable[[], object]) -> str:
     A library whose first import is cut off can't be imported again, and Matplotlib hides some interrupts.
     """
     asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number)) if main else None
     try:
         name = str(draw())
     except (PlatformError, OSError) as error:
         name = f"{otherwise}: {error}"
     finally:
-        signal.signal(signal.SIGINT, before)
+        if main:
+            signal.signal(signal.SIGINT, before)
     if asked:
         raise KeyboardInterrupt
     return name

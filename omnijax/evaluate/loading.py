@@ -15,8 +15,8 @@ from omnijax.config import Config
 from omnijax.errors import CheckpointError
 from omnijax.evaluate.split import EvaluatedSplit, split_of
 from omnijax.model.build import model_of
-from omnijax.run.checkpoint import FOLDER, Checkpoints
-from omnijax.run.directory import load_config
+from omnijax.run.checkpoint import Checkpoints
+from omnijax.run.directory import FOLDER, load_config
 from omnijax.sample.generate import Generator
 from omnijax.step.sharding import mesh_that_fits
 from omnijax.step.state import abstract_state

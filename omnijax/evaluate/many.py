@@ -20,8 +20,7 @@ from omnijax.evaluate.tasks import TASKS, check_tasks, run_tasks
 from omnijax.experiment import override
 from omnijax.files import append_line, read_object, write_object
 from omnijax.report.inputs import EVAL, EXAMPLES, file_of
-from omnijax.run.checkpoint import FOLDER
-from omnijax.run.directory import load_config
+from omnijax.run.directory import FOLDER, load_config
 from omnijax.step.sharding import mesh_that_fits
 
 TOLD = ("examples", "label", "classes")

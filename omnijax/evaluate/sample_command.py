@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rich.progress
 
 from omnijax.config.evaluation import SEEDS
@@ -16,11 +19,11 @@ from omnijax.errors import ConfigError, DataError
 from omnijax.evaluate.many import check_overrides
 from omnijax.evaluate.trained_run import Ranked, TrainedRun, load
 from omnijax.experiment import override
-from omnijax.files import check_writable, write_atomically
+from omnijax.files import check_writable, read_object, write_atomically, write_object
 from omnijax.modalities.base import Modality
-from omnijax.run.directory import load_config
+from omnijax.run.directory import config_digest, load_config
 
-LINES = ".jsonl"
+LINES, BATCH = ".jsonl", ".batch.json"
 MOST_SAMPLES = 4096
 """Most samples of one input. All of them are written into one sheet."""
 
@@ -77,12 +80,14 @@ def sample(
             raise ConfigError("--from", many[0], rule, "put all fields into the lines")
         if count > 1:
             raise ConfigError("--count", count, "a batch has one sample of each input", "repeat the input instead")
-        return _sample_batch(trained, _batch(trained, many[0], Path(values[many[0]])), to, out, seed)
+        batch = _batch(trained, many[0], Path(values[many[0]]))
+        return _sample_batch(trained, batch, to, out, seed, overrides)
     if target.suffix and (out is None or out.suffix != target.suffix):
         rule = f"{to} needs a file that ends with {target.suffix}"
         raise ConfigError("--out", out and str(out), rule, "give such a name")
-    if out is not None and out.is_dir():
-        raise ConfigError("--out", str(out), "it is a folder, and must be a file", "give the name of a file")
+    if out is not None and out.exists() and not out.is_file():
+        kind = "folder" if out.is_dir() else "device or pipe"
+        raise ConfigError("--out", str(out), f"it is a {kind}, and must be a file", "give the name of a file")
     record = {field: read_value(trained, field, value) for field, value in values.items()}
     route = trained.route(tuple(record), to)
     signals = [signal for signal in trained.sample_batch([record] * count, to, seed) if signal is not None]
@@ -160,6 +165,9 @@ def read_value(trained: TrainedRun, field: str, value: str) -> Any:
     try:
         with path.open("rb") as stream:
             return modality.read(stream)
+    except DataError as error:
+        rule = error.rule if error.value == "file" else f"{error.value}: {error.rule}"
+        raise DataError(f"--from {field}", str(path), rule, error.fix) from error
     except (ValueError, TypeError, LookupError, EOFError, OSError) as error:  # `read` of a user's own modality
         rule = f"{type(modality).__name__}.read can't read it ({type(error).__name__}: {error})"
         raise DataError(f"--from {field}", str(path), rule, "give another file") from error
@@ -168,10 +176,14 @@ def read_value(trained: TrainedRun, field: str, value: str) -> Any:
 def _batch(trained: TrainedRun, field: str, source: Path) -> dict[str, dict[str, Any]]:
     """The records of a folder or a `.jsonl` file by name."""
     if source.is_dir():
-        suffix = (trained.modalities[field].suffix if field in trained.modalities else "") or ".txt"
-        files = sorted(path for path in source.iterdir() if path.suffix == suffix)
+        files = sorted(path for path in source.iterdir() if not path.name.startswith(".") and not path.is_dir())
         if not files:
-            raise DataError(f"--from {field}", str(source), f"the folder has no {suffix} files", "give another one")
+            raise DataError(f"--from {field}", str(source), "the folder has no files", "give another one")
+        by_name = {path.stem: path for path in reversed(files)}
+        for path in files:
+            if by_name[path.stem] != path:
+                rule = f"{by_name[path.stem].name} and {path.name} differ in their endings only"
+                raise DataError(f"--from {field}", str(source), rule, "rename one of them")
         return {path.stem: {field: read_value(trained, field, f"@{path}")} for path in files}
     try:
         lines = source.read_text(encoding="utf-8").removesuffix("\n").split("\n")
@@ -198,9 +210,14 @@ def _batch(trained: TrainedRun, field: str, source: Path) -> dict[str, dict[str,
 
 
 def _sample_batch(
-    trained: TrainedRun, batch: Mapping[str, dict[str, Any]], to: str, out: Path | None, seed: int
+    trained: TrainedRun,
+    batch: Mapping[str, dict[str, Any]],
+    to: str,
+    out: Path | None,
+    seed: int,
+    overrides: Sequence[str],
 ) -> str:
-    """Samples all records, `eval.batch_size` at a time; samples that exist are kept."""
+    """Samples all records, `eval.batch_size` at a time; samples that this command has made before are kept."""
     target = trained.modalities[to]
     lines = out is not None and out.suffix == LINES
     if out is None or (target.suffix and lines):
@@ -211,6 +228,15 @@ def _sample_batch(
         raise ConfigError("--out", str(out), f"there is a {kind} of this name", "choose another one")
     paths = {name: out / f"{name}{target.suffix or '.txt'}" for name in batch}
     there = _lines_there(out, to) if lines else {name for name, path in paths.items() if path.exists()}
+    made: dict[str, Any] = {
+        "seed": seed,
+        "knobs": list(overrides),
+        "step": trained.step,
+        "to": to,
+        "inputs": _digest_of(batch),
+    }
+    made["run"] = config_digest(trained.config)
+    _check_same(out, out.with_name(f".{out.name}{BATCH}") if lines else out / BATCH, made, there)
     names, size, undecodable = [*batch], trained.config.eval.batch_size, 0
     for start in rich.progress.track(range(0, len(batch), size), description="sampling", transient=True):
         part = names[start : start + size]
@@ -233,6 +259,37 @@ def _sample_batch(
                 write_file(target, [signal], paths[name])
     lost = f", {undecodable} can't be decoded" if undecodable else ""
     return f"{out}: {len(batch)} samples, {len(batch.keys() - there)} of them new{lost}"
+
+
+def _digest_of(batch: Mapping[str, dict[str, Any]]) -> str:
+    """A digest of the names and signals of a batch."""
+    found = hashlib.sha256()
+    for name, record in batch.items():
+        for field, signal in record.items():
+            array = isinstance(signal, np.ndarray)
+            found.update(f"{name!r} {field!r} {(signal.dtype, signal.shape) if array else ''}".encode())
+            found.update(signal.tobytes() if array else pickle.dumps(signal))
+    return found.hexdigest()
+
+
+def _check_same(out: Path, path: Path, made: dict[str, Any], there: set[str]) -> None:
+    """Checks that the samples in `out` are of the same command; notes the command in `path` if there are none.
+
+    Raises:
+        ConfigError: they are of another command, or of none.
+    """
+    fix = "give a new name, or remove what is there"
+    if there and not path.exists():
+        raise ConfigError("--out", str(out), f"{sorted(there)[0]!r} is there, and no such command made it", fix)
+    if not there:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_object(path, made)
+        return
+    before = read_object(path, (), fix)
+    for name, value in made.items():
+        if before.get(name) != value:
+            rule = f"its samples are of another command: {name} is {before.get(name)!r} there and {value!r} here"
+            raise ConfigError("--out", str(out), rule, fix)
 
 
 def _lines_there(out: Path, to: str) -> set[str]:

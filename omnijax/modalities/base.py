@@ -267,10 +267,10 @@ class Modality:
             DataError: the file can't be read as one.
         """
         try:
-            text = stream.read().decode()
+            text = stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise DataError(self.name, "file", f"it must be a text file in UTF-8 ({error})", "convert it") from error
-        return self.parse(text.removesuffix("\n"))
+        return self.parse(text.removesuffix("\n").removesuffix("\r"))
 
     def write(self, signal: Any, stream: BinaryIO) -> None:
         """Writes a signal as a file of this modality."""

@@ -28,6 +28,8 @@ READ_AS = {
 FULL_SCALE = {"L": 255, "LA": 255, "RGB": 255, "RGBA": 255, "F": 1}
 """Value of full brightness, by mode. Other modes have 16 bits, even where Pillow stores them in 32."""
 MOST_PIXELS = 2**26
+_BITS, _INTERPRETATION, _FORMAT = 258, 262, 339
+"""Tags of TIFF files: bits per sample, whether 0 is white, whether samples are signed."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the luma (ITU-R BT.601), as Pillow has them."""
 
@@ -55,13 +57,19 @@ def read_picture(
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of Pillow, for example about tags that it doesn't need
+            with Image.open(stream) as picture:
+                picture.verify()  # the checksums of a PNG file
+            stream.seek(0)
             with Image.open(stream) as picture:
                 _check(name, picture, levels)
                 return _layers(name, ImageOps.exif_transpose(picture), channels, background, size)
     except (
         OSError,
+        RuntimeError,  # AVIF, DDS
         ValueError,
+        TypeError,
+        AttributeError,
         SyntaxError,
         LookupError,
         EOFError,
@@ -80,9 +88,15 @@ def _check(name: str, picture: Image.Image, levels: int) -> None:
         raise DataError(name, size, f"a picture has at most {MOST_PIXELS:,} pixels", "make it smaller")
     if picture.mode not in READ_AS:
         raise DataError(name, f"mode {picture.mode}", f"the mode must be one of {', '.join(READ_AS)}", "save it as RGB")
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF file
+    bits, signed = set(tags.get(_BITS, ())), 2 in tags.get(_FORMAT, ()) and 32 not in tags.get(_BITS, ())
+    inverted = tags.get(_INTERPRETATION) == 0 and picture.mode not in ("1", "L")
+    if signed or inverted or not bits <= {1, 2, 4, 8, 16, 32}:
+        kind = f"TIFF with {max(bits)} bits{', signed' * signed}{', 0 is white' * inverted}"
+        raise DataError(name, kind, "Pillow reads its levels wrongly", "save it with 8 or 16 bits, and 0 as black")
     deep = [tile for tile in map(str, getattr(picture, "tile", ())) if ";" in tile]
-    if "transparency" in picture.info and picture.mode not in ("P", "RGB") and deep:
-        rule = "Pillow doesn't read the transparent level of a grey picture of other than 8 bits"
+    if "transparency" in picture.info and picture.mode != "P" and deep:
+        rule = "Pillow doesn't read the transparent level of a picture of other than 8 bits"
         raise DataError(name, f"mode {picture.mode}", rule, "save the transparency as a channel")
     if getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO: a photo and its preview
         count = f"{getattr(picture, 'n_frames', 'several')} pictures"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import BinaryIO
 
 import numpy as np
@@ -16,6 +17,8 @@ with epy.lazy_imports():  # extras: only sound files need them
 
 RATES_HZ = (1_000, 1_000_000)
 """Range of sample rates that are read. Other rates occur only in damaged headers."""
+STREAMED = 2**31 - 2**16
+"""A WAV file whose header says at least this many bytes was written to a pipe, where the length wasn't known."""
 LOUDEST = 2.0**15
 """Largest floating-point sample. Full scale is 1, but some programs write floats on the scale of 16 bits."""
 
@@ -40,7 +43,10 @@ def read_sound(
             if not least_seconds <= seconds <= most_seconds:
                 rule = f"a sound must last {least_seconds:.3g} to {most_seconds:.4g} seconds"
                 raise DataError(name, f"{seconds:.4g} seconds", rule, "cut it, or give another one")
-            samples = file.read(dtype="float64", always_2d=True)
+            samples = file.read(file.frames, dtype="float64", always_2d=True)
+            said, found = _data_bytes(file.extra_info)
+            if found < said < STREAMED or (file.format == "FLAC" and len(samples) < file.frames):
+                raise DataError(name, "file", "it ends before its sound does", "give a complete file")
     except (soundfile.LibsndfileError, ValueError, OSError) as error:
         why = str(error).replace(repr(stream), "it")
         raise DataError(name, "file", f"it can't be read ({why})", "give a sound, for example a WAV file") from error
@@ -51,9 +57,15 @@ def read_sound(
         raise DataError(name, f"sample {where} is {value:g}", rule, "give another file")
     mono = samples.mean(axis=1).astype(np.float32)
     if not mono.any():
-        what = "its channels cancel each other out" if samples.any() else "all samples are 0"
+        what = "its channels cancel each other out" if np.abs(samples).max() > 1e-30 else "all samples are 0"
         raise DataError(name, "silence", f"a sound must not be silent; {what}", "give another file")
     return np.asarray(soxr.resample(mono, rate, rate_hz), np.float32)
+
+
+def _data_bytes(log: str) -> tuple[int, int]:
+    """Bytes of sound that the header of a WAV file announces and that the file has, from the log of libsndfile."""
+    found = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def write_sound(waveform: Float32[np.ndarray, " samples"], rate_hz: int, stream: BinaryIO) -> None:

@@ -7,6 +7,7 @@ a damaged or incomplete checkpoint from a whole one; the newest whole checkpoint
 from __future__ import annotations
 
 import contextlib
+import logging
 import pathlib
 import shutil
 import sys
@@ -21,12 +22,12 @@ from omnijax.errors import CheckpointError, ConfigError, shortened
 from omnijax.files import digest
 from omnijax.run import distributed
 from omnijax.run.checksums import checksums
-from omnijax.run.directory import CONFIG, differences, read_config
+from omnijax.run.directory import CONFIG, FOLDER, differences, read_config
 from omnijax.step.sharding import path_of
 from omnijax.step.state import State
 from omnijax.vocab.vocabulary import Vocabulary
 
-FOLDER, DAMAGED = "checkpoints", "damaged"
+DAMAGED = "damaged"
 UNREADABLE = (OSError, KeyError, ValueError, TypeError)
 """What orbax and TensorStore raise when files are missing, cut off or overwritten."""
 UNWRITABLE = (OSError, ValueError, RuntimeError)
@@ -58,6 +59,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: pathlib.Path, keep: int | None = None):
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs the errors that it raises, too
         policies = ocp.training.preservation_policies
         self._run, self._writes = run, keep is not None
         # The train loop decides which steps are saved, so that the policy takes every step.

@@ -23,12 +23,13 @@ def keep_compiled() -> None:
     chosen = os.environ.get(SWITCH, "")
     if chosen == "off" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    directory = Path(chosen or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omnijax/compiled")
     try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        directory = Path(chosen or Path(cache) / "omnijax/compiled")
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a home that can't be written to: compile each time
+        shrink(directory, MOST_BYTES)
+    except (OSError, RuntimeError):  # there is no home directory, or it can't be written to: compile each time
         return
-    shrink(directory, MOST_BYTES)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", LEAST_SECONDS)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notices about entries of other processors

@@ -22,7 +22,13 @@ from omnijax.files import check_writable, digest, digest_of_file, read_object, w
 from omnijax.modalities.base import Modality
 from omnijax.model.transformer import parameter_count
 
-CONFIG, RUN, EXPERIMENT_FILE = "config.json", "run.json", "experiment.py"
+CONFIG, RUN, EXPERIMENT_FILE, METRICS, FOLDER = (
+    "config.json",
+    "run.json",
+    "experiment.py",
+    "metrics.jsonl",
+    "checkpoints",
+)
 DATA, FILES = "data", "files"
 """Keys of `run.json`: path of the data set, relative to the run directory; digests of the files in `fitted/`."""
 WHERE = ["mesh", "data.directory", "batch.prefetch", "optim.accumulate"]
@@ -33,6 +39,8 @@ PACKAGES = ("omnijax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 
 def check(run: Path, config: Config) -> None:
     """Checks that a directory is new or belongs to this configuration, knobs of `WHERE` aside. Writes nothing.
+
+    A directory in which no step was logged or saved counts as new.
 
     Raises:
         CheckpointError: it belongs to another configuration, or is no run directory.
@@ -46,10 +54,15 @@ def check(run: Path, config: Config) -> None:
         if strange:
             rule = f"it holds something that is no run: {', '.join(sorted(strange)[:3])}"
             raise CheckpointError("workdir", str(run), rule, "choose a new directory")
-    elif differ := differences(read_config(run), to_dict(config)):
+    elif (differ := differences(read_config(run), to_dict(config))) and _begun(run):
         rule = f"it belongs to a run with another configuration: {'; '.join(differ[:4])}"
         fix = "choose another --workdir, or the configuration of the run"
         raise CheckpointError("workdir", str(run), rule, fix)
+
+
+def _begun(run: Path) -> bool:
+    """Whether a step of this run was logged or saved."""
+    return any((run / FOLDER).glob("*")) or ((run / METRICS).exists() and (run / METRICS).stat().st_size > 0)
 
 
 def _is_harmless(entry: Path) -> bool:
@@ -94,11 +107,16 @@ def claim(
     check(run, config)
     if jax.process_index() != 0:
         return
+    kept, needed = run / EXPERIMENT_FILE, experiment is not None and needs_experiment(to_dict(config))
+    if experiment is not None and needed:
+        if _begun(run) and kept.exists() and kept.read_bytes() != experiment.read_bytes():
+            fix = f"undo the edit ({kept} is the file of the run), or choose another --workdir"
+            raise CheckpointError("experiment", str(experiment), "the run was trained with another version of it", fix)
+        trust(experiment)
     run.mkdir(parents=True, exist_ok=True)
     write_object(run / CONFIG, to_dict(config))
-    if experiment is not None and needs_experiment(to_dict(config)):
-        trust(experiment)
-        write_atomically(run / EXPERIMENT_FILE, experiment.read_bytes())
+    if experiment is not None and needed:
+        write_atomically(kept, experiment.read_bytes())
     for modality in modalities.values():
         if modality.learned:
             fitting.save(run, modality, modality.arrays)

@@ -14,8 +14,8 @@ from omnijax.config import Config
 from omnijax.errors import CheckpointError, VocabularyError
 from omnijax.model.build import model_of
 from omnijax.model.transformer import Transformer
-from omnijax.run.checkpoint import FOLDER, Checkpoints
-from omnijax.run.directory import load_config
+from omnijax.run.checkpoint import Checkpoints
+from omnijax.run.directory import FOLDER, load_config
 from omnijax.step.state import State, abstract_state, init_state
 from omnijax.vocab.growth import check_growth
 from omnijax.vocab.vocabulary import Vocabulary

@@ -10,6 +10,14 @@ from typing import Any, TextIO
 
 _GONE = (errno.EPIPE, errno.EIO)
 """Errors for a pipe whose reader has gone, and for a terminal that was closed."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_lost: list[str] = []
+"""Errors for which output was discarded that somebody may have wanted."""
+
+
+def lost_output() -> str:
+    """Why output was lost, as on a full disk; "" if none was."""
+    return _lost[0] if _lost else ""
 
 
 def keep_streams() -> None:
@@ -17,8 +25,9 @@ def keep_streams() -> None:
 
     When the reader of a pipe has gone (`| head`), output is discarded. A character that the encoding lacks is written
     as `?`; on stderr, as an escape sequence. Streams that another program has put in place, such as those of
-    a notebook, are left alone.
+    a notebook, are left alone. What a full disk loses is discarded, too, and `lost_output` tells it.
     """
+    _lost.clear()
     if sys.stdout is sys.__stdout__:
         sys.stdout = _lasting(sys.stdout, "replace")
     if sys.stderr is sys.__stderr__:
@@ -37,10 +46,12 @@ class _Lasting(io.FileIO):
     """A file that discards what is written to it when nobody can read it any more."""
 
     def write(self, data: Any) -> int:
-        """Returns the number of bytes that were written or discarded. Raises an `OSError` for a full disk."""
+        """Returns the number of bytes that were written or discarded."""
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in (*_GONE, *_FULL):
                 raise
+            if error.errno in _FULL:
+                _lost.append(str(error))
             return memoryview(data).nbytes

@@ -8,11 +8,12 @@ import time
 import jax
 import rich.console
 import rich.progress
-import tensorboardX
+import tensorboardX.summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from omnijax.files import line_of, read_lines, write_atomically
-
-METRICS = "metrics.jsonl"
+from omnijax.run.directory import METRICS
 
 
 class Writer:
@@ -33,7 +34,10 @@ class Writer:
         write_atomically(path, b"".join(map(line_of, kept)))
         self._before = float(kept[-1]["seconds"]) if kept else 0.0
         self._file = path.open("ab", buffering=0)
-        self._board = tensorboardX.SummaryWriter(str(run / "tensorboard"), purge_step=start)
+        # Written in this thread: the thread of tensorboardX dies when the disk is full, and its queue then blocks.
+        (run / "tensorboard").mkdir(exist_ok=True)
+        self._board = EventsWriter(str(run / "tensorboard" / "events"))
+        self._board.write_event(Event(step=start, session_log=SessionLog(status=SessionLog.START)))  # drops later steps
         self._console = rich.console.Console(soft_wrap=True)
         columns = (rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "{task.fields[note]}")
         quiet, left = not self._console.is_terminal, rich.progress.TimeRemainingColumn()
@@ -65,8 +69,10 @@ class Writer:
         metrics = {**metrics, "seconds": self._before + time.perf_counter() - self._started}
         line = {name: float(f"{value:.7g}") for name, value in metrics.items()}  # a float32 has no more digits
         self._file.write(line_of({"step": step, **line}))
+        event = Event(step=step, wall_time=time.time())
         for name, value in metrics.items():
-            self._board.add_scalar(name, value, step)
+            event.summary.value.extend(tensorboardX.summary.scalar(name, value).value)
+        self._board.write_event(event)
         tokens, items = metrics["tokens_per_second"], metrics["items_per_second"]
         note = f"loss {metrics['loss']:.3f} · {tokens:,.0f} tokens/s · {items:,.0f} items/s"
         self._progress.update(self._task, completed=step, note=note)

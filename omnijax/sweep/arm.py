@@ -19,8 +19,7 @@ from omnijax.files import read_lines, write_object
 from omnijax.lock import locked
 from omnijax.model.build import model_of
 from omnijax.run.checkpoint import Checkpoints
-from omnijax.run.directory import check, device, versions
-from omnijax.run.writers import METRICS
+from omnijax.run.directory import METRICS, check, device, versions
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import abstract_batch, abstract_state, make_step
 from omnijax.sweep.directory import RESULT

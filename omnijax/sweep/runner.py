@@ -15,7 +15,7 @@ import rich.console
 import rich.progress
 
 from omnijax.errors import RESUMABLE
-from omnijax.run.writers import METRICS
+from omnijax.run.directory import METRICS
 from omnijax.sweep.arm import BUSY, is_done
 from omnijax.sweep.jobs import Job
 from omnijax.sweep.speed import bind, share_of_cores
