@@ -22,7 +22,7 @@ from omnijax.lock import training_lock
 from omnijax.model.build import model_of
 from omnijax.run import distributed
 from omnijax.run.checkpoint import Checkpoints, Restored
-from omnijax.run.directory import CONFIG, check, claim
+from omnijax.run.directory import FOLDER, check, claim
 from omnijax.run.start import check_start, start_state
 from omnijax.run.stopping import Stop
 from omnijax.run.writers import Writer
@@ -87,7 +87,7 @@ def train(
 
         # ------------------------------------------------------------------ data, and a directory for the run
         check(run, config)
-        if not (run / CONFIG).exists():
+        if not any((run / FOLDER).glob("*")):
             check_start(config, mesh)
         corpus = corpus or load_corpus(config)
         batches = Batches(corpus, config.batch, rows_here(mesh, config.batch.size))

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from omnijax.config.experiment_file import run_stored, trust
 from omnijax.errors import CheckpointError, ConfigError, DataError, OmnijaxError
 from omnijax.evaluate.command import _drawn
 from omnijax.evaluate.sample_command import sample
-from omnijax.experiment import load_experiment
+from omnijax.experiment import load_experiment, override
 from omnijax.files import append_line, check_writable, read_lines, read_object, write_atomically, write_object
 from omnijax.lock import LOCK
 from omnijax.run.compiled import SWITCH, keep_compiled
@@ -36,11 +37,22 @@ from omnijax.run.writers import Writer
 from omnijax.train import train
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
+TINY = "--model.depth 1 --model.unroll 1 --model.width 16 --model.heads 2 --model.kv_heads 1 --model.head_size 8"
+TINY += " --model.mlp_width 16 --batch.size 8 --data.copies 1 --train.checkpoint_every 1"
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
     return testing.small_config(load_experiment(EXPERIMENTS / "digits.py"), tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> pathlib.Path:
+    """A run with checkpoints after steps 1 and 2."""
+    config = override(load_experiment(EXPERIMENTS / "lookup.py"), [*TINY.split(), "--train.steps", "2"])
+    run = tmp_path_factory.mktemp("small") / "run"
+    train(config, run)
+    return run
 
 
 # ---------------------------------------------------------------------- run directories
@@ -272,6 +284,33 @@ def test_a_directory_without_a_step_belongs_to_nobody(config: Config, tmp_path: 
         check(tmp_path, other)
 
 
+def test_a_lost_configuration_is_read_from_a_checkpoint(small: pathlib.Path, tmp_path: pathlib.Path, capsys) -> None:
+    """What the error about a damaged configuration says works: delete the file."""
+    run = tmp_path / "run"
+    shutil.copytree(small, run)
+    written = load_config(run)
+    (run / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="delete it: a checkpoint has a copy"):
+        load_config(run)
+    (run / "config.json").unlink()
+    check(run, written)
+    assert load_config(run) == written
+    assert f"{run}/config.json is missing: its copy in {run}/checkpoints/2 is used" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match="train.seed"):
+        check(run, changed(written, "train", seed=5))
+    record = run / "checkpoints" / "2" / "_CHECKPOINT_METADATA"
+    record.write_text(record.read_text().replace('"step":', '"Step":'))
+    assert load_config(run) == written
+    assert f"its copy in {run}/checkpoints/1 is used" in capsys.readouterr().err
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(CheckpointError, match="it has no config.json"):
+        load_config(run)
+    with pytest.raises(CheckpointError, match="no run: metrics.jsonl, run.json"):
+        check(run, written)
+    (run / "metrics.jsonl").unlink()
+    check(run, written)
+
+
 OWN = """
 from omnijax.data.sources.lookup import Lookup
 from omnijax.experiment import load_experiment, override
@@ -290,9 +329,8 @@ def get_config():
 def test_a_run_goes_on_only_with_its_own_experiment_file(tmp_path: pathlib.Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self/nowhere")  # nothing can be noted there
     path, run = tmp_path / "own.py", tmp_path / "run"
-    knobs = "--model.depth 1 --model.unroll 1 --model.width 16 --model.heads 2 --model.kv_heads 1 --model.head_size 8"
-    knobs += " --model.mlp_width 16 --batch.size 8 --train.steps 1"
-    path.write_text(OWN.format(lookup=str(EXPERIMENTS / "lookup.py"), knobs=knobs.split()))
+    knobs = [*TINY.split(), "--train.steps", "1"]
+    path.write_text(OWN.format(lookup=str(EXPERIMENTS / "lookup.py"), knobs=knobs))
     train_it = ["train", str(path), "--workdir", str(run)]
     assert main(train_it) == 0
     before = path.read_bytes()

@@ -236,7 +236,7 @@ class Checkpoints:
         differ = differences(own, content["config"])
         if differ:
             rule = f"its configuration (here) differs from {CONFIG} (there): {'; '.join(differ[:4])}"
-            fix = f"restore {CONFIG}, or move the checkpoint to its own run"
+            fix = f"move the checkpoint to its own run; if {CONFIG} is wrong, delete it: checkpoints have copies of it"
             raise CheckpointError("checkpoint", where, rule, fix)
         return content
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
+import json
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from omnijax.config.experiment_file import run_stored, trust
 from omnijax.config.serial import needs_experiment
 from omnijax.data import fitting
 from omnijax.errors import CheckpointError, DataError, shortened
-from omnijax.files import check_writable, digest, digest_of_file, read_object, write_atomically, write_object
+from omnijax.files import DIGEST, check_writable, digest, digest_of_file, read_object, write_atomically, write_object
 from omnijax.modalities.base import Modality
 from omnijax.model.transformer import parameter_count
 
@@ -29,11 +32,14 @@ CONFIG, RUN, EXPERIMENT_FILE, METRICS, FOLDER = (
     "metrics.jsonl",
     "checkpoints",
 )
+OWN = (RUN, EXPERIMENT_FILE, METRICS, FOLDER, fitting.FOLDER, "tensorboard")
+"""Other names in a run directory. They may be there before the first step."""
 DATA, FILES = "data", "files"
 """Keys of `run.json`: path of the data set, relative to the run directory; digests of the files in `fitted/`."""
 WHERE = ["mesh", "data.directory", "batch.prefetch", "optim.accumulate"]
 WHERE += ["model.attention", "model.remat", "model.unroll"]
 """Knobs that say where and how a run is computed. A run may go on with other values; only the order of sums changes."""
+_WRITE_AGAIN = "give the `omnijax train` command of the run again: it writes the file, and repeats no step"
 PACKAGES = ("omnijax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
@@ -45,16 +51,17 @@ def check(run: Path, config: Config) -> None:
     Raises:
         CheckpointError: it belongs to another configuration, or is no run directory.
     """
-    path = run / CONFIG
-    if not path.exists():
+    begun = _begun(run)
+    if not (run / CONFIG).exists() and _copied_config(run) is None:
         if run.is_symlink() and not run.exists():
             raise CheckpointError("workdir", str(run), "it is a broken symbolic link", "choose another directory")
         check_writable(run, "workdir")
-        strange = [one.name for one in run.iterdir() if not _is_harmless(one)] if run.exists() else []
+        there = [one for one in run.iterdir() if not _is_harmless(one)] if run.exists() else []
+        strange = [one.name for one in there if begun or one.name not in OWN]
         if strange:
             rule = f"it holds something that is no run: {', '.join(sorted(strange)[:3])}"
             raise CheckpointError("workdir", str(run), rule, "choose a new directory")
-    elif (differ := differences(read_config(run), to_dict(config))) and _begun(run):
+    elif (begun or not (run / CONFIG).is_file()) and (differ := differences(read_config(run), to_dict(config))):
         rule = f"it belongs to a run with another configuration: {'; '.join(differ[:4])}"
         fix = "choose another --workdir, or the configuration of the run"
         raise CheckpointError("workdir", str(run), rule, fix)
@@ -71,19 +78,32 @@ def _is_harmless(entry: Path) -> bool:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The content of `config.json`.
+    """The content of `config.json`; without this file, its copy in the newest checkpoint that has one.
 
     Raises:
         CheckpointError: it is missing, or was edited or damaged.
     """
     if not (run / CONFIG).exists():
-        raise CheckpointError("run", str(run), f"it has no {CONFIG}", "give a directory of `omnijax train`")
-    fix = "undo the edit (each checkpoint has a copy: `config` in checkpoints/STEP/_CHECKPOINT_METADATA), or set other "
-    fix += "knobs on the command line, as in `omnijax evaluate RUN --eval.examples 50`"
+        if (copied := _copied_config(run)) is None:
+            raise CheckpointError("run", str(run), f"it has no {CONFIG}", "give a directory of `omnijax train`")
+        print(f"omnijax: {run / CONFIG} is missing: its copy in {copied[0]} is used", file=sys.stderr)
+        return copied[1]
+    fix = "delete it: a checkpoint has a copy, which is used" if _copied_config(run) else "choose another directory"
+    fix += "; knobs of an evaluation are set on the command line, as in `omnijax evaluate RUN --eval.examples 50`"
     try:
         return read_object(run / CONFIG, (), fix)
     except DataError as error:
         raise CheckpointError("run", str(run), f"{CONFIG}: {error.rule}", fix) from error
+
+
+def _copied_config(run: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint whose record is undamaged, and the configuration in it."""
+    for path in sorted((run / FOLDER).glob("*[0-9]"), key=lambda path: (len(path.name), path.name), reverse=True):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            content = json.loads((path / "_CHECKPOINT_METADATA").read_bytes())["custom_metadata"]
+            if content.pop(DIGEST) == digest(content):
+                return path, content["config"]
+    return None
 
 
 def claim(
@@ -148,7 +168,7 @@ def load_config(run: Path, trusted: bool = False) -> Config:
     kept = os.path.isabs(config.data.directory) and os.path.isdir(config.data.directory)
     if kept or not config.data.directory or not (run / RUN).exists():
         return config
-    recorded = str(read_object(run / RUN, (), "train the run again").get(DATA, ""))
+    recorded = str(read_object(run / RUN, (), _WRITE_AGAIN).get(DATA, ""))
     there = os.path.normpath(os.path.join(os.path.realpath(run), recorded))
     if not recorded or not os.path.isdir(there) or there == os.path.realpath(config.data.directory):
         return config
@@ -161,10 +181,10 @@ def load_modalities(run: Path, config: Config) -> dict[str, Modality]:
     Raises:
         DataError: a file of the run is missing or damaged.
     """
-    files = read_object(run / RUN, (FILES,), "train the run again")[FILES] if (run / fitting.FOLDER).exists() else {}
+    files = read_object(run / RUN, (FILES,), _WRITE_AGAIN)[FILES] if (run / fitting.FOLDER).exists() else {}
     for name, said in files.items():
         if not (run / name).is_file() or digest_of_file(run / name) != said:
-            fix = "copy the run again, or train it again"
+            fix = f"copy the run again, or {_WRITE_AGAIN}"
             raise DataError("run file", str(run / name), "it is missing, or was changed after it was written", fix)
     return fitting.bound(config.data, lambda modality: fitting.load(run, modality))
 
