@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ def check_writable(directory: Path, field: str) -> None:
         ConfigError: the directory is a file, lies below one, or can't be written to. The error is for `field`.
     """
     above = next(place for place in (directory.absolute(), *directory.absolute().parents) if place.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
         rule = f"{above} must be a directory that can be written to"
-        raise ConfigError(field, str(directory), rule, "give another path")
+        raise ConfigError(field, str(directory), rule, "give another path") from error
 
 
 def digest(content: Any) -> str:

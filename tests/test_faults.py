@@ -466,6 +466,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_run_is_read(tmp_
     with pytest.raises(ConfigError, match="must be a directory that can be written to"):
         sample(tmp_path / "no run", ["text=seven"], "image", tmp_path / "file" / "x.png")
     check_writable(tmp_path / "new" / "folder", "--out")
+    with pytest.raises(ConfigError, match="/proc must be a directory that can be written to"):
+        check_writable(pathlib.Path("/proc"), "--out")
 
 
 @pytest.mark.parametrize("seed", [-1, SEEDS, SEEDS + 5, 2**63, 10**20])
