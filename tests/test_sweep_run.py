@@ -24,7 +24,7 @@ from omnijax.cli import main
 from omnijax.config import MeshConfig
 from omnijax.data.prepare import prepare
 from omnijax.errors import CheckpointError, ConfigError, DataError
-from omnijax.files import read_object, write_object
+from omnijax.files import append_line, read_object, write_object
 from omnijax.model.build import model_of
 from omnijax.run.checkpoint import Checkpoints
 from omnijax.step.sharding import make_mesh
@@ -173,6 +173,7 @@ def test_a_result_of_another_configuration_is_no_result(jobs: list[Job], tmp_pat
     run.mkdir(parents=True)
     write_object(run / "config.json", jobs[2].to_dict()["config"])
     (run / "result.json").write_text("{}")
+    append_line(run / "metrics.jsonl", {"step": 1})
     with pytest.raises(CheckpointError, match="another configuration"):
         is_done(tmp_path, jobs[0])
     write_object(run / "config.json", jobs[0].to_dict()["config"])
