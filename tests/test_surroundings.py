@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+import types
+from typing import Any
 
 import pytest
 
 from omnijax.run.stopping import SIGNALS, Stop
+from omnijax.run.streams import _report
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROGRAM = """
@@ -62,6 +65,17 @@ def test_output_that_was_lost_makes_a_command_fail() -> None:
         found.stderr
         == "omnijax: some output was lost: [Errno 28] No space left on device. Fix: make room where it goes.\n"
     )
+
+
+def test_reads_that_are_broken_off_are_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "__unraisablehook__", told.append)
+    closed, bug = (
+        types.SimpleNamespace(exc_value=RuntimeError(text), object=None) for text in ("Event loop is closed", "a bug")
+    )
+    _report(closed)
+    _report(bug)
+    assert told == [bug]
 
 
 def test_another_thread_trains_without_signals_and_says_so() -> None:

@@ -28,10 +28,21 @@ def keep_streams() -> None:
     a notebook, are left alone. What a full disk loses is discarded, too, and `lost_output` tells it.
     """
     _lost.clear()
+    sys.unraisablehook = _report
     if sys.stdout is sys.__stdout__:
         sys.stdout = _lasting(sys.stdout, "replace")
     if sys.stderr is sys.__stderr__:
         sys.stderr = _lasting(sys.stderr, "backslashreplace")
+
+
+def _report(ignored: sys.UnraisableHookArgs) -> None:
+    """Prints an error that Python can't raise, but for those of reads that Orbax breaks off in a damaged checkpoint.
+
+    The checkpoint itself is reported by `omnijax.run.checkpoint`.
+    """
+    closed = isinstance(ignored.exc_value, RuntimeError) and "loop is closed" in str(ignored.exc_value)
+    if not closed and "_read_array_index_and_device_put" not in repr(ignored.object):
+        sys.__unraisablehook__(ignored)
 
 
 def _lasting(stream: TextIO | None, errors: str) -> TextIO:
