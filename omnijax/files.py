@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from omnijax.errors import ConfigError, DataError
 
@@ -50,19 +50,33 @@ def digest_of_file(path: Path) -> str:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file through a temporary one: a kill or a power cut leaves either the old file or the new one."""
     data, path = content if isinstance(content, bytes) else content.encode(), Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with _opened_alone(temporary) as file:
+        try:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            temporary.replace(path)
+        except (OSError, KeyboardInterrupt):
+            temporary.unlink(missing_ok=True)
+            raise
     directory = os.open(path.parent, os.O_RDONLY)
     with contextlib.suppress(OSError):  # some file systems can't sync a directory
         os.fsync(directory)
     os.close(directory)
+
+
+def _opened_alone(temporary: Path) -> BinaryIO:
+    """Opens an empty temporary file, after other processes that write it have given it its name."""
+    while True:
+        file = temporary.open("ab")
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), temporary.stat()):
+                file.truncate(0)
+                return file
+        file.close()
 
 
 def write_object(path: Path, content: Mapping[str, Any]) -> None:
