@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import sys
 from typing import Any, TextIO
@@ -29,6 +30,7 @@ def keep_streams() -> None:
     """
     _lost.clear()
     sys.unraisablehook = _report
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # further errors of a read that is reported already
     if sys.stdout is sys.__stdout__:
         sys.stdout = _lasting(sys.stdout, "replace")
     if sys.stderr is sys.__stderr__:
