@@ -74,7 +74,9 @@ def _message_of(error: Exception) -> str | None:
     if isinstance(error, OSError) and not isinstance(error, OmnijaxError):
         fix = "give another path, or change its permissions"
         return f"{type(error).__name__}: {error}. Fix: {fix}." if error.filename is not None else None
-    if type(error).__name__ == "JaxRuntimeError" and re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)):
+    if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and re.search(
+        "RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)
+    ):
         fix = "lower batch.size (eval.batch_size in an evaluation), raise optim.accumulate, or set model.remat"
         error = PlatformError("memory", "too little", shortened(str(error).partition("\n")[0]), fix)
     if not isinstance(error, OmnijaxError) and _is_platform_error(error):

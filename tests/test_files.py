@@ -64,7 +64,7 @@ def turned() -> bytes:
 
 def clear_palette() -> bytes:
     """A palette of white only; the opacity of its entries shows the digit."""
-    picture = PIL.Image.fromarray(LEVEL, "P")
+    picture = PIL.Image.frombytes("P", LEVEL.shape[::-1], LEVEL.tobytes())
     picture.putpalette([255, 255, 255] * LEVELS)
     picture.save(file := io.BytesIO(), "PNG", transparency=bytes(range(0, 256, 17)))
     return file.getvalue()
