@@ -36,6 +36,7 @@ CORE = [
     "importlib_resources",  # tensorflow-datasets imports it for a dataset's README, and doesn't declare it
     "jaxtyping>=0.3",
     "numpy>=2.0",
+    "pyarrow>=18",  # tensorflow-datasets brings it
     "rich>=13.9",
     "tensorboardX>=2.6.4",
     "tyro>=0.9.2",
@@ -50,6 +51,9 @@ DEMO = [
     "soundfile>=0.13",
     "soxr>=0.5",
 ]
+# Films, and pieces of text.
+FILMS = ["av>=14", "pillow>=11"]
+PIECES = ["tokenizers>=0.21"]
 # The photographs of experiments/colour.py.
 PHOTOGRAPHS = ["pillow>=11", "scikit-image>=0.25"]
 # What the outside anchors of an ablation are measured with.
@@ -61,6 +65,8 @@ DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"]
 TEST = [
     *DEMO,
     *PHOTOGRAPHS,
+    *FILMS,
+    *PIECES,
     *ABLATIONS,
     *JUPYTER,
     *DOCS,
@@ -91,6 +97,8 @@ setup(
     extras_require={
         "demo": DEMO,
         "photographs": PHOTOGRAPHS,
+        "films": FILMS,
+        "pieces": PIECES,
         "ablations": ABLATIONS,
         "jupyter": JUPYTER,
         "docs": DOCS,

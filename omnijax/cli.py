@@ -135,7 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     prepare = _add_command(commands, "prepare", _prepare, "get_config")
     beam = "build on Apache Beam's workers, and store the fragments too; with options of its pipelines, as in `--beam "
     beam += "runner=DataflowRunner project=my-project`; on this machine without"
+    prepare.add_argument("--out", type=_path, metavar="DIR", help="the directory of the data set that a folder becomes")
+    skip = "share of the files of a folder that may be left out because they can't be used; 0 by default"
+    prepare.add_argument("--skip-bad", type=float, default=0.0, metavar="SHARE", help=skip)
     prepare.add_argument("--beam", nargs="*", metavar="OPTION", help=beam)
+    show = _add_command(commands, "show", _show, "get_config")
+    show.add_argument("--out", type=_path, metavar="DIR", help="where the page goes; the data set by default")
     evaluate = _add_command(commands, "evaluate", _evaluate)
     evaluate.add_argument("workdirs", type=_path, nargs="+", metavar="RUN", help="a run directory")
     best = "which checkpoints; best: the one with the least renormalised bits an item, the mean over all forms"
@@ -255,17 +260,43 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    """Build the data set of an experiment.
+    """Make a data set of a folder of files, or build that of an experiment.
 
-    Builds the data set of an experiment file, or checks the one that is there. Knobs can be overridden as in
-    `omnijax train`.
+    Of a folder, it reads all files, and writes the data set and an experiment file into --out; with files added since,
+    the same command stores the new ones. Of an experiment file, it builds the data set, or checks the one that is
+    there. Knobs can be overridden as in `omnijax train`.
     """
     from omnijax.data.beam import Beam
     from omnijax.data.prepare import prepare
 
+    if options.experiment.is_dir():
+        from omnijax.new_experiment import prepare_folder
+
+        prepare_folder(options.experiment, options.out, options.skip_bad, options.overrides)
+        return 0
     config = _config(options)
     prepare(config, None if options.beam is None else Beam(options.beam))
     print(f"{config.data.directory}: ready" if config.data.directory else "this source stores nothing: ready")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    """Write a page about a data set: examples, lengths, splits, problems.
+
+    Writes data.html into the directory of the data set, or into --out.
+    """
+    from omnijax.data.manifest import EXPERIMENT_FILE, verify
+    from omnijax.experiment import load_experiment, override
+    from omnijax.files import check_writable
+    from omnijax.report.data_page import write_data_page
+
+    path = options.experiment / EXPERIMENT_FILE if options.experiment.is_dir() else options.experiment
+    config = override(load_experiment(path), options.overrides)
+    out = options.out or (options.experiment if path != options.experiment else Path(config.data.directory or "."))
+    check_writable(out, "--out")
+    verify(config.data)
+    out.mkdir(parents=True, exist_ok=True)
+    print(f"page: {write_data_page(config, out)}")
     return 0
 
 

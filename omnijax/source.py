@@ -39,6 +39,10 @@ class Source:
     """What a class of this data set is called, as in "digit"; "" where records have no classes."""
     classes: ClassVar[tuple[str, ...]] = ()
     """Names of the classes."""
+    reads_files: ClassVar[bool] = False
+    """Whether the records are what the modalities read from files, so that all their knobs shape the stored data."""
+    resumable: ClassVar[bool] = False
+    """Whether `build` goes on in a directory where it was killed, and stores what was added since."""
     in_memory: ClassVar[bool] = False
     """Whether the data can't be made again from the configuration, so that a run needs its experiment file."""
 
@@ -77,6 +81,10 @@ class Source:
             beam: builds on Apache Beam's workers (`data.beam.Beam`); None for this process.
         """
 
+    def grown(self) -> bool:
+        """Whether there is something that `build` would store behind what is stored."""
+        return False
+
     def records(self, split: str) -> Sequence[Record]:
         """The records of a split, by random access, always in the same order.
 
@@ -95,6 +103,10 @@ class Source:
     def judges(self) -> Mapping[str, Judge]:
         """Classifiers of real and generated signals, by field, fitted on the training split; {} without classes."""
         return {}
+
+    def problems(self) -> Sequence[Mapping[str, str]]:
+        """What is in no record, and why: `file` and `reason` of each."""
+        return ()
 
     def excluded(self) -> Mapping[str, int]:
         """Numbers of records that are in no split, by reason."""

@@ -106,7 +106,7 @@ def test_metadata() -> None:
 
 def test_every_import_is_declared() -> None:
     distributions = importlib.metadata.packages_distributions()
-    declared = {canonicalize_name(one.name) for one in requirements("demo", "ablations", "beam")}
+    declared = {canonicalize_name(one.name) for one in requirements("demo", "films", "pieces", "ablations", "beam")}
     missing = {}
     for path in sorted((ROOT / "omnijax").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -25,6 +25,7 @@ ORDER = (
     "run",
     "train",
     "experiment",
+    "new_experiment",
     "report",
     "evaluate",
     "plan",

@@ -18,7 +18,7 @@ from omnijax import errors
 from omnijax.config import Config
 from omnijax.data.corpus import read_corpus
 from omnijax.data.fitting import fitted
-from omnijax.data.manifest import MANIFEST, verify
+from omnijax.data.manifest import BEGUN, MANIFEST, verify
 from omnijax.data.pipeline import Batches
 from omnijax.data.prepare import prepare
 from omnijax.data.sources.spoken_digits import SpokenDigits, espeak
@@ -154,14 +154,15 @@ def test_killed_build_leaves_nothing_and_the_next_process_builds_the_same_bytes(
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while not (tmp_path / ".spoken_digits.partial").exists() and time.monotonic() < deadline:
+        begun = tmp_path / "spoken_digits" / BEGUN
+        while not begun.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-    assert (tmp_path / ".spoken_digits.partial").exists()
+    assert begun.exists()
     with pytest.raises(errors.DataError, match="omnijax prepare"):
         load(config)
     subprocess.run(command, check=True, capture_output=True)
-    assert not (tmp_path / ".spoken_digits.partial").exists()
+    assert not begun.exists()
     ours, theirs = (pathlib.Path(c.directory, MANIFEST).read_text() for c in (built, config))
     assert ours == theirs
     verify(config)

@@ -32,7 +32,12 @@ def save(directory: pathlib.Path, modality: Modality, arrays: Mapping[str, np.nd
     (directory / FOLDER).mkdir(exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
-    write_atomically(directory / FOLDER / f"{modality.name}.npz", buffer.getvalue())
+    write_atomically(path_of(directory, modality), buffer.getvalue())
+
+
+def path_of(directory: pathlib.Path, modality: Modality) -> pathlib.Path:
+    """The file that holds what a modality learned."""
+    return directory / FOLDER / f"{modality.name}.npz"
 
 
 def fitted(source: Source) -> dict[str, Modality]:
@@ -59,7 +64,7 @@ def load(directory: pathlib.Path, modality: Modality) -> Mapping[str, np.ndarray
     Raises:
         DataError: the file is missing or damaged.
     """
-    path = directory / FOLDER / f"{modality.name}.npz"
+    path = path_of(directory, modality)
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)

@@ -13,7 +13,9 @@ from omnijax.files import digest_of_file, read_object
 from omnijax.modalities.base import Modality
 from omnijax.source import Source, modalities_of
 
-MANIFEST = "manifest.json"
+MANIFEST, EXPERIMENT_FILE, PAGE = "manifest.json", "experiment.py", "data.html"
+BEGUN = "unfinished.json"
+"""Lies in the directory of a data set while it is built."""
 _REBUILD = "delete the directory and build the data set again: `omnijax prepare`"
 
 
@@ -22,9 +24,10 @@ def shaping(source: Source) -> dict[str, Any]:
 
     A knob is left out if its dataclass field has `metadata={"shapes_data": False}`.
     """
-    modalities = {name: _knobs(one) for name, one in modalities_of(source.fields).items() if one.learned}
+    shaping = {name: one for name, one in modalities_of(source.fields).items() if one.learned or source.reads_files}
+    modalities = {name: _knobs(one) for name, one in shaping.items()}
     fields = {field: modality.name for field, modality in source.fields.items()}
-    of_modalities = {name for name, value in vars(source).items() if isinstance(value, Modality)}
+    of_modalities = {name for name, value in vars(source).items() if isinstance(value, Modality) or name == "fields"}
     knobs = {name: value for name, value in _knobs(source).items() if name not in {"directory", *of_modalities}}
     return dict(json.loads(json.dumps({"source": knobs, "fields": fields, "modalities": modalities})))
 
@@ -39,7 +42,7 @@ def describe(directory: pathlib.Path) -> dict[str, dict[str, int | str]]:
     return {
         path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": digest_of_file(path)}
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path.name not in (MANIFEST, EXPERIMENT_FILE, BEGUN, PAGE)
     }
 
 
@@ -89,6 +92,8 @@ def read_manifest(directory: str | pathlib.Path) -> dict[str, Any]:
     path = pathlib.Path(directory) / MANIFEST
     if not path.exists():
         rule = "a directory of data must have a manifest; this one holds something else, or is damaged"
+        if path.with_name(BEGUN).exists():
+            raise DataError("data manifest", str(path), "the data set isn't complete", "build it: `omnijax prepare`")
         raise DataError("data manifest", str(path), rule, f"choose another directory, or {_REBUILD}")
     return read_object(path, ("config", "files"), _REBUILD)
 

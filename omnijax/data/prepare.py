@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
+from typing import Any
 
 import rich.console
 import rich.progress
@@ -12,19 +14,20 @@ import rich.progress
 from omnijax.config import Config
 from omnijax.data import fitting, manifest, store
 from omnijax.data.beam import Beam
+from omnijax.data.manifest import EXPERIMENT_FILE
 from omnijax.errors import ConfigError, DataError
-from omnijax.files import check_writable, write_object
+from omnijax.files import check_writable, read_object, write_object
 from omnijax.lock import locked
 from omnijax.modalities.base import Progress
 from omnijax.source import modalities_of
 
 
-def prepare(config: Config, beam: Beam | None = None) -> None:
+def prepare(config: Config, beam: Beam | None = None, more: bool = False) -> None:
     """Builds the data set of a configuration, or returns at once when it is there, complete and matching.
 
-    The work is done in a directory beside it that takes its name at the end, so that a process killed in between leaves
-    nothing that looks like a data set. Of several processes that start together, one builds and the others wait. A
-    source that stores nothing has nothing to build.
+    The manifest is written last, so that a process that is killed leaves nothing that looks like a data set. Of several
+    processes that start together, one builds and the others wait. A source that stores nothing has nothing to build.
+    With `more`, a source that is `resumable` stores what was added to its files since.
 
     `beam` builds it on Apache Beam's workers, which have to see the directory, and stores the items of the fields that
     the tasks name, too. The records are the same.
@@ -43,27 +46,37 @@ def prepare(config: Config, beam: Beam | None = None) -> None:
             raise ConfigError("data", type(source).__name__, rule, "leave --beam out")
         return
     target = pathlib.Path(source.directory).resolve()
-    if _found(target, config, beam):
+    if _found(target, config, beam) and not (more and source.grown()):
         return
     source.check_build()
     check_writable(target.parent, "data.directory")
     with locked(target.parent / f".{target.name}.lock") as lock:
         assert lock is not None  # `locked` waits by default
-        if _found(target, config, beam):
+        if _found(target, config, beam) and not (more and source.grown()):
             return
-        partial = target.parent / f".{target.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
-        try:
-            _build(config, partial, beam)
+        begun, wanted = target / manifest.BEGUN, {"config": manifest.shaping(source)}
+        if begun.exists() and not (source.resumable and read_object(begun, (), "delete it") == wanted):
+            shutil.rmtree(target)  # what a killed process left
+        target.mkdir(exist_ok=True)
+        write_object(begun, wanted)
+        with contextlib.ExitStack() as undo:
+            if not source.resumable:
+                undo.callback(shutil.rmtree, target)
+            written = _build(config, target, beam)
             lock.check()
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            undo.pop_all()
+        write_object(target / manifest.MANIFEST, written)
+        begun.unlink()
 
 
 def _found(target: pathlib.Path, config: Config, beam: Beam | None) -> bool:
     """Whether something is there; raises an error if it isn't the data set that was asked for."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+    begun = (target / manifest.BEGUN).exists() and not (target / manifest.MANIFEST).exists()
+    if (
+        begun
+        or not target.exists()
+        or (target.is_dir() and {one.name for one in target.iterdir()} <= {EXPERIMENT_FILE})
+    ):
         return False
     manifest.verify(config.data)
     if beam is not None:
@@ -75,10 +88,9 @@ def _found(target: pathlib.Path, config: Config, beam: Beam | None) -> bool:
     return True
 
 
-def _build(config: Config, directory: pathlib.Path, beam: Beam | None) -> None:
-    """Writes a whole data set into a new directory."""
+def _build(config: Config, directory: pathlib.Path, beam: Beam | None) -> dict[str, Any]:
+    """Writes a whole data set into a directory; returns the content of its manifest."""
     source = config.data
-    directory.mkdir(parents=True)
     with rich.progress.Progress(console=rich.console.Console(stderr=True)) as progress:
 
         def bar_of(title: str) -> Progress:
@@ -90,12 +102,11 @@ def _build(config: Config, directory: pathlib.Path, beam: Beam | None) -> None:
         tell(1.0)
         here = dataclasses.replace(source, directory=str(directory))
         for modality in modalities_of(source.fields).values():
-            if modality.learned:
+            if modality.learned and not fitting.path_of(directory, modality).exists():
                 arrays = fitting.fit(here, modality, bar_of(f"Fitting {modality.name}"))
                 fitting.save(directory, modality, arrays)
         written = {"format": 2, "config": manifest.shaping(source), "excluded": dict(here.excluded())}
         if beam is not None:
             progress.add_task("Storing items", total=None)
             written[store.STORED] = store.write(config, here, directory, beam)
-        written["files"] = manifest.describe(directory)
-        write_object(directory / manifest.MANIFEST, written)
+    return written | {"files": manifest.describe(directory)}

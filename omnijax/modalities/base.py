@@ -152,6 +152,10 @@ class Modality:
     """Names of the parts of a signal that `given` knows, from which the rest can be completed."""
     suffix: ClassVar[str] = ""
     """Ending of the files that `read` and `write` know; "" where people type the signal."""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Endings of the files that `read` knows, in small letters; () where folders have no such files."""
+    field: ClassVar[str] = ""
+    """Name of the field of such files in a folder."""
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -163,6 +167,11 @@ class Modality:
     def limits(self) -> tuple[tuple[int, int], ...]:
         """Fewest and most items of each segment: one for each part, or one of general tokens."""
         raise ConfigError("modality", type(self).__name__, "a modality has `limits`", "define them in the class")
+
+    @property
+    def seconds(self) -> float:
+        """Longest time that a signal may take; 0 for signals without time."""
+        return 0.0
 
     def check(self, field: str) -> None:
         """Raises a `ConfigError` for a knob that can't work; `field` is the path of the modality, for the error."""
@@ -272,6 +281,38 @@ class Modality:
             raise DataError(self.name, "file", f"it must be a text file in UTF-8 ({error})", "convert it") from error
         return self.parse(text.removesuffix("\n").removesuffix("\r"))
 
+    def windows(self, stream: BinaryIO, seconds: float) -> list[Any]:
+        """The signals of a file in windows of so many seconds, one after another, where signals have a time.
+
+        A last window that is shorter than half of the others is left out, unless it is the only one.
+
+        Raises:
+            DataError: the file can't be read as one.
+        """
+        raise DataError("modality", self.name, "its signals have no time", "define `windows` in the class")
+
+    @classmethod
+    def probe(cls, stream: BinaryIO) -> dict[str, int | float]:
+        """What the header of a file says, before it is decoded: sizes, lengths, rates.
+
+        Raises:
+            DataError: it is no such file.
+        """
+        raise DataError("modality", cls.__name__, "it has no files", "define `probe` in the class")
+
+    @classmethod
+    def suited(cls, headers: Sequence[Mapping[str, int | float]], tokens: int) -> tuple[Self, list[str]]:
+        """The configuration that fits some files.
+
+        Args:
+            headers: what `probe` says of them.
+            tokens: most tokens that a signal should have, in base 256 with a position for each fragment.
+
+        Returns:
+            The modality, and a line for people about each thing that is lost or changed.
+        """
+        raise DataError("modality", cls.__name__, "it has no files", "define `suited` in the class")
+
     def write(self, signal: Any, stream: BinaryIO) -> None:
         """Writes a signal as a file of this modality."""
         stream.write((self.show(signal) + "\n").encode())
@@ -279,6 +320,12 @@ class Modality:
     def sheet(self, signals: Sequence[Any], stream: BinaryIO) -> None:
         """Writes several signals as one file: by default a line for each, as `show` has it."""
         stream.write("".join(self.show(signal) + "\n" for signal in signals).encode())
+
+
+def sliced(signal: Any, length: int) -> list[Any]:
+    """Parts of a signal along its first axis, as `Modality.windows` has them."""
+    parts = [signal[start : start + length] for start in range(0, len(signal), length)]
+    return parts[:-1] if len(parts) > 1 and 2 * len(parts[-1]) < length else parts
 
 
 def refuse_digits(modality: Modality, items: Items) -> None:

@@ -6,17 +6,17 @@ import dataclasses
 import html
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, BinaryIO, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 from etils import epy
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Int, Shaped, UInt32
 
 from omnijax.errors import DataError
 from omnijax.modalities.base import Items, Modality, Part, array_of, refuse_digits
 from omnijax.modalities.inline import data_uri, png
-from omnijax.modalities.picture_file import read_picture
+from omnijax.modalities.picture_file import probe_picture, read_picture
 
 with epy.lazy_imports():  # extras: files and views need them, training on arrays doesn't
     import PIL.Image
@@ -59,6 +59,8 @@ class Picture(Modality):
     views: ClassVar[tuple[str, ...]] = ("moved",)
     halves: ClassVar[tuple[str, ...]] = ("left", "right", "top", "bottom")
     suffix: ClassVar[str] = ".png"
+    suffixes: ClassVar[tuple[str, ...]] = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
+    field: ClassVar[str] = "picture"
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -97,7 +99,7 @@ class Picture(Modality):
 
     def _items(self, pictures: Shaped[np.ndarray, "n ..."]) -> Items:
         """The items of pictures of one size."""
-        patches = self._cut(self._checked(pictures))
+        patches = self._written(self._cut(self._checked(pictures)))
         if not self.variable:
             return Items.many(0, patches)
         sequences, count, places = patches.shape
@@ -119,10 +121,11 @@ class Picture(Modality):
         if len(digits) != self._patches(height, width):
             rule = f"a picture of {height} × {width} pixels has {self._patches(height, width)} patches"
             raise DataError(f"{self.name} fragments", len(digits), rule, "pass all items of one picture, in order")
+        pixels = self._pixels(digits)
         if present is not None:
-            digits = np.where(np.asarray(present)[items.part == body][:, None], digits, 0)
+            pixels = np.where(np.asarray(present)[items.part == body][:, None], pixels, 0)
         p, rows, columns = self.patch, -(-height // self.patch), -(-width // self.patch)
-        blocks = digits.reshape(rows, columns, p, p, self.channels).swapaxes(1, 2)
+        blocks = pixels.reshape(rows, columns, p, p, self.channels).swapaxes(1, 2)
         whole = blocks.reshape(rows * p, columns * p, self.channels)[:height, :width].astype(self._dtype)
         return whole[..., 0] if self.channels == 1 else whole
 
@@ -158,7 +161,7 @@ class Picture(Modality):
         }[half]
         return known
 
-    def units(self, signal: Shaped[np.ndarray, "..."]) -> tuple[int, str]:
+    def units(self, signal: Shaped[np.ndarray, "..."]) -> tuple[int, str] | None:
         """Number of pixels, or of sub-pixels where there are several channels."""
         return int(np.size(signal)), "pixel" if self.channels == 1 else "sub-pixel"
 
@@ -188,6 +191,34 @@ class Picture(Modality):
             f'<img class="tile{" pixels" if zoom > 1 else ""}" alt="{html.escape(label, quote=True)}" '
             f'width="{zoom * width}" height="{zoom * height}" src="{data_uri("image/png", png(pixels))}">'
         )
+
+    @classmethod
+    def probe(cls, stream: BinaryIO) -> dict[str, int | float]:
+        """Width and height in pixels as it is shown, channels, and whether it has transparent parts."""
+        return probe_picture(cls().name, stream)
+
+    @classmethod
+    def suited(cls, headers: Sequence[Mapping[str, int | float]], tokens: int) -> tuple[Self, list[str]]:
+        """Patches of 2 × 2 pixels, in colour where a file has it, of the largest size that the tokens allow."""
+        channels = 3 if any(header["channels"] > 2 for header in headers) else 1
+        sizes = {(int(header["height"]), int(header["width"])) for header in headers}
+        height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+        if len(sizes) > 1 and height * width * channels * 2 > tokens:  # a square suits upright ones and others
+            height = width = max(height, width)
+        patch, lost = 2, []
+        patches = max(1, tokens // (patch**2 * channels + 1))
+        scale = math.sqrt(patches * patch**2 / (height * width))
+        if scale < 1:
+            small = [max(patch, int(edge * scale) // patch * patch) for edge in (height, width)]
+            share = height * width / (small[0] * small[1])
+            lost.append(
+                f"pictures are resized to at most {small[1]} × {small[0]} pixels, 1/{share:.0f} of the largest one"
+            )
+            height, width = small
+        if any(header["transparent"] for header in headers):
+            lost.append("transparent parts become black: `background` is another level")
+        variable = len(sizes) > 1
+        return cls(height=height, width=width, channels=channels, patch=patch, variable=variable), lost
 
     def read(self, stream: BinaryIO) -> Shaped[np.ndarray, "..."]:
         """A picture file, converted to the number of channels (at most 4), resized to fit, scaled to `levels`."""
@@ -251,6 +282,14 @@ class Picture(Modality):
             if not 0 <= value < self.levels:
                 raise DataError(f"{self.name} value", value.item(), rule, fix)
         return pixels
+
+    def _written(self, patches: Shaped[np.ndarray, "n patches size"]) -> Shaped[np.ndarray, "n patches digits"]:
+        """The digits of patches of sub-pixels."""
+        return patches
+
+    def _pixels(self, digits: UInt32[np.ndarray, "patches digits"]) -> Shaped[np.ndarray, "patches size"]:
+        """The sub-pixels that have these digits."""
+        return digits
 
     def _cut(self, pictures: Shaped[np.ndarray, "n h w c"]) -> Shaped[np.ndarray, "n patches digits"]:
         p, (n, height, width, channels) = self.patch, pictures.shape

@@ -13,14 +13,14 @@ import functools
 import html
 import io
 import math
-from collections.abc import Sequence
-from typing import Any, BinaryIO, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from omnijax.errors import DataError
-from omnijax.modalities.base import Items, Modality, Part, Progress, array_of, refuse_digits
+from omnijax.modalities.base import Items, Modality, Part, Progress, array_of, refuse_digits, sliced
 from omnijax.modalities.codebook import fit_codebook, nearest
 from omnijax.modalities.inline import data_uri, png
 from omnijax.modalities.sound_file import read_sound, write_sound
@@ -70,6 +70,16 @@ class Speech(Modality):
     def limits(self) -> tuple[tuple[int, int], ...]:
         """From one fragment to `most`."""
         return ((1, self.most),)
+
+    @property
+    def seconds(self) -> float:
+        """Of the most fragments."""
+        return self.most * self.hop_samples * self.frames / self.sample_rate_hz
+
+    def windows(self, stream: BinaryIO, seconds: float) -> list[Any]:
+        """The samples of a file, `seconds × sample_rate_hz` in each window."""
+        whole = read_sound(self.name, stream, self.sample_rate_hz, self.window_samples / self.sample_rate_hz, 3600.0)
+        return sliced(whole, max(1, round(seconds * self.sample_rate_hz)))
 
     def check(self, field: str) -> None:
         """Raises a `ConfigError` for an analysis that can't be done."""
@@ -153,6 +163,19 @@ class Speech(Modality):
             f'aria-label="{name}" title="{name}">{triangle}<img class="spectrum" alt="" src="{picture}" '
             f'width="{round(_PIXELS_PER_SECOND * seconds)}" height="34"></button></span>'
         )
+
+    @classmethod
+    def suited(cls, headers: Sequence[Mapping[str, int | float]], tokens: int) -> tuple[Self, list[str]]:
+        """A codebook of 256 entries at 16 kHz, in windows of 32 ms every 12.5 ms, for the longest sound."""
+        rate, hop, frames = 16_000, 200, 4
+        longest = max(header["seconds"] for header in headers)
+        most = min(math.ceil(longest * rate / (hop * frames)) + 1, max(8, tokens // 2))
+        total = sum(header["seconds"] for header in headers) * rate / (hop * frames)
+        codes = min(256, 2 ** max(1, int(math.log2(max(2.0, total / 4)))))
+        lost = [
+            f"sounds become {rate / (hop * frames):g} codes a second, of a codebook of {codes}: timbre and pitch suffer"
+        ]
+        return cls(sample_rate_hz=rate, hop_samples=hop, frames=frames, codes=codes, most=most), lost
 
     def read(self, stream: BinaryIO) -> Float32[np.ndarray, " samples"]:
         """The mean of a sound file's channels, resampled to `sample_rate_hz`; raises errors as `read_sound` does."""

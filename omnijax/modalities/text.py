@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Bool
@@ -23,6 +23,8 @@ class Text(Modality):
     most: int = 255
     """Most bytes of a text."""
 
+    suffixes: ClassVar[tuple[str, ...]] = (".txt",)
+    field: ClassVar[str] = "caption"
     general: ClassVar[int] = 256
     lossless: ClassVar[bool] = True
 
@@ -73,6 +75,17 @@ class Text(Modality):
         except (AttributeError, UnicodeEncodeError) as error:
             rule = f"a text is a string of Unicode characters, or bytes ({error})"
             raise DataError(self.name, signal, rule, "give str or bytes") from error
+
+    @classmethod
+    def probe(cls, stream: BinaryIO) -> dict[str, int | float]:
+        """Number of bytes, without a byte order mark and the last line end; raises errors as `read` does."""
+        return {"bytes": len(cls().raw(cls().read(stream)))}
+
+    @classmethod
+    def suited(cls, headers: Sequence[Mapping[str, int | float]], tokens: int) -> tuple[Self, list[str]]:
+        """Texts are kept as they are; the longest one is the limit."""
+        most = max(1, *(int(header["bytes"]) for header in headers))
+        return cls(most=most), [f"the longest text takes {most:,} tokens"] if most > tokens else []
 
     def parse(self, text: str) -> str:
         """The text itself."""
