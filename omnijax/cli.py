@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import inspect
 import json
 import os
@@ -21,7 +20,7 @@ from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, OmnijaxError, Pe
 from omnijax.run import end
 from omnijax.run.compiled import keep_compiled
 from omnijax.run.stopping import Stop
-from omnijax.run.streams import keep_streams, lost_output
+from omnijax.run.streams import FULL, keep_streams, lost_output
 
 if TYPE_CHECKING:
     import rich.console
@@ -69,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _message_of(error: Exception) -> str | None:
     """The line to print for an error; None for a bug, which gets a traceback."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in FULL:
         return f"{type(error).__name__}: {error}. Fix: make room, and run the same command again."
     if isinstance(error, OSError) and not isinstance(error, OmnijaxError):
         fix = "give another path, or change its permissions"

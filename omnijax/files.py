@@ -48,7 +48,7 @@ def digest_of_file(path: Path) -> str:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file through a temporary one: a kill or a power cut leaves either the old file or the new one."""
+    """Writes a file atomically. After a kill or a power cut, it has either its old content or the new content."""
     data, path = content if isinstance(content, bytes) else content.encode(), Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.tmp")
     with _opened_alone(temporary) as file:

@@ -150,7 +150,7 @@ def training_lock(run: Path) -> Iterator[Lock]:
 
 
 def describe(holder: dict[str, Any]) -> str:
-    """Describes the holder of a lock for messages: process id, machine and time."""
+    """Names the holder of a lock in a message: its process id, its machine and its start time."""
     if not holder:
         return "another process"
     return f"process {holder.get('pid')} on {holder.get('host')} (since {holder.get('since')})"

@@ -285,7 +285,7 @@ def test_a_directory_without_a_step_belongs_to_nobody(config: Config, tmp_path: 
 
 
 def test_a_lost_configuration_is_read_from_a_checkpoint(small: pathlib.Path, tmp_path: pathlib.Path, capsys) -> None:
-    """What the error about a damaged configuration says works: delete the file."""
+    """The error about a damaged configuration advises to delete the file, and this works."""
     run = tmp_path / "run"
     shutil.copytree(small, run)
     written = load_config(run)

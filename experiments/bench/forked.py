@@ -1,4 +1,4 @@
-"""Runs omnijax commands in forked processes, which saves the time of the imports."""
+"""Runs omnijax commands in forked processes. The parent process imports everything once, which saves time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damages files of a run and of its data set: readers return what was written, or raise an error that names the file.
+"""Damages the files of a run and of its data set, and checks that nothing else is read from them.
 
     python experiments/bench/mutations.py --count 2000 --commands 50
 
@@ -191,7 +191,7 @@ def failure_of(reader: Reader, path: pathlib.Path, written: Any) -> str:
 
 
 def in_process(config: Config, run: pathlib.Path, numbers: range, seed: int) -> list[dict[str, Any]]:
-    """Applies the mutations with these numbers, and calls the functions that read the files; returns the failures."""
+    """Damages files, and calls the functions that read them; returns the failures of these mutations."""
     readers, paths = Readers(config, run), files_read(run, pathlib.Path(config.data.directory))
     # Files of one kind have many instances in a checkpoint: kinds are drawn first.
     kinds = collections.defaultdict(list)
@@ -238,7 +238,7 @@ def outcome(command: str, run: pathlib.Path, directory: pathlib.Path) -> tuple[i
 
 
 def with_commands(config: Config, run: pathlib.Path, numbers: range, seed: int) -> list[dict[str, Any]]:
-    """Applies the mutations with these numbers, and runs commands on the damaged files; returns the failures."""
+    """Damages files, and runs commands that read them; returns the failures of these mutations."""
     directory, copy, data = run.parent, run.with_name("copy"), pathlib.Path(config.data.directory)
 
     def begin(command: str) -> None:

@@ -169,7 +169,7 @@ def places(directory: pathlib.Path) -> list[str]:
 
 
 def odd_line(random: np.random.Generator, paths: list[str]) -> list[str]:
-    """A command line with odd arguments and paths."""
+    """Draws a command line with odd arguments and paths."""
     path, odd = (lambda: str(random.choice(paths))), (lambda: str(random.choice(ODD)))
     file = str(EXPERIMENTS / "lookup.py") if random.random() < 0.6 else path()
     lines = (

@@ -27,7 +27,7 @@ class SampleConfig:
     """Only tokens that can still become a decodable document."""
 
     def check(self, field: str) -> None:
-        """Raises a `ConfigError` if a value is out of bounds; `field` is the path of this part, for the message."""
+        """Raises a `ConfigError` if a value is out of its bounds. The error names it as `FIELD.NAME`."""
         for name, holds, rule in (
             ("temperature", 0 <= self.temperature <= LARGEST, f"must be in 0 … {LARGEST:g}; 0 takes the likeliest"),
             ("top_k", 0 <= self.top_k < 2**31, "must be in 0 … 2^31 - 1; 0 draws from all"),

@@ -25,7 +25,7 @@ from omnijax.run.directory import config_digest, load_config
 
 LINES, BATCH = ".jsonl", ".batch.json"
 MOST_SAMPLES = 4096
-"""Most samples of one input. All of them are written into one sheet."""
+"""Largest number of samples of one input. They are all written into one sheet."""
 
 
 def sample(
@@ -234,8 +234,8 @@ def _sample_batch(
         "step": trained.step,
         "to": to,
         "inputs": _digest_of(batch),
+        "run": config_digest(trained.config),
     }
-    made["run"] = config_digest(trained.config)
     _check_same(out, out.with_name(f".{out.name}{BATCH}") if lines else out / BATCH, made, there)
     names, size, undecodable = [*batch], trained.config.eval.batch_size, 0
     for start in rich.progress.track(range(0, len(batch), size), description="sampling", transient=True):

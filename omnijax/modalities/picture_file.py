@@ -82,7 +82,7 @@ def read_picture(
 
 
 def _check(name: str, picture: Image.Image, levels: int) -> None:
-    """Refuses a file before its pixels are decoded."""
+    """Raises a `DataError` for a picture that can't be read as it looks. Its pixels aren't decoded yet."""
     if picture.width * picture.height > MOST_PIXELS:
         size = f"{picture.width} × {picture.height} pixels"
         raise DataError(name, size, f"a picture has at most {MOST_PIXELS:,} pixels", "make it smaller")

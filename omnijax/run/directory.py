@@ -33,7 +33,7 @@ CONFIG, RUN, EXPERIMENT_FILE, METRICS, FOLDER = (
     "checkpoints",
 )
 OWN = (RUN, EXPERIMENT_FILE, METRICS, FOLDER, fitting.FOLDER, "tensorboard")
-"""Other names in a run directory. They may be there before the first step."""
+"""Names of other files and folders of a run. They may be there before the first step."""
 DATA, FILES = "data", "files"
 """Keys of `run.json`: path of the data set, relative to the run directory; digests of the files in `fitted/`."""
 WHERE = ["mesh", "data.directory", "batch.prefetch", "optim.accumulate"]
@@ -68,7 +68,7 @@ def check(run: Path, config: Config) -> None:
 
 
 def _begun(run: Path) -> bool:
-    """Whether a step of this run was logged or saved."""
+    """Whether the run has logged or saved at least one step."""
     return any((run / FOLDER).glob("*")) or ((run / METRICS).exists() and (run / METRICS).stat().st_size > 0)
 
 
@@ -223,11 +223,8 @@ def differences(there: Any, wanted: Any, path: str = "") -> list[str]:
     if isinstance(there, list) and isinstance(wanted, list) and len(there) == len(wanted):
         both = enumerate(zip(there, wanted, strict=True))
         return [line for place, pair in both for line in differences(*pair, f"{path}.{place}")]
-    return (
-        []
-        if there == wanted
-        else [f"{path} is {shortened(repr(there), 200)} there and {shortened(repr(wanted), 200)} here"]
-    )
+    both_shown = f"{path} is {shortened(repr(there), 200)} there and {shortened(repr(wanted), 200)} here"
+    return [] if there == wanted else [both_shown]
 
 
 def _without_where(parts: Any, path: str = "") -> Any:

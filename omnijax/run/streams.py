@@ -11,7 +11,8 @@ from typing import Any, TextIO
 
 _GONE = (errno.EPIPE, errno.EIO)
 """Errors for a pipe whose reader has gone, and for a terminal that was closed."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors for a full disk, and for limits of a user or of a process."""
 _lost: list[str] = []
 """Errors for which output was discarded that somebody may have wanted."""
 
@@ -63,8 +64,8 @@ class _Lasting(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno not in (*_GONE, *_FULL):
+            if error.errno not in (*_GONE, *FULL):
                 raise
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 _lost.append(str(error))
             return memoryview(data).nbytes

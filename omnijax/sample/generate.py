@@ -202,7 +202,7 @@ class Generator:
 
 
 def check_generation(config: Config, model: Transformer) -> None:
-    """Checks that all fields of a run can be generated, by building their samplers. Nothing is compiled.
+    """Checks that a sampler can be built for each field that the run generates. Nothing is compiled.
 
     Raises:
         ConfigError: a field can't be sampled, because of its target or of the vocabulary, or can't be completed.
