@@ -36,6 +36,7 @@ CORE = [
     "importlib_resources",  # tensorflow-datasets imports it for a dataset's README, and doesn't declare it
     "jaxtyping>=0.3",
     "numpy>=2.0",
+    "pyarrow>=18",  # tensorflow-datasets brings it
     "rich>=13.9",
     "tensorboardX>=2.6.4",
     "tyro>=0.9.2",
@@ -50,6 +51,17 @@ DEMO = [
     "soundfile>=0.13",
     "soxr>=0.5",
 ]
+# experiments/things: the demonstration's, and what draws SVG.
+THINGS = [*DEMO, "resvg-py>=0.5"]
+# Films, and pieces of text.
+FILMS = ["av>=14", "pillow>=11"]
+PIECES = ["tokenizers>=0.21"]
+# Buckets: everything on gs://, raw files on s3://.
+FILES_ELSEWHERE = ["fsspec>=2025.3", "universal-pathlib>=0.2.6"]
+GS = [*FILES_ELSEWHERE, "aiohttp>=3.11", "gcsfs>=2025.3", "google-cloud-storage>=2.19"]
+S3 = [*FILES_ELSEWHERE, "botocore>=1.37", "s3fs>=2025.3"]
+# What stands in for S3 in tests. The `wrapt` of Colab's set is too new for s3fs' aiobotocore.
+S3_SERVER = ["flask>=3", "flask-cors>=5", "moto[s3]>=5.1"]
 # The photographs of experiments/colour.py.
 PHOTOGRAPHS = ["pillow>=11", "scikit-image>=0.25"]
 # What the outside anchors of an ablation are measured with.
@@ -59,11 +71,16 @@ JUPYTER = ["ipykernel", "jupytext", "nbclient"]
 # What builds the documentation. mkdocs-material itself keeps mkdocs below 2.
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"]
 TEST = [
-    *DEMO,
+    *THINGS,
     *PHOTOGRAPHS,
+    *FILMS,
+    *PIECES,
+    *GS,
+    *(f"{one}; python_version < '3.13'" for one in (*S3, *S3_SERVER)),
     *ABLATIONS,
     *JUPYTER,
     *DOCS,
+    "gcp-storage-emulator>=2026.7",
     "hypothesis>=6.120",
     "mypy>=1.18",
     "packaging>=24",
@@ -86,11 +103,16 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["omnijax", "omnijax.*"]),
-    package_data={"": ["README.md", "CITATIONS.bib", "TAGS.txt", "py.typed", "*.css", "*.js"]},
+    package_data={"": ["README.md", "CITATIONS.bib", "py.typed", "*.css", "*.js"]},
     install_requires=CORE,
     extras_require={
         "demo": DEMO,
+        "things": THINGS,
         "photographs": PHOTOGRAPHS,
+        "films": FILMS,
+        "pieces": PIECES,
+        "gs": GS,
+        "s3": S3,
         "ablations": ABLATIONS,
         "jupyter": JUPYTER,
         "docs": DOCS,

@@ -142,8 +142,14 @@ def beam(directory: pathlib.Path, tiny: bool) -> Sequence[Part]:
     ]
 
 
+def all_of(name: str, quick: str) -> Callable[[pathlib.Path, bool], Sequence[Part]]:
+    """All tests of a file, slow ones included. A tiny run has only those with the word `quick` in their names."""
+    pytest = (sys.executable, "-m", "pytest", "-q", "-m", "", f"tests/{name}.py")
+    return lambda directory, tiny: [Part("tests", (*pytest, *["-k", quick] * tiny))]
+
+
 def colab(directory: pathlib.Path, tiny: bool) -> Sequence[Part]:
-    """The four notebooks in small; the program itself keeps what ran."""
+    """The five notebooks in small; the program itself keeps what ran."""
     program = str(ROOT / "experiments" / "bench" / "colab.py")
     return [Part("notebooks", ("python3.13", program, "--directory", str(directory / "colab")))]
 
@@ -170,6 +176,21 @@ PROOFS = {
         20,
         fuzz("mutations", 10, count=2000, commands=50),
     ),
+    "files": Proof(
+        "damaged pictures, sounds, films, texts and archives never kill or hang the reader, or pass its limits",
+        2,
+        fuzz("files", 4, count=10_000),
+    ),
+    "bucket": Proof(
+        "prepare, train, kill, evaluate, sample and sweep on an emulated bucket give what they give on disk",
+        3,
+        all_of("test_bucket", "replaced_only"),
+    ),
+    "own_files": Proof(
+        "200 pictures with captions and sounds, in every convention, become a model; kills in each pass change no byte",
+        8,
+        all_of("test_own_files", "no_op"),
+    ),
     "interrupts": Proof(
         "after an interrupt, a closed output or a full disk, the same command gives the same results as undisturbed",
         20,
@@ -188,7 +209,7 @@ PROOFS = {
     "py311": Proof("all tests, slow ones too, under launch/constraints/py311.txt", 30, suite("py311", "python3.11")),
     "colab": Proof("all tests, slow ones too, under launch/constraints/colab.txt", 30, suite("colab", "python3.13")),
     "latest": Proof("all tests, slow ones too, under launch/constraints/latest.txt", 30, suite("latest", "python3.13")),
-    "notebooks": Proof("the four notebooks run as Colab finds them", 10, colab),
+    "notebooks": Proof("the five notebooks run as Colab finds them", 10, colab),
     "tpu": Proof("the TPU compiler takes the step; 6.5 B on 256 chips: ≤ 2.0 GB, ≤ 26 GB of gathers", 15, tpu),
     "beam": Proof("Apache Beam builds the same data set", 10, beam),
 }

@@ -20,18 +20,8 @@ if TYPE_CHECKING:
     from omnijax.sample.generate import Generator
     from omnijax.sample.sampler import Sampler
     from omnijax.source import Source
-    from omnijax.vocab import (
-        Documents,
-        Grammar,
-        Segment,
-        Space,
-        Vocabulary,
-        assemble,
-        decode,
-        encode,
-        item_bits,
-        token_bits,
-    )
+    from omnijax.vocab import Documents, Grammar, Segment, Space, Vocabulary, assemble, decode, encode
+    from omnijax.vocab.likelihood import item_bits, token_bits
 
 __version__ = "0.1.0"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, OmnijaxError, PeerLostError, PlatformError, shortened
+from omnijax.paths import as_path, store_errors
 from omnijax.run import end
 from omnijax.run.compiled import keep_compiled
 from omnijax.run.stopping import Stop
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return RESUMABLE
-    except (OmnijaxError, AssertionError, RuntimeError, OSError) as error:
+    except (OmnijaxError, AssertionError, RuntimeError, OSError) + store_errors() as error:
         if (line := _message_of(error)) is None:
             raise
         print(f"omnijax: {line}", file=sys.stderr)
@@ -70,6 +71,9 @@ def _message_of(error: Exception) -> str | None:
     """The line to print for an error; None for a bug, which gets a traceback."""
     if isinstance(error, OSError) and error.errno in FULL:
         return f"{type(error).__name__}: {error}. Fix: make room, and run the same command again."
+    if isinstance(error, store_errors()) or "gcsfs" in _raised_in(error).parts:
+        fix = "check the address, your credentials and the network"
+        return f"{type(error).__name__}: {' '.join(str(error).split())}. Fix: {fix}."
     if isinstance(error, OSError) and not isinstance(error, OmnijaxError):
         fix = "give another path, or change its permissions"
         return f"{type(error).__name__}: {error}. Fix: {fix}." if error.filename is not None else None
@@ -109,10 +113,15 @@ def _interruptible(command: str) -> Iterator[None]:
 
 def _is_platform_error(error: BaseException) -> bool:
     """Whether JAX raised this error because it can't start the platform in `JAX_PLATFORMS`."""
+    return _raised_in(error).name == "xla_bridge.py"
+
+
+def _raised_in(error: BaseException) -> Path:
+    """The source file of the line that raised an error."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and Path(trace.tb_frame.f_code.co_filename).name == "xla_bridge.py"
+    return Path() if trace is None else Path(trace.tb_frame.f_code.co_filename)
 
 
 def _refuse_several(command: str) -> None:
@@ -132,16 +141,25 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--workdir", type=_path, help="the run directory; runs/NAME by default")
     _add_flags(train, knobs="explain every knob of the experiment, and leave")
     prepare = _add_command(commands, "prepare", _prepare, "get_config")
-    beam = "build on Apache Beam's workers, and store the fragments too; with options of its pipelines, as in `--beam "
+    beam = "build on Apache Beam's workers; with options of its pipelines, as in `--beam "
     beam += "runner=DataflowRunner project=my-project`; on this machine without"
+    prepare.add_argument("--out", type=_path, metavar="DIR", help="the directory of the data set that a folder becomes")
+    more = "another folder, which is mixed with the first; may be given several times"
+    prepare.add_argument("--and", type=_path, metavar="FOLDER", dest="more", action="append", default=[], help=more)
+    skip = "share of the files of a folder that may be left out because they can't be used; 0 by default"
+    prepare.add_argument("--skip-bad", type=float, default=0.0, metavar="SHARE", help=skip)
     prepare.add_argument("--beam", nargs="*", metavar="OPTION", help=beam)
+    show = _add_command(commands, "show", _show, "get_config")
+    show.add_argument("--out", type=_path, metavar="DIR", help="where the page goes; the data set by default")
     evaluate = _add_command(commands, "evaluate", _evaluate)
     evaluate.add_argument("workdirs", type=_path, nargs="+", metavar="RUN", help="a run directory")
     best = "which checkpoints; best: the one with the least renormalised bits an item, the mean over all forms"
     evaluate.add_argument("--steps", metavar="all|last|best|N,N", help=best)
     evaluate.add_argument("--split", metavar="NAME", help="of the records; eval.split of the run by default")
     evaluate.add_argument("--out", type=_path, metavar="DIR", help="directory of figures and report; else the run")
-    evaluate.add_argument("--tasks", metavar="TASK,TASK", help="bits, directions, completions; all by default")
+    evaluate.add_argument(
+        "--tasks", metavar="TASK,TASK", help="bits, directions, completions, held_out; all by default"
+    )
     watch = "wait for checkpoints to come, until the last step of each run"
     _add_flags(evaluate, watch=watch, again="measure what has been measured, too")
     evaluate.set_defaults(overrides=[])
@@ -179,8 +197,8 @@ def _parser() -> argparse.ArgumentParser:
 def _path(text: str) -> Path:
     """A path in which a leading `~` is the home directory, even if the shell left it there (in quotes)."""
     try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
+        return as_path(text).expanduser()
+    except (RuntimeError, ConfigError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
@@ -254,17 +272,43 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    """Build the data set of an experiment.
+    """Make a data set of a folder of files, or build that of an experiment.
 
-    Builds the data set of an experiment file, or checks the one that is there. Knobs can be overridden as in
-    `omnijax train`.
+    Of a folder, it reads all files, and writes the data set and an experiment file into --out; with files added since,
+    the same command stores the new ones. `tfds:NAME` is a data set of TensorFlow Datasets. Of an experiment file, it
+    builds the data set, or checks the one that is there. Knobs can be overridden as in `omnijax train`.
     """
     from omnijax.data.beam import Beam
     from omnijax.data.prepare import prepare
 
+    if options.more or options.experiment.suffix != ".py":
+        from omnijax.new_experiment import prepare_folders
+
+        prepare_folders([options.experiment, *options.more], options.out, options.skip_bad, options.overrides)
+        return 0
     config = _config(options)
     prepare(config, None if options.beam is None else Beam(options.beam))
     print(f"{config.data.directory}: ready" if config.data.directory else "this source stores nothing: ready")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    """Write a page about a data set: examples, lengths, splits, problems.
+
+    Writes data.html into the directory of the data set, or into --out.
+    """
+    from omnijax.data.manifest import EXPERIMENT_FILE, verify
+    from omnijax.experiment import load_experiment, override
+    from omnijax.files import check_writable
+    from omnijax.report.data_page import write_data_page
+
+    path = options.experiment / EXPERIMENT_FILE if options.experiment.is_dir() else options.experiment
+    config = override(load_experiment(path), options.overrides)
+    out = options.out or (options.experiment if path != options.experiment else as_path(config.data.directory or "."))
+    check_writable(out, "--out")
+    verify(config.data)
+    out.mkdir(parents=True, exist_ok=True)
+    print(f"page: {write_data_page(config, out)}")
     return 0
 
 

@@ -25,8 +25,7 @@ from omnijax.model.sizes import resized
 def load_experiment(path: Path) -> Config:
     """The configuration of an experiment file: a Python file with `get_config()`.
 
-    Raises:
-        ConfigError: no such file, or it has no `get_config` that gives a `Config`.
+    Raises a `ConfigError` if there is no such file, or if it has no `get_config` that gives a `Config`.
     """
     module = run_file(path)
     with ExperimentErrors(path):
@@ -40,10 +39,8 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     """The configuration with knobs set from a command line, as in `--size base --model.depth 6`.
 
     `--size` is applied first, wherever it stands, so that single knobs override it. Targets are set by the name of the
-    field, as in `--eval.targets.image.top_p 0.9`; a target that the configuration lacks is added.
-
-    Raises:
-        ConfigError: a knob that doesn't exist (with the nearest that does), or a value of another type.
+    field, as in `--eval.targets.image.top_p 0.9`; a target that the configuration lacks is added. Raises a
+    `ConfigError` for a knob that doesn't exist (with the nearest that does), and for a value of another type.
     """
     sizes = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     sizes.add_argument("--size", action="append", nargs="?", const="", default=[])

@@ -9,14 +9,18 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from omnijax.errors import ConfigError, DataError
+from omnijax.paths import check_reachable, is_remote, local_copy, read_version, swap, translated
 
 DIGEST, CHECK = "digest", "check"
 """Keys that hold the digest of all other values: in a JSON file, and in a line of a log."""
+FLUSH_SECONDS = 60.0
+"""How often an object that grows is written."""
 _SHORT = 8  # hexadecimal digits of a digest in a line of a log
 _REPORTED: set[tuple[bytes, Path]] = set()
 """Damaged lines that this process has reported."""
@@ -25,9 +29,11 @@ _REPORTED: set[tuple[bytes, Path]] = set()
 def check_writable(directory: Path, field: str) -> None:
     """Checks that files can be written into a directory, which needn't exist yet. Call it before anything is computed.
 
-    Raises:
-        ConfigError: the directory is a file, lies below one, or can't be written to. The error is for `field`.
+    Raises a `ConfigError` for `field` if the directory is a file, lies below one, or can't be written to.
     """
+    if is_remote(directory):
+        check_reachable(directory, field)
+        return
     above = next(place for place in (directory.absolute(), *directory.absolute().parents) if place.exists())
     try:
         tempfile.TemporaryFile(dir=above).close()
@@ -43,13 +49,18 @@ def digest(content: Any) -> str:
 
 def digest_of_file(path: Path) -> str:
     """SHA-256 of the content of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    with local_copy(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file atomically. After a kill or a power cut, it has either its old content or the new content."""
-    data, path = content if isinstance(content, bytes) else content.encode(), Path(os.path.realpath(path))
+    data = content if isinstance(content, bytes) else content.encode()
+    if is_remote(path):
+        with translated(path):
+            path.write_bytes(data)  # an object appears as a whole
+        return
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.tmp")
     with _opened_alone(temporary) as file:
         try:
@@ -88,8 +99,7 @@ def write_object(path: Path, content: Mapping[str, Any]) -> None:
 def read_object(path: Path, keys: Iterable[str], fix: str) -> dict[str, Any]:
     """Reads a JSON object that `write_object` wrote; returns it without its digest.
 
-    Raises:
-        DataError: the file is missing, was changed, or lacks one of these keys; `fix` is part of the error.
+    Raises a `DataError` with this `fix` if the file is missing, was changed, or lacks one of these keys.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -116,6 +126,10 @@ def line_of(content: Mapping[str, Any]) -> bytes:
 
 def append_line(path: Path, content: Mapping[str, Any]) -> None:
     """Appends a line to a log, after removing a partial last line. Several processes may do so at the same time."""
+    while is_remote(path):
+        whole, generation = read_version(path)
+        if swap(path, generation, whole + line_of(content)):
+            return
     with path.open("ab+") as file:
         with contextlib.suppress(OSError):  # some file systems have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -128,14 +142,46 @@ def append_line(path: Path, content: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+class GrowingFile:
+    """A file that grows. Only this process writes it. A store can't append: there, a flush writes the whole file again.
+
+    Args:
+        path: of the file.
+        content: that it begins with.
+    """
+
+    def __init__(self, path: Path, content: bytes):
+        write_atomically(path, content)
+        self._path, self._content, self._written = path, bytearray(content), time.monotonic()
+        self._file = None if is_remote(path) else path.open("ab", buffering=0)
+
+    def write(self, more: bytes) -> None:
+        """Appends; on a store every `FLUSH_SECONDS`, and by `flush`."""
+        if self._file is not None:
+            self._file.write(more)
+            return
+        self._content += more
+        if time.monotonic() > self._written + FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Makes sure that all of it is in the file."""
+        if self._file is None:
+            write_atomically(self._path, bytes(self._content))
+            self._written = time.monotonic()
+
+    def close(self) -> None:
+        """Flushes, and ends the use of the file."""
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a log, without their checksums; [] if there is no file.
 
     A partial last line, which a kill leaves, is skipped. An edited or damaged line is skipped, too, and reported once
-    on stderr.
-
-    Raises:
-        DataError: the file can't be read.
+    on stderr. Raises a `DataError` if the file can't be read.
     """
     try:
         *lines, _ = path.read_bytes().split(b"\n")

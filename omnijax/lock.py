@@ -3,8 +3,10 @@
 A holder locks the file with `flock`, which the system releases when the process ends, and touches it every 10 seconds.
 If a lock file isn't locked, its holder is dead, or runs on another machine and the file system doesn't share locks.
 A holder on another machine counts as dead after 60 seconds without a touch, measured here; so does any holder where the
-file system has no locks. If it was only suspended, it finds out when it calls `Lock.check`, as training does before
-each checkpoint.
+file system has no locks. If it was only suspended, it finds out by `check`, as training does before each checkpoint.
+
+On a store the lock is an object, which is replaced only if it still is what was read. A holder on this machine is dead
+when its process isn't there any more, one on another machine after 60 seconds without a touch.
 """
 
 from __future__ import annotations
@@ -23,53 +25,64 @@ from pathlib import Path
 from typing import Any
 
 from omnijax.errors import CheckpointError
+from omnijax.paths import is_remote, read_version, swap
 
 LOCK = ".lock"
+HOLDS, RUNS, DEAD = "holds", "runs", "dead"
+"""What is known of a holder: the system says that it has the lock, its process is there, its process has ended."""
 TOUCH_SECONDS, DEAD_AFTER_SECONDS, POLL_SECONDS, REPORT_AFTER_SECONDS = 10.0, 60.0, 0.1, 3.0
 
 
-class Lock:
-    """A lock file that this process holds.
+class FileLock:
+    """A local lock file, which this process holds after `take`."""
 
-    Attributes:
-        path: path of the file.
-    """
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._descriptor = path, os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._free, self._ours = threading.Event(), _this_process()
 
-    def __init__(self, path: Path, descriptor: int):
-        self.path, self._descriptor, self._key, self._free = path, descriptor, uuid.uuid4().hex, threading.Event()
-        holder = {"host": platform.node(), "boot": _boot(), "pid": os.getpid(), "key": self._key}
-        self._content = json.dumps(holder | {"since": time.strftime("%Y-%m-%d %H:%M:%S")}).encode()
-        self._write(self._content)
+    def read(self) -> tuple[bytes, int, str]:
+        """The content, the time of the last touch in ns, and the holder's state: `HOLDS`, `DEAD`, or "" for unknown."""
+        ours, content = _flock(self._descriptor), _content(self._descriptor)
+        dead = ours is True and _holder(content).get("boot") == _boot()
+        return content, os.fstat(self._descriptor).st_mtime_ns, HOLDS if ours is False else DEAD if dead else ""
+
+    def take(self, _: int) -> bool:
+        """Names this process as the holder; True."""
+        self._write(json.dumps(self._ours).encode())
         threading.Thread(target=self._touch, daemon=True).start()
+        return True
 
     def check(self) -> None:
         """Checks that no other process has taken the lock over. If the file was removed, writes it again.
 
-        Raises:
-            CheckpointError: another process has taken it, or the directory was moved or removed.
+        Raises a `CheckpointError` if another process has taken it, or if its place was moved, removed or out of reach.
         """
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError as error:
             rule, fix = "its directory was moved or removed in the meantime", "run the command again where it is now"
-            raise CheckpointError("lock", str(self.path), rule, fix) from error
+            raise CheckpointError("lock", str(self._path), rule, fix) from error
         except OSError:  # the state of the lock is unknown
             return
         removed = os.fstat(descriptor).st_ino != os.fstat(self._descriptor).st_ino
         if removed and _flock(descriptor) is not False and not _content(descriptor):
             os.dup2(descriptor, self._descriptor)
-            self._write(self._content)
+            self._write(json.dumps(self._ours).encode())
         holder = _holder(_content(descriptor))
         os.close(descriptor)
-        if holder.get("key") != self._key:
-            rule = f"{describe(holder)} has taken it over, because this process lost it"
-            raise CheckpointError("lock", str(self.path), rule, "let that process continue, or stop it")
+        if holder.get("key") != self._ours["key"]:
+            raise _taken(self._path, holder)
 
     def release(self) -> None:
         """Empties the file, unless another process has taken it over."""
         self._free.set()
-        if _holder(_content(self._descriptor)).get("key") == self._key:
+        if _holder(_content(self._descriptor)).get("key") == self._ours["key"]:
             self._write(b"")
+
+    def close(self) -> None:
+        """Ends the use of the file."""
+        os.close(self._descriptor)
 
     def _write(self, content: bytes) -> None:
         os.ftruncate(self._descriptor, 0)
@@ -79,6 +92,59 @@ class Lock:
         while not self._free.wait(TOUCH_SECONDS):
             with contextlib.suppress(OSError):
                 os.utime(self._descriptor)
+
+
+class ObjectLock:
+    """A lock object on a store, which this process holds after `take`."""
+
+    def __init__(self, path: Path):
+        self._path, self._generation, self._ours = path, 0, json.dumps(_this_process()).encode()
+        self._writing, self._free = threading.Lock(), threading.Event()
+
+    def read(self) -> tuple[bytes, int, str]:
+        """The content, the generation of the object, and the holder's state: `RUNS`, `DEAD`, or "" for unknown."""
+        content, generation = read_version(self._path)
+        return content, generation, _state_here(_holder(content))
+
+    def take(self, generation: int) -> bool:
+        """Names this process as the holder, if the object still has this generation; tells whether it had."""
+        self._generation = swap(self._path, generation, self._ours)
+        if self._generation:
+            threading.Thread(target=self._touch, daemon=True).start()
+        return bool(self._generation)
+
+    def check(self) -> None:
+        """As `FileLock.check`."""
+        with self._writing:
+            try:
+                there = b""
+                if not (generation := swap(self._path, self._generation, self._ours)):
+                    there = read_version(self._path)[0]
+                    generation = 0 if there else swap(self._path, 0, self._ours)  # it was removed
+            except OSError as error:
+                rule = f"the store can't be reached ({error})"
+                raise CheckpointError("lock", str(self._path), rule, "give the same command again") from error
+            if not generation:
+                raise _taken(self._path, _holder(there))
+            self._generation = generation
+
+    def release(self) -> None:
+        """Empties the object, unless another process has taken it over."""
+        self._free.set()
+        with self._writing, contextlib.suppress(OSError):
+            swap(self._path, self._generation, b"")
+
+    def close(self) -> None:
+        """Ends the touches."""
+        self._free.set()
+
+    def _touch(self) -> None:
+        while not self._free.wait(TOUCH_SECONDS):
+            with contextlib.suppress(CheckpointError):  # the next `check` of the command raises it
+                self.check()
+
+
+Lock = FileLock | ObjectLock
 
 
 @contextlib.contextmanager
@@ -91,43 +157,36 @@ def locked(path: Path, wait: bool = True) -> Iterator[Lock | None]:
     Yields:
         The lock, or None if another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    lock: Lock = ObjectLock(path) if is_remote(path) else FileLock(path)
     try:
-        holder = _acquire(path, descriptor, wait)
-        if holder is None:
+        if not _acquire(path, lock, wait):
             yield None
             return
-        lock = Lock(path, descriptor)
         try:
             yield lock
         finally:
             lock.release()
     finally:
-        os.close(descriptor)
+        lock.close()
 
 
-def _acquire(path: Path, descriptor: int, wait: bool) -> dict[str, Any] | None:
-    """Waits until this process has the lock; returns the entry of its last holder, {} if there was none.
-
-    Without `wait` it returns None as soon as the holder is known to be alive.
-    """
+def _acquire(path: Path, lock: Lock, wait: bool) -> bool:
+    """Waits until this process has the lock. Without `wait` it gives up as soon as the holder is known to be alive."""
     seen, since, started, said = None, 0.0, time.monotonic(), False
     while True:
-        ours, content, touched = _flock(descriptor), _content(descriptor), os.fstat(descriptor).st_mtime_ns
-        holder, alive = _holder(content), ours is False
+        content, touched, state = lock.read()
+        alive = state in (HOLDS, RUNS)
         if seen != (content, touched):
             alive |= seen is not None
             seen, since = (content, touched), time.monotonic()
-        dead = ours is True and holder.get("boot") == _boot()
-        silent = time.monotonic() > since + DEAD_AFTER_SECONDS
-        if ours is not False and (not content or dead or silent):
+        holder, silent = _holder(content), time.monotonic() > since + DEAD_AFTER_SECONDS
+        if state != HOLDS and (not content or state == DEAD or silent) and lock.take(touched):
             if content:
-                why = "isn't running any more" if dead else f"hasn't touched it for {DEAD_AFTER_SECONDS:g} s"
+                why = "isn't running any more" if state == DEAD else f"hasn't touched it for {DEAD_AFTER_SECONDS:g} s"
                 print(f"omnijax: {path}: taken over: {describe(holder)} {why}", file=sys.stderr)
-            return holder
+            return True
         if alive and not wait:
-            return None
+            return False
         if not said and time.monotonic() > started + REPORT_AFTER_SECONDS:
             print(f"omnijax: {path}: held by {describe(holder)}; waiting …", file=sys.stderr)
             said = True
@@ -136,11 +195,7 @@ def _acquire(path: Path, descriptor: int, wait: bool) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def training_lock(run: Path) -> Iterator[Lock]:
-    """Keeps other processes from training in a run directory. The directory is created if needed.
-
-    Raises:
-        CheckpointError: another process trains in it.
-    """
+    """Locks a run directory, made if needed, for training; raises a `CheckpointError` if another process has it."""
     with locked(run / LOCK, wait=False) as mine:
         if mine is None:
             rule = f"{describe(_holder((run / LOCK).read_bytes()))} trains in it"
@@ -163,6 +218,34 @@ def _holder(content: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) and "key" in found else {}
+
+
+def _taken(path: Path, holder: dict[str, Any]) -> CheckpointError:
+    rule = f"{describe(holder)} has taken it over, because this process lost it"
+    return CheckpointError("lock", str(path), rule, "let that process continue, or stop it")
+
+
+def _this_process() -> dict[str, Any]:
+    """The entry of this process as a holder."""
+    who = {"host": platform.node(), "boot": _boot(), "pid": os.getpid(), "key": uuid.uuid4().hex}
+    return who | {"began": _began(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def _state_here(holder: dict[str, Any]) -> str:
+    """`RUNS` or `DEAD`, if the holder is a process of this machine and this container; otherwise ""."""
+    if not (ours := _began(os.getpid())) or ours[0] != (holder.get("began") or [""])[0]:
+        return ""
+    return RUNS if _began(holder["pid"]) == holder["began"] else DEAD
+
+
+def _began(pid: int) -> list[str]:
+    """Where and when a process has begun: boot, namespace of process ids, clock ticks. [] if it isn't there."""
+    try:
+        status, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        # proc_pid_stat(5): field 3 is Z for a process that has ended, field 22 the time.
+        return [] if status == "Z" else [f"{_boot()} {os.readlink('/proc/self/ns/pid')}", fields[18]]
+    except OSError:
+        return []
 
 
 def _content(descriptor: int) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -39,6 +40,12 @@ class Source:
     """What a class of this data set is called, as in "digit"; "" where records have no classes."""
     classes: ClassVar[tuple[str, ...]] = ()
     """Names of the classes."""
+    reads_files: ClassVar[bool] = False
+    """Whether the records are what the modalities read from files, so that all their knobs shape the stored data."""
+    resumable: ClassVar[bool] = False
+    """Whether `build` goes on in a directory where it was killed, and stores what was added since."""
+    unit: ClassVar[str] = "tokens"
+    """What `part_weights` hold in: tokens or records."""
     in_memory: ClassVar[bool] = False
     """Whether the data can't be made again from the configuration, so that a run needs its experiment file."""
 
@@ -46,6 +53,21 @@ class Source:
     def fields(self) -> Mapping[str, Modality]:
         """The modality of each field. Several fields may share a modality; each gets a marker of its own."""
         raise ConfigError("data", type(self).__name__, "a source has `fields`", "define them in the class")
+
+    @property
+    def parts(self) -> Mapping[str, Source]:
+        """The sources that this one mixes, by name; itself by default."""
+        return {"": self}
+
+    @property
+    def part_weights(self) -> tuple[float, ...]:
+        """What each of `parts` weighs in training."""
+        return (1.0,)
+
+    @property
+    def stores(self) -> bool:
+        """Whether it stores data in a directory."""
+        return type(self).build is not Source.build
 
     @property
     def several(self) -> tuple[str, ...]:
@@ -77,12 +99,20 @@ class Source:
             beam: builds on Apache Beam's workers (`data.beam.Beam`); None for this process.
         """
 
+    def grown(self) -> bool:
+        """Whether there is something that `build` would store behind what is stored."""
+        return False
+
     def records(self, split: str) -> Sequence[Record]:
         """The records of a split, by random access, always in the same order.
 
         It may have a method `__getitems__(places)` that reads several at once.
         """
         raise ConfigError("data", type(self).__name__, "a source has `records`", "define them in the class")
+
+    def origins(self, split: str) -> Sequence[str]:
+        """Name in `parts` of the source of each record of a split; [] where there is only one source."""
+        return ()
 
     def small(self, directory: str) -> Self:
         """The same kind of data in small, stored there if it is: for tests, and for a sweep that only tries itself."""
@@ -96,6 +126,27 @@ class Source:
         """Classifiers of real and generated signals, by field, fitted on the training split; {} without classes."""
         return {}
 
+    def answers(self, field: str) -> Sequence[Any]:
+        """A signal of a field for each class, in their order, for answers to be ranked among; [] where there are none.
+
+        None stands for a class that has no such signal.
+        """
+        return ()
+
+    def anchors(self, split: str, route: str) -> Mapping[str, float]:
+        """Accuracy of baselines, such as nearest neighbours, on a split along a route (`FIRST->LAST`), by name."""
+        return {}
+
+    def present(self, split: str) -> Mapping[tuple[str, ...], int]:
+        """Numbers of records by the fields that they have. By default it reads all records."""
+        records = self.records(split)
+        parts = (range(len(records))[start : start + 1024] for start in range(0, len(records), 1024))
+        return Counter(fields_present((row for part in parts for row in read(records, part)), self.fields))
+
+    def problems(self) -> Sequence[Mapping[str, str]]:
+        """What is in no record, and why: `file` and `reason` of each."""
+        return ()
+
     def excluded(self) -> Mapping[str, int]:
         """Numbers of records that are in no split, by reason."""
         return {}
@@ -104,8 +155,7 @@ class Source:
 def modalities_of(fields: Mapping[str, Modality]) -> dict[str, Modality]:
     """The different modalities of some fields, by name, in the order in which they first occur.
 
-    Raises:
-        ConfigError: two different modalities have the same name.
+    Raises a `ConfigError` if two different modalities have the same name.
     """
     found: dict[str, Modality] = {}
     for field, modality in fields.items():
@@ -120,6 +170,12 @@ def read(records: Sequence[Record], places: Sequence[int]) -> list[Record]:
     if hasattr(records, "__getitems__"):
         return list(records.__getitems__(places))
     return [records[place] for place in places]
+
+
+def fields_present(rows: Iterable[Record], fields: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """For each record the fields that it has, with `SEQUENCE` where it has an interleaved document."""
+    names = (*fields, SEQUENCE)
+    return (tuple(name for name in names if signals_of(row, name)) for row in rows)
 
 
 def signals_of(record: Record, field: str) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from omnijax.config import Config
-from omnijax.data.corpus import Corpus, read_corpus, views_of
+from omnijax.data.corpus import Split, read_parts
 from omnijax.data.fitting import fitted
 from omnijax.data.packing import Batch
 from omnijax.data.pipeline import Batches, read_ahead
@@ -56,7 +56,7 @@ def train(
     command: str = "",
     stop: Stop | None = None,
     experiment: Path | None = None,
-    corpus: Corpus | None = None,
+    splits: Sequence[Split] = (),
 ) -> Outcome:
     """Trains, or goes on training, in a run directory.
 
@@ -69,7 +69,7 @@ def train(
         command: what the user typed, for the record.
         experiment: the file that the configuration came from, for the classes and data that only it can make.
         stop: the signals that ask to stop; by default those of `Stop`, while this runs.
-        corpus: the training split, if it has been read already.
+        splits: those of `load_splits`, if they have been opened already.
 
     Raises:
         ConfigError: a configuration that can't work.
@@ -89,8 +89,7 @@ def train(
         check(run, config)
         if not any((run / FOLDER).glob("*")):
             check_start(config, mesh)
-        corpus = corpus or load_corpus(config)
-        batches = Batches(corpus, config.batch, rows_here(mesh, config.batch.size))
+        batches = make_batches(config, splits or load_splits(config), rows_here(mesh, config.batch.size))
         batches.check(config.train.steps)
         # Only now: what can't be trained leaves nothing behind.
         lock = held.enter_context(training_lock(run)) if jax.process_index() == 0 else None
@@ -99,16 +98,17 @@ def train(
             print(line, flush=True)
 
         with Checkpoints(run, config.train.keep_checkpoints) as checkpoints:
-            # -------------------------------------------------------------- where to start
-            # 1. from the newest checkpoint of this run directory; 2. from another run's parameters; 3. from scratch.
+            # ------------- where to start: the newest checkpoint of this run, another run's parameters, or from scratch
             restored = checkpoints.restore_newest(abstract, config.vocabulary)
-            start, state, figures = restored or Restored(0, start_state(config, model, mesh), {})
+            fresh = {"log": {}, "data": batches.position(0)}
+            start, state, figures = restored or Restored(0, start_state(config, model, mesh), fresh)
+            batches.begin(start, figures["data"])
             if start >= config.train.steps:
                 return Outcome(state, start, stopped=False)
 
             # -------------------------------------------------------------- the loop
             with Writer(run, start, config.train.steps) as writer:
-                log = Log(config, writer, figures)
+                log = Log(config, writer, figures["log"], batches.epochs)
                 stream = ahead_on_device(mesh, batches, start, config)
                 done, pending = start, None
                 stop.begin()
@@ -126,16 +126,21 @@ def train(
                         if lock is not None:
                             lock.check()
                         with log.apart():
-                            checkpoints.save(done, state, config, log.figures)
+                            checkpoints.save(done, state, config, {"log": log.figures, "data": batches.position(done)})
                     if stopping:
                         break
     return Outcome(state, done, stopped=done < config.train.steps)
 
 
-def load_corpus(config: Config) -> Corpus:
-    """The training split in items; builds the data set first where it is missing, once for all processes."""
+def load_splits(config: Config) -> list[Split]:
+    """The training split of each source; builds the data set first where it is missing, once for all processes."""
     distributed.first("data set", lambda: prepare(config), DATA_SECONDS)
-    return read_corpus(config, TRAIN, views_of(config.batch.tasks))
+    return read_parts(config, TRAIN, config.batch.views)
+
+
+def make_batches(config: Config, splits: Sequence[Split], rows: Sequence[int] | None = None) -> Batches:
+    """The batches of a run; of all processes, unless `rows` says which sequences this one makes."""
+    return Batches(splits, config.batch, rows, config.data.part_weights, config.data.unit)
 
 
 def ahead_on_device(mesh: jax.sharding.Mesh, batches: Batches, start: int, config: Config) -> Iterator[Batch]:
@@ -151,8 +156,8 @@ def ahead_on_device(mesh: jax.sharding.Mesh, batches: Batches, start: int, confi
 class Log:
     """Adds up the metrics of steps and writes their means every `log_every` steps."""
 
-    def __init__(self, config: Config, writer: Writer, figures: dict[str, Any]):
-        self._config, self._writer = config, writer
+    def __init__(self, config: Config, writer: Writer, figures: dict[str, Any], epochs: Callable[[int], list[float]]):
+        self._config, self._writer, self._epochs = config, writer, epochs
         self._names = kind_names(config.vocabulary)
         self._since = time.perf_counter() - (figures["seconds"] if figures else 0)
         # In float64, whose digits JSON keeps: a run that goes on writes the line that an undisturbed one writes.
@@ -166,17 +171,14 @@ class Log:
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
-        """What is done in here is no training, and its time counts for no speed."""
+        """What is done in here is no training, and its time counts for no speed. The lines so far are in the files."""
         started = time.perf_counter()
+        self._writer.flush()
         yield
         self._since += time.perf_counter() - started
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Takes the metrics of one step.
-
-        Raises:
-            NonFiniteLossError: they are no numbers.
-        """
+        """Takes the metrics of one step; raises a `NonFiniteLossError` if they are no numbers."""
         host: Metrics = jax.device_get(metrics)
         self._check(step, host)
         for name, value in (host.parts._asdict() | {"tokens": host.tokens, "items": host.items}).items():
@@ -189,7 +191,8 @@ class Log:
         loss, norm, rate = (float(n) for n in (metrics.parts.loss, metrics.gradient_norm, metrics.learning_rate))
         if np.isfinite(loss) and np.isfinite(norm) and metrics.finite:
             return
-        bad = [name for name, nats in zip(self._names, metrics.parts.kind_loss, strict=True) if not np.isfinite(nats)]
+        by_kind = metrics.parts.kind_loss.reshape(-1, len(self._names)).sum(axis=0)
+        bad = [name for name, nats in zip(self._names, by_kind, strict=True) if not np.isfinite(nats)]
         rest = "a parameter after the update" if np.isfinite(norm) else "the gradient"
         cause = f"the loss of {', '.join(bad)} tokens" if bad else rest
         rule = f"at step {step} {cause} is not a finite number (gradient norm {norm:g}, learning rate {rate:g})"
@@ -199,7 +202,10 @@ class Log:
     def _write(self, step: int, last: Metrics) -> None:
         now, sums = time.perf_counter(), self._sums
         seconds = now - self._since
-        kinds = zip(self._names, sums["kind_loss"], sums["kind_count"], strict=True)
+        # By source and kind.
+        losses, counts = (sums[name].reshape(-1, len(self._names)) for name in ("kind_loss", "kind_count"))
+        kinds = zip(self._names, losses.sum(axis=0), counts.sum(axis=0), strict=True)
+        sources = zip(self._config.data.parts, losses.sum(axis=1), counts.sum(axis=1), self._epochs(step), strict=True)
         means = {
             "loss": sums["loss"] / sums["weight"],
             **{f"loss/{name}": nats / count for name, nats, count in kinds if count},
@@ -209,5 +215,9 @@ class Log:
             "tokens_per_second": sums["tokens"] / seconds,
             "items_per_second": sums["items"] / seconds,
         }
+        for name, nats, count, epoch in sources:
+            means |= {f"epoch/{name}".rstrip("/"): epoch} | (
+                {f"loss/from {name}": nats / count} if name and count else {}
+            )
         self._writer.write(step, {name: float(value) for name, value in means.items()})
         self._sums, self._since = {}, now

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_data
 
 from omnijax import testing
 from omnijax.config import BatchConfig, Config, EvalConfig, Task, Writing
@@ -123,7 +124,7 @@ def models(arms: dict[str, Config], drawn: Any) -> dict[str, Any]:
 
 def measured(config: Config, model: Any, numbers: np.ndarray, drawn: Any) -> dict[str, dict[str, Any]]:
     _, _, records = drawn
-    columns = {name: testing.column_of(config.vocabulary, name, rows) for name, rows in records.items()}
+    columns = {name: random_data.column_of(config.vocabulary, name, rows) for name, rows in records.items()}
     corpus = Corpus(config.vocabulary, columns)
     return bits_per_item(config, model, jnp.asarray(numbers), corpus, RECORDS)
 

@@ -287,7 +287,9 @@ def test_evaluation_gives_exact_bits(evaluated: dict) -> None:
     assert {"text", "image", "speech"} <= set(bits)
     for name, entry in bits.items():
         errors = entry["errors"]
-        assert all(np.isfinite(value).all() for part, value in entry.items() if part not in ("errors", "units")), name
+        assert all(
+            np.isfinite(value).all() for part, value in entry.items() if part not in ("errors", "units", "sources")
+        ), name
         assert errors
         assert all(0 <= share <= 1 for share in errors.values()), name
         assert 0 < entry["renormalised"] <= entry["raw"], name

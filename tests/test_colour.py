@@ -13,7 +13,7 @@ import pytest
 
 from omnijax.cli import main
 from omnijax.config import Config
-from omnijax.data.corpus import read_corpus
+from omnijax.data.corpus import read_split
 from omnijax.errors import DataError
 from omnijax.experiment import load_experiment
 from omnijax.modalities import Picture
@@ -35,7 +35,7 @@ def test_the_file_is_short() -> None:
 
 
 def test_no_photograph_is_in_two_splits(config: Config) -> None:
-    names = sys.modules["omnijax_experiment_colour"].PHOTOGRAPHS
+    names = sys.modules[type(config.data).__module__].PHOTOGRAPHS
     assert [len(names[split]) for split in config.data.splits] == [4, 2, 2]
     assert len(set(itertools.chain(*names.values()))) == 8
     for split in config.data.splits:
@@ -50,7 +50,7 @@ def test_patches_are_lossless_and_their_digits_are_the_bytes(config: Config) -> 
     assert config.writing.base == 256
     records = config.data.records("validation")
     crops = [record["photo"] for record in records]
-    corpus = read_corpus(config, "validation", ("photo",))
+    corpus = read_split(config, "validation", ("photo",)).corpus()
     ids = corpus.documents(range(len(records)), ("photo",)).ids
     same = Picture("photo", 16, 16, 3).encode(crops)
     np.testing.assert_array_equal(to_digits(ids, (256,) * 12), same.digits)
@@ -67,7 +67,7 @@ def test_patches_are_lossless_and_their_digits_are_the_bytes(config: Config) -> 
         photo.encode([crops[0].astype(float)])
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.usefixtures("one_memory_size")
 def test_it_trains_evaluates_samples_and_reports(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

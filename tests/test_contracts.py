@@ -20,7 +20,20 @@ from omnijax.data.columns import Encoded, segments_of
 from omnijax.data.corpus import encode_records
 from omnijax.data.sources.memory import Arrays, Generated, HuggingFace
 from omnijax.errors import ConfigError, DataError, OmnijaxError
-from omnijax.modalities import GENERAL, MODALITIES, Codes, Items, Modality, Picture, Speech, Text
+from omnijax.modalities import (
+    GENERAL,
+    MODALITIES,
+    Clip,
+    Codes,
+    Items,
+    Modality,
+    PatchCodes,
+    Picture,
+    Sound,
+    Speech,
+    Text,
+    TextPieces,
+)
 from omnijax.source import TRAIN, Source
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.decode import decode
@@ -78,11 +91,49 @@ def case_of_pictures(**knobs: Any) -> Case:
     return Case(modality, pictures(modality), wrong_pictures(modality))
 
 
+def case_of_codes() -> Case:
+    """A case of `PatchCodes`, of any size."""
+    modality = PatchCodes(height=24, width=24, channels=3, variable=True, code=(4, 4, 2))
+    modality = modality.bound(modality.fit(pictures(modality), 0, lambda share: None))
+    return Case(modality, pictures(modality), wrong_pictures(modality))
+
+
+def case_of_clips(frame: Picture) -> Case:
+    """A case of `Clip`."""
+    modality = Clip(frame=frame, most=3)
+    shape = (frame.height, frame.width, 3)
+    clips = [RANDOM.integers(0, 256, (count, *shape)).astype(np.uint8) for count in (1, 3, 2)]
+    modality = modality.bound(modality.fit(clips, 0, lambda share: None)) if modality.learned else modality
+    wrong = [None, "x", np.zeros((0, *shape), np.uint8), np.zeros((4, *shape), np.uint8), np.zeros(shape, np.uint8)]
+    return Case(modality, clips, [*wrong, np.zeros((2, *shape)), np.zeros((2, 3, 4, 3), np.uint8)])
+
+
+def case_of_sounds(**knobs: Any) -> Case:
+    """A case of `Sound`: lengths that fill their last fragment, and others."""
+    modality = Sound(most=20, **knobs)
+    low, high, kind = (-(2**15), 2**15, np.int16) if modality.bits == 16 else (0, 2**8, np.uint8)
+    shapes = [(count, modality.channels) for count in (1, 4, 7, 30)]
+    sounds = [RANDOM.integers(low, high, shape).astype(kind) for shape in shapes]
+    wrong = [None, "x", np.zeros((0, modality.channels), kind), np.zeros((10**4, modality.channels), kind)]
+    wrong += [np.zeros(4, kind), np.zeros((4, 3), kind), np.zeros((4, modality.channels)), [[1], [2, 3]]]
+    return Case(modality, sounds, wrong)
+
+
+def case_of_pieces() -> Case:
+    """A case of `TextPieces`."""
+    texts = ["the seven houses of the seventh house ", "seven", "", "zwölf", "漢字", "a\r\nb\n", "\0\0\0"]
+    modality = TextPieces(most=40, pieces=20)
+    modality = modality.bound(modality.fit(texts * 3, 0, lambda share: None))
+    return Case(modality, texts, [7, None, "\ud800", b"\1" * 41, 1.5])
+
+
 @functools.cache
 def cases() -> dict[str, Case]:
     """At least one for each modality."""
     speech = Speech(codes=8, griffin_lim_iterations=2)
     speech = speech.bound(speech.fit(WAVES, 0, lambda share: None))
+    stages = Speech(codes=4, stages=3, griffin_lim_iterations=2)
+    stages = stages.bound(stages.fit(WAVES, 0, lambda share: None))
     codes = Codes(radices=(3, 2**32, 5), most=6)
     return {
         "Text": Case(Text(most=12), ["seven", "", "zwölf", "漢字", "a\r\nb\n"], [7, None, "\ud800", b"x" * 13, 1.5]),
@@ -98,9 +149,19 @@ def cases() -> dict[str, Case]:
             [np.full(900, np.nan), np.full(900, np.inf), np.zeros((2, 900)), np.zeros(0), np.zeros(10**6), None, "x"]
             + [np.ones(900, np.int32), np.ones(900, np.complex64), np.ones(900, bool)],
         ),
+        "Speech in stages": Case(stages, WAVES, [np.full(900, np.nan), np.zeros((2, 900)), np.zeros(0), None, "x"]),
+        "Clip": case_of_clips(Picture(height=6, width=4, channels=3)),
+        "Clip in codes": case_of_clips(PatchCodes(height=8, width=16, code=(4, 2))),
+        "PatchCodes": case_of_codes(),
+        "Sound": case_of_sounds(),
+        "Sound in stereo": case_of_sounds(channels=2),
+        "Sound of 8 bits": case_of_sounds(bits=8, block=3),
+        "TextPieces": case_of_pieces(),
         "Picture": case_of_pictures(height=8, width=6, levels=17),
         "Picture in colour": case_of_pictures(height=6, width=10, channels=3),
         "Picture of any size": case_of_pictures(height=9, width=7, channels=3, patch=2, variable=True),
+        "Picture as green and differences": case_of_pictures(height=6, width=10, channels=3, colours="green"),
+        "Picture in YCoCg": case_of_pictures(height=6, width=5, channels=4, colours="ycocg", variable=True),
         "Picture with opacity": case_of_pictures(height=5, width=5, channels=4, patch=3),
         "Picture of 65,536 levels": case_of_pictures(height=5, width=4, channels=2, levels=2**16),
     }
@@ -354,7 +415,8 @@ def picture_cases(draw: st.DrawFn) -> tuple[Picture, list[np.ndarray]]:
     height, width, channels = draw(st.integers(1, 33)), draw(st.integers(1, 33)), draw(st.integers(1, 4))
     levels, patch = draw(st.sampled_from([2, 3, 17, 255, 256, 257, 1000, 2**16])), draw(st.integers(1, 4))
     variable = draw(st.booleans())
-    modality = Picture("p", height, width, channels, levels, min(patch, max(height, width)), variable)
+    colours = draw(st.sampled_from(["rgb", "green", "ycocg"] if channels > 2 else ["rgb"]))
+    modality = Picture("p", height, width, channels, levels, min(patch, max(height, width)), variable, colours=colours)
     random, found = np.random.default_rng(draw(st.integers(0, 2**32))), []
     for _ in range(draw(st.integers(1, 3))):
         size = random.integers(1, [height + 1, width + 1]) if variable else (height, width)

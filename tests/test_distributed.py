@@ -14,10 +14,10 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import pytest
+import random_data
 from jax.sharding import NamedSharding
 from jobs import MAIN, job
 
-from omnijax import testing
 from omnijax.cli import main
 from omnijax.config import Config, MeshConfig, to_dict
 from omnijax.data.pipeline import Batches
@@ -29,7 +29,7 @@ from omnijax.run.directory import FOLDER, METRICS, load_config
 from omnijax.run.distributed import Place, find_place
 from omnijax.run.peers import LOST_AFTER_SECONDS
 from omnijax.step.sharding import make_mesh, put_batch, rows_here
-from omnijax.train import load_corpus, train
+from omnijax.train import load_splits, train
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 TOLERANCE = 5e-6
@@ -207,7 +207,7 @@ def owned(owner: dict[jax.Device, int], process: int) -> Callable[..., dict]:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    config = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("data"))
+    config = random_data.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("data"))
     return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=24, checkpoint_every=3))
 
 
@@ -263,7 +263,7 @@ def reference(config: Config, tmp_path_factory) -> pathlib.Path:
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_processes_are_killed_and_others_go_on_where_they_were(
     config: Config, experiment: pathlib.Path, reference: pathlib.Path, tmp_path, monkeypatch
 ) -> None:
@@ -305,7 +305,7 @@ def test_processes_are_killed_and_others_go_on_where_they_were(
     before = recorded([tmp_path / "two" / f"rows{process}" for process in range(2)])
     after = recorded([tmp_path / "three" / f"rows{process}" for process in range(3)])
     assert min(after) == by_two + 1
-    batches = Batches(load_corpus(config), config.batch)
+    batches = Batches(load_splits(config), config.batch)
     for step in range(1, by_three + 1):
         assert_trained_on((before if step <= by_two else after)[step], batches[step - 1]["tokens"])
 

@@ -57,6 +57,7 @@ def place(small_data, one_memory_size, tmp_path_factory) -> pathlib.Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(omnijax.experiment, "load_experiment", lambda file: shrink(load_experiment(file), small_data))
+        patch.setattr("omnijax.new_experiment.cost_here", lambda config: "about 1 min")  # it takes half a minute
         assert cli.main(["train", "experiments/digits.py", "--workdir", "runs/demo"]) == 0
         yield place
 
@@ -106,7 +107,8 @@ def run_block(block: Block, namespace: dict) -> str:
 def parse_omnijax(words: tuple[str, ...]) -> None:
     """Parses a command line of omnijax, with its overrides."""
     options, rest = cli._parser().parse_known_args(list(words))
-    config = load_experiment(ROOT / options.experiment if "experiment" in options else DIGITS)
+    path = str(options.experiment) if "experiment" in options else ""
+    config = load_experiment(ROOT / path if path and not path.startswith("tfds:") else DIGITS)
     assert not rest or "overrides" in options, rest
     override(config, rest)
 

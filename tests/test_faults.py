@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import pytest
+import random_data
 
 from omnijax import testing
 from omnijax.cli import main
@@ -43,7 +44,7 @@ TINY += " --model.mlp_width 16 --batch.size 8 --data.copies 1 --train.checkpoint
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    return testing.small_config(load_experiment(EXPERIMENTS / "digits.py"), tmp_path_factory.mktemp("data"))
+    return random_data.small_config(load_experiment(EXPERIMENTS / "digits.py"), tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +246,10 @@ def drawn(**knobs: Any) -> dict[str, Any]:
         ("batch", {"tasks": (Task(("text", "image"), (0.0, 1e-46)),)}, "batch.tasks.0.weights"),
         ("batch", {"tasks": (Task(("text",), (0.0,)),)}, "batch.tasks.0.weights"),
         ("optim", {"learning_rate": math.inf}, "optim.learning_rate"),
+        ("optim", {"learning_rate": 1e308}, "optim.learning_rate"),
+        ("optim", {"weight_decay": 1e308}, "optim.weight_decay"),
+        ("batch", {"draws": 0}, "batch.draws"),
+        ("batch", {"tasks": (Task(("a" * 5000,), (1.0, 1.0)),)}, "batch.tasks.0.weights"),
     ],
 )
 def test_a_knob_that_cannot_work_is_refused_when_it_is_set(
@@ -253,6 +258,12 @@ def test_a_knob_that_cannot_work_is_refused_when_it_is_set(
     with pytest.raises(ConfigError) as refused:
         changed(config, part, **knobs)
     assert refused.value.field == field
+    assert len(str(refused.value)) < 1000
+
+
+def test_stages_that_no_list_can_hold_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.speech\.stages"):
+        override(load_experiment(EXPERIMENTS / "digits.py"), ["--data.speech.stages", str(2**63)])
 
 
 def test_what_cannot_be_sampled_is_not_trained(config: Config, tmp_path: pathlib.Path) -> None:

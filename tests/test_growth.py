@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnijax import testing
 from omnijax.config import BatchConfig, Config, MeshConfig, Task, Writing
 from omnijax.config.writing import vocabulary_of
-from omnijax.data.corpus import read_corpus
-from omnijax.data.pipeline import Batches
+from omnijax.data.corpus import read_split
 from omnijax.errors import CheckpointError, VocabularyError
 from omnijax.experiment import load_experiment
 from omnijax.modalities import Codes, Modality, Part, Picture, Text
@@ -423,7 +423,7 @@ def test_a_field_and_a_modality_appended_to_a_source_move_no_token(old_config: C
     everything = [*single_fragments(old), *documents(old, 0, 50)]
     assert written(old, everything) == written(new, everything) is not None
     fields = tuple(old_config.data.fields)
-    read = [read_corpus(config, TRAIN, fields) for config in (old_config, new_config)]
+    read = [read_split(config, TRAIN, fields).corpus() for config in (old_config, new_config)]
     assert set(read[1].columns) == set(fields)
 
 
@@ -481,7 +481,7 @@ def test_what_the_model_says_of_old_tokens_is_what_it_said(
     old_config: Config, old_params: Any, new_config: Config, state: State
 ) -> None:
     old, new = old_config.vocabulary, new_config.vocabulary
-    batch = Batches(testing.random_corpus(old, 50, 7, seed=3), old_config.batch)[0]
+    batch = random_data.batches_of(random_data.random_corpus(old, 50, 7, seed=3), old_config.batch)[0]
 
     def logits(v: Vocabulary, params: Any) -> np.ndarray:
         model = Transformer(old_config.model, v.size)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import random_data
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,6 @@ from omnijax.config import Config, EvalConfig, MeshConfig, SampleConfig, Task, W
 from omnijax.config.writing import vocabulary_of
 from omnijax.data.columns import end_to_end
 from omnijax.data.corpus import Corpus
-from omnijax.data.pipeline import Batches
 from omnijax.errors import ConfigError
 from omnijax.experiment import load_experiment
 from omnijax.model.build import grouping_of, model_of
@@ -36,7 +36,7 @@ DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 HEADS = ("depth", "parallel")
 
 WRITING = Writing(base=5, t_pad=False)
-SMALL = testing.small_vocabulary()
+SMALL = random_data.small_vocabulary()
 WAYS = {
     "before": WRITING,
     "after": dataclasses.replace(WRITING, position="after"),
@@ -51,7 +51,7 @@ WAYS = {
 
 
 def small(head: str, writing: Writing = WRITING, **batch: int) -> Config:
-    config = testing.small_config(load_experiment(DIGITS), pathlib.Path("nowhere"))
+    config = random_data.small_config(load_experiment(DIGITS), pathlib.Path("nowhere"))
     batch = {"sequence_items": 30, "sequence_length": 161} | batch
     return dataclasses.replace(
         config,
@@ -63,7 +63,7 @@ def small(head: str, writing: Writing = WRITING, **batch: int) -> Config:
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return testing.random_corpus(SMALL, 40, most_items=7)
+    return random_data.random_corpus(SMALL, 40, most_items=7)
 
 
 @pytest.fixture(scope="module", params=HEADS)
@@ -86,7 +86,7 @@ items_of = jax.jit(Grouping.items, static_argnums=(0, 4))
 @given(seed=st.integers(0, 2**32 - 1))
 def test_items_end_where_the_decoder_says(writing: Writing, seed: int) -> None:
     vocabulary = vocabulary_of(writing, testing.RandomRecords().fields)
-    corpus = testing.random_corpus(vocabulary, 3, most_items=7, seed=seed)
+    corpus = random_data.random_corpus(vocabulary, 3, most_items=7, seed=seed)
     documents = end_to_end([corpus.documents([i], ("image", "text", "speech")[: 1 + i]) for i in range(3)])
     tokens = encode(vocabulary, documents).tokens.array
     row = np.pad(tokens, (0, 400 - tokens.size))  # of one length, so that the program is compiled once
@@ -105,7 +105,7 @@ def slow_items(grouping: Grouping, tokens: list[int], ends: list[bool]) -> list[
 
 def test_rows_of_items_hold_the_tokens_of_the_rows(corpus: Corpus) -> None:
     config = small("depth")
-    batch, grouping = Batches(corpus, config.batch)[0], grouping_of(SMALL)
+    batch, grouping = random_data.batches_of(corpus, config.batch)[0], grouping_of(SMALL)
     inputs = (batch["tokens"], batch["positions"], batch["documents"], config.batch.sequence_items)
     items = jax.device_get(items_of(grouping, *inputs))
     for row in range(config.batch.size):
@@ -142,7 +142,7 @@ def test_a_head_that_cannot_be_had_is_refused(change: dict, said: str) -> None:
 
 def test_rows_say_the_same_as_their_documents_alone(trained, corpus: Corpus) -> None:
     config, model, params = trained
-    batch = Batches(corpus, config.batch)[0]
+    batch = random_data.batches_of(corpus, config.batch)[0]
     inputs = (batch["tokens"], batch["positions"], batch["documents"])
     packed = jax.jit(lambda *given: model(params, *given, most_items=config.batch.sequence_items))(*inputs)
     alone = jax.jit(lambda *given: model(params, *given))
@@ -225,7 +225,7 @@ def test_samples_are_what_a_slow_loop_writes(head: str, way: str) -> None:
     """Greedy, under the grammar: each token from a whole forward pass."""
     config = small(head, WAYS[way])
     vocabulary = config.vocabulary
-    corpus = testing.random_corpus(vocabulary, 10, most_items=5)
+    corpus = random_data.random_corpus(vocabulary, 10, most_items=5)
     model = model_of(config)
     params = random_params(model, scale=1.0)
     sampler = Sampler.of(model, vocabulary, drawing("image", 2, 4, SampleConfig(temperature=0.0)))
@@ -263,7 +263,7 @@ def test_samples_are_what_a_slow_loop_writes(head: str, way: str) -> None:
 def test_every_mesh_has_the_same_gradients(head: str, mesh: MeshConfig, accumulate: int, corpus: Corpus) -> None:
     """Also in micro-batches."""
     config = small(head)
-    model, batch = model_of(config), Batches(corpus, config.batch)[0]
+    model, batch = model_of(config), random_data.batches_of(corpus, config.batch)[0]
     params = random_params(model, scale=0.3)
 
     def gradients(mesh: MeshConfig, accumulate: int) -> tuple:
@@ -286,8 +286,8 @@ def test_a_depth_head_learns_what_goes_with_what_and_parallel_heads_cannot() -> 
         batch = dataclasses.replace(config.batch, tasks=(Task(("image",), weights=(1.0,)),))
         config = dataclasses.replace(config, batch=batch, eval=EvalConfig())
         v = config.vocabulary
-        corpus = Corpus(v, {"image": testing.column_of(v, "image", records)})
-        model, batches = model_of(config), Batches(corpus, config.batch)
+        corpus = Corpus(v, {"image": random_data.column_of(v, "image", records)})
+        model, batches = model_of(config), random_data.batches_of(corpus, config.batch)
         optimizer = optax.adam(1e-2)
 
         def nats_of_items(params, batch, model=model, v=v):

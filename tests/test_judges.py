@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from omnijax.data.sources.spoken_digits import SpokenDigits, espeak
-from omnijax.data.sources.spoken_digits import spoken_digits_dataset_builder as spoken_digits
+from omnijax.data.sources.spoken_digits import making as spoken_digits
 from omnijax.data.sources.spoken_digits.settings import WORDS
 from omnijax.modalities import Speech
 from omnijax.source import Judge, Record

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_data
 
 from omnijax import testing
 from omnijax.config import Config, Task
@@ -53,7 +54,7 @@ class Shorter(testing.RandomRecords):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    config = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
+    config = random_data.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
     return dataclasses.replace(
         config,
         batch=dataclasses.replace(config.batch, tasks=TASKS),
@@ -64,7 +65,7 @@ def config(tmp_path_factory) -> Config:
 
 @pytest.fixture(scope="module")
 def corpus(config: Config) -> Corpus:
-    return testing.random_corpus(config.vocabulary, RECORDS, most_items=7)
+    return random_data.random_corpus(config.vocabulary, RECORDS, most_items=7)
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import random_data
 
 import omnijax.train
-from omnijax import lock, testing
+from omnijax import lock
 from omnijax.errors import CheckpointError, ConfigError
 from omnijax.experiment import load_experiment
-from omnijax.lock import LOCK, Lock, locked, training_lock
+from omnijax.lock import LOCK, FileLock, locked, training_lock
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 HOLDER = """
@@ -192,7 +193,7 @@ def test_processes_that_count_together_lose_nothing(tmp_path: pathlib.Path) -> N
 def test_training_holds_the_lock_and_checks_it_before_it_saves(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = testing.small_config(load_experiment(DIGITS), tmp_path / "data")
+    config = random_data.small_config(load_experiment(DIGITS), tmp_path / "data")
     run = tmp_path / "run"
 
     def claimed(*_: object) -> None:
@@ -205,10 +206,10 @@ def test_training_holds_the_lock_and_checks_it_before_it_saves(
         with pytest.raises(ConfigError, match="the test ends"):
             omnijax.train.train(config, run)
 
-    def check(self: Lock) -> None:
+    def check(self: FileLock) -> None:
         raise CheckpointError("workdir", "", "another process has it", "")
 
-    monkeypatch.setattr(Lock, "check", check)
+    monkeypatch.setattr(FileLock, "check", check)
     with pytest.raises(CheckpointError, match="another process has it"):
         omnijax.train.train(config, run)
     assert not [path for path in (run / "checkpoints").glob("*") if path.name.isdigit()]

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import random_data
 import reference
 
-from omnijax import testing
 from omnijax.config import Config, MeshConfig, OptimConfig
-from omnijax.data.pipeline import Batch, Batches
+from omnijax.data.pipeline import Batch
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
 from omnijax.step.losses import LossParts, next_token_loss
@@ -25,12 +25,12 @@ DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    return testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
+    return random_data.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
 
 
 @pytest.fixture(scope="module")
 def batch(config: Config) -> Batch:
-    return Batches(testing.random_corpus(config.vocabulary, 20, most_items=7), config.batch)[0]
+    return random_data.batches_of(random_data.random_corpus(config.vocabulary, 20, most_items=7), config.batch)[0]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from omnijax.config import BatchConfig, Config, EvalConfig, Task, from_dict, to_dict
 from omnijax.config.experiment_file import run_file
 from omnijax.config.serial import needs_experiment
-from omnijax.data.corpus import read_corpus
+from omnijax.data.corpus import read_split
 from omnijax.data.fitting import fitted
 from omnijax.data.prepare import prepare
 from omnijax.data.sources.memory import Arrays, Generated, HuggingFace, InMemory
@@ -270,7 +270,7 @@ def test_there_is_nothing_to_prepare_and_each_split_can_be_read(experiment: path
     before = set(experiment.parent.iterdir())
     prepare(config)
     for split in ("train", "validation"):
-        corpus = read_corpus(config, split, ("photo", "text"))
+        corpus = read_split(config, split, ("photo", "text")).corpus()
         assert len(corpus) == len(config.data.records(split)) > 5
     assert set(experiment.parent.iterdir()) == before
     empty = override(config, ["--data.shares.validation", "0", "--eval.split", "train"])

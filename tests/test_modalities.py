@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from omnijax import errors
-from omnijax.modalities import GENERAL, Codes, Items, Picture, Speech, Text
+from omnijax.modalities import GENERAL, Codes, Items, PatchCodes, Picture, Speech, Text, colours
 from omnijax.modalities.codebook import fit_codebook, nearest
 from omnijax.modalities.spectrogram import Spectrogram, mel_bank
 
@@ -85,6 +86,40 @@ def test_patches_and_pixels_are_in_raster_order_first_pixel_most_significant() -
     colour = Picture(height=2, width=2, channels=3)
     assert colour.parts[0].fragments == 2**96
     assert colour.encode([np.arange(12).reshape(2, 2, 3)]).digits.tolist() == [list(range(12))]
+
+
+@pytest.mark.parametrize("kind", ["green", "ycocg"])
+def test_colours_are_one_to_one(kind: Literal["green", "ycocg"]) -> None:
+    """On all colours of few levels, and on many of all bytes."""
+    for levels in (2, 3, 8, 17):
+        every = np.stack(np.meshgrid(*[np.arange(levels, dtype=np.uint8)] * 3), axis=-1).reshape(-1, 3)
+        other = colours.written(every, kind, levels)
+        assert len(np.unique(other, axis=0)) == levels**3
+        assert other.max() < levels
+        np.testing.assert_array_equal(colours.original(other, kind, levels), every)
+    for dtype in (np.uint8, np.uint16):
+        levels = int(np.iinfo(dtype).max) + 1
+        many = np.random.default_rng(0).integers(0, levels, (50_000, 4), dtype)
+        other = colours.written(many, kind, levels)
+        assert other.dtype == dtype
+        np.testing.assert_array_equal(other[:, 3], many[:, 3])
+        np.testing.assert_array_equal(colours.original(other, kind, levels), many)
+
+
+def test_grey_in_other_colours_has_no_differences() -> None:
+    grey = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)
+    for kind in ("green", "ycocg"):
+        other = colours.written(grey, kind, 256)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(other, np.stack([grey[:, 0], 0 * grey[:, 0], 0 * grey[:, 0]], axis=1))
+    assert colours.written(np.array([9, 5, 2], np.uint8), "green", 256).tolist() == [5, 4, 253]
+    assert colours.written(np.array([9, 5, 2], np.uint8), "ycocg", 256).tolist() == [5, 7, 0]
+
+
+def test_other_colours_need_three_channels() -> None:
+    with pytest.raises(errors.ConfigError, match="3 or 4 channels"):
+        Picture(channels=1, colours="green").check("data.fields.picture")
+    with pytest.raises(errors.ConfigError, match="without loss"):
+        PatchCodes(colours="green").check("data.fields.picture")
 
 
 def test_pictures_of_many_sizes_keep_their_order() -> None:
@@ -242,6 +277,22 @@ def test_codebook_finds_the_nearest_and_sorts_along_the_main_direction() -> None
     assert np.square(book[ids] - vectors).sum(axis=1).mean() < 4
     np.testing.assert_array_equal(fit_codebook(vectors, codes=20, seed=0), book)
     assert not np.array_equal(fit_codebook(vectors, codes=20, seed=1), book)
+
+
+def test_further_stages_say_what_the_ones_before_leave() -> None:
+    waves = words()
+    errors_of, first = [], []
+    for stages in (1, 2, 3):
+        speech = dataclasses.replace(SPEECH, codes=8, stages=stages)
+        speech = speech.bound(speech.fit(waves, 0, lambda share: None))
+        items = speech.encode(waves)
+        assert items.digits.shape[1] == stages
+        blocks = np.concatenate([speech._analysed(wave)[0] for wave in waves])
+        found = sum(book[items.digits[:, k]] for k, book in enumerate(np.split(speech.codebook, stages)))
+        errors_of.append(float(np.square(blocks - found).mean()))
+        first.append(items.digits[:, 0].tolist())
+    assert errors_of[0] > 1.2 * errors_of[1] > 1.2 * errors_of[2]
+    assert first[0] == first[1] == first[2]
 
 
 def test_codebook_refuses_too_few_vectors() -> None:

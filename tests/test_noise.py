@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_data
 from jax.sharding import Mesh
 
-from omnijax import testing
 from omnijax.config import Config, MeshConfig
-from omnijax.data.pipeline import Batch, Batches
+from omnijax.data.pipeline import Batch
 from omnijax.errors import ConfigError
 from omnijax.experiment import load_experiment, override
 from omnijax.model.transformer import Transformer
@@ -32,14 +32,14 @@ SHARE = 0.3
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
     """On eight devices."""
-    small = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
+    small = random_data.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
     model = dataclasses.replace(small.model, depth=1)
     return dataclasses.replace(small, model=model, mesh=MeshConfig(2, 2, 2))
 
 
 @pytest.fixture(scope="module")
 def batch(config: Config) -> Batch:
-    return Batches(testing.random_corpus(config.vocabulary, 20, most_items=7), config.batch)[0]
+    return random_data.batches_of(random_data.random_corpus(config.vocabulary, 20, most_items=7), config.batch)[0]
 
 
 def with_noise(config: Config, share: float) -> Config:

@@ -18,7 +18,7 @@ import pytest
 from nbclient import NotebookClient
 
 ROOM = pathlib.Path(__file__).parents[1] / "experiments" / "colab"
-NAMES = ("quickstart", "vocabulary", "radix", "evaluate")
+NAMES = ("quickstart", "your_files", "vocabulary", "radix", "evaluate")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_SECONDS = 1200
 """A cell that takes longer hangs. No cell takes a tenth of it."""
@@ -137,8 +137,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return tmp_path_factory.mktemp("notebooks")
 
 
+PROOFS = ("quickstart", "radix", "evaluate")
+"""`make prove P=notebooks` runs them, and all others."""
+
+
 @pytest.mark.slow
-@each
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.proof if name in PROOFS else ()) for name in NAMES]
+)
 def test_it_runs(name: str, place: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = place / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True, exist_ok=True)

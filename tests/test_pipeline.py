@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import random_data
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,18 +24,18 @@ from omnijax.vocab.vocabulary import PAD
 
 DIGITS = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 RECORDS, ROW_LENGTH = 12, 72
-CONFIG = BatchConfig(testing.mixed_tasks(), size=4, sequence_length=ROW_LENGTH)
+CONFIG = BatchConfig(random_data.mixed_tasks(), size=4, sequence_length=ROW_LENGTH)
 FORMS = [task for task in CONFIG.tasks for _ in range(task.repeats)]
 
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return testing.random_corpus(testing.small_vocabulary(), RECORDS, most_items=7)
+    return random_data.random_corpus(random_data.small_vocabulary(), RECORDS, most_items=7)
 
 
 @pytest.fixture(scope="module")
 def batches(corpus: Corpus) -> Batches:
-    return Batches(corpus, CONFIG)
+    return random_data.batches_of(corpus, CONFIG)
 
 
 def documents_of(batch: Batch) -> list[list[tuple[int, ...]]]:
@@ -92,7 +93,7 @@ def test_a_document_longer_than_a_row_is_an_error_before_any_batch(corpus: Corpu
     with pytest.raises(DataError, match="21 tokens.* a sequence has 20"):
         pack(np.array([3, 21]), 20)
     with pytest.raises(DataError, match=r"batch\.sequence_length"):
-        Batches(corpus, dataclasses.replace(CONFIG, sequence_length=40))
+        random_data.batches_of(corpus, dataclasses.replace(CONFIG, sequence_length=40)).check(1)
 
 
 def test_each_epoch_has_every_record_in_every_form_as_often_as_the_task_says(corpus: Corpus, batches: Batches) -> None:
@@ -110,14 +111,14 @@ def test_each_epoch_has_every_record_in_every_form_as_often_as_the_task_says(cor
 
 def test_batches_are_a_pure_function_of_the_step(corpus: Corpus, batches: Batches) -> None:
     forward = [batches[step] for step in range(12)]
-    fresh = Batches(corpus, CONFIG)
+    fresh = random_data.batches_of(corpus, CONFIG)
     for step in (11, 3, 7, 0, 11):  # another source, asked in another order
         assert same(fresh[step], forward[step])
     assert not any(same(one, other) for one, other in itertools.combinations(forward, 2))
 
 
 def test_another_seed_is_another_order(corpus: Corpus, batches: Batches) -> None:
-    assert not same(Batches(corpus, dataclasses.replace(CONFIG, seed=1))[0], batches[0])
+    assert not same(random_data.batches_of(corpus, dataclasses.replace(CONFIG, seed=1))[0], batches[0])
 
 
 @pytest.mark.parametrize("start", [0, 1, 7])
@@ -131,7 +132,7 @@ def test_reading_ahead_from_any_step_gives_the_tail(batches: Batches, start: int
 def test_the_rows_of_all_processes_together_are_those_of_one(corpus: Corpus, batches: Batches, processes: int) -> None:
     every = np.arange(CONFIG.size)
     for shares in (np.array_split(every, processes), [every[start::processes] for start in range(processes)]):
-        parts = [Batches(corpus, CONFIG, share) for share in shares]
+        parts = [random_data.batches_of(corpus, CONFIG, share) for share in shares]
         for step in (0, 5):
             for share, part in zip(shares, parts, strict=True):
                 assert same(part[step], {key: rows[share] for key, rows in batches[step].items()})
@@ -178,11 +179,14 @@ BY_ITEMS = dataclasses.replace(CONFIG, sequence_items=30, sequence_length=400)
 
 def test_rows_packed_by_items_hold_the_same_documents_in_every_vocabulary(corpus: Corpus) -> None:
     wide = dataclasses.replace(corpus.vocabulary, base=2, digits=2, position="after", width="minimal", layout="inline")
-    one, other = Batches(corpus, BY_ITEMS), Batches(dataclasses.replace(corpus, vocabulary=wide), BY_ITEMS)
+    one, other = (
+        random_data.batches_of(corpus, BY_ITEMS),
+        random_data.batches_of(dataclasses.replace(corpus, vocabulary=wide), BY_ITEMS),
+    )
     for step in range(12):
-        assert one.documents(step) == other.documents(step)
+        assert random_data.contents(one, step) == random_data.contents(other, step)
         assert np.array_equal(one[step]["items"], other[step]["items"])
-        for row, (_, documents) in enumerate(one.documents(step)):
+        for row, (_, documents) in enumerate(random_data.contents(one, step)):
             tasks = [BY_ITEMS.tasks[task] for task, _ in documents]
             sizes = [
                 sum(corpus.columns[name].items[record] + 2 for name in task.fields) + 1
@@ -194,14 +198,14 @@ def test_rows_packed_by_items_hold_the_same_documents_in_every_vocabulary(corpus
 
 
 def test_rows_packed_by_items_are_held_against_the_tokens_of_a_row(corpus: Corpus) -> None:
-    batches = Batches(corpus, BY_ITEMS)
+    batches = random_data.batches_of(corpus, BY_ITEMS)
     longest = batches.longest_sequence(12)
     assert longest == max((batches[step]["documents"] >= 0).sum(axis=1).max() + 0 for step in range(12))
-    Batches(corpus, dataclasses.replace(BY_ITEMS, sequence_length=longest)).check(12)
+    random_data.batches_of(corpus, dataclasses.replace(BY_ITEMS, sequence_length=longest)).check(12)
     with pytest.raises(DataError, match=f"batch.sequence_length = {longest - 1}.*set it to {longest} or more"):
-        Batches(corpus, dataclasses.replace(BY_ITEMS, sequence_length=longest - 1)).check(12)
+        random_data.batches_of(corpus, dataclasses.replace(BY_ITEMS, sequence_length=longest - 1)).check(12)
     with pytest.raises(DataError, match=r"set batch\.sequence_items to"):
-        Batches(corpus, dataclasses.replace(BY_ITEMS, sequence_items=8))
+        random_data.batches_of(corpus, dataclasses.replace(BY_ITEMS, sequence_items=8)).check(1)
 
 
 # ---------------------------------------------------------------------- random orders
@@ -238,7 +242,7 @@ def sorted_fragments(corpus: Corpus, tokens: tuple[int, ...]) -> tuple[tuple[int
 
 @pytest.fixture(scope="module")
 def permuted(corpus: Corpus) -> Batches:
-    return Batches(corpus, PERMUTED)
+    return random_data.batches_of(corpus, PERMUTED)
 
 
 def test_random_orders_change_the_order_of_fragments_and_nothing_else(
@@ -254,13 +258,13 @@ def test_random_orders_change_the_order_of_fragments_and_nothing_else(
 
 def test_the_share_of_random_orders_is_that_of_the_task() -> None:
     """Over many documents of 7 items, of which one in 7! is in order by chance."""
-    vocabulary = testing.small_vocabulary()
+    vocabulary = random_data.small_vocabulary()
     random = np.random.default_rng(0)
     rows = [random.integers(0, 20, 7) for _ in range(1000)]
-    columns = {name: testing.column_of(vocabulary, name, rows) for name in ("image", "speech")}
+    columns = {name: random_data.column_of(vocabulary, name, rows) for name in ("image", "speech")}
     corpus = Corpus(vocabulary, columns)
     task = Task(("image", "speech"), weights=(1.0, 1.0), random_order=(0.25, 0.6))
-    batch = Batches(corpus, BatchConfig((task,), size=1000, sequence_length=60))[0]
+    batch = random_data.batches_of(corpus, BatchConfig((task,), size=1000, sequence_length=60))[0]
     orders = [sorted_fragments(corpus, tokens)[1] for row in documents_of(batch) for tokens in row]
     assert len(orders) == 1000
     shuffled = np.array([[list(order) != sorted(order) for order in segments] for segments in orders])
@@ -273,7 +277,7 @@ def test_the_share_of_random_orders_is_that_of_the_task() -> None:
 
 def test_random_orders_are_a_pure_function_of_the_step_and_new_in_each_epoch(corpus: Corpus, permuted: Batches) -> None:
     forward = [permuted[step] for step in range(24)]
-    fresh = Batches(corpus, PERMUTED)
+    fresh = random_data.batches_of(corpus, PERMUTED)
     for step in (11, 3, 23, 0, 11):
         assert same(fresh[step], forward[step])
     by_document: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
@@ -291,15 +295,17 @@ def test_another_seed_draws_other_orders(corpus: Corpus, permuted: Batches) -> N
                 return collections.Counter(documents)
         raise AssertionError
 
-    other = Batches(corpus, dataclasses.replace(PERMUTED, seed=1))
-    assert first_epoch(permuted) == first_epoch(Batches(corpus, PERMUTED)) != first_epoch(other)
+    other = random_data.batches_of(corpus, dataclasses.replace(PERMUTED, seed=1))
+    assert first_epoch(permuted) == first_epoch(random_data.batches_of(corpus, PERMUTED)) != first_epoch(other)
 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_random_orders_are_those_of_one_process_on_any_number(
     corpus: Corpus, permuted: Batches, processes: int
 ) -> None:
-    parts = [Batches(corpus, PERMUTED, rows) for rows in np.array_split(np.arange(PERMUTED.size), processes)]
+    parts = [
+        random_data.batches_of(corpus, PERMUTED, rows) for rows in np.array_split(np.arange(PERMUTED.size), processes)
+    ]
     for step in (0, 7):
         tokens = np.concatenate([part[step]["tokens"] for part in parts])
         np.testing.assert_array_equal(tokens, permuted[step]["tokens"])

@@ -25,9 +25,8 @@ from omnijax.plan import topology as topologies
 from omnijax.plan.advice import advise, advise_sampling
 from omnijax.plan.collectives import Collective, totals
 from omnijax.plan.cost import items_per_token
-from omnijax.plan.estimate import estimate
 from omnijax.plan.make import Plan, make_plan, plan_to_dict
-from omnijax.plan.memory import Memory, tree_bytes
+from omnijax.plan.needs import Memory, estimate, tree_bytes
 from omnijax.plan.programs import Lowered, compile_program, lower_step, mesh_for
 from omnijax.plan.topology import CHIPS, Topology, find_topology
 from omnijax.sample.generate import segment_target

@@ -13,8 +13,8 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from omnijax.plan.collectives import Network, collectives_of, replica_groups, totals
-from omnijax.plan.estimate import cycles_of
 from omnijax.plan.hlo import Instruction, read_module
+from omnijax.plan.needs import cycles_of
 from omnijax.plan.programs import unsaved
 from omnijax.plan.topology import Topology, find_topology
 

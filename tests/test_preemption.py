@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import pytest
+import random_data
 from damage import broken_off, reads_are_broken_off  # noqa: F401 (a fixture)
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,6 @@ from jobs import MAIN, job
 from loaded import load_run
 
 import omnijax.train
-from omnijax import testing
 from omnijax.config import Config, MeshConfig, to_dict
 from omnijax.errors import RESUMABLE, CheckpointError
 from omnijax.experiment import load_experiment
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("steps_kept", "interruptible")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    small = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("data"))
+    small = random_data.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("data"))
     figures = dataclasses.replace(small.train, steps=STEPS, checkpoint_every=SAVED, log_every=4)
     return dataclasses.replace(small, train=figures)
 
@@ -264,7 +264,7 @@ from omnijax.cli import main
 {patch}
 sys.exit(main())
 """
-IN_DATA = "omnijax.train.load_corpus = lambda config: os.kill(os.getpid(), signal.SIGUSR1)"
+IN_DATA = "omnijax.train.load_splits = lambda config: os.kill(os.getpid(), signal.SIGUSR1)"
 TWICE = """
 import time
 import omnijax.run.stopping

@@ -135,7 +135,7 @@ def test_the_parts_are_the_whole(tmp_path: pathlib.Path) -> None:
     assert [part.command[-1] for part in PROOFS["chaos"].parts(tmp_path, False)][-1] == "50"
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_kills_go_on_where_they_stopped(tmp_path: pathlib.Path) -> None:
     """Two kills, each by a call of its own."""
     quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "1"}

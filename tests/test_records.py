@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import random_data
 
 from omnijax import testing
 from omnijax.config import BatchConfig, Config, Task
-from omnijax.data.corpus import encode_records, read_corpus, views_of
+from omnijax.data.blocks import Blocks
+from omnijax.data.corpus import encode_records, read_split
 from omnijax.data.pipeline import Batches
 from omnijax.data.sources.memory import Arrays
 from omnijax.data.splits import Shares
@@ -73,8 +75,15 @@ def config() -> Config:
 
 @pytest.fixture(scope="module")
 def batches(config: Config) -> Batches:
-    corpus = encode_records(config, ROWS, views_of(TASKS), FIELDS)
-    return Batches(corpus, config.batch)
+    corpus = encode_records(config, ROWS, BatchConfig(TASKS).views, FIELDS)
+    return random_data.batches_of(corpus, config.batch)
+
+
+@pytest.fixture(scope="module")
+def taken_by(config: Config) -> list[np.ndarray]:
+    """For each task the places of the records that it takes."""
+    corpus = encode_records(config, ROWS, BatchConfig(TASKS).views, FIELDS)
+    return [corpus.having(task.fields) for task in TASKS]
 
 
 def signals(row: dict[str, Any], field: str) -> list[tuple[str, Any]]:
@@ -90,11 +99,11 @@ def has(row: dict[str, Any], task: Task) -> bool:
     return all(signals(row, field) for field in task.fields)
 
 
-def test_a_task_takes_the_records_that_have_all_of_its_fields(batches: Batches) -> None:
-    for task, taken in zip(TASKS, batches.taken, strict=True):
+def test_a_task_takes_the_records_that_have_all_of_its_fields(batches: Batches, taken_by: list[np.ndarray]) -> None:
+    for task, taken in zip(TASKS, taken_by, strict=True):
         assert taken.tolist() == [place for place, row in enumerate(ROWS) if has(row, task)]
         assert len(taken) > 0
-    assert [len(taken) for taken in batches.taken] == [30, 13, 10, 40]
+    assert [len(taken) for taken in taken_by] == [30, 13, 10, 40]
     said = {line.split(": ")[0]: line.split(": ")[1] for line in batches.incomplete()}
     whole = {
         "->".join(task.fields): f"{n} of 40 records have all of its fields" for task, n in zip(TASKS, (30, 13, 10))
@@ -102,11 +111,11 @@ def test_a_task_takes_the_records_that_have_all_of_its_fields(batches: Batches) 
     assert said == whole  # and nothing about the last task, which takes all
 
 
-def test_segments_are_those_of_the_signals_in_order(config: Config, batches: Batches) -> None:
+def test_segments_are_those_of_the_signals_in_order(config: Config, taken_by: list[np.ndarray]) -> None:
     """Each signal is a segment, or two where it has a header; its marker names the field."""
     vocabulary = config.vocabulary
-    corpus = encode_records(config, ROWS, views_of(TASKS), FIELDS)
-    for task, taken in zip(TASKS, batches.taken, strict=True):
+    corpus = encode_records(config, ROWS, BatchConfig(TASKS).views, FIELDS)
+    for task, taken in zip(TASKS, taken_by, strict=True):
         documents = corpus.documents(taken, task.fields).to_list()
         for place, document in zip(taken, documents, strict=True):
             expected = []
@@ -119,23 +128,24 @@ def test_segments_are_those_of_the_signals_in_order(config: Config, batches: Bat
             assert found == expected
 
 
-def test_lengths_are_those_of_the_encoded_documents(config: Config, batches: Batches) -> None:
-    corpus = encode_records(config, ROWS, views_of(TASKS), FIELDS)
+def test_lengths_are_those_of_the_encoded_documents(config: Config, taken_by: list[np.ndarray]) -> None:
+    corpus = encode_records(config, ROWS, BatchConfig(TASKS).views, FIELDS)
     lengths = []
-    for task, taken in zip(TASKS, batches.taken, strict=True):
+    for task, taken in zip(TASKS, taken_by, strict=True):
         one = encode(config.vocabulary, corpus.documents(taken, task.fields)).document_tokens
         lengths += [one] * task.repeats
-    np.testing.assert_array_equal(batches.lengths, np.concatenate(lengths))
+    found = Blocks(random_data.Held(corpus), config.batch).documents(0, 0)
+    np.testing.assert_array_equal(found.lengths, np.concatenate(lengths))
 
 
 def test_every_segment_of_a_field_has_its_weight(config: Config, batches: Batches) -> None:
     """Over some steps: each target weighs what its field weighs in the task of its document."""
     vocabulary = config.vocabulary
-    corpus = encode_records(config, ROWS, views_of(TASKS), FIELDS)
+    corpus = encode_records(config, ROWS, BatchConfig(TASKS).views, FIELDS)
     seen = set()
     for step in range(6):
         batch = batches[step]
-        for row, (_, documents) in enumerate(batches.documents(step)):
+        for row, (_, documents) in enumerate(random_data.contents(batches, step)):
             for number, (task_number, record) in enumerate(documents):
                 task = TASKS[task_number]
                 expected: list[float] = []
@@ -151,13 +161,15 @@ def test_every_segment_of_a_field_has_its_weight(config: Config, batches: Batche
     assert seen == {0, 1, 2, 3}
 
 
-def test_an_epoch_has_each_record_of_a_task_as_often_as_it_repeats(batches: Batches) -> None:
-    total = sum(len(taken) * task.repeats for task, taken in zip(TASKS, batches.taken, strict=True))
+def test_an_epoch_has_each_record_of_a_task_as_often_as_it_repeats(
+    batches: Batches, taken_by: list[np.ndarray]
+) -> None:
+    total = sum(len(taken) * task.repeats for task, taken in zip(TASKS, taken_by, strict=True))
     first = []
     for step in range(100):
-        first += [pair for epoch, row in batches.documents(step) for pair in row if epoch == 0]
+        first += [pair for epoch, row in random_data.contents(batches, step) for pair in row if epoch == 0]
     assert len(first) == total
-    for number, (task, taken) in enumerate(zip(TASKS, batches.taken, strict=True)):
+    for number, (task, taken) in enumerate(zip(TASKS, taken_by, strict=True)):
         assert sorted(record for one, record in first if one == number) == sorted(taken.tolist() * task.repeats)
 
 
@@ -190,7 +202,7 @@ def test_wrong_records_are_named(config: Config, wrong: dict[str, Any], message:
 def test_a_task_that_no_record_can_do_is_refused(config: Config) -> None:
     with_none = dataclasses.replace(config, data=Arrays(FIELDS, rows=[{"text": str(k)} for k in range(40)]))
     with pytest.raises(DataError, match="has all of these fields") as caught:
-        Batches(read_corpus(with_none, "train", views_of(TASKS)), with_none.batch)
+        random_data.batches_of(read_split(with_none, "train", BatchConfig(TASKS).views).corpus(), with_none.batch)
     assert caught.value.field == "batch.tasks.0"
 
 

@@ -44,7 +44,7 @@ def piece(text: str) -> str:
 def bits(places: list[float], units: dict[str, float], errors: dict[str, float]) -> dict[str, Any]:
     measured = {"uniform": 16.35, "raw": 9.81, "renormalised": 9.62, "leak": 0.19, "digits": 9.76, "position": 0.05}
     counts = {"structure": 0.5, "items": 16.0, "tokens": 5.0, "exact": 0.25}
-    return measured | counts | {"by_place": places, "errors": errors, "units": units}
+    return measured | counts | {"by_place": places, "errors": errors, "units": units, "sources": {}}
 
 
 def common(split: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "omnijax"
 ORDER = (
     "errors",
+    "paths",
     "files",
     "lock",
     "vocab",
@@ -25,6 +26,7 @@ ORDER = (
     "run",
     "train",
     "experiment",
+    "new_experiment",
     "report",
     "evaluate",
     "plan",

@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_data
 from sampling import TEXT, Bounded, drawing, ids_of, prompts_of, random_params, read_drawn
 
-from omnijax import testing
 from omnijax.config import Config, SampleConfig
 from omnijax.errors import ConfigError, DataError, VocabularyError
 from omnijax.experiment import load_experiment
 from omnijax.modalities import GENERAL, Items
 from omnijax.model.cache import Cache
 from omnijax.model.transformer import Params, Transformer
+from omnijax.sample.decode_loop import pick
 from omnijax.sample.generate import Generated, Generator, documents_of
-from omnijax.sample.pick_token import pick
 from omnijax.sample.sampler import PROMPT, Sampler, SegmentTarget, most_tokens
 from omnijax.vocab.assemble import assemble
 from omnijax.vocab.decode import decode
@@ -39,7 +39,7 @@ ROWS = 6
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
     """All documents are sampled side by side, so that tests share the programs of a target."""
-    small = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
+    small = random_data.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
     evaluated = dataclasses.replace(small.eval, targets=(), batch_size=ROWS)
     return dataclasses.replace(small, data=Bounded(), model=dataclasses.replace(small.model, depth=1), eval=evaluated)
 

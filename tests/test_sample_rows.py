@@ -6,6 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from random_data import small_vocabulary
 from sampling import drawing, random_params, read_drawn
 
 from omnijax.config import MeshConfig, ModelConfig, SampleConfig
@@ -14,7 +15,6 @@ from omnijax.model.transformer import Params, Transformer
 from omnijax.sample.decode_loop import Programs
 from omnijax.sample.sampler import Sampler
 from omnijax.step.sharding import make_mesh, parameter_shardings
-from omnijax.testing import small_vocabulary
 from omnijax.vocab.vocabulary import PAD, Vocabulary
 
 V = small_vocabulary()

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_data
 from goldens import check_golden
 from jax.sharding import Mesh, PartitionSpec
 
-from omnijax import testing
 from omnijax.config import Config, MeshConfig
-from omnijax.data.pipeline import Batch, Batches
+from omnijax.data.pipeline import Batch
 from omnijax.errors import ConfigError
 from omnijax.experiment import load_experiment
 from omnijax.model.shards import Shards
@@ -41,7 +41,7 @@ def some_of(cases: Iterable[str], *kept: str) -> list[Any]:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Config:
     """Small, with nothing in the way between the gradient and the first moment, and a first step that is no warm-up."""
-    config = testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
+    config = random_data.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("none"))
     return dataclasses.replace(config, optim=dataclasses.replace(config.optim, warmup_steps=0, clip_norm=1e9))
 
 
@@ -59,7 +59,9 @@ def one_step(config: Config, mesh: MeshConfig) -> tuple[State, State, Metrics]:
 
 
 def batch_of(config: Config) -> Batch:
-    return Batches(testing.random_corpus(config.vocabulary, records=20, most_items=7), config.batch)[0]
+    return random_data.batches_of(random_data.random_corpus(config.vocabulary, records=20, most_items=7), config.batch)[
+        0
+    ]
 
 
 @pytest.fixture(scope="module")

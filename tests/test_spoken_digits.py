@@ -13,16 +13,16 @@ import espeakng_loader
 import numpy as np
 import pytest
 from goldens import check_golden
+from random_data import batches_of
 
 from omnijax import errors
 from omnijax.config import Config
-from omnijax.data.corpus import read_corpus
+from omnijax.data.corpus import read_split
 from omnijax.data.fitting import fitted
-from omnijax.data.manifest import MANIFEST, verify
-from omnijax.data.pipeline import Batches
+from omnijax.data.manifest import BEGUN, MANIFEST, verify
 from omnijax.data.prepare import prepare
 from omnijax.data.sources.spoken_digits import SpokenDigits, espeak
-from omnijax.data.sources.spoken_digits import spoken_digits_dataset_builder as spoken_digits
+from omnijax.data.sources.spoken_digits import making as spoken_digits
 from omnijax.data.sources.spoken_digits.settings import WORDS
 from omnijax.data.sources.spoken_digits.source import RECORDS
 from omnijax.experiment import load_experiment
@@ -30,7 +30,8 @@ from omnijax.modalities import Speech
 from omnijax.source import Record, read
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "spoken_digits.json"
-DIGITS = load_experiment(pathlib.Path(__file__).parents[1] / "experiments" / "digits.py")
+EXPERIMENT = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
+DIGITS = load_experiment(EXPERIMENT)
 SMALL = SpokenDigits(
     utterances=1, validation_images=1700, test_images=0, test_voices=0, seed=3, speech=Speech(codes=16, frames=3)
 )
@@ -42,7 +43,7 @@ def config_of(source: SpokenDigits) -> Config:
 
 def load(source: SpokenDigits) -> None:
     """Reads as a run does, which checks the data set first."""
-    read_corpus(config_of(source), "validation", ("text",))
+    read_split(config_of(source), "validation", ("text",)).corpus()
 
 
 def rows_of(source: SpokenDigits, split: str) -> list[Record]:
@@ -122,12 +123,12 @@ def test_the_data_of_the_demo_are_those_that_they_always_were(tmp_path) -> None:
     source = dataclasses.replace(first, directory=str(tmp_path / "data"))
     config = config_of(source)
     prepare(config)
-    corpus = read_corpus(config, "train", ("text", "image", "image/moved", "speech"))
+    corpus = read_split(config, "train", ("text", "image", "image/moved", "speech")).corpus()
     found = {}
     for name, column in corpus.columns.items():
         documents = column.take(np.arange(len(column)))
         found[name] = digest(documents.ids), digest(documents.segment_items)
-    batches = Batches(corpus, config.batch)
+    batches = batches_of(corpus, config.batch)
     for step in (0, 400):
         found[f"step {step}"] = [digest(array) for array in batches[step].values()]
     check_golden(GOLDEN, found, "the records of the demo, or how they are written, were meant to change")
@@ -147,21 +148,22 @@ def test_second_call_changes_nothing_and_another_way_to_listen_is_no_other_data(
 def test_killed_build_leaves_nothing_and_the_next_process_builds_the_same_bytes(built: SpokenDigits, tmp_path) -> None:
     config = dataclasses.replace(built, directory=str(tmp_path / "spoken_digits"))
     code = (
-        "from omnijax.config import *; from omnijax.data.prepare import prepare; from omnijax.modalities import *; "
-        "from omnijax.data.sources.spoken_digits import SpokenDigits; "
-        f"prepare(Config({config!r}, BatchConfig((Task(('text',), (1.0,)),))))"
+        "import dataclasses, pathlib; from omnijax.data.prepare import prepare; from omnijax.modalities import *; "
+        "from omnijax.data.sources.spoken_digits import SpokenDigits; from omnijax.experiment import load_experiment; "
+        f"prepare(dataclasses.replace(load_experiment(pathlib.Path({str(EXPERIMENT)!r})), data={config!r}))"
     )
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while not (tmp_path / ".spoken_digits.partial").exists() and time.monotonic() < deadline:
+        begun = tmp_path / "spoken_digits" / BEGUN
+        while not begun.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-    assert (tmp_path / ".spoken_digits.partial").exists()
+    assert begun.exists()
     with pytest.raises(errors.DataError, match="omnijax prepare"):
         load(config)
     subprocess.run(command, check=True, capture_output=True)
-    assert not (tmp_path / ".spoken_digits.partial").exists()
+    assert not begun.exists()
     ours, theirs = (pathlib.Path(c.directory, MANIFEST).read_text() for c in (built, config))
     assert ours == theirs
     verify(config)
@@ -197,7 +199,7 @@ def test_damaged_files_are_an_error_and_never_rebuilt(copy: SpokenDigits, damage
 
 def data_file_name(config: SpokenDigits) -> str:
     manifest = json.loads(pathlib.Path(config.directory, MANIFEST).read_text())
-    return next(name for name in manifest["files"] if "train" in name)
+    return next(name for name in manifest["files"] if name.startswith(RECORDS) and "train" in name)
 
 
 @pytest.mark.parametrize("damage", [remove, truncate, lambda path: path.write_text("[]"), lambda p: p.write_text("{}")])
@@ -301,6 +303,14 @@ def test_missing_voices_are_a_platform_error(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: library)
     with pytest.raises(errors.PlatformError, match="voice"):
         espeak.Synthesizer()
+
+
+def test_it_speaks_other_languages() -> None:
+    said = [espeak.Synthesizer().speak("un chat", "m1", 170, 50, *language) for language in ((), ("en",), ("fr",))]
+    np.testing.assert_array_equal(said[0], said[1])
+    assert said[1].shape != said[2].shape
+    with pytest.raises(errors.DataError, match=r"nowhere\+m1.*espeak-ng must speak with it"):
+        espeak.Synthesizer().speak("un chat", "m1", 170, 50, "nowhere")
 
 
 def test_each_synthesizer_has_its_own_library() -> None:

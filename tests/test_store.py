@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.util
 import itertools
-import json
 import pathlib
 import shutil
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,14 +15,13 @@ from omnijax import errors
 from omnijax.config import BatchConfig, Config, Task
 from omnijax.data import manifest, store
 from omnijax.data.beam import Beam
-from omnijax.data.columns import Column
-from omnijax.data.corpus import read_corpus
+from omnijax.data.blocks import Blocks
+from omnijax.data.corpus import Rows, Split, read_split
 from omnijax.data.fitting import fitted
 from omnijax.data.pipeline import Batches
 from omnijax.data.prepare import prepare
-from omnijax.data.sources.spoken_digits import spoken_digits_dataset_builder as spoken_digits
+from omnijax.data.store import StoredRows
 from omnijax.experiment import load_experiment
-from omnijax.files import write_object
 from omnijax.modalities import Modality, Picture, Text
 from omnijax.source import Source
 from omnijax.vocab.documents import Documents
@@ -36,16 +32,6 @@ NAMES = ("image/moved", "text", "speech", "image")
 SEED = 5
 
 
-class Here(Beam):
-    """Builds in this process: `store.write` asks for nothing else than its download configuration."""
-
-    def __init__(self) -> None:
-        self._options = []
-
-    def download_config(self):
-        return None
-
-
 def config_of(directory: pathlib.Path, seed: int = SEED) -> Config:
     source = dataclasses.replace(DIGITS.data, utterances=1, validation_images=1700, test_images=0, test_voices=0)
     source = dataclasses.replace(source, seed=3, directory=str(directory))
@@ -53,34 +39,22 @@ def config_of(directory: pathlib.Path, seed: int = SEED) -> Config:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Config:
+def stored(tmp_path_factory) -> Config:
+    """In small files, and in chunks of different sizes."""
     config = config_of(tmp_path_factory.mktemp("data") / "spoken_digits")
-    prepare(config)
-    return config
-
-
-@pytest.fixture(scope="module")
-def stored(built: Config, tmp_path_factory) -> Config:
-    """The same data set with its items; in chunks that don't divide the splits."""
-    config = config_of(tmp_path_factory.mktemp("stored") / "spoken_digits")
-    directory = pathlib.Path(config.data.directory)
-    shutil.copytree(built.data.directory, directory)
-    found = json.loads((directory / manifest.MANIFEST).read_text())
     with pytest.MonkeyPatch.context() as patch:
-        store_items(patch, config, directory, found)
+        patch.setattr(store, "FILE_RECORDS", 60)
+        patch.setattr(store, "CHUNK_RECORDS", 40)
+        patch.setattr(store, "CHUNK_BYTES", 6000)
+        prepare(config)
     return config
 
 
-def store_items(patch: pytest.MonkeyPatch, config: Config, directory: pathlib.Path, found: dict) -> None:
-    """Stores items without Apache Beam, by the builder that it has."""
-    from omnijax.data import tfds_builders
-
-    plain = tfds_builders.StoredItems.__init__
-    patch.setattr(store, "RECORDS_AT_ONCE", 40)
-    patch.setattr(tfds_builders.StoredItems, "__init__", lambda self, *, beam, **more: plain(self, beam=False, **more))
-    found["stored"] = store.write(config, config.data, directory, Here())
-    found["files"] = manifest.describe(directory)
-    write_object(directory / manifest.MANIFEST, found)
+def made(config: Config, split: str, names: tuple[str, ...]) -> Split:
+    """A split whose items are made from its records."""
+    source, modalities = config.data, fitted(config.data)
+    rows = Rows(source.records(split), names, modalities, config.batch.seed, source.present(split))
+    return Split(config.vocabulary, modalities, names, rows)
 
 
 def same_documents(one: Documents, other: Documents) -> bool:
@@ -90,67 +64,144 @@ def same_documents(one: Documents, other: Documents) -> bool:
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_stored_items_are_those_made_at_loading(built: Config, stored: Config, split: str) -> None:
-    made, read = (read_corpus(config, split, NAMES) for config in (built, stored))
-    assert len(read) == len(made) > 90
-    assert set(read.columns) == set(made.columns) == set(NAMES)
+def test_stored_items_are_those_made_at_loading(stored: Config, split: str) -> None:
+    opened, plain = read_split(stored, split, NAMES), made(stored, split, NAMES)
+    assert isinstance(opened.rows, StoredRows)
+    assert len(opened) == len(plain) > 90
+    assert len(set(opened.rows.records.tolist())) > 2  # chunks end by records and by bytes
+    assert opened.rows.bytes.max() < 9000
+    for names in (NAMES, NAMES[:1]):
+        assert opened.count(names) == plain.count(names) == len(plain)
+    one, other = plain.corpus(), opened.corpus()
+    assert set(one.columns) == set(other.columns) == set(NAMES)
     for name in NAMES:
-        one, other = made.columns[name], read.columns[name]
-        assert not isinstance(other, Column)  # nothing is read before it's asked for
-        np.testing.assert_array_equal(one.segments, other.segments)
-        np.testing.assert_array_equal(one.items, other.items)
-        for places in (range(len(made)), [7, 3, 3, 90], []):
-            assert same_documents(one.take(places), other.take(places))
+        np.testing.assert_array_equal(one.columns[name].items, other.columns[name].items)
+        for places in (range(len(plain)), [7, 3, 3, 90], []):
+            assert same_documents(one.columns[name].take(places), other.columns[name].take(places))
 
 
-def test_batches_are_the_same(built: Config, stored: Config) -> None:
-    made, read = (Batches(read_corpus(config, "train", NAMES), config.batch) for config in (built, stored))
+def test_chunks_are_read_alone_and_in_any_order(stored: Config) -> None:
+    opened, whole = read_split(stored, "train", NAMES), read_split(stored, "train", NAMES).corpus()
+    last = len(opened.rows.records) - 1
+    for chunks in ([1], [last, 0], [2, last, 1]):
+        some, places = opened.corpus(chunks), opened.places(chunks)
+        assert len(some) == len(places)
+        for name in NAMES:
+            assert same_documents(some.columns[name].take(range(len(some))), whole.columns[name].take(places))
+
+
+def test_batches_are_the_same(stored: Config) -> None:
+    splits = made(stored, "train", NAMES), read_split(stored, "train", NAMES)
+    plain, opened = (Batches([split], stored.batch) for split in splits)
     for step in (0, 3, 60):
-        one, other = made[step], read[step]
-        assert set(one) == set(other)
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name])
+        for name, array in plain[step].items():
+            np.testing.assert_array_equal(array, opened[step][name])
 
 
-def test_a_chunk_gets_what_it_gets_among_all(built: Config) -> None:
-    count = len(built.data.records("train"))
-    encoded = functools.partial(store.encoded_records, source=built.data, names=NAMES, seed=SEED)
-    everything = dict(encoded(("train", 0)))
-    some = dict(encoded(("train", 60)))
-    assert list(some) == list(range(60, count))
-    for place, arrays in some.items():
-        for name, array in arrays.items():
-            np.testing.assert_array_equal(array, everything[place][name])
+def test_epochs_take_the_draws_of_a_view_in_turn(stored: Config) -> None:
+    batch = dataclasses.replace(stored.batch, draws=3)
+    assert batch.views == (*NAMES, "image/moved/1", "image/moved/2")
+
+    def pictures(config: BatchConfig, epoch: int) -> np.ndarray:
+        """The fragments of all pictures that are moved, by record."""
+        blocks, found = Blocks(made(stored, "train", config.views), config), {}
+        for number in range(blocks.count(epoch)):
+            block = blocks.documents(epoch, number)
+            chosen = np.flatnonzero(block.task_of == 0)
+            places = block.places[block.record_of[chosen]].tolist()
+            for place, document in zip(places, blocks.gather(block, chosen)[0].to_list(), strict=True):
+                found[place] = document[0].ids
+        return np.stack([found[place] for place in sorted(found)])
+
+    first, second, third, again = (pictures(batch, epoch) for epoch in range(4))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, pictures(stored.batch, 0))
+    for one, other in ((first, second), (second, third), (first, third)):
+        assert 0.4 < (one != other).any(axis=1).mean() < 1  # a quarter is as it was in both
 
 
-def test_a_place_outside_is_refused(built: Config, stored: Config) -> None:
-    for config in (built, stored):
-        column = read_corpus(config, "train", NAMES).columns["text"]
-        for place in (-1, len(column)):
-            with pytest.raises(IndexError):
-                column.take([place])
+@pytest.mark.parametrize("calls", [0, 1, 3])
+def test_a_build_that_was_killed_ends_with_the_same_bytes(
+    stored: Config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    for name, value in (("FILE_RECORDS", 60), ("CHUNK_RECORDS", 40), ("CHUNK_BYTES", 6000)):
+        monkeypatch.setattr(store, name, value)
+    here, there = pathlib.Path(stored.data.directory), tmp_path / "data"
+    shutil.copytree(here, there, ignore=lambda folder, names: {store.FOLDER} & set(names))
+    source, write_file, left = dataclasses.replace(stored.data, directory=str(there)), store.write_file, [calls]
+
+    def killed(*arguments: object) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write_file(*arguments)
+
+    monkeypatch.setattr(store, "write_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.write(stored, source, lambda share: None)
+    monkeypatch.setattr(store, "write_file", write_file)
+    said = store.write(stored, source, lambda share: None)
+    assert said == manifest.read_manifest(here)["items"]
+    assert manifest.describe(here / store.FOLDER) == manifest.describe(there / store.FOLDER)
 
 
-def test_items_of_another_seed_or_without_a_view_are_refused(stored: Config) -> None:
-    other = dataclasses.replace(stored, batch=dataclasses.replace(stored.batch, seed=SEED + 1))
-    with pytest.raises(errors.DataError) as caught:
-        read_corpus(other, "train", NAMES)
-    assert (caught.value.field, caught.value.value) == ("batch.seed", SEED + 1)
-    with pytest.raises(errors.DataError, match="the views stored") as caught:
-        read_corpus(stored, "train", ("speech/louder",))
-    assert caught.value.value == "speech/louder"
+def test_a_manifest_has_no_file_that_a_kill_left_half_written(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "items").mkdir()
+    for name in ("items/0.array_record", "items/.0.json.tmp", f".{manifest.MANIFEST}.tmp", "a.tmp"):
+        (tmp_path / name).write_bytes(b"x")
+    assert list(manifest.describe(tmp_path)) == ["a.tmp", "items/0.array_record"]
+
+
+def test_a_place_outside_is_refused(stored: Config) -> None:
+    column = read_split(stored, "train", NAMES).corpus().columns["text"]
+    for place in (-1, len(column)):
+        with pytest.raises(IndexError):
+            column.take([place])
+
+
+def test_items_that_are_not_stored_are_made(stored: Config) -> None:
+    """Those of a view with another seed, of a view that no task named, and of another patch size."""
+    seed = dataclasses.replace(stored, batch=dataclasses.replace(stored.batch, seed=SEED + 1))
+    patch = dataclasses.replace(stored.data, image=dataclasses.replace(stored.data.image, patch=4))
+    for config, names in (
+        (seed, NAMES),
+        (dataclasses.replace(stored, data=patch), ("image",)),
+        (stored, ("text", "image/moved", "speech")),
+        (seed, ("image", "text")),
+    ):
+        opened = read_split(config, "validation", names)
+        assert isinstance(opened.rows, StoredRows) == (config == stored or (config == seed and names != NAMES))
+        one, other = opened.corpus(), made(config, "validation", names).corpus()
+        for name in names:
+            assert same_documents(one.columns[name].take(range(40)), other.columns[name].take(range(40)))
 
 
 def test_damaged_items_are_found(stored: Config, tmp_path: pathlib.Path) -> None:
     shutil.copytree(stored.data.directory, tmp_path / "damaged")
-    next((tmp_path / "damaged" / store.FOLDER).glob("*.array_record*")).unlink()
+    next((tmp_path / "damaged" / store.FOLDER / "train").glob("*.array_record*")).unlink()
     with pytest.raises(errors.DataError, match="missing"):
-        read_corpus(config_of(tmp_path / "damaged"), "train", NAMES)
+        read_split(config_of(tmp_path / "damaged"), "train", NAMES)
+
+
+def test_items_that_a_worker_lost_are_noticed(stored: Config, tmp_path: pathlib.Path) -> None:
+    shutil.copytree(stored.data.directory, tmp_path / "lost")
+    source = dataclasses.replace(stored.data, directory=str(tmp_path / "lost"))
+    for path in (tmp_path / "lost" / store.FOLDER / "validation").glob("*0.*"):
+        path.unlink()
+
+    class Lazy(Beam):
+        def __init__(self) -> None: ...
+        def each(self, function, arguments) -> None: ...
+
+    with pytest.raises(errors.DataError, match="lost some"):
+        store.write(stored, source, lambda share: None, Lazy())
 
 
 @dataclasses.dataclass(frozen=True)
 class Interleaved(Source):
     """Several signals in a field, fields that are missing, pictures with a header, and whole sequences."""
+
+    stores = True
 
     @property
     def fields(self) -> dict[str, Modality]:
@@ -173,34 +224,23 @@ class Interleaved(Source):
 
 def test_headers_lists_and_sequences_come_back_from_the_store(tmp_path: pathlib.Path) -> None:
     tasks = (Task(("photo", "text"), (1.0, 1.0)), Task(("sequence",), (1.0,)))
-    config = Config(Interleaved(directory=str(tmp_path)), BatchConfig(tasks))
+    config = Config(Interleaved(directory=str(tmp_path / "data")), BatchConfig(tasks))
     names = ("photo", "text", "sequence")
-    made = read_corpus(dataclasses.replace(config, data=dataclasses.replace(config.data, directory="")), "train", names)
     with pytest.MonkeyPatch.context() as patch:
-        store_items(patch, config, tmp_path, {"config": manifest.shaping(config.data)})
-    read = read_corpus(config, "train", names)
+        patch.setattr(store, "CHUNK_RECORDS", 7)
+        prepare(config)
+    opened, plain = read_split(config, "train", names), made(config, "train", names)
+    assert isinstance(opened.rows, StoredRows)
+    assert opened.rows.present == plain.rows.present
+    one, other = opened.corpus(), plain.corpus()
     for name in names:
-        everything = range(len(made))
-        assert same_documents(made.columns[name].take(everything), read.columns[name].take(everything))
-    assert set(np.unique(made.columns["sequence"].segments)) > {0, 1, 3}
+        assert same_documents(one.columns[name].take(range(50)), other.columns[name].take(range(50)))
+    assert set(np.unique(one.columns["sequence"].segments)) > {0, 1, 3}
 
 
-def test_lost_records_are_noticed(tmp_path: pathlib.Path, monkeypatch) -> None:
-    everything: Callable = spoken_digits.utterances
-    monkeypatch.setattr(
-        spoken_digits, "utterances", lambda split, source: itertools.islice(everything(split, source), 96)
-    )
-    config = config_of(tmp_path / "digits")
-    source = dataclasses.replace(config.data, validation_images=96)
-    with pytest.raises(errors.DataError, match="a worker has lost some") as caught:
-        prepare(dataclasses.replace(config, data=source))
-    assert caught.value.value == {"train": 96, "validation": 96}
-    assert not (tmp_path / "digits").exists()
-
-
-def test_what_modalities_learn_is_read_from_the_data_set(built: Config) -> None:
-    speech = fitted(built.data)["speech"]
-    assert speech.arrays["vectors"].shape[0] == built.data.speech.codes
+def test_what_modalities_learn_is_read_from_the_data_set(stored: Config) -> None:
+    speech = fitted(stored.data)["speech"]
+    assert speech.arrays["vectors"].shape[0] == stored.data.speech.codes
 
 
 def test_without_beam_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,11 +24,10 @@ from omnijax.plan.cost import step_flops
 from omnijax.sweep import jobs as job_module
 from omnijax.sweep import speed
 from omnijax.sweep.arms import arms_of, assignments, bases, chain, flat, heads, knob, positions, product
-from omnijax.sweep.directory import check_out
 from omnijax.sweep.fairness import Ledger
 from omnijax.sweep.jobs import Job, make_jobs
-from omnijax.sweep.sweep import Budget, Sweep, load_sweep
-from omnijax.train import load_corpus
+from omnijax.sweep.sweep import Budget, Sweep, check_out, load_sweep
+from omnijax.train import load_splits
 from omnijax.vocab.assignment import Random, Tree
 
 
@@ -249,7 +248,7 @@ def test_equal_flops_are_fewer_steps_of_what_costs_more(config: Config, tmp_path
     for job in found.values():
         assert job.step_flops * job.end.step <= 3e11 < job.step_flops * (job.end.step + 1)
         assert job.step_flops == step_flops(job.config)
-        Batches(load_corpus(job.config), job.config.batch).check(job.end.step)
+        Batches(load_splits(job.config), job.config.batch).check(job.end.step)
     assert found["flat"].end.step < found["base=17"].end.step
     assert found["flat"].data == found["base=17"].data
 
@@ -294,8 +293,8 @@ def test_the_ledger_counts_what_the_batches_hold(jobs: list[Job], repeats: int) 
     batch = jobs[0].config.batch
     tasks = (dataclasses.replace(batch.tasks[0], repeats=repeats), Task(("text",), weights=(1.0,)))
     batch = dataclasses.replace(batch, tasks=tasks, sequence_length=300)
-    corpus = load_corpus(jobs[0].config)
-    ledger, batches = Ledger(corpus, batch), Batches(corpus, batch)
+    splits = load_splits(jobs[0].config)
+    ledger, batches = Ledger(dataclasses.replace(jobs[0].config, batch=batch), splits), Batches(splits, batch)
     made = [batches[step] for step in range(3)]
     assert ledger.after(3).items == sum(int(batch["items"].sum()) for batch in made)
     assert ledger.after(3).documents == sum(int(np.sum(np.max(batch["documents"], axis=1) + 1)) for batch in made)

@@ -252,7 +252,7 @@ def begun(out: pathlib.Path) -> dict[str, int]:
     return {path.parent.name: path.read_text().count("started or resumed") for path in out.glob("arms/*/seed0.log")}
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_killed_and_repeated_by_two_workers_it_gives_the_same_table(data: str, tmp_path) -> None:
     file = tmp_path / "small.py"
     write(file, data, "arms=arms_of(config, bases(17, 289)), seeds=1, points=2, budget=Budget('items', 6000)")

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -7,15 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 import pytest
+import random_data
 from goldens import check_golden
 
 import omnijax.train
-from omnijax import testing
 from omnijax.cli import RESUMABLE, main
 from omnijax.config import Config, MeshConfig, to_dict
 from omnijax.data.pipeline import Batches
@@ -38,7 +40,7 @@ CLOCK = ("tokens_per_second", "items_per_second", "seconds")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    return testing.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("data"))
+    return random_data.small_config(load_experiment(DIGITS), tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +183,10 @@ def test_every_logged_step_has_its_figures(config: Config, undisturbed: pathlib.
     typed = config.vocabulary.contexts.widths[1:].max()
     never = {"pad", *(f"digit_{place}" for place in range(typed, config.vocabulary.most_digits))}
     kinds = {f"loss/{name}" for name in kind_names(config.vocabulary) if name not in never}
-    rest = {"step", "loss", "accuracy", "learning_rate", "gradient_norm", *CLOCK}
+    rest = {"step", "loss", "accuracy", "learning_rate", "gradient_norm", "epoch", *CLOCK}
     assert set(metrics[0]) == kinds | rest
     assert metrics[0]["learning_rate"] == 0
+    assert all(one["epoch"] < other["epoch"] for one, other in itertools.pairwise(metrics))
     assert metrics[config.optim.warmup_steps]["learning_rate"] == pytest.approx(config.optim.learning_rate)
     assert all(0 <= line["accuracy"] <= 1 and line["tokens_per_second"] > line["items_per_second"] for line in metrics)
     assert list((undisturbed / "tensorboard").glob("events*"))
@@ -213,7 +216,10 @@ def test_a_finished_run_is_left_alone(config: Config, undisturbed: pathlib.Path)
     assert content() == before
 
 
-def test_parameters_that_overflow_stop_before_they_are_saved(config: Config, tmp_path) -> None:
+def test_parameters_that_overflow_stop_before_they_are_saved(
+    config: Config, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnijax.config.config._RULES", ())  # such a learning rate is refused otherwise
     wild = dataclasses.replace(
         config,
         optim=dataclasses.replace(config.optim, learning_rate=3.4e38, warmup_steps=0),
@@ -308,7 +314,9 @@ def test_a_state_is_restored_on_another_mesh(config: Config, undisturbed: pathli
 
 def test_one_step_has_the_numbers_of_the_golden(config: Config) -> None:
     """The whole way from documents to updated parameters, on data that need no data set."""
-    batches = Batches(testing.random_corpus(config.vocabulary, records=20, most_items=7), config.batch)
+    batches = random_data.batches_of(
+        random_data.random_corpus(config.vocabulary, records=20, most_items=7), config.batch
+    )
     model, mesh = Transformer(config.model, config.vocabulary.size), make_mesh(config.mesh)
     state, step = init_state(config, model, mesh), omnijax.train.make_step(config, model, mesh)
     found = []
@@ -333,7 +341,7 @@ def test_one_step_has_the_numbers_of_the_golden(config: Config) -> None:
 def test_time_apart_counts_for_no_speed(config: Config, monkeypatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(omnijax.train.time, "perf_counter", lambda: clock[0])
-    log = omnijax.train.Log(config, None, {})
+    log = omnijax.train.Log(config, types.SimpleNamespace(flush=lambda: None), {}, lambda step: [0.0])
     clock[0] += 5
     with log.apart():
         clock[0] += 100

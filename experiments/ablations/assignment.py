@@ -19,7 +19,7 @@ import numpy as np
 
 from omnijax.config import Config
 from omnijax.data.sources.spoken_digits import SpokenDigits
-from omnijax.data.sources.spoken_digits.spoken_digits_dataset_builder import load_images, split_images
+from omnijax.data.sources.spoken_digits.making import load_images, split_images
 from omnijax.experiment import load_experiment
 from omnijax.sweep.arms import arms_of, assignments, bases, product
 from omnijax.sweep.sweep import Budget, Sweep

@@ -17,6 +17,8 @@ import argparse
 import dataclasses
 import functools
 import itertools
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -29,11 +31,12 @@ from row import Row, report
 
 from omnijax.config import Config, Task
 from omnijax.data.corpus import Corpus
-from omnijax.data.pipeline import Batches
 from omnijax.model.transformer import Transformer, parameter_count
 from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import init_state, make_step
-from omnijax.testing import column_of
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+from random_data import batches_of, column_of
 
 BITS = (18, 32, 64)
 FLAT_BITS = 18
@@ -74,7 +77,7 @@ def two_level(bits: int, rows: int, steps: int) -> tuple[Config, Way]:
     model = Transformer(config.model, vocabulary.size)
     state, compiled = init_state(config, model, mesh), make_step(config, model, mesh)
     batches = [
-        put_batch(mesh, batch, config.batch.size) for batch in itertools.islice(Batches(corpus, config.batch), steps)
+        put_batch(mesh, batch, config.batch.size) for batch in itertools.islice(batches_of(corpus, config.batch), steps)
     ]
     items = float(np.mean([np.sum(batch["items"]) for batch in batches]))
     size, parameters = bytes_of(compiled.lower(state, batches[0]).compile()), parameter_count(state.params)

@@ -18,6 +18,7 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,15 +31,17 @@ import rich.table
 from row import print_machine, spread
 
 from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimConfig, Writing
-from omnijax.data.pipeline import Batches
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
 from omnijax.plan.collectives import Network, collectives_of, totals
 from omnijax.plan.hlo import read_module
-from omnijax.plan.memory import tree_bytes
+from omnijax.plan.needs import tree_bytes
 from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import abstract_batch, abstract_state, init_state, make_step
-from omnijax.testing import RandomRecords, mixed_tasks, random_corpus
+from omnijax.testing import RandomRecords
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+from random_data import batches_of, mixed_tasks, random_corpus
 
 DIGITS = Path(__file__).parents[1] / "digits.py"
 MESHES = (
@@ -146,7 +149,7 @@ def measure(meshes: tuple[MeshConfig, ...], rounds: int, steps: int, tiny: bool)
     """Measures each mesh. Meshes run in turns, and the first turn isn't counted."""
     config = bench_config(tiny)
     corpus = random_corpus(config.vocabulary, 500, 7)
-    source = Batches(corpus, config.batch)
+    source = batches_of(corpus, config.batch)
     runs = [Run(config, mesh) for mesh in meshes]
     times = np.empty((len(runs), rounds))
     for number in range(rounds + 1):

@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,15 +35,16 @@ from row import Row, report, spread
 
 from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimConfig, Task, Writing
 from omnijax.data.corpus import Corpus
-from omnijax.data.pipeline import Batches
 from omnijax.experiment import load_experiment
 from omnijax.model.flops import TRAINING, row_flops
 from omnijax.model.transformer import ROWS_MULTIPLE, Transformer
 from omnijax.run.writers import Writer
 from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import State, init_state, make_step
-from omnijax.testing import random_corpus
 from omnijax.train import Log, ahead_on_device
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+from random_data import batches_of, random_corpus
 
 DIGITS = Path(__file__).parents[1] / "digits.py"
 SIDE = 1024  # of the matrix product
@@ -91,8 +93,8 @@ class Loop:
     def __init__(self, config: Config, corpus: Corpus, step: jax.stages.Wrapped, state: State, directory: str):
         mesh = make_mesh(config.mesh, jax.devices()[:1])
         self._writer = Writer(Path(directory), 0, config.train.steps)
-        self._log = Log(config, self._writer, {})
-        self._stream = ahead_on_device(mesh, Batches(corpus, config.batch), 0, config)
+        self._log = Log(config, self._writer, {}, lambda step: [0.0])
+        self._stream = ahead_on_device(mesh, batches_of(corpus, config.batch), 0, config)
         self._step, self._state, self._done = step, state, 0
         self._pending: Any = None
         self.losses: list[float] = []
@@ -159,7 +161,7 @@ def measure(rounds: int, steps: int) -> dict[str, list[Row]]:
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     model, corpus = Transformer(config.model, config.vocabulary.size), random_corpus(config.vocabulary, 2000, 30)
     step, state = make_step(config, model, mesh), init_state(config, model, mesh)
-    source, count = Batches(corpus, config.batch), 1 + rounds * steps
+    source, count = batches_of(corpus, config.batch), 1 + rounds * steps
     batches = [put_batch(mesh, source[number], config.batch.size) for number in range(count)]
     plain_step = plain.Step(state.params, functools.partial(plain.loss, config.vocabulary.size))
     torch_step = plain.make_torch(state.params, config.vocabulary.size, len(os.sched_getaffinity(0)))

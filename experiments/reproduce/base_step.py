@@ -15,17 +15,16 @@ import numpy as np
 from rates import GB, Figure, Measured, matmul_rate, measured, memory_bytes
 
 from omnijax.config import BatchConfig, Config, MeshConfig, ModelConfig, OptimConfig, Task, Writing
-from omnijax.data.pipeline import Batches
 from omnijax.experiment import load_experiment
 from omnijax.model.flops import TRAINING, backbone_flops, head_flops
 from omnijax.model.sizes import SIZES
 from omnijax.model.transformer import ROWS_MULTIPLE, Transformer
 from omnijax.step.sharding import make_mesh, put_batch
 from omnijax.step.state import abstract_batch, abstract_state, init_state, make_step
-from omnijax.testing import random_corpus
 
-sys.path.append(str(Path(__file__).parents[1] / "bench"))
+sys.path += [str(Path(__file__).parents[up] / place) for up, place in ((1, "bench"), (2, "tests"))]
 from random_codes import RandomCodes
+from random_data import batches_of, random_corpus
 
 DIGITS = Path(__file__).parents[1] / "digits.py"
 DEMAND = 0.50
@@ -149,7 +148,7 @@ def train(
     count = 1 + rounds * steps
     items = min(200, (config.batch.sequence_length - 8) // 10)
     corpus = random_corpus(config.vocabulary, 40 if config.batch.sequence_length < 1000 else 1000, items)
-    source = Batches(corpus, config.batch)
+    source = batches_of(corpus, config.batch)
     host = [source[number] for number in range(count)]
     ahead = itertools.chain((put_batch(mesh, batch, config.batch.size) for batch in host), [None])
     share = float(np.mean([batch["documents"] >= 0 for batch in host]))

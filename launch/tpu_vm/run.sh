@@ -11,7 +11,7 @@
 
 need \
   EXPERIMENT 'an experiment file, for example experiments/digits.py' \
-  WORKDIR 'the run directory, on a disk that all workers see, for example /mnt/share/runs/digits'
+  WORKDIR 'the run directory, on a disk that all workers see or in a bucket, for example gs://my-bucket/runs/digits'
 
 train=$(quoted env ACCELERATOR=tpu "EXPERIMENT=$EXPERIMENT" "WORKDIR=$WORKDIR" launch/local.sh "$@")
 # The training keeps the lock. The status of the previous run is removed first, so that nobody reads it.

@@ -32,6 +32,10 @@ class Task:
         """The fields without their views."""
         return tuple(field_of(name) for name in self.fields)
 
+    def drawn(self, draw: int) -> tuple[str, ...]:
+        """The fields, with the views of one of `BatchConfig.draws`."""
+        return tuple(f"{name}/{draw}" if draw and name != field_of(name) else name for name in self.fields)
+
     @property
     def random_orders(self) -> tuple[float, ...]:
         """`random_order`, one for each field."""
@@ -53,5 +57,14 @@ class BatchConfig:
     takes `sequence_items` steps for a sequence. `sequence_length` must hold the longest sequence."""
     seed: int = 0
     """Draws the order of the documents, anew each epoch, and the views."""
+    draws: int = 1
+    """How often each view is drawn. All are stored, and epochs take them in turn."""
     prefetch: int = 4
     """Batches that are made ahead on the host."""
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The fields and views that the tasks name, in all draws."""
+        return tuple(
+            dict.fromkeys(one for draw in range(self.draws) for task in self.tasks for one in task.drawn(draw))
+        )

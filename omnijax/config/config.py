@@ -12,7 +12,7 @@ from omnijax.config.evaluation import LARGEST, SEEDS, SMALLEST, EvalConfig, Targ
 from omnijax.config.model import ModelConfig
 from omnijax.config.optim import MeshConfig, OptimConfig, TrainConfig
 from omnijax.config.writing import Writing, vocabulary_of
-from omnijax.errors import ConfigError, check_known
+from omnijax.errors import ConfigError, check_known, shortened
 from omnijax.source import SEQUENCE, Source
 from omnijax.vocab.vocabulary import Vocabulary
 
@@ -52,17 +52,15 @@ class Config:
         return tuple(name for name in self.data.fields if name in trained or SEQUENCE in trained)
 
     def target(self, field: str) -> Target:
-        """How a field is generated.
-
-        Raises:
-            ConfigError: no task trains it.
-        """
+        """How a field is generated; raises a `ConfigError` if no task trains it."""
         check_known("field", field, self.generated, "the run can generate")
         return next((target for target in self.eval.targets if target.name == field), Target(field))
 
 
+MOST_RATE = 1000
+"""Of learning rate and weight decay: far above what works, and so low that no parameter overflows in a step."""
 _COUNTS = {
-    "batch": ("size", "prefetch"),
+    "batch": ("size", "prefetch", "draws"),
     "model": ("depth", "width", "heads", "kv_heads", "head_size", "mlp_width", "head_depth", "unroll"),
     "optim": ("accumulate",),
     "train": ("steps", "log_every", "checkpoint_every", "keep_checkpoints"),
@@ -76,9 +74,10 @@ _RULES: tuple[_Rule, ...] = (
     ("in 2 … 2^31 - 1", lambda n: 2 <= n < 2**31, {"batch": ("sequence_length",)}),
     ("in 0 … 2^31 - 1", lambda n: 0 <= n < 2**31, {"batch": ("sequence_items",), "optim": ("warmup_steps",)}),
     (f"in 0 … {SEEDS - 1}", lambda n: 0 <= n < SEEDS, _SEEDS),
-    ("a number above 0", lambda n: 0 < n < math.inf, {"optim": ("learning_rate", "clip_norm")}),
+    (f"above 0 and at most {MOST_RATE:,}", lambda n: 0 < n <= MOST_RATE, {"optim": ("learning_rate",)}),
+    ("a number above 0", lambda n: 0 < n < math.inf, {"optim": ("clip_norm",)}),
     (f"a number in {SMALLEST:g} … {LARGEST:g}", lambda n: SMALLEST <= n <= LARGEST, {"model": ("rope_base",)}),
-    ("a number, 0 or above", lambda n: 0 <= n < math.inf, {"optim": ("weight_decay",)}),
+    (f"in 0 … {MOST_RATE:,}", lambda n: 0 <= n <= MOST_RATE, {"optim": ("weight_decay",)}),
     ("in [0, 1]", lambda n: 0 <= n <= 1, {"optim": ("final_fraction",)}),
     ("in [0, 1)", lambda n: 0 <= n < 1, _BELOW_1),
 )
@@ -100,7 +99,7 @@ def _check_tasks(config: Config) -> None:
     for number, task in enumerate(config.batch.tasks):
         path = f"batch.tasks.{number}"
         if not task.fields or len(task.fields) != len(task.weights):
-            rule = f"one for each of the fields {task.fields}"
+            rule = f"one for each of the fields {shortened(str(task.fields))}"
             raise ConfigError(f"{path}.weights", task.weights, rule, "add or drop one")
         if not (1 <= task.repeats < 2**31):
             raise ConfigError(f"{path}.repeats", task.repeats, "must be in 1 … 2^31 - 1", "change it")
@@ -109,7 +108,7 @@ def _check_tasks(config: Config) -> None:
                 rule = f"weights must be 0 or in {SMALLEST:g} … {LARGEST:g}, and one of them above 0"
                 raise ConfigError(f"{path}.weights", task.weights, rule, "change them, or drop the task")
         if len(task.random_orders) != len(task.fields) or not all(0 <= share <= 1 for share in task.random_orders):
-            rule = f"one share in [0, 1] for each of the fields {task.fields}"
+            rule = f"one share in [0, 1] for each of the fields {shortened(str(task.fields))}"
             raise ConfigError(f"{path}.random_order", task.random_order, rule, "use () for none")
         if SEQUENCE in task.fields and len(task.fields) > 1:
             rule = f"{SEQUENCE!r} is a whole document, and stands alone"
@@ -138,7 +137,10 @@ def _check_evaluation(config: Config) -> None:
     for target in config.eval.targets:
         check_known("eval.targets", target.name, fields, "the fields are")
         target.sample.check(f"eval.targets.{target.name}")
-    for route in config.eval.routes:
+    side = config.eval.split.partition("/")[0]
+    for kind in config.eval.held_out:
+        check_known("eval.held_out", f"{side}/{kind.kind}", config.data.splits, "the splits are")
+    for route in (*config.eval.routes, *(route for kind in config.eval.held_out for route in kind.routes)):
         through = route.through
         if len(through) < 2 or through[0] not in fields or not set(through[1:]) <= set(generated):
             rule = f"a field ({', '.join(fields)}), then fields that a task trains ({', '.join(generated)})"

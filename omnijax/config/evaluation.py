@@ -61,6 +61,15 @@ class Route:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Splits that hold out one kind of group, such as an artist, and the routes that are measured on them."""
+
+    kind: str
+    """The splits are `validation/KIND` and `test/KIND`; `eval.split` says which of the two is measured."""
+    routes: tuple[Route, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Completion:
     """Signals of a field are completed, of which one half is given. The field must be trained in random order."""
 
@@ -94,5 +103,7 @@ class EvalConfig:
     seed: int = 0
     show: int = 20
     """Examples of each direction that the report gets."""
+    held_out: tuple[HeldOut, ...] = ()
+    """Further splits that are measured, each along routes of its own."""
     completions: tuple[Completion, ...] = ()
     """Halves that are given, for the rest to be completed."""

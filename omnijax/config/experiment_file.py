@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import sys
 import traceback
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from omnijax.errors import ConfigError, OmnijaxError
+from omnijax.paths import translated, user_cache
 
 EXPERIMENT_PREFIX = "omnijax_experiment_"
 """Begins the name of a module that was made from an experiment file."""
@@ -22,21 +22,25 @@ _EXECUTED: dict[tuple[Path, str], ModuleType] = {}
 def run_file(path: Path) -> ModuleType:
     """The module that an experiment file makes. The same file is executed only once in a process.
 
-    Raises:
-        ConfigError: there is no such file, it isn't a Python file, or it raises an error.
+    Raises a `ConfigError` if there is no such file, if it isn't a Python file, or if it raises an error.
     """
+    with translated(path):
+        there = path.exists()  # unlike `is_file`, it raises what a store answers
+    if there and path.is_dir():
+        raise ConfigError("experiment", str(path), "it is a folder", f"give its file: {path / 'experiment.py'}")
     if not path.is_file():
         raise ConfigError("experiment", str(path), "there is no such file", "give the path of an experiment file")
     key = path.resolve(), _digest(path)
     if key in _EXECUTED:
         return _EXECUTED[key]
-    spec = importlib.util.spec_from_file_location(EXPERIMENT_PREFIX + path.stem, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise ConfigError("experiment", str(path), "it must be a Python file", "give one that ends with .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by its name
+    unique = hashlib.sha256("\0".join(map(str, key)).encode()).hexdigest()[:8]  # two files may have one name
+    module = ModuleType(f"{EXPERIMENT_PREFIX}{path.stem}_{unique}")
+    module.__file__ = str(path.absolute())
+    sys.modules[module.__name__] = module  # dataclasses look their module up by its name
     with ExperimentErrors(path):
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
     _EXECUTED[key] = module
     return module
 
@@ -64,7 +68,6 @@ def trust(path: Path) -> None:
     """
     with contextlib.suppress(OSError, RuntimeError):
         if path.is_file() and not _is_trusted(path):
-            _trusted().parent.mkdir(parents=True, exist_ok=True)
             with _trusted().open("a") as file:
                 file.write(_digest(path) + "\n")
 
@@ -92,7 +95,7 @@ def _digest(path: Path) -> str:
 
 
 def _trusted() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omnijax" / "trusted"
+    return user_cache("") / "trusted"
 
 
 def _is_trusted(path: Path) -> bool:

@@ -5,20 +5,13 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import logging
-from collections.abc import Sequence
-
-from etils import epy
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from omnijax import errors
 
-with epy.lazy_imports():  # it takes a second
-    import tensorflow_datasets as tfds
-
 # `DirectRunner` may pass a pipeline on to a runner that it fetches first; this one is in the wheel.
-DEFAULTS = (
-    "runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-    "default_sdk_harness_log_level=ERROR",
-)
+DEFAULTS = ("runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner", "default_sdk_harness_log_level=ERROR")
 
 
 class Beam:
@@ -54,8 +47,10 @@ class Beam:
                 raise errors.ConfigError("--beam", option, rule, fix)
         self._options = [f"--{option}" for option in (*DEFAULTS, *options)]  # the last one of a name holds
 
-    def download_config(self) -> tfds.download.DownloadConfig:
-        """What `download_and_prepare` of a TFDS builder takes; fresh each time, since pipelines write to theirs."""
+    def each(self, function: Callable[[Any], None], arguments: Sequence[Any]) -> None:
+        """Calls a function, which can be pickled, with each of some arguments, on the workers."""
+        import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 
-        return tfds.download.DownloadConfig(beam_options=PipelineOptions(self._options))
+        with beam.Pipeline(options=PipelineOptions(self._options)) as pipeline:
+            _ = pipeline | beam.Create(list(arguments)) | beam.Reshuffle() | beam.Map(function)

@@ -13,6 +13,7 @@ from omnijax.config import field_of
 from omnijax.errors import DataError
 from omnijax.modalities.base import GENERAL, Items, Modality, within
 from omnijax.source import SEQUENCE, Record, signals_of
+from omnijax.vocab.cost import Count, segment_tokens
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.numbers import to_limbs
 from omnijax.vocab.vocabulary import Vocabulary
@@ -53,16 +54,16 @@ def encode_rows(
 ) -> list[Encoded]:
     """One field or view of some records; several fields where it is the interleaved sequence.
 
-    The rows are the records from place `start` on of a split that has `total`. The seed draws the view.
-
-    Raises:
-        DataError: a signal can't be written; names the first record.
+    The rows are the records from place `start` on of a split that has `total`. The seed draws the view: the first time
+    `FIELD/VIEW`, then `FIELD/VIEW/1`, and so on. Raises a `DataError` that names the first record if a signal can't be
+    written.
     """
     found: dict[str, list[tuple[int, int, Any]]] = {}
     for record, row in enumerate(rows, start):
         for place, (field, signal) in enumerate(_entries(field_of(name), row, record, modalities)):
             found.setdefault(field, []).append((record, place, signal))
-    encoded, view = [], name.partition("/")[2]
+    encoded, (view, _, draw) = list[Encoded](), name.partition("/")[2].partition("/")
+    seed = int(np.random.SeedSequence([seed, int(draw)]).generate_state(1)[0]) if draw else seed
     for field, entries in found.items():
         record_of, place_of = (np.array([entry[column] for entry in entries], np.int64) for column in (0, 1))
         signals: Sequence[Any] = [signal for *_, signal in entries]
@@ -100,10 +101,8 @@ def _items(modality: Modality, signals: Sequence[Any], field: str, record: Int[n
 def segments_of(vocabulary: Vocabulary, modality: Modality, encoded: Encoded) -> Segments:
     """Segments of signals: one for each signal, or one for each part where the modality has several.
 
-    The field's marker opens the first segment of a signal; each further part has a marker.
-
-    Raises:
-        DataError: a signal with too few or too many items.
+    The field's marker opens the first segment of a signal; each further part has a marker. Raises a `DataError` for a
+    signal with too few or too many items.
     """
     field, items, record, place = encoded
     each = max(1, len(modality.parts))
@@ -114,7 +113,7 @@ def segments_of(vocabulary: Vocabulary, modality: Modality, encoded: Encoded) ->
         rule = f"the items of a signal stand in the order of the parts of {modality.name!r}"
         raise DataError(f"{field}: items", "another order", rule, "mend `encode`: all items of a part, then the next")
     counts = np.bincount(segment_of, minlength=each * len(items))
-    _check_counts(field, modality, counts.reshape(-1, each), record)
+    _check_count(field, modality, counts.reshape(-1, each), record)
     openers = [vocabulary.token(name) - vocabulary.control_start for name in markers_of(field, modality)]
     space_of_part = np.array([*(vocabulary.space_index(part.name) for part in modality.parts), GENERAL], np.int16)
     markers = np.tile(np.array(openers, np.int64), len(items))
@@ -127,9 +126,13 @@ def markers_of(field: str, modality: Modality) -> list[str]:
     return [field, *(part.name for part in modality.parts[1:])]
 
 
-def _check_counts(
-    field: str, modality: Modality, counts: Int[np.ndarray, "n k"], record: Int[np.ndarray, " n"]
-) -> None:
+def most_tokens(vocabulary: Vocabulary, field: str, modality: Modality) -> int:
+    """The most tokens of the segments of a signal, by the limits of its modality."""
+    pairs = zip(markers_of(field, modality), modality.limits, strict=True)
+    return sum(segment_tokens(vocabulary, marker, Count(most, most, most)).most for marker, (_, most) in pairs)
+
+
+def _check_count(field: str, modality: Modality, counts: Int[np.ndarray, "n k"], record: Int[np.ndarray, " n"]) -> None:
     limits = np.array(modality.limits)
     wrong = ((counts < limits[:, 0]) | (counts > limits[:, 1])).any(axis=1)
     if wrong.any():
@@ -162,9 +165,17 @@ class Column:
     def __init__(self, parts: Sequence[Segments], records: int):
         record, place = (np.concatenate([np.zeros(0, np.int64), *(one[key] for one in parts)]) for key in (0, 1))
         whole = reordered(end_to_end([one.documents for one in parts]), np.lexsort((place, record)))
-        self.segments = np.bincount(record, minlength=records)
-        self._whole = dataclasses.replace(whole, document_segments=self.segments)
-        self._starts = _starts(self._whole)
+        self._set(dataclasses.replace(whole, document_segments=np.bincount(record, minlength=records)))
+
+    @classmethod
+    def joined(cls, columns: Sequence[Column]) -> Column:
+        """The records of the first column, then those of the second, and so on."""
+        column = cls.__new__(cls)
+        column._set(end_to_end([one._whole for one in columns]))
+        return column
+
+    def _set(self, whole: Documents) -> None:
+        self._whole, self.segments, self._starts = whole, whole.document_segments, _starts(whole)
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -175,22 +186,14 @@ class Column:
         return items_of_documents(self._whole)
 
     def take(self, records: Sequence[int] | Int[np.ndarray, " n"]) -> Documents:
-        """Some records as documents.
-
-        Raises:
-            IndexError: a place outside the split.
-        """
+        """Some records as documents; raises an `IndexError` for a place outside the split."""
         found = reordered(self._whole, places_of(records, len(self)), self._starts)
         ids = found.ids if found.ids.ndim == 2 else found.ids.astype(np.int64)
         return dataclasses.replace(found, spaces=found.spaces.astype(np.int32), ids=ids)
 
 
 def places_of(records: Sequence[int] | Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " n"]:
-    """Places of records in a split.
-
-    Raises:
-        IndexError: one of them is outside.
-    """
+    """Places of records in a split; raises an `IndexError` if one of them is outside."""
     places = np.asarray(records, np.int64)
     if ((places < 0) | (places >= count)).any():
         raise IndexError(f"records {places.min()} … {places.max()} of {count}")

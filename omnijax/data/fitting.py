@@ -14,6 +14,7 @@ import numpy as np
 from omnijax.errors import DataError
 from omnijax.files import write_atomically
 from omnijax.modalities.base import Modality, Progress
+from omnijax.paths import as_path
 from omnijax.source import TRAIN, Record, Source, modalities_of, read, signals_of
 
 FOLDER = "fitted"
@@ -32,16 +33,20 @@ def save(directory: pathlib.Path, modality: Modality, arrays: Mapping[str, np.nd
     (directory / FOLDER).mkdir(exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
-    write_atomically(directory / FOLDER / f"{modality.name}.npz", buffer.getvalue())
+    write_atomically(path_of(directory, modality), buffer.getvalue())
+
+
+def path_of(directory: pathlib.Path, modality: Modality) -> pathlib.Path:
+    """The file that holds what a modality learned."""
+    return directory / FOLDER / f"{modality.name}.npz"
 
 
 def fitted(source: Source) -> dict[str, Modality]:
     """The modality of each field, with what it has learned: read from the data set, or learned now if it has no files.
 
-    Raises:
-        DataError: a file is missing or damaged, or there are too few signals.
+    Raises a `DataError` if a file is missing or damaged, or if there are too few signals.
     """
-    learned = functools.partial(load, pathlib.Path(source.directory)) if source.directory else None
+    learned = functools.partial(load, as_path(source.directory)) if source.directory else None
     return bound(source, learned or functools.partial(_fit_in_memory, source))
 
 
@@ -54,14 +59,10 @@ def bound(source: Source, learned: Callable[[Modality], Mapping[str, np.ndarray]
 
 
 def load(directory: pathlib.Path, modality: Modality) -> Mapping[str, np.ndarray]:
-    """What `save` wrote.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    path = directory / FOLDER / f"{modality.name}.npz"
+    """What `save` wrote; raises a `DataError` if the file is missing or damaged."""
+    path = path_of(directory, modality)
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         rule = f"it must hold what the modality {modality.name!r} learned ({error})"

@@ -33,8 +33,7 @@ class Shares:
     def check(self, path: str, kinds: Sequence[str]) -> None:
         """Checks the shares. `path` is that of the knob, and `kinds` are those that the records have.
 
-        Raises:
-            ConfigError: shares that leave nothing for training, or a kind that records don't have.
+        Raises a `ConfigError` for shares that leave nothing for training, and for a kind that records don't have.
         """
         for name, share, most in (("test", self.test, 1.0), ("validation", self.validation, 1 - self.test)):
             if not 0 <= share < most:
@@ -69,9 +68,7 @@ def assign(groups: Mapping[str, Sequence[Hashable]], shares: Shares, seed: int) 
 
     A key is a string, a number, bytes or a tuple of these. A group is on one side: training, validation or test. The
     side depends on its kind, its key and the seed alone. A record is in a split if all of its groups are on that side.
-
-    Raises:
-        DataError: a record without a key.
+    Raises a `DataError` if a record has no key.
     """
     sides = np.stack([_sides(kind, keys, shares, seed) for kind, keys in groups.items()])
     places = {name: np.flatnonzero((sides == _SIDES.index(name)).all(axis=0)) for name in _SIDES}

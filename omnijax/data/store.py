@@ -1,200 +1,239 @@
-"""The items of a data set, stored: each record as what its modalities make of it.
+"""The items of a data set, stored: what its modalities make of each record, in the order of the splits.
 
-A data set that fits into memory needs none of this: `corpus` encodes it in seconds when it is loaded. A larger one is
-encoded once, by Apache Beam's workers, and read record by record as training asks for it.
+A file holds up to `FILE_RECORDS` records of a split, in chunks. A chunk is read as a whole; it holds the items of all
+views of some records. So training starts at once, whatever the modalities cost, and reads no signals.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
+import itertools
+import json
 import pathlib
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epy
-from jaxtyping import Int
 
 from omnijax.config import Config, field_of
 from omnijax.data.beam import Beam
-from omnijax.data.columns import Column, Encoded, encode_rows, places_of, segments_of
+from omnijax.data.columns import Encoded, encode_rows
 from omnijax.data.fitting import fitted
-from omnijax.data.manifest import read_manifest
+from omnijax.data.manifest import knobs_of, read_manifest
+from omnijax.data.records import OPEN_FILES, open_messages, packed, unpacked, write_messages
 from omnijax.errors import DataError
-from omnijax.modalities.base import Items
-from omnijax.source import Source, read
-from omnijax.vocab.documents import Documents
+from omnijax.files import digest, read_object, write_atomically, write_object
+from omnijax.modalities.base import Items, Progress
+from omnijax.paths import as_path, local_copy
+from omnijax.source import SEQUENCE, Source, fields_present, modalities_of, read
 
-with epy.lazy_imports():  # it takes a second
-    import tensorflow_datasets as tfds
+FOLDER, MADE = "items", "made.json"
+FILE_RECORDS = 2**14
+"""Records of a file. A build that was killed repeats at most so many."""
+CHUNK_RECORDS, CHUNK_BYTES = 2**8, 2**16
+"""A chunk ends when it has so many records, or about so many bytes."""
+_FIX = "build the data set again, in another directory: `omnijax prepare`"
 
-FOLDER, STORED = "items", "stored"
-RECORDS_AT_ONCE = 512
-"""Records that a worker takes at a time."""
-ARRAYS = {"field": "int64", "counts": "int64", "part": "int8", "digits": "uint32"}
-"""What a view of a record is stored as: the field and the number of items of each signal, and all items."""
-
-
-def there(source: Source) -> bool:
-    """Whether items are stored with a data set."""
-    return bool(source.directory) and STORED in read_manifest(source.directory)
+Views = Mapping[str, Sequence[Encoded]]
+"""For each view of some records, the items of each of its fields."""
 
 
-def check(config: Config, names: Sequence[str] = ()) -> None:
-    """Checks that the stored items are those that a run needs.
-
-    Raises:
-        DataError: they were drawn with another seed, or a view isn't stored.
-    """
-    stored, directory = read_manifest(config.data.directory)[STORED], config.data.directory
-    if stored["seed"] != config.batch.seed:
-        rule, fix = f"the items stored in {directory} were drawn with {stored['seed']}", "use that value"
-        raise DataError("batch.seed", config.batch.seed, rule, f"{fix}, or another --data.directory for new ones")
-    for name in names:
-        if name not in stored["views"]:
-            rule = f"the views stored in {directory} are {', '.join(stored['views'])}"
-            raise DataError("batch.tasks", name, rule, "build the data set again, in another directory")
+def usable(config: Config, part: Source, names: Sequence[str]) -> bool:
+    """Whether the items of these views are stored for one source, as this configuration makes them."""
+    path = as_path(part.directory) / FOLDER / MADE
+    if not part.directory or not path.exists():
+        return False
+    made, drawn = _read_made(path.parent), any(field_of(name) != name for name in names)
+    seed = made["seed"] == config.batch.seed or not drawn
+    return seed and made["modalities"] == _modalities(part) and set(names) <= set(made["views"])
 
 
-def write(config: Config, source: Source, directory: pathlib.Path, workers: Beam) -> dict[str, Any]:
-    """Stores the items of every view that the tasks name, and gives what the manifest says of them.
+def write(config: Config, source: Source, progress: Progress, beam: Beam | None = None) -> dict[str, Any]:
+    """Stores the items of the records that have none yet; gives what the manifest says of the items.
 
-    The records of the source are in the directory already.
+    Args:
+        config: its tasks name views, and its `batch.seed` draws them. What was stored first says them from then on.
+        source: the data set, where it is built.
+        progress: told the share that is done.
+        beam: where the files are written; None for this process.
 
     Raises:
-        DataError: a worker has lost records.
+        DataError: a signal can't be written, or a worker has lost records.
     """
-    from omnijax.data.tfds_builders import StoredItems
+    parts = {name: part for name, part in source.parts.items() if part.stores}
+    counts, work = dict[tuple[str, str], int](), list[tuple[str, str, int, int]]()
+    for name, part in parts.items():
+        folder = as_path(part.directory) / FOLDER
+        folder.mkdir(exist_ok=True)
+        if not (folder / MADE).exists():
+            views = [
+                view
+                for view in dict.fromkeys([*part.fields, *config.batch.views])
+                if field_of(view) in {*part.fields, SEQUENCE}
+            ]
+            write_object(folder / MADE, {"seed": config.batch.seed, "views": views, "modalities": _modalities(part)})
+        for split in part.splits:
+            counts[name, split] = count = len(part.records(split))
+            starts = range(_complete(folder, split), count, FILE_RECORDS)
+            work += [(name, split, start, min(start + FILE_RECORDS, count)) for start in starts]
+    if beam is not None:
+        beam.each(functools.partial(write_file, source), work)
+    for done, piece in enumerate(work if beam is None else ()):
+        write_file(source, piece, lambda share, done=done: progress((done + share) / len(work)))  # type: ignore[misc]
+    found: dict[str, Any] = {name: {} for name in parts}
+    for (name, split), count in counts.items():
+        found[name][split] = _finish(as_path(parts[name].directory) / FOLDER, split, count)
+    return found
 
-    names = [name for task in config.batch.tasks for name in task.fields]
-    names = list(dict.fromkeys([*names, *map(field_of, names)]))
-    counts = {split: len(source.records(split)) for split in source.splits}
-    tensor = functools.partial(tfds.features.Tensor, shape=(None,), encoding="bytes")
-    features = {feature(name, key): tensor(dtype=np.dtype(kind)) for name in names for key, kind in ARRAYS.items()}
-    make = functools.partial(encoded_records, source=source, names=names, seed=config.batch.seed)
-    pieces = functools.partial(_pieces, counts=counts)
-    write_records(directory / FOLDER, StoredItems, counts, workers, features=features, pieces=pieces, make=make)
-    return {"seed": config.batch.seed, "views": names}
+
+def _finish(folder: pathlib.Path, split: str, count: int) -> dict[str, Any]:
+    """Writes the index of a split: for each chunk the first record of its file, its place in it, records, bytes."""
+    _path(folder, split, 0).parent.mkdir(exist_ok=True)
+    paths, rows, present = sorted(_path(folder, split, 0).parent.glob("*.json")), [], Counter[str]()
+    for path in paths:
+        file = _read_file(path)
+        sizes = zip(file["records"], file["bytes"], strict=True)
+        rows += [(file["start"], number, *size) for number, size in enumerate(sizes)]
+        present.update(file["present"])
+    index = np.array(rows, np.int64).reshape(-1, 4)
+    if index[:, 2].sum() != count:
+        rule = f"the split has {count} records: a worker has lost some"
+        raise DataError(f"items.{split}", int(index[:, 2].sum()), rule, "build again, with another runner")
+    buffer = io.BytesIO()
+    np.save(buffer, index)
+    write_atomically(_index_path(folder, split, count), buffer.getvalue())
+    return {"records": count, "present": dict(sorted(present.items()))}
 
 
-def _pieces(split: str, counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return [(split, start) for start in range(0, counts[split], RECORDS_AT_ONCE)]
+def write_file(source: Source, piece: tuple[str, str, int, int], progress: Progress = lambda share: None) -> None:
+    """Stores the items of records `start … stop - 1` of a split; a JSON file, written last, says that all are there."""
+    (name, split, start, stop), modalities = piece, fitted(source)
+    part = source.parts[name]
+    folder, records = as_path(part.directory) / FOLDER, part.records(split)
+    made = _read_made(folder)
+    sizes, present = list[tuple[int, int]](), Counter[str]()
+
+    def chunks() -> Iterator[bytes]:
+        for first in range(start, stop, CHUNK_RECORDS):
+            places = range(first, min(first + CHUNK_RECORDS, stop))
+            rows = read(records, places)
+            present.update(json.dumps(names) for names in fields_present(rows, part.fields))
+            views = {
+                name: encode_rows(name, rows, first, len(records), modalities, made["seed"]) for name in made["views"]
+            }
+            for least, most in itertools.pairwise(_cuts(views, places)):
+                message = packed({name: _stored(found, least, most) for name, found in views.items()})
+                sizes.append((most - least, len(message)))
+                yield message
+            progress((places.stop - start) / (stop - start))
+
+    path = _path(folder, split, start)
+    write_messages(path, chunks())
+    described = {"start": start, "records": [n for n, _ in sizes], "bytes": [n for _, n in sizes]}
+    write_object(path.with_suffix(".json"), described | {"present": dict(sorted(present.items()))})
 
 
-def feature(name: str, key: str) -> str:
-    """Name of the feature for an array of a view; TFDS takes a slash for nesting."""
-    return f"{name.replace('/', '.')}.{key}"
+def _cuts(views: Views, places: range) -> list[int]:
+    """Places between which records stand in one chunk."""
+    size = np.zeros(len(places), np.int64)
+    for one in itertools.chain.from_iterable(views.values()):
+        np.add.at(size, one.record - places.start, one.items.counts * (1 + one.items.digits.shape[1]))
+    cuts, filled = [places.start], 0
+    for place, more in zip(places, size.tolist(), strict=True):
+        if filled and filled + more > CHUNK_BYTES:
+            cuts.append(place)
+            filled = 0
+        filled += more
+    return [*cuts, places.stop]
 
 
-def write_records(
-    folder: pathlib.Path, kind: Callable[..., Any], counts: Mapping[str, int], workers: Beam | None, **options: Any
-) -> None:
-    """Lets a `RecordsBuilder` with these options write its records into a new folder.
+def _stored(found: Sequence[Encoded], least: int, most: int) -> dict[str, dict[str, np.ndarray]]:
+    """The items of records `least … most - 1`, by field, in the smallest integer types; records are counted from 0."""
+    stored = {}
+    for field, all_items, records, places in found:
+        begin, end = np.searchsorted(records, (least, most))
+        items = all_items.reordered(np.arange(begin, end))
+        digits = items.digits.astype(np.min_scalar_type(items.digits.max(initial=0)))
+        record, place = (records[begin:end] - least).astype(np.int16), places[begin:end].astype(np.int32)
+        arrays = {"part": items.part, "digits": digits, "counts": items.counts}
+        stored[field] = arrays | {"record": record, "place": place}
+    return stored
 
-    Raises:
-        DataError: a split has another number of records than it must have.
+
+def _modalities(source: Source) -> str:
+    """A digest of all that the items of a record depend on beside the record."""
+    knobs = {name: [type(one).__name__, knobs_of(one)] for name, one in modalities_of(source.fields).items()}
+    return digest({"knobs": knobs, "fields": {field: one.name for field, one in source.fields.items()}})
+
+
+def _read_made(folder: pathlib.Path) -> dict[str, Any]:
+    return read_object(folder / MADE, ("seed", "views", "modalities"), _FIX)
+
+
+def _path(folder: pathlib.Path, split: str, start: int) -> pathlib.Path:
+    return folder / split.replace("/", ".") / f"{start:012d}.array_record"
+
+
+def _index_path(folder: pathlib.Path, split: str, count: int) -> pathlib.Path:
+    return folder / split.replace("/", ".") / f"{count:012d}.npy"
+
+
+def _complete(folder: pathlib.Path, split: str) -> int:
+    """Number of the first records of a split whose items are stored."""
+    end = 0
+    for path in sorted(_path(folder, split, 0).parent.glob("*.json")):
+        file = _read_file(path)
+        if file["start"] != end:
+            break
+        end += sum(file["records"])
+    return end
+
+
+def _read_file(path: pathlib.Path) -> dict[str, Any]:
+    """What is said of a file of items that is complete."""
+    return read_object(path, ("start", "records", "bytes", "present"), _FIX)
+
+
+class StoredRows:
+    """The stored items of one split of one source.
+
+    Attributes:
+        records: int64[chunks], records of each chunk.
+        bytes: int64[chunks], its size.
+        present: numbers of records by the fields that they have.
     """
-    tfds.disable_progress_bar()
-    options |= {"splits": counts, "beam": workers is not None, "data_dir": folder.parent / "tfds"}
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints notices about downloads; there are none
-        builder = kind(file_format="array_record", **options)
-        builder.download_and_prepare(download_config=None if workers is None else workers.download_config())
-    written = {split: info.num_examples for split, info in builder.info.splits.items()}
-    expected = {split.replace("/", "."): count for split, count in counts.items()}
-    if written != expected:
-        rule = f"there must be {expected}: a worker has lost some"
-        raise DataError(folder.name, written, rule, "build again, with another runner if it happens again")
-    # TFDS nests name and version, and makes a folder of downloads; here there is only ever one data set.
-    pathlib.Path(builder.data_path).rename(folder)
-    shutil.rmtree(folder.parent / "tfds")
+
+    def __init__(self, source: Source, name: str, split: str, names: Sequence[str]):
+        folder = as_path(source.parts[name].directory) / FOLDER
+        said = read_manifest(source.directory)["items"][name][split]
+        index = np.load(local_copy(_index_path(folder, split, said["records"])))
+        self.present = {tuple(json.loads(fields)): count for fields, count in said["present"].items()}
+        self._names, self._start, self._place = names, index[:, 0], index[:, 1]
+        self.records, self.bytes = index[:, 2], index[:, 3]
+        self._file = functools.lru_cache(OPEN_FILES)(lambda start: open_messages(_path(folder, split, start)))
+
+    def read(self, chunks: Sequence[int]) -> Views:
+        """The items of some chunks, in order; their records are numbered from 0."""
+        found: dict[str, dict[str, list[Encoded]]] = {name: {} for name in self._names}
+        first = 0
+        for chunk, content in zip(chunks, self._contents(chunks), strict=True):
+            for name in self._names:
+                for field, arrays in content[name].items():
+                    items = Items(arrays["part"], arrays["digits"], arrays["counts"])
+                    one = Encoded(field, items, arrays["record"] + first, arrays["place"].astype(np.int64))
+                    found[name].setdefault(field, []).append(one)
+            first += int(self.records[chunk])
+        return {name: [_joined(parts) for parts in fields.values()] for name, fields in found.items()}
+
+    def _contents(self, chunks: Sequence[int]) -> Iterator[Any]:
+        for start, group in itertools.groupby(chunks, key=lambda chunk: int(self._start[chunk])):
+            for message in self._file(start).read([int(self._place[chunk]) for chunk in group]):
+                yield unpacked(message)
 
 
-def encoded_records(
-    piece: tuple[str, int], source: Source, names: Sequence[str], seed: int
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """`RECORDS_AT_ONCE` records of a split from a place on: for each its place, and its views as arrays."""
-    (split, start), modalities, fields = piece, fitted(source), list(source.fields)
-    records = source.records(split)
-    places = range(start, min(start + RECORDS_AT_ONCE, len(records)))
-    rows, found = read(records, places), {place: dict[str, np.ndarray]() for place in places}
-    for name in names:
-        signals: dict[int, dict[int, tuple[int, Items]]] = {place: {} for place in places}
-        for one in encode_rows(name, rows, start, len(records), modalities, seed):
-            for record, place, items in zip(one.record, one.place, one.items.split(), strict=True):
-                signals[record][place] = fields.index(one.field), items
-        for record, those in signals.items():
-            in_order = [those[place] for place in sorted(those)]
-            whole = Items.joined([items for _, items in in_order])
-            number = np.array([field for field, _ in in_order])
-            for key, array in zip(ARRAYS, (number, whole.counts, whole.part, whole.digits), strict=True):
-                found[record][feature(name, key)] = np.ascontiguousarray(array.ravel(), ARRAYS[key])
-    yield from found.items()
-
-
-def load(config: Config, split: str, names: Sequence[str]) -> dict[str, StoredColumn]:
-    """The stored items of a split, read from disk when they are asked for.
-
-    Raises:
-        DataError: they were drawn with another seed, or a view isn't stored.
-    """
-    check(config, names)
-    folder = pathlib.Path(config.data.directory) / FOLDER
-    rows = tfds.builder_from_directory(folder).as_data_source(split.replace("/", "."))
-    row = functools.lru_cache(RECORDS_AT_ONCE)(rows.__getitem__)
-    return {name: StoredColumn(config, name, row, len(rows)) for name in names}
-
-
-class StoredColumn:
-    """One view of every record of a split; those of a record share one read. It offers what a `Column` does."""
-
-    def __init__(self, config: Config, name: str, row: Callable[[int], Mapping[str, np.ndarray]], count: int):
-        self._config, self._name, self._row, self._count = config, name, row, count
-        self._fields = list(config.data.fields.items())
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def segments(self) -> Int[np.ndarray, " records"]:
-        """int64[records], segments of each record."""
-        return self._whole[0]
-
-    @property
-    def items(self) -> Int[np.ndarray, " records"]:
-        """int64[records], items of each record."""
-        return self._whole[1]
-
-    @functools.cached_property
-    def _whole(self) -> Int[np.ndarray, "2 records"]:
-        """Counts of all records, which takes one pass over them."""
-        starts = range(0, self._count, RECORDS_AT_ONCE)
-        columns = (self._column(range(start, min(start + RECORDS_AT_ONCE, self._count))) for start in starts)
-        return np.concatenate([np.stack([column.segments, column.items]) for column in columns], axis=1)
-
-    def take(self, records: Sequence[int] | Int[np.ndarray, " n"]) -> Documents:
-        """Some records as documents.
-
-        Raises:
-            IndexError: a place outside the split.
-        """
-        return self._column(places_of(records, self._count)).take(np.arange(len(records)))
-
-    def _column(self, records: Sequence[int] | Int[np.ndarray, " n"]) -> Column:
-        rows = [[self._row(int(record))[feature(self._name, key)] for key in ARRAYS] for record in records]
-        several = [
-            Items(part, digits.reshape(len(part), -1 if len(part) else 1), counts) for _, counts, part, digits in rows
-        ]
-        whole, field_of_signal = Items.joined(several), np.concatenate([np.zeros(0, int), *(row[0] for row in rows)])
-        # Signals are in order, so that their place among all of them does for their place in the record.
-        place = np.arange(len(field_of_signal))
-        record = np.repeat(np.arange(len(rows)), np.array([len(fields) for fields, *_ in rows], np.int64))
-        parts = []
-        for number in np.unique(field_of_signal):
-            name, modality = self._fields[number]
-            those = place[field_of_signal == number]
-            encoded = Encoded(name, whole.reordered(those), record[those], those)
-            parts.append(segments_of(self._config.vocabulary, modality, encoded))
-        return Column(parts, len(records))
+def _joined(parts: Sequence[Encoded]) -> Encoded:
+    items = Items.joined([one.items for one in parts])
+    record, place = (np.concatenate([one[key] for one in parts]).astype(np.int64) for key in (2, 3))
+    return Encoded(parts[0].field, items, record, place)

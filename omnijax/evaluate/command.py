@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -13,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import rich.console
-from jax.sharding import Mesh
 
-from omnijax.config import Config
 from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, PlatformError
 from omnijax.evaluate.display import print_steps, print_table, summary, write_plot
 from omnijax.evaluate.history import ROWS
@@ -25,7 +22,7 @@ from omnijax.evaluate.tasks import TASKS, check_tasks
 from omnijax.files import check_writable
 from omnijax.report import write_report
 from omnijax.report.theme import check_drawing
-from omnijax.run.directory import CONFIG
+from omnijax.run.directory import CONFIG, real_path
 from omnijax.run.stopping import SIGNALS, Stop
 from omnijax.step.sharding import make_mesh, mesh_that_fits
 
@@ -46,7 +43,7 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
     runs = list(dict.fromkeys(options.workdirs))
     if options.out is not None:
         check_writable(options.out, "--out")
-    elsewhere = options.out is not None and os.path.realpath(options.out) != os.path.realpath(runs[0])
+    elsewhere = options.out is not None and real_path(options.out) != real_path(runs[0])
     if elsewhere and (options.out / CONFIG).exists():
         raise ConfigError("--out", str(options.out), "it is the directory of another run", "choose a new directory")
     own = elsewhere or not eval_knobs(options.overrides)  # eval.json and the plot stay those of the run's own knobs
@@ -78,9 +75,8 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
             plots[opened.run] = _drawn("no plot", lambda: write_plot(opened))
 
     check_overrides(options.overrides, ("eval", "mesh"))
-    meshes: Meshes = mesh_that_fits
-    if any(argument.startswith("--mesh.") for argument in options.overrides):
-        meshes = _mesh_of
+    given = any(argument.startswith("--mesh.") for argument in options.overrides)
+    meshes: Meshes = (lambda config: make_mesh(config.mesh)) if given else mesh_that_fits
     with contextlib.suppress(PlatformError):
         check_drawing()  # imported now: an interrupt in the middle would leave half a library
     # Ctrl-C doesn't wait for the end of a task, as the other signals do.
@@ -132,7 +128,3 @@ def _drawn(otherwise: str, draw: Callable[[], object]) -> str:
     if asked:
         raise KeyboardInterrupt
     return name
-
-
-def _mesh_of(config: Config) -> Mesh:
-    return make_mesh(config.mesh)

@@ -42,6 +42,8 @@ def print_table(result: dict[str, Any], console: rich.console.Console) -> None:
     for form, entry in result["bits_per_item"].items():
         units = (f", {bits:.3f} bits per {unit}" for unit, bits in entry["units"].items())
         console.print(f"{given(form)}: {entry['renormalised']:.3f} bits per item{''.join(units)}", highlight=False)
+        for source, own in entry["sources"].items():
+            console.print(f"  of {source}: {own['renormalised']:.3f} ({own['records']} records)", highlight=False)
 
 
 def print_steps(rows: Mapping[Path, Mapping[int, Mapping[str, Any]]], console: rich.console.Console) -> None:
@@ -63,21 +65,19 @@ def summary(row: Mapping[str, Any]) -> dict[str, str]:
     """Means of a row, by name; a dash if a task wasn't done."""
     keys = {"bits/item": ("bits_per_item", "renormalised"), "leak": ("bits_per_item", "leak")}
     keys |= {"exact": ("bits_per_item", "exact")} | {task: (task, "accuracy") for task in ("directions", "completions")}
-    found = {
-        name: [entry[key] for entry in row.get(task, {}).values() if key in entry] for name, (task, key) in keys.items()
-    }
+    found = {name: [one[key] for one in row.get(task, {}).values() if key in one] for name, (task, key) in keys.items()}
     return {name: f"{np.mean(values):.3f}" if values else "—" for name, values in found.items()}
 
 
 def write_plot(opened: OpenRun) -> str:
     """Draws what is known of a run's checkpoints on a split into a PNG; returns its name.
 
-    Raises:
-        PlatformError: a library that draws isn't installed.
+    Raises a `PlatformError` if a library that draws isn't installed.
     """
     check_drawing()
     path = file_of(opened.out, PLOT, opened.other_split)
-    steps_figure(history(opened.out, opened.config)).savefig(path, format="png", dpi=DOTS_PER_INCH)
+    with path.open("wb") as file:
+        steps_figure(history(opened.out, opened.config)).savefig(file, format="png", dpi=DOTS_PER_INCH)
     return path.name
 
 

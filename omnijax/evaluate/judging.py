@@ -70,11 +70,8 @@ def figures(split: EvaluatedSplit, made: Made) -> dict[str, Any]:
     """How good generated signals are: `accuracy` and what belongs to it where the field has a judge, and metrics."""
     modality, real = split.modalities[made.field], split.signals(made.field, made.places)
     pairs = [(a, b) for a, b in zip(real, made.signals, strict=True) if b is not None]
-    found: dict[str, Any] = {
-        "examples": len(made.places),
-        "decodable": float(made.decodable.mean()),
-        "metrics": modality.metrics([a for a, _ in pairs], [b for _, b in pairs]),
-    }
+    found: dict[str, Any] = {"examples": len(made.places), "decodable": float(made.decodable.mean())}
+    found["metrics"] = modality.metrics([a for a, _ in pairs], [b for _, b in pairs])
     judge = judge_of(split, made.field)
     if judge is None or split.labels is None:
         return found

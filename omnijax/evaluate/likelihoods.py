@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -78,6 +78,7 @@ def bits_per_item(
     corpus: Corpus,
     records: int,
     units: Mapping[str, tuple[np.ndarray, str]] | None = None,
+    origins: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Mean bits of an item, for every form of document that the model was trained on.
 
@@ -91,6 +92,7 @@ def bits_per_item(
         corpus: the split, with the fields that the tasks name.
         records: number of records, the first ones of the split.
         units: for lossless fields, natural units of each record, and their name.
+        origins: name of the source of each record of a mixture.
 
     Returns:
         For each field of each form: `raw`, all the bits of an item; its parts `digits` and `position`, the digits also
@@ -99,7 +101,7 @@ def bits_per_item(
         `uniform`, the bits of an item that is as likely as any other; `errors`, by kind of token (`kind_names`), how
         often the likeliest token is wrong after right ones; `exact`, the share of items all of whose tokens are the
         likeliest legal ones after right ones, as in greedy generation; `units`, bits per natural unit by its name;
-        `records`.
+        `records`; `sources`, `renormalised` and `records` by the name of the source in a mixture.
 
     Raises:
         DataError: a record that the grammar of the configuration doesn't accept.
@@ -130,6 +132,12 @@ def bits_per_item(
                 count, unit = units[name]
                 bits = entry["digits" if form.shuffled[number] else "renormalised"] * totals["items"][number]
                 entry["units"] = {unit: float(bits / count[places].sum())}
+            entry["sources"] = {}
+            of_record = np.array(origins)[places] if origins else np.array([])
+            for source in dict.fromkeys(of_record.tolist()):
+                here = of_record == source
+                items, own = (sums[key][here, number].sum(dtype=np.float64) for key in ("items", "renormalised"))
+                entry["sources"][source] = {"renormalised": float(own / items), "records": int(here.sum())}
             found[form.name(number)] = entry
     return found
 

@@ -81,16 +81,14 @@ class OpenRun(contextlib.ExitStack):
     def identity(self, step: int) -> str:
         """A fingerprint of the parameters of a checkpoint, the same on any mesh, by its description alone.
 
-        Raises:
-            CheckpointError: there is none, or its description is damaged or foreign.
+        Raises a `CheckpointError` if there is none, or if its description is damaged or foreign.
         """
         return self._checkpoints(step).check_params(step, self._abstract, self.config.vocabulary)
 
     def load(self, step: int | None = None) -> Trained:
         """One checkpoint; by default the newest one that is whole, and those after it are named on stderr.
 
-        Raises:
-            CheckpointError: there is none, or it is damaged or foreign.
+        Raises a `CheckpointError` if there is none, or if it is damaged or foreign.
         """
         checkpoints, vocabulary = self._checkpoints(step), self.config.vocabulary
         if step is not None:

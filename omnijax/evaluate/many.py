@@ -96,8 +96,7 @@ class Session:
     def open(self, runs: Sequence[Path]) -> Iterator[list[OpenRun]]:
         """Those directories that are runs.
 
-        Raises:
-            ConfigError: a run doesn't fit the mesh that was asked for, or has no such split or knob.
+        Raises a `ConfigError` if a run doesn't fit the mesh that was asked for, or has no such split or knob.
         """
         configs = {}
         for run in dict.fromkeys(runs):
@@ -112,8 +111,7 @@ class Session:
     def measure(self, opened: OpenRun, step: int, tasks: tuple[str, ...] | None = None) -> dict[str, Any] | None:
         """The row of a checkpoint, once the tasks that it lacks are done; None if it can't be evaluated.
 
-        Raises:
-            DataError: the data of the run are damaged.
+        Raises a `DataError` if the data of the run are damaged.
         """
         run, out = opened.run, opened.out
         rows, tasks = self.rows.setdefault(run, {}), tasks or self.tasks
@@ -173,11 +171,7 @@ def _examples(opened: OpenRun, head: dict[str, Any], found: Mapping[str, Finding
 
 
 def check_overrides(overrides: Sequence[str], parts: Sequence[str]) -> None:
-    """Checks that command-line arguments set only knobs of these parts of the configuration.
-
-    Raises:
-        ConfigError: an argument sets another knob.
-    """
+    """Raises a `ConfigError` if command-line arguments set knobs of other parts of the configuration than these."""
     for argument in overrides:
         if argument.startswith("--") and not argument.startswith(tuple(f"--{part}." for part in parts)):
             rule = f"only knobs of {' and '.join(parts)} can be set here"
@@ -243,15 +237,11 @@ def _evaluate_run(session: Session, opened: OpenRun, steps: Steps) -> None:
 
 
 def watch(runs: Sequence[Path], session: Session, poll_seconds: float = POLL_SECONDS) -> Session:
-    """Evaluates each checkpoint of some runs as it comes, the oldest first.
+    """Evaluates each checkpoint of some runs as it comes, the oldest first; the runs need none yet.
 
     It ends when it has met the checkpoint of the last step of every run (`train.steps`), or when it is asked to stop. A
-    run that deletes checkpoints faster than they can be evaluated (`train.keep_checkpoints`) leaves some out.
-
-    The runs need no checkpoint yet.
-
-    Raises:
-        ConfigError: a run doesn't fit the mesh, or has no such split; nothing has been measured then.
+    run that deletes checkpoints faster than they can be evaluated (`train.keep_checkpoints`) leaves some out. Raises a
+    `ConfigError` if a run doesn't fit the mesh, or has no such split; nothing has been measured then.
     """
     with session.open(runs) as every:
         waiting: dict[OpenRun, set[int]] = {opened: set() for opened in every}
@@ -275,11 +265,7 @@ def watch(runs: Sequence[Path], session: Session, poll_seconds: float = POLL_SEC
 
 
 def parse_steps(text: str) -> Steps:
-    """Which checkpoints a command line asks for.
-
-    Raises:
-        ConfigError: neither `all`, `last` or `best` nor numbers.
-    """
+    """Which checkpoints a command line asks for: all, last, best, or some numbers; else raises a `ConfigError`."""
     if text in ("all", "last", "best"):
         return cast(Steps, text)
     parts = text.split(",")

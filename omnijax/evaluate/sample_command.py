@@ -21,6 +21,7 @@ from omnijax.evaluate.trained_run import Ranked, TrainedRun, load
 from omnijax.experiment import override
 from omnijax.files import check_writable, read_object, write_atomically, write_object
 from omnijax.modalities.base import Modality
+from omnijax.paths import as_path, is_remote
 from omnijax.run.directory import config_digest, load_config
 
 LINES, BATCH = ".jsonl", ".batch.json"
@@ -43,8 +44,7 @@ def sample(
     Args:
         run: its directory.
         given: as `FIELD=VALUE`. A value is what was typed, with `@FILE` to read it, where the field is typed, and a
-            file otherwise; or a folder of such files, or a `.jsonl` file with an object of fields in each line, for a
-            batch.
+            file otherwise; or a folder of such files, or a `.jsonl` file with an object of fields a line, for a batch.
         to: the field to generate.
         out: file for the signal; for a batch a folder, or a `.jsonl` file where the field is typed. A batch goes on
             where it was stopped.
@@ -80,8 +80,7 @@ def sample(
             raise ConfigError("--from", many[0], rule, "put all fields into the lines")
         if count > 1:
             raise ConfigError("--count", count, "a batch has one sample of each input", "repeat the input instead")
-        batch = _batch(trained, many[0], Path(values[many[0]]))
-        return _sample_batch(trained, batch, to, out, seed, overrides)
+        return _sample_batch(trained, _batch(trained, many[0], as_path(values[many[0]])), to, out, seed, overrides)
     if target.suffix and (out is None or out.suffix != target.suffix):
         rule = f"{to} needs a file that ends with {target.suffix}"
         raise ConfigError("--out", out and str(out), rule, "give such a name")
@@ -159,7 +158,7 @@ def read_value(trained: TrainedRun, field: str, value: str) -> Any:
     modality = trained.modalities[field]
     if not modality.suffix and not value.startswith("@"):
         return modality.parse(value)
-    path = Path(value.removeprefix("@"))
+    path = as_path(value.removeprefix("@"))
     if not path.is_file():
         raise DataError(f"--from {field}", str(path), "there is no such file", "give the path of one")
     try:
@@ -228,14 +227,8 @@ def _sample_batch(
         raise ConfigError("--out", str(out), f"there is a {kind} of this name", "choose another one")
     paths = {name: out / f"{name}{target.suffix or '.txt'}" for name in batch}
     there = _lines_there(out, to) if lines else {name for name, path in paths.items() if path.exists()}
-    made: dict[str, Any] = {
-        "seed": seed,
-        "knobs": list(overrides),
-        "step": trained.step,
-        "to": to,
-        "inputs": _digest_of(batch),
-        "run": config_digest(trained.config),
-    }
+    made: dict[str, Any] = {"seed": seed, "knobs": list(overrides), "step": trained.step, "to": to}
+    made |= {"inputs": _digest_of(batch), "run": config_digest(trained.config)}
     _check_same(out, out.with_name(f".{out.name}{BATCH}") if lines else out / BATCH, made, there)
     names, size, undecodable = [*batch], trained.config.eval.batch_size, 0
     for start in rich.progress.track(range(0, len(batch), size), description="sampling", transient=True):
@@ -253,8 +246,13 @@ def _sample_batch(
             if lines:
                 shown = None if signal is None else target.show(signal)
                 out.parent.mkdir(parents=True, exist_ok=True)
+                line = json.dumps({"id": name, to: shown}, ensure_ascii=False) + "\n"
+                if is_remote(out):
+                    whole = out.read_text(encoding="utf-8") if out.exists() else ""
+                    write_atomically(out, whole + line)
+                    continue
                 with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"id": name, to: shown}, ensure_ascii=False) + "\n")
+                    file.write(line)
             elif signal is not None:
                 write_file(target, [signal], paths[name])
     lost = f", {undecodable} can't be decoded" if undecodable else ""
@@ -275,8 +273,7 @@ def _digest_of(batch: Mapping[str, dict[str, Any]]) -> str:
 def _check_same(out: Path, path: Path, made: dict[str, Any], there: set[str]) -> None:
     """Checks that the samples in `out` are of the same command; notes the command in `path` if there are none.
 
-    Raises:
-        ConfigError: they are of another command, or of none.
+    Raises a `ConfigError` if they are of another command, or of none.
     """
     fix = "give a new name, or remove what is there"
     if there and not path.exists():
@@ -295,8 +292,7 @@ def _check_same(out: Path, path: Path, made: dict[str, Any], there: set[str]) ->
 def _lines_there(out: Path, to: str) -> set[str]:
     """The ids of the samples in a `.jsonl` file; removes a last line that a kill cut off.
 
-    Raises:
-        ConfigError: the file has other lines than samples of this field. It is left as it is.
+    Raises a `ConfigError` if the file has other lines than samples of this field; it is left as it is then.
     """
     *whole, cut_off = out.read_bytes().split(b"\n") if out.exists() else [b""]
     found, start = [], b'{"id": "'

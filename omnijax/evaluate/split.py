@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from omnijax.config import Config
-from omnijax.data.corpus import Corpus, fields_of, read_corpus
+from omnijax.config import Config, HeldOut
+from omnijax.data.corpus import Corpus, fields_of, read_split
 from omnijax.data.fitting import fitted
 from omnijax.data.prepare import prepare
 from omnijax.errors import DataError
@@ -31,10 +32,10 @@ class EvaluatedSplit:
 
     @functools.cached_property
     def corpus(self) -> Corpus:
-        """The split in items, without views."""
+        """The records that are measured, and perhaps some more, in items without views."""
         routes = [name for route in self.config.eval.routes for name in route.through]
         names = dict.fromkeys([*fields_of(self.config), *routes, *(one.field for one in self.config.eval.completions)])
-        return read_corpus(self.config, self.config.eval.split, tuple(names))
+        return read_split(self.config, self.config.eval.split, tuple(names)).first(self.config.eval.examples)
 
     @functools.cached_property
     def records(self) -> list[Record]:
@@ -57,6 +58,15 @@ class EvaluatedSplit:
         """Classifiers of generated signals, by field."""
         return self.config.data.judges()
 
+    def sibling(self, kind: HeldOut) -> EvaluatedSplit:
+        """All records of the split of a kind of group, on the same side."""
+        name = f"{self.config.eval.split.partition('/')[0]}/{kind.kind}"
+        count = len(self.config.data.records(name))
+        evaluation = dataclasses.replace(self.config.eval, split=name, routes=kind.routes, examples=count)
+        found = EvaluatedSplit(dataclasses.replace(self.config, eval=evaluation))
+        found.judges, found.modalities = self.judges, self.modalities  # type: ignore[misc]
+        return found
+
     def signals(self, field: str, places: Sequence[int] | Int[np.ndarray, " n"]) -> list[Any]:
         """The first signal of a field of some records."""
         return [signals_of(self.records[int(place)], field)[0] for place in places]
@@ -76,11 +86,7 @@ class EvaluatedSplit:
         return np.array(found, np.int64)
 
     def having(self, fields: Sequence[str]) -> Int[np.ndarray, " n"]:
-        """`places` of a direction or a completion, which needs at least one record.
-
-        Raises:
-            DataError: no record has all of these fields.
-        """
+        """`places` of a direction or a completion; raises a `DataError` if no record has all of these fields."""
         places = self.places(fields)
         if not len(places):
             rule = f"none of the first {len(self.records)} records of {self.config.eval.split} has all of these fields"
@@ -94,20 +100,16 @@ def decoded(modality: Modality, generated: Generated) -> list[Any]:
     return [modality.decode(items) if good else None for items, good in pairs]
 
 
-_KEPT: dict[Any, EvaluatedSplit] = {}
+_KEPT: list[tuple[Any, EvaluatedSplit]] = []  # at most one; a source needn't be hashable
 
 
 def split_of(config: Config) -> EvaluatedSplit:
     """The data that a run is measured on, checked, and built where it is missing.
 
-    What was read stays for the next run of the same data and vocabulary.
-
-    Raises:
-        DataError: the data set is damaged.
+    What was read stays for the next run of the same data and vocabulary. Raises a `DataError` if it is damaged.
     """
     prepare(config)
     key = (config.data, config.vocabulary, config.batch, config.eval)
-    if key not in _KEPT:
-        _KEPT.clear()
-        _KEPT[key] = EvaluatedSplit(config)
-    return _KEPT[key]
+    if not _KEPT or _KEPT[0][0] != key:
+        _KEPT[:] = [(key, EvaluatedSplit(config))]
+    return _KEPT[0][1]

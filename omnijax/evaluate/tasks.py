@@ -13,6 +13,7 @@ import rich.progress
 
 from omnijax.config import Route
 from omnijax.errors import ConfigError
+from omnijax.evaluate.held_out import interval, ranks_of
 from omnijax.evaluate.judging import Finding, Made, accuracy, examples, figures, judge_of, real_examples
 from omnijax.evaluate.likelihoods import bits_per_item
 from omnijax.evaluate.loading import Trained
@@ -35,7 +36,8 @@ def measure_bits(trained: Trained, split: EvaluatedSplit) -> Finding:
         units[field] = counts, found[0][1]
         if codecs := modality.anchors(signals):
             anchors[field] = {"unit": found[0][1], **codecs}
-    bits = bits_per_item(config, generator.model, generator.params, split.corpus, len(split.records), units)
+    origins = config.data.origins(config.eval.split)
+    bits = bits_per_item(config, generator.model, generator.params, split.corpus, len(split.records), units, origins)
     return Finding({"bits_per_item": bits, "anchors": anchors})
 
 
@@ -54,8 +56,7 @@ def measure_directions(trained: Trained, split: EvaluatedSplit) -> Finding:
     asked = {route.through[-1] for route in config.eval.routes} | {one.field for one in config.eval.completions}
     targets = [field for field in config.generated if field in asked]
     figure["sampling"] = {field: dataclasses.asdict(config.target(field).sample) for field in targets}
-    real = {field: real_examples(split, field) for field in targets}
-    return Finding(figure, {"directions": pages, "real": real})
+    return Finding(figure, {"directions": pages, "real": {field: real_examples(split, field) for field in targets}})
 
 
 def _along(trained: Trained, split: EvaluatedSplit, route: Route, key: Any) -> tuple[Made, float]:
@@ -93,20 +94,37 @@ def measure_completions(trained: Trained, split: EvaluatedSplit) -> Finding:
     return Finding({"completions": found}, {"completions": pages})
 
 
+def measure_held_out(trained: Trained, split: EvaluatedSplit) -> Finding:
+    """What is generated on each of `eval.held_out`, how often it is right, and how answers rank if there are any."""
+    found: dict[str, dict[str, Any]] = {}
+    for number, kind in enumerate(trained.config.eval.held_out):
+        part, found[kind.kind] = split.sibling(kind), {}
+        for place, route in enumerate(kind.routes):
+            key = jax.random.fold_in(jax.random.key(trained.config.eval.seed), 1000 * (1 + number) + place)
+            made = _along(trained, part, route, key)[0]
+            row = figures(part, made)
+            names = ("accuracy", "examples", "decodable", "judge", "judge_coded")
+            right = {name: row[name] for name in names if name in row}
+            if "accuracy" in row:
+                right["interval"] = interval(row["accuracy"], row["examples"])
+            ranks = ranks_of(trained, part, route, made.places)
+            tops = {f"top_{n}": float((ranks <= n).mean()) for n in (1, 5)} if len(ranks) else {}
+            anchors = trained.config.data.anchors(part.config.eval.split, route.name)
+            found[kind.kind][route.name] = right | tops | {"anchors": dict(anchors)}
+    return Finding({"tests": found} if found else {})
+
+
 TASKS: dict[str, Callable[[Trained, EvaluatedSplit], Finding]] = {
     "bits": measure_bits,
     "directions": measure_directions,
     "completions": measure_completions,
+    "held_out": measure_held_out,
 }
 """By name, in the order in which they are done."""
 
 
 def check_tasks(names: Sequence[str]) -> tuple[str, ...]:
-    """The tasks of these names, in the order in which they are done.
-
-    Raises:
-        ConfigError: there is no such task, or none is named.
-    """
+    """The tasks of these names, in the order in which they are done; raises a `ConfigError` for others and for none."""
     for name in names or ("",):
         if name not in TASKS:
             raise ConfigError("tasks", name, f"the tasks are {', '.join(TASKS)}", "choose among these")

@@ -16,6 +16,7 @@ from omnijax.evaluate.likelihoods import Form, document_sums, forms_of
 from omnijax.evaluate.loading import OpenRun
 from omnijax.evaluate.split import decoded
 from omnijax.modalities.base import Items
+from omnijax.paths import as_path
 from omnijax.run.directory import load_modalities
 from omnijax.sample.generate import Generator, documents_of
 from omnijax.vocab.documents import Documents
@@ -52,8 +53,8 @@ def load(run: str | Path, step: int | None = None, trust: bool = False, config: 
         CheckpointError: no run, or one without this checkpoint.
         ConfigError: the experiment file comes from elsewhere.
     """
-    with OpenRun(Path(run), trusted=trust, config=config) as opened:
-        return TrainedRun(Path(run), *opened.load(step))
+    with OpenRun(as_path(run), trusted=trust, config=config) as opened:
+        return TrainedRun(as_path(run), *opened.load(step))
 
 
 class TrainedRun:
@@ -166,11 +167,7 @@ class TrainedRun:
         return [Ranked(among[place], float(bits[place]), float(shares[place] / shares.sum())) for place in order]
 
     def predicted(self, given: Mapping[str, Any]) -> str:
-        """The first field that a task predicts from exactly these.
-
-        Raises:
-            ConfigError: there is none.
-        """
+        """The first field that a task predicts from exactly these; raises a `ConfigError` if there is none."""
         form, number = self._form(given, None)
         return form.fields[number]
 

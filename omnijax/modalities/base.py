@@ -58,7 +58,7 @@ class Items:
     Attributes:
         part: int8[items], index of each item's part in `Modality.parts`; `GENERAL` for a general token.
         digits: uint32[items, places], natural digits of each fragment, most significant first, zeros behind them;
-            a general token has its own number in the first place.
+            a general token has its own number in the first place. Stored digits may be smaller unsigned integers.
         counts: int64[sequences], items of each sequence.
     """
 
@@ -82,10 +82,14 @@ class Items:
     def joined(cls, sequences: Sequence[Items]) -> Items:
         """All sequences of some `Items`, in order."""
         places = max((one.digits.shape[1] for one in sequences), default=1)
-        digits = [np.pad(one.digits, ((0, 0), (0, places - one.digits.shape[1]))) for one in sequences]
+        wide = [one.digits.shape[1] == places for one in sequences]
+        digits = [
+            one.digits if full else np.pad(one.digits, ((0, 0), (0, places - one.digits.shape[1])))
+            for one, full in zip(sequences, wide, strict=True)
+        ]
         return cls(
             np.concatenate([np.zeros(0, np.int8), *(one.part for one in sequences)]),
-            np.concatenate([np.zeros((0, places), np.uint32), *digits]),
+            np.concatenate(digits) if digits else np.zeros((0, places), np.uint32),
             np.concatenate([np.zeros(0, np.int64), *(one.counts for one in sequences)]),
         )
 
@@ -152,6 +156,10 @@ class Modality:
     """Names of the parts of a signal that `given` knows, from which the rest can be completed."""
     suffix: ClassVar[str] = ""
     """Ending of the files that `read` and `write` know; "" where people type the signal."""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Endings of the files that `read` knows, in small letters; () where folders have no such files."""
+    field: ClassVar[str] = ""
+    """Name of the field of such files in a folder."""
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -163,6 +171,11 @@ class Modality:
     def limits(self) -> tuple[tuple[int, int], ...]:
         """Fewest and most items of each segment: one for each part, or one of general tokens."""
         raise ConfigError("modality", type(self).__name__, "a modality has `limits`", "define them in the class")
+
+    @property
+    def seconds(self) -> float:
+        """Longest time that a signal may take; 0 for signals without time."""
+        return 0.0
 
     def check(self, field: str) -> None:
         """Raises a `ConfigError` for a knob that can't work; `field` is the path of the modality, for the error."""
@@ -186,19 +199,11 @@ class Modality:
         return fitted
 
     def encode(self, signals: Sequence[Any]) -> Items:
-        """Items of each signal, one sequence for each.
-
-        Raises:
-            DataError: a signal that this modality can't write.
-        """
+        """Items of each signal, a sequence for each; raises a `DataError` for one that this modality can't write."""
         raise DataError("modality", self.name, "it can't encode", "define `encode` in the class")
 
     def decode(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> Any:
-        """The signal of one sequence. Where not all items are `present`, the others are left blank.
-
-        Raises:
-            DataError: the items are none of a signal.
-        """
+        """The signal of items, blank where they aren't `present`; raises a `DataError` if they are none of a signal."""
         raise DataError("modality", self.name, "it can't decode", "define `decode` in the class")
 
     def bounds(self, before: Items) -> tuple[int, int]:
@@ -243,17 +248,11 @@ class Modality:
         The style of pages knows the classes `word` for text, `word nothing` for an empty signal, `tile` for a picture
         (`tile pixels` for an enlarged one), and `player` around a sound. `label` is for readers who can't see it.
         """
-        shown = self.show(signal)
-        return (
-            f'<span class="word">{html.escape(shown)}</span>' if shown else '<span class="word nothing">nothing</span>'
-        )
+        text = self.show(signal)
+        return f'<span class="word">{html.escape(text)}</span>' if text else '<span class="word nothing">nothing</span>'
 
     def parse(self, text: str) -> Any:
-        """The signal that a person typed, where `suffix` is "".
-
-        Raises:
-            DataError: it can't be read.
-        """
+        """The signal that a person typed, where `suffix` is ""; raises a `DataError` if it can't be read."""
         raise DataError(self.name, text, f"it is read from a {self.suffix} file", "give the path of one")
 
     def show(self, signal: Any) -> str:
@@ -261,16 +260,38 @@ class Modality:
         return str(signal)
 
     def read(self, stream: BinaryIO) -> Any:
-        """A signal from a file of this modality, made to fit its configuration.
-
-        Raises:
-            DataError: the file can't be read as one.
-        """
+        """Reads a file, and converts it to this configuration. Raises a `DataError` if the file can't be read."""
         try:
             text = stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise DataError(self.name, "file", f"it must be a text file in UTF-8 ({error})", "convert it") from error
         return self.parse(text.removesuffix("\n").removesuffix("\r"))
+
+    def windows(self, stream: BinaryIO, seconds: float) -> list[Any]:
+        """The signals of a file in windows of so many seconds, one after another, where signals have a time.
+
+        A last window that is shorter than half of the others is left out, unless it is the only one. Raises a
+        `DataError` if the file can't be read as one of this modality.
+        """
+        raise DataError("modality", self.name, "its signals have no time", "define `windows` in the class")
+
+    @classmethod
+    def probe(cls, stream: BinaryIO) -> dict[str, int | float]:
+        """What a file's header says: sizes, lengths, rates. Raises a `DataError` if it is no file of this modality."""
+        raise DataError("modality", cls.__name__, "it has no files", "define `probe` in the class")
+
+    @classmethod
+    def suited(cls, headers: Sequence[Mapping[str, int | float]], tokens: int) -> tuple[Self, list[str]]:
+        """The configuration that fits some files.
+
+        Args:
+            headers: what `probe` says of them.
+            tokens: most tokens that a signal should have, in base 256 with a position for each fragment.
+
+        Returns:
+            The modality, and a line for people about each thing that is lost or changed.
+        """
+        raise DataError("modality", cls.__name__, "it has no files", "define `suited` in the class")
 
     def write(self, signal: Any, stream: BinaryIO) -> None:
         """Writes a signal as a file of this modality."""
@@ -281,12 +302,14 @@ class Modality:
         stream.write("".join(self.show(signal) + "\n" for signal in signals).encode())
 
 
-def refuse_digits(modality: Modality, items: Items) -> None:
-    """Checks the items of one or more sequences before they are decoded.
+def sliced(signal: Any, length: int) -> list[Any]:
+    """Parts of a signal along its first axis, as `Modality.windows` has them."""
+    parts = [signal[start : start + length] for start in range(0, len(signal), length)]
+    return parts[:-1] if len(parts) > 1 and 2 * len(parts[-1]) < length else parts
 
-    Raises:
-        DataError: an item of a part that the modality doesn't have, or a digit that is not below its radix.
-    """
+
+def refuse_digits(modality: Modality, items: Items) -> None:
+    """Raises a `DataError` if an item belongs to no part of the modality, or if a digit isn't below its radix."""
     known = {number: part.radices for number, part in enumerate(modality.parts)}
     known |= {GENERAL: (modality.general,)} if modality.general else {}
     fix = "decode with the configuration that made it"
@@ -302,11 +325,7 @@ def refuse_digits(modality: Modality, items: Items) -> None:
 
 
 def array_of(name: str, signal: Any) -> np.ndarray:
-    """A signal as an array.
-
-    Raises:
-        DataError: it can't be one.
-    """
+    """A signal as an array; raises a `DataError` if it can't be one."""
     try:
         return np.asarray(signal)
     except ValueError as error:

@@ -11,21 +11,22 @@ _FIT_VECTORS = 60_000
 _ITERATIONS = 25
 
 
-def fit_codebook(vectors: Float32[np.ndarray, "n width"], codes: int, seed: int) -> Float32[np.ndarray, "codes width"]:
+def fit_codebook(
+    vectors: Float32[np.ndarray, "n width"], codes: int, seed: int, name: str = "codebook"
+) -> Float32[np.ndarray, "codes width"]:
     """Centroids of k-means, in the order of their first principal axis: neighbouring ids mean similar things.
 
-    Lloyd's algorithm starts from `codes` vectors that the seed draws, and reads at most `_FIT_VECTORS` vectors.
-    It is written in NumPy, because scikit-learn's threads add up in an order that changes from run to run.
-
-    Raises:
-        DataError: fewer different vectors than codes.
+    Lloyd's algorithm starts from `codes` vectors that the seed draws, and reads at most `_FIT_VECTORS` vectors. It is
+    written in NumPy, because scikit-learn's threads add up in an order that changes from run to run. Raises a
+    `DataError` if there are fewer different vectors than codes.
     """
     random = np.random.default_rng(seed)
     sample = vectors[np.sort(random.permutation(len(vectors))[:_FIT_VECTORS])]
     different = np.unique(sample, axis=0)
     if len(different) < codes:
         rule = f"there are only {len(different)} different vectors to fit"
-        raise DataError("codebook codes", codes, rule, "use fewer codes or more data")
+        fix = f"set `codes` of {name} to at most that, or add data; a folder needs another --out then"
+        raise DataError(f"{name} codes", codes, rule, fix)
     centroids = different[random.choice(len(different), codes, replace=False)]
     for _ in range(_ITERATIONS):
         ids = nearest(centroids, sample)

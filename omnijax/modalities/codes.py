@@ -47,11 +47,7 @@ class Codes(Modality):
         self.check_bounds(field, size=(0, math.prod(self.radices)), least=(0, self.most))
 
     def encode(self, signals: Sequence[Int[np.ndarray, "items places"]]) -> Items:
-        """The codes as they are.
-
-        Raises:
-            DataError: another number of places, or a digit that isn't below its radix.
-        """
+        """The codes as they are; raises a `DataError` for another number of places, or a digit not below its radix."""
         arrays, places = [array_of(self.name, signal) for signal in signals], len(self.radices)
         for array in arrays:
             if array.ndim != 2 or array.shape[1] != places or array.dtype.kind not in "iu":
@@ -78,11 +74,7 @@ class Codes(Modality):
         return len(signal), "code"
 
     def parse(self, text: str) -> UInt32[np.ndarray, "items places"]:
-        """Codes with spaces between them, the digits of a code with dots: `3.17 0.4`.
-
-        Raises:
-            DataError: these are no codes.
-        """
+        """Codes with spaces between them, the digits of a code with dots: `3.17 0.4`; else raises a `DataError`."""
         try:
             codes = [[int(digit) for digit in code.split(".")] for code in text.split()]
             return np.array(codes, np.uint32).reshape(len(codes), len(self.radices))

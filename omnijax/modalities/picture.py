@@ -6,17 +6,19 @@ import dataclasses
 import html
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, BinaryIO, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 from etils import epy
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Int, Shaped, UInt32
 
-from omnijax.errors import DataError
+from omnijax.errors import ConfigError, DataError
+from omnijax.modalities import colours
 from omnijax.modalities.base import Items, Modality, Part, array_of, refuse_digits
+from omnijax.modalities.colours import Colours
 from omnijax.modalities.inline import data_uri, png
-from omnijax.modalities.picture_file import read_picture
+from omnijax.modalities.picture_file import probe_picture, read_picture
 
 with epy.lazy_imports():  # extras: files and views need them, training on arrays doesn't
     import PIL.Image
@@ -54,11 +56,16 @@ class Picture(Modality):
     """Pictures have any size up to `height` × `width`; each begins with a header that says which."""
     background: int = dataclasses.field(default=0, metadata={"shapes_data": False})
     """Level, 0 … levels - 1, behind the transparent parts of a picture file. Not used with 2 or 4 channels."""
+    colours: Colours = "rgb"
+    """How three channels are written, without loss: as they are; `green`: green, red - green, blue - green; `ycocg`:
+    YCoCg-R. Differences are modulo `levels`. It needs 3 or 4 channels."""
 
     lossless: ClassVar[bool] = True
-    views: ClassVar[tuple[str, ...]] = ("moved",)
+    views: ClassVar[tuple[str, ...]] = ("moved", "varied")
     halves: ClassVar[tuple[str, ...]] = ("left", "right", "top", "bottom")
     suffix: ClassVar[str] = ".png"
+    suffixes: ClassVar[tuple[str, ...]] = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
+    field: ClassVar[str] = "picture"
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -79,6 +86,9 @@ class Picture(Modality):
         self.check_bounds(field, height=(1, 2**16), width=(1, 2**16), channels=(1, 2**8), levels=(2, 2**16))
         self.check_bounds(field, background=(0, self.levels - 1))
         self.check_bounds(field, patch=(1, min(2**8, max(self.height, self.width))))
+        if self.colours != "rgb" and (self.channels not in (3, 4) or not self.lossless):
+            rule = "needs 3 or 4 channels, and patches that are written without loss"
+            raise ConfigError(f"{field}.colours", self.colours, rule, "use rgb")
 
     def bounds(self, before: Items) -> tuple[int, int]:
         """The header, then exactly the patches of the size that it says."""
@@ -97,7 +107,7 @@ class Picture(Modality):
 
     def _items(self, pictures: Shaped[np.ndarray, "n ..."]) -> Items:
         """The items of pictures of one size."""
-        patches = self._cut(self._checked(pictures))
+        patches = self._written(self._cut(self._checked(pictures)))
         if not self.variable:
             return Items.many(0, patches)
         sequences, count, places = patches.shape
@@ -119,26 +129,43 @@ class Picture(Modality):
         if len(digits) != self._patches(height, width):
             rule = f"a picture of {height} × {width} pixels has {self._patches(height, width)} patches"
             raise DataError(f"{self.name} fragments", len(digits), rule, "pass all items of one picture, in order")
+        pixels = self._pixels(digits)
         if present is not None:
-            digits = np.where(np.asarray(present)[items.part == body][:, None], digits, 0)
+            pixels = np.where(np.asarray(present)[items.part == body][:, None], pixels, 0)
         p, rows, columns = self.patch, -(-height // self.patch), -(-width // self.patch)
-        blocks = digits.reshape(rows, columns, p, p, self.channels).swapaxes(1, 2)
+        blocks = pixels.reshape(rows, columns, p, p, self.channels).swapaxes(1, 2)
         whole = blocks.reshape(rows * p, columns * p, self.channels)[:height, :width].astype(self._dtype)
         return whole[..., 0] if self.channels == 1 else whole
 
     def view(
         self, name: str, signals: Sequence[Any], seed: int, places: Int[np.ndarray, " n"], total: int
     ) -> Sequence[Any]:
-        """`moved`: half of the pictures as they are, the others turned and moved a little.
+        """`moved`: half of the pictures as they are, the others turned and moved a little. `varied`: all, and more.
 
-        By up to 12 degrees around the centre and up to a pixel each way, drawn evenly; interpolated by cubic splines
-        and rounded to levels. What leaves at an edge is lost, and 0 enters.
+        `moved`: by up to 12 degrees around the centre and up to a pixel each way, drawn evenly; interpolated by cubic
+        splines and rounded to levels. What leaves at an edge is lost, and 0 enters.
+
+        `varied`: half mirrored; all by up to 12 degrees, a tenth of an edge each way, and up to 15 % larger
+        or smaller; the distance of each channel from `background` up to 20 % more or less. Edges go on outwards.
         """
         if name not in self.views:
             return super().view(name, signals, seed, places, total)
         random = np.random.default_rng(seed)
         angles, shifts = np.deg2rad(random.uniform(-12, 12, total)), random.uniform(-1, 1, (total, 2))
         chosen = random.random(total) < 0.5
+        if name == "varied":
+            scales, gains = random.uniform(0.85, 1.15, total), random.uniform(0.8, 1.2, (total, self.channels))
+            return [
+                self._turned(
+                    np.asarray(signal)[:, :: -1 if chosen[place] else 1],
+                    angles[place],
+                    shifts[place] * 0.1 * np.shape(signal)[:2],
+                    scales[place],
+                    gains[place],
+                    "nearest",
+                )
+                for signal, place in zip(signals, places, strict=True)
+            ]
         return [
             self._turned(np.asarray(signal), angles[place], shifts[place]) if chosen[place] else signal
             for signal, place in zip(signals, places, strict=True)
@@ -158,7 +185,7 @@ class Picture(Modality):
         }[half]
         return known
 
-    def units(self, signal: Shaped[np.ndarray, "..."]) -> tuple[int, str]:
+    def units(self, signal: Shaped[np.ndarray, "..."]) -> tuple[int, str] | None:
         """Number of pixels, or of sub-pixels where there are several channels."""
         return int(np.size(signal)), "pixel" if self.channels == 1 else "sub-pixel"
 
@@ -188,6 +215,31 @@ class Picture(Modality):
             f'<img class="tile{" pixels" if zoom > 1 else ""}" alt="{html.escape(label, quote=True)}" '
             f'width="{zoom * width}" height="{zoom * height}" src="{data_uri("image/png", png(pixels))}">'
         )
+
+    @classmethod
+    def probe(cls, stream: BinaryIO) -> dict[str, int | float]:
+        """Width and height in pixels as it is shown, channels, and whether it has transparent parts."""
+        return probe_picture(cls().name, stream)
+
+    @classmethod
+    def suited(cls, headers: Sequence[Mapping[str, int | float]], tokens: int) -> tuple[Self, list[str]]:
+        """Patches of 2 × 2 pixels, in colour where a file has it, of the largest size that the tokens allow."""
+        channels = 3 if any(header["channels"] > 2 for header in headers) else 1
+        sizes = {(int(header["height"]), int(header["width"])) for header in headers}
+        height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+        if len(sizes) > 1 and height * width * channels * 2 > tokens:  # a square suits upright ones and others
+            height = width = max(height, width)
+        patch, lost = 2, []
+        patches = max(1, tokens // (patch**2 * channels + 1))
+        scale = math.sqrt(patches * patch**2 / (height * width))
+        if scale < 1:
+            small = [max(patch, int(edge * scale) // patch * patch) for edge in (height, width)]
+            share = 100 * small[0] * small[1] / (height * width)
+            lost.append(f"pictures become at most {small[1]} × {small[0]} pixels, {share:.2g} % of the largest one")
+            height, width = small
+        if any(header["transparent"] for header in headers):
+            lost.append("transparent parts become black: `background` is another level")
+        return cls(height=height, width=width, channels=channels, patch=patch, variable=len(sizes) > 1), lost
 
     def read(self, stream: BinaryIO) -> Shaped[np.ndarray, "..."]:
         """A picture file, converted to the number of channels (at most 4), resized to fit, scaled to `levels`."""
@@ -252,6 +304,18 @@ class Picture(Modality):
                 raise DataError(f"{self.name} value", value.item(), rule, fix)
         return pixels
 
+    def _written(self, patches: Shaped[np.ndarray, "n patches size"]) -> Shaped[np.ndarray, "n patches digits"]:
+        """The digits of patches of sub-pixels."""
+        return patches if self.colours == "rgb" else self._by_pixel(colours.written, patches)
+
+    def _pixels(self, digits: UInt32[np.ndarray, "patches digits"]) -> Shaped[np.ndarray, "patches size"]:
+        """The sub-pixels that have these digits."""
+        return digits if self.colours == "rgb" else self._by_pixel(colours.original, digits)
+
+    def _by_pixel(self, transform: Callable[..., np.ndarray], values: Shaped[np.ndarray, "..."]) -> np.ndarray:
+        pixels = values.reshape(*values.shape[:-1], -1, self.channels)
+        return transform(pixels, self.colours, self.levels).reshape(values.shape)
+
     def _cut(self, pictures: Shaped[np.ndarray, "n h w c"]) -> Shaped[np.ndarray, "n patches digits"]:
         p, (n, height, width, channels) = self.patch, pictures.shape
         filled = np.pad(pictures, ((0, 0), (0, -height % p), (0, -width % p), (0, 0)))
@@ -259,12 +323,22 @@ class Picture(Modality):
         blocks = filled.reshape(n, rows, p, columns, p, channels).swapaxes(2, 3)
         return blocks.reshape(n, rows * columns, p * p * channels)
 
-    def _turned(self, picture: Shaped[np.ndarray, "..."], angle: float, shift: Any) -> Shaped[np.ndarray, "..."]:
+    def _turned(
+        self,
+        picture: Shaped[np.ndarray, "..."],
+        angle: float,
+        shift: Any,
+        scale: float = 1.0,
+        gains: Any = 1.0,
+        mode: str = "constant",
+    ) -> Shaped[np.ndarray, "..."]:
         centre = (np.array(picture.shape[:2]) - 1) / 2
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
         offset = centre - turn @ (centre + shift)
-        layers = picture[..., None] if picture.ndim == 2 else picture
-        turned = [scipy.ndimage.affine_transform(one.astype(float), turn, offset) for one in np.moveaxis(layers, 2, 0)]
+        layers = self.background + gains * (
+            (picture[..., None] if picture.ndim == 2 else picture) - float(self.background)
+        )
+        turned = [scipy.ndimage.affine_transform(one, turn, offset, mode=mode) for one in np.moveaxis(layers, 2, 0)]
         whole = np.clip(np.rint(np.stack(turned, axis=-1)), 0, self.levels - 1).astype(picture.dtype)
         return whole.reshape(picture.shape)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -28,8 +29,8 @@ READ_AS = {
 FULL_SCALE = {"L": 255, "LA": 255, "RGB": 255, "RGBA": 255, "F": 1}
 """Value of full brightness, by mode. Other modes have 16 bits, even where Pillow stores them in 32."""
 MOST_PIXELS = 2**26
-_BITS, _INTERPRETATION, _FORMAT = 258, 262, 339
-"""Tags of TIFF files: bits per sample, whether 0 is white, whether samples are signed."""
+_BITS, _INTERPRETATION, _FORMAT, _ORIENTATION = 258, 262, 339, 274
+"""Tags of TIFF and EXIF: bits per sample, whether 0 is white, whether samples are signed, how it was turned."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the luma (ITU-R BT.601), as Pillow has them."""
 
@@ -40,8 +41,7 @@ def read_picture(
     """The picture in a file, with values from 0 to 1.
 
     Its EXIF orientation is applied. With 1 or 3 channels, transparent parts show the `background`; with 2 or 4 channels
-    the last one is the opacity. Colour becomes grey by its luma. Each channel is resized by the mean over the area of a
-    pixel.
+    the last one is the opacity. Colour becomes grey by its luma. Channels are resized by the mean over a pixel's area.
 
     Args:
         name: name of the modality, for errors.
@@ -55,15 +55,36 @@ def read_picture(
         DataError: the file can't be read, has several pictures, a mode that isn't in `READ_AS`, more than 2^26 pixels,
             values out of range, or more bits than Pillow reads, where `levels` needs them.
     """
+    with _errors(name, stream):
+        with Image.open(stream) as picture:
+            picture.verify()  # the checksums of a PNG file
+        stream.seek(0)
+        with Image.open(stream) as picture:
+            _check(name, picture, levels)
+            return _layers(name, ImageOps.exif_transpose(picture), channels, background, size)
+
+
+def probe_picture(name: str, stream: BinaryIO) -> dict[str, int | float]:
+    """Width and height in pixels as it is shown, channels (2 and 4 with opacity), and whether parts may be transparent.
+
+    Raises a `DataError` if it is no picture, or one that `read_picture` refuses by its header.
+    """
+    with _errors(name, stream), Image.open(stream) as picture:
+        _check(name, picture, 2)
+        mode, transparent = READ_AS[picture.mode], bool(picture.has_transparency_data)
+        turned = picture.getexif().get(_ORIENTATION, 1) >= 5
+        width, height = (picture.height, picture.width) if turned else picture.size
+        channels = {"LA": 2, "RGB": 3, "RGBA": 4}.get(mode, 1) + (transparent and mode == "RGB")
+        return {"width": width, "height": height, "channels": channels, "transparent": int(transparent)}
+
+
+@contextlib.contextmanager
+def _errors(name: str, stream: BinaryIO) -> Iterator[None]:
+    """Turns what Pillow raises into a `DataError`, and drops its warnings, for example about unknown tags."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, for example about tags that it doesn't need
-            with Image.open(stream) as picture:
-                picture.verify()  # the checksums of a PNG file
-            stream.seek(0)
-            with Image.open(stream) as picture:
-                _check(name, picture, levels)
-                return _layers(name, ImageOps.exif_transpose(picture), channels, background, size)
+            warnings.simplefilter("ignore")
+            yield
     except (
         OSError,
         RuntimeError,  # AVIF, DDS
@@ -77,7 +98,7 @@ def read_picture(
         struct.error,
         Image.DecompressionBombError,
     ) as error:
-        why = str(error).replace(repr(stream), "the file")
+        why = str(error).replace(repr(stream), "the file").replace("image file the file", "it as a picture")
         raise DataError(name, "file", f"it can't be read ({why})", "give a picture, for example a PNG file") from error
 
 

@@ -58,8 +58,7 @@ class Spectrogram:
 
         The waveform is padded with zeros, or cut, to `frames * hop_samples`.
         """
-        spectrum = np.abs(self._stft(waveform, frames))
-        return np.log(np.maximum(spectrum @ self._bank.T, self.floor))
+        return np.log(np.maximum(np.abs(self._stft(waveform, frames)) @ self._bank.T, self.floor))
 
     def waveform(
         self, log_mel: Float32[np.ndarray, "frames mels"], iterations: int
@@ -73,8 +72,7 @@ class Spectrogram:
         magnitude = np.maximum(mel @ np.linalg.pinv(self._bank.astype(np.float64)).astype(np.float32).T, 0)
         for _ in range(30):  # multiplicative updates towards the non-negative least-squares solution
             magnitude *= (mel @ self._bank) / np.maximum(magnitude @ self._bank.T @ self._bank, 1e-8)
-        random = np.random.default_rng(0)
-        phase = np.exp(2j * np.pi * random.random(magnitude.shape)).astype(np.complex64)
+        phase = np.exp(2j * np.pi * np.random.default_rng(0).random(magnitude.shape)).astype(np.complex64)
         previous = np.zeros_like(phase)
         for _ in range(iterations):
             rebuilt = self._stft(self._inverse_stft(magnitude * phase), frames)

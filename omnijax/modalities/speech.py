@@ -13,14 +13,14 @@ import functools
 import html
 import io
 import math
-from collections.abc import Sequence
-from typing import Any, BinaryIO, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from omnijax.errors import DataError
-from omnijax.modalities.base import Items, Modality, Part, Progress, array_of, refuse_digits
+from omnijax.modalities.base import Items, Modality, Part, Progress, array_of, refuse_digits, sliced
 from omnijax.modalities.codebook import fit_codebook, nearest
 from omnijax.modalities.inline import data_uri, png
 from omnijax.modalities.sound_file import read_sound, write_sound
@@ -51,7 +51,9 @@ class Speech(Modality):
     frames: int = 4
     """Frames in one fragment."""
     codes: int = 289
-    """Entries of the codebook."""
+    """Entries of the codebook of each stage."""
+    stages: int = 1
+    """Codes of a fragment. The first is the coarsest: each further one is for what the ones before it leave."""
     most: int = 31
     """Most fragments of a waveform."""
     griffin_lim_iterations: int = dataclasses.field(default=60, metadata={"shapes_data": False})
@@ -63,18 +65,28 @@ class Speech(Modality):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Codes."""
-        return (Part(self.name, (self.codes,)),)
+        """Codes, a digit for each stage."""
+        return (Part(self.name, (self.codes,) * self.stages),)
 
     @property
     def limits(self) -> tuple[tuple[int, int], ...]:
         """From one fragment to `most`."""
         return ((1, self.most),)
 
+    @property
+    def seconds(self) -> float:
+        """Of the most fragments."""
+        return self.most * self.hop_samples * self.frames / self.sample_rate_hz
+
+    def windows(self, stream: BinaryIO, seconds: float) -> list[Any]:
+        """The samples of a file, `seconds × sample_rate_hz` in each window."""
+        whole = read_sound(self.name, stream, self.sample_rate_hz, self.window_samples / self.sample_rate_hz, 3600.0)
+        return sliced(whole, max(1, round(seconds * self.sample_rate_hz)))
+
     def check(self, field: str) -> None:
         """Raises a `ConfigError` for an analysis that can't be done."""
         least = {"sample_rate_hz": 4000, "frames": 1, "codes": 2, "most": 1, "griffin_lim_iterations": 0}
-        self.check_bounds(field, **{name: (low, math.inf) for name, low in least.items()})
+        self.check_bounds(field, **{name: (low, math.inf) for name, low in least.items()}, stages=(1, 64))
         self.check_bounds(field, hop_samples=(1, self.window_samples // 2), mels=(1, self.window_samples // 4))
 
     @functools.cached_property
@@ -83,12 +95,8 @@ class Speech(Modality):
         return Spectrogram(self.sample_rate_hz, self.window_samples, self.hop_samples, self.mels)
 
     @property
-    def codebook(self) -> Float32[np.ndarray, "codes width"]:
-        """The entries that `fit` learned.
-
-        Raises:
-            DataError: nothing was fitted, or something else.
-        """
+    def codebook(self) -> Float32[np.ndarray, "stages*codes width"]:
+        """The entries that `fit` learned, stage after stage; raises a `DataError` if it learned none, or others."""
         if self.arrays.keys() != {"vectors", "mean"}:
             rule = "speech needs a codebook, which is fitted on the training split"
             raise DataError(f"{self.name} codebook", sorted(self.arrays), rule, "build the data set: omnijax prepare")
@@ -108,23 +116,31 @@ class Speech(Modality):
         if not vectors:
             raise DataError(f"{self.name} codebook", 0, "it is fitted on training signals", "add records with speech")
         tiled = np.tile(np.mean(means, axis=0, dtype=np.float64), self.frames).astype(np.float32)
-        codebook = fit_codebook(np.concatenate(vectors), self.codes, seed)
-        progress(1.0)
-        return {"vectors": codebook, "mean": tiled}
+        left, codebooks = np.concatenate(vectors), list[Float32[np.ndarray, "codes width"]]()
+        for stage in range(self.stages):
+            codebooks.append(fit_codebook(left, self.codes, seed, self.name))
+            left = left - codebooks[-1][nearest(codebooks[-1], left)]
+            progress(0.5 + (stage + 1) / self.stages / 2)
+        return {"vectors": np.concatenate(codebooks), "mean": tiled}
 
     def encode(self, signals: Sequence[Shaped[np.ndarray, " samples"]]) -> Items:
         """Codes of each waveform, which is filled up with silence to whole fragments."""
         blocks = [self._analysed(signal)[0] for signal in signals]
         counts = np.array([len(block) for block in blocks], np.int64)
-        ids = nearest(self.codebook, np.concatenate([np.zeros((0, self.frames * self.mels), np.float32), *blocks]))
-        return Items(np.zeros(len(ids), np.int8), ids.astype(np.uint32)[:, None], counts)
+        left = np.concatenate([np.zeros((0, self.frames * self.mels), np.float32), *blocks])
+        digits = np.zeros((len(left), self.stages), np.uint32)
+        for stage, codebook in enumerate(np.split(self.codebook, self.stages)):
+            digits[:, stage] = nearest(codebook, left)
+            left = left - codebook[digits[:, stage]]
+        return Items(np.zeros(len(left), np.int8), digits, counts)
 
     def decode(
         self, items: Items, present: Bool[np.ndarray, " items"] | None = None
     ) -> Float32[np.ndarray, " samples"]:
         """`items × frames × hop_samples` samples that sound like the fragments; what isn't present is silent."""
         refuse_digits(self, items)
-        log_mel = (self.codebook[items.digits[:, 0]] + self.arrays["mean"]).reshape(-1, self.mels)
+        chosen = self.codebook[items.digits[:, : self.stages] + self.codes * np.arange(self.stages)].sum(axis=1)
+        log_mel = (chosen + self.arrays["mean"]).reshape(-1, self.mels)
         if present is not None:
             silence = np.float32(np.log(self.analysis.floor))
             log_mel = np.where(np.repeat(present, self.frames)[:, None], log_mel, silence)
@@ -153,6 +169,19 @@ class Speech(Modality):
             f'aria-label="{name}" title="{name}">{triangle}<img class="spectrum" alt="" src="{picture}" '
             f'width="{round(_PIXELS_PER_SECOND * seconds)}" height="34"></button></span>'
         )
+
+    @classmethod
+    def suited(cls, headers: Sequence[Mapping[str, int | float]], tokens: int) -> tuple[Self, list[str]]:
+        """A codebook of 256 entries at 16 kHz, in windows of 32 ms every 12.5 ms, for the longest sound."""
+        rate, hop, frames = 16_000, 200, 4
+        longest = max(header["seconds"] for header in headers)
+        most = min(math.ceil(longest * rate / (hop * frames)) + 1, max(8, tokens // 2))
+        total = sum(header["seconds"] for header in headers) * rate / (hop * frames)
+        codes = min(256, 2 ** max(1, int(math.log2(max(2.0, total / 4)))))
+        lost = [
+            f"sounds become {rate / (hop * frames):g} codes a second, of a codebook of {codes}: timbre and pitch suffer"
+        ]
+        return cls(sample_rate_hz=rate, hop_samples=hop, frames=frames, codes=codes, most=most), lost
 
     def read(self, stream: BinaryIO) -> Float32[np.ndarray, " samples"]:
         """The mean of a sound file's channels, resampled to `sample_rate_hz`; raises errors as `read_sound` does."""

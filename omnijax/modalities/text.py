@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Bool
@@ -23,6 +23,8 @@ class Text(Modality):
     most: int = 255
     """Most bytes of a text."""
 
+    suffixes: ClassVar[tuple[str, ...]] = (".txt",)
+    field: ClassVar[str] = "caption"
     general: ClassVar[int] = 256
     lossless: ClassVar[bool] = True
 
@@ -36,11 +38,7 @@ class Text(Modality):
         self.check_bounds(field, least=(0, self.most))
 
     def encode(self, signals: Sequence[str | bytes]) -> Items:
-        """Bytes of each text.
-
-        Raises:
-            DataError: a signal is no text.
-        """
+        """Bytes of each text; raises a `DataError` for a signal that is no text."""
         raw = [self.raw(signal) for signal in signals]
         flat = np.frombuffer(b"".join(raw), np.uint8).astype(np.uint32)
         counts = np.array([len(one) for one in raw], np.int64)
@@ -61,11 +59,7 @@ class Text(Modality):
         return {"exact": float(np.mean([a == b for a, b in zip(real, made, strict=True)]))} if real else {}
 
     def raw(self, signal: str | bytes) -> bytes:
-        """UTF-8.
-
-        Raises:
-            DataError: it is no text.
-        """
+        """The UTF-8 of a text; raises a `DataError` if it is no text."""
         if isinstance(signal, bytes):
             return signal
         try:
@@ -73,6 +67,17 @@ class Text(Modality):
         except (AttributeError, UnicodeEncodeError) as error:
             rule = f"a text is a string of Unicode characters, or bytes ({error})"
             raise DataError(self.name, signal, rule, "give str or bytes") from error
+
+    @classmethod
+    def probe(cls, stream: BinaryIO) -> dict[str, int | float]:
+        """Number of bytes, without a byte order mark and the last line end; raises errors as `read` does."""
+        return {"bytes": len(cls().raw(cls().read(stream)))}
+
+    @classmethod
+    def suited(cls, headers: Sequence[Mapping[str, int | float]], tokens: int) -> tuple[Self, list[str]]:
+        """Texts are kept as they are; the longest one is the limit."""
+        most = max(1, *(int(header["bytes"]) for header in headers))
+        return cls(most=most), [f"the longest text takes {most:,} tokens"] if most > tokens else []
 
     def parse(self, text: str) -> str:
         """The text itself."""

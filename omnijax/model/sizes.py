@@ -52,11 +52,7 @@ SIZES = {
 
 
 def resized(config: Config, name: str) -> Config:
-    """The experiment at another size.
-
-    Raises:
-        ConfigError: there is no such size.
-    """
+    """The experiment at another size; raises a `ConfigError` if there is no such size."""
     if name not in SIZES:
         raise ConfigError("--size", name, "there is no such size", f"choose one of {', '.join(SIZES)}")
     size = SIZES[name]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from omnijax.config import Config
-from omnijax.plan.memory import Memory
+from omnijax.plan.needs import Memory
 
 STRONGER = {"none": "dots", "dots": "attention", "attention": "full"}
 SMALLER = {

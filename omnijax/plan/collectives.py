@@ -1,8 +1,7 @@
 """The collectives of a compiled step: kind, count, bytes, and the axes of the mesh.
 
 Bytes are those of one device: of the result of an all-gather, and of the operand of all other kinds. `wire_bytes` is
-what a device sends in a ring of n devices: (n - 1) / n of these bytes, twice that for an all-reduce, and all bytes
-for a permute.
+what a device sends in a ring of n devices: (n - 1) / n of these bytes, twice that for an all-reduce, all for a permute.
 
 A collective counts as often as its loop runs. A collective in the background counts once for each `channel_id`, because
 XLA on TPU repeats it in every kernel that runs meanwhile. A kernel in which an all-reduce is followed by taking each
@@ -130,11 +129,7 @@ def _differ(places: Int[np.ndarray, "device coordinate"], groups: Groups) -> Boo
 
 
 def replica_groups(one: Instruction, devices: int) -> Groups:
-    """The groups of devices that take part, one in each row; for a permute, its pairs.
-
-    Raises:
-        ValueError: the text of the groups has an unknown form.
-    """
+    """Groups of devices that take part, a row each; a permute's pairs. Raises a `ValueError` for an unknown text."""
 
     def numbers(text: str) -> tuple[int, ...]:
         return tuple(int(number) for number in text.split(",") if number)

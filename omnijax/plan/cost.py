@@ -124,14 +124,8 @@ def cost_of(config: Config, vocabulary: Vocabulary) -> Cost:
     """What an experiment costs with a vocabulary.
 
     Attention is computed over whole sequences and masked, so every token of a document pays for all tokens of its
-    sequence. In a model that steps once an item, every item pays for all items.
-
-    Args:
-        config: the experiment.
-        vocabulary: used instead of its own.
-
-    Raises:
-        VocabularyError: it can't write these segments.
+    sequence. In a model that steps once an item, every item pays for all items. Raises a `VocabularyError` if it can't
+    write these segments.
     """
     batch, items = config.batch, segment_items(config)
     spaces = {marker: space.name for marker in items if (space := space_of(vocabulary, marker)) is not None}
@@ -190,11 +184,7 @@ def items_per_token(config: Config) -> float:
 
 
 def parse_base(text: str) -> Base:
-    """Reads a base such as `17`, or `64,64,4096` with the radix of the most significant digit first.
-
-    Raises:
-        ConfigError: the text is no base.
-    """
+    """Reads a base such as `17`, or `64,64,4096`, most significant digit first; else raises a `ConfigError`."""
     radices = tuple(int(part) for part in text.split(",") if part.isdigit())
     if len(radices) <= text.count(",") or not all(2 <= radix <= LARGEST_BASE for radix in radices):
         rule = f"a base is a whole number in 2 … {LARGEST_BASE}, or several with commas between them"

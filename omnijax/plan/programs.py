@@ -18,9 +18,8 @@ from omnijax.errors import PlatformError
 from omnijax.model.build import model_of
 from omnijax.plan.collectives import Collective, collectives_of
 from omnijax.plan.cost import segment_items, step_flops
-from omnijax.plan.estimate import Estimate, cycles_of, estimate
 from omnijax.plan.hlo import read_module
-from omnijax.plan.memory import Memory, memory_of, tree_bytes
+from omnijax.plan.needs import Estimate, Memory, cycles_of, estimate, memory_of, tree_bytes
 from omnijax.plan.topology import Topology
 from omnijax.sample.generate import segment_target
 from omnijax.sample.sampler import CHUNK, Sampler, most_tokens
@@ -80,11 +79,7 @@ class Program:
 
 
 def mesh_for(config: MeshConfig, topology: Topology) -> Mesh:
-    """The mesh of an experiment over a topology.
-
-    Raises:
-        ConfigError: it doesn't fit the devices.
-    """
+    """The mesh of an experiment over a topology; raises a `ConfigError` if it doesn't fit the devices."""
     if topology.slices > 1 and topology.devices[0].platform == "cpu" and config.data > 0:
         # CPU devices have no slice index: further slices lie along `data`.
         config = dataclasses.replace(config, data=config.data * topology.slices)
@@ -92,11 +87,7 @@ def mesh_for(config: MeshConfig, topology: Topology) -> Mesh:
 
 
 def lower_step(config: Config, mesh: Mesh) -> Lowered:
-    """The train step, as `omnijax.train` runs it.
-
-    Raises:
-        ConfigError: the model or the batch doesn't divide over the mesh.
-    """
+    """The step of `omnijax.train`; raises a `ConfigError` if the model or the batch doesn't divide over the mesh."""
     model = model_of(config)
     state, batch = abstract_state(config, model, mesh), abstract_batch(config, mesh)
     arguments = {"parameters": state.params, "moments": (state.opt_state, state.step), "batch": batch}
@@ -126,11 +117,7 @@ def lower_sample(config: Config, mesh: Mesh) -> Lowered:
 
 
 def compile_program(lowered: Lowered, topology: Topology, mesh: Mesh) -> Program:
-    """Compiles a program. A refusal because it doesn't fit the memory of a device is a result, too.
-
-    Raises:
-        PlatformError: the compiler fails for another reason.
-    """
+    """Compiles a program. That it doesn't fit a device's memory is a result; other failures raise a `PlatformError`."""
     given = {kind: tree_bytes(tree) for kind, tree in lowered.arguments.items()}
     start, available = time.perf_counter(), topology.memory_bytes
     try:

@@ -146,11 +146,8 @@ def print_costs(costs: Costs, config: Config, console: rich.console.Console) -> 
     title = "Softmax and logits; forward FLOPs of an item, training FLOPs of a document"
     model = _table(title, "base", "softmax\nrows", "padded", "logits", *items, "training", "relative", "", right=0)
     for base, cost in costs.costs.items():
-        marks = {
-            "chosen": base == costs.chosen,
-            "cheapest": base == costs.cheapest,
-            "too long": cost.sequence_length != length,
-        }
+        marks = {"chosen": base == costs.chosen, "cheapest": base == costs.cheapest}
+        marks["too long"] = cost.sequence_length != length
         marked = [mark for mark, holds in marks.items() if holds]
         style = "bold" if marks["chosen"] or marks["cheapest"] else "dim" if marked else ""
         tokens.add_row(

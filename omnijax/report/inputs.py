@@ -21,11 +21,7 @@ def file_of(run: pathlib.Path, name: str, split: str | None) -> pathlib.Path:
 
 
 class Values(dict[str, Any]):
-    """An object of a JSON file, with others inside.
-
-    Raises:
-        DataError: a value that is asked for isn't there.
-    """
+    """An object of a JSON file, with others inside; raises a `DataError` if a value that is asked for isn't there."""
 
     def __init__(self, values: dict[str, Any], where: str, fix: str):
         super().__init__({key: _values(value, f"{where}{key}.", fix) for key, value in values.items()})
@@ -47,8 +43,7 @@ class RunFiles:
 
     Attributes:
         run: run.json.
-        metrics: one object for each logged step, by rising step; a step that was logged again after a restart counts
-            once.
+        metrics: one object for each logged step, by rising step; a step logged again after a restart counts once.
         evaluation: eval.json.
         examples: examples.json; its signals are HTML.
     """

@@ -131,14 +131,13 @@ def losses(run: RunFiles, plots: Figures) -> str:
 
 def bits(run: RunFiles) -> str:
     """Exact bits per item of each form of document, and bits per natural unit with the anchors beside."""
-    rows = [
-        (
-            html.escape(given(name)),
-            {column: f"{entry[key]:.3f}" for key, column in _BITS.items()}
-            | {"by digit place": " · ".join(f"{place:.2f}" for place in entry["by_place"])},
-        )
-        for name, entry in run.evaluation["bits_per_item"].items()
-    ]
+    rows: list[tuple[str, dict[str, str]]] = []
+    for name, entry in run.evaluation["bits_per_item"].items():
+        cells = {column: f"{entry[key]:.3f}" for key, column in _BITS.items()}
+        cells["by digit place"] = " · ".join(f"{place:.2f}" for place in entry["by_place"])
+        rows.append((html.escape(given(name)), cells))
+        for source, own in entry["sources"].items():
+            rows.append((html.escape(f"… of {source}"), {"renormalised": f"{own['renormalised']:.3f}"}))
     if not rows:
         return ""
     note = (

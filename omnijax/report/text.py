@@ -50,13 +50,11 @@ def section(anchor: str, title: str, note: str, body: str) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], css: str = "") -> str:
     """A table of HTML cells; the first of each row is its heading; `css` is its class."""
-    heads = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
     )
-    return (
-        f'<div class="scroll"><table class="{css}"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    return f'<div class="scroll"><table class="{css}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def sheet(corner: str, rows: Sequence[tuple[str, Mapping[str, str]]], css: str = "") -> str:

@@ -57,11 +57,7 @@ def dress(axes: matplotlib.axes.Axes, theme: Theme, grid: Literal["x", "y"] = "y
 
 
 def check_drawing() -> None:
-    """Checks that figures can be drawn here.
-
-    Raises:
-        PlatformError: a library that draws isn't installed.
-    """
+    """Raises a `PlatformError` if a plotting library isn't installed."""
     try:
         for library in ("matplotlib", "matplotlib.backends.backend_agg"):  # the second one is what draws
             importlib.import_module(library)
@@ -73,8 +69,7 @@ def check_drawing() -> None:
 class Figures:
     """Where figures go: each is written as `NAME.png` and `NAME_dark.png`, and embedded in the page.
 
-    Raises:
-        PlatformError: a library that draws isn't installed.
+    Raises a `PlatformError` if a library that draws isn't installed.
     """
 
     def __init__(self, directory: pathlib.Path):
@@ -98,5 +93,6 @@ class Figures:
     def _write(self, name: str, figure: matplotlib.figure.Figure) -> str:
         self.directory.mkdir(exist_ok=True)
         path = self.directory / name
-        figure.savefig(path, format="png", dpi=DOTS_PER_INCH)
+        with path.open("wb") as file:
+            figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
         return data_uri("image/png", path.read_bytes())

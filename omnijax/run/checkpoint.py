@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import pathlib
-import shutil
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from omnijax.config import Config, from_dict, to_dict
 from omnijax.errors import CheckpointError, ConfigError, shortened
 from omnijax.files import digest
+from omnijax.paths import delete_tree, move
 from omnijax.run import distributed
 from omnijax.run.checksums import checksums
 from omnijax.run.directory import CONFIG, FOLDER, differences, read_config
@@ -54,8 +54,7 @@ class Checkpoints:
 
     Args:
         run: the directory.
-        keep: how many checkpoints to keep, in a process that trains; None for a process that only reads, while another
-            one may train.
+        keep: how many checkpoints to keep, in a process that trains; None for one that reads, while another may train.
     """
 
     def __init__(self, run: pathlib.Path, keep: int | None = None):
@@ -64,7 +63,7 @@ class Checkpoints:
         self._run, self._writes = run, keep is not None
         # The train loop decides which steps are saved, so that the policy takes every step.
         self._checkpointer = ocp.training.Checkpointer(
-            (run / FOLDER).resolve(),
+            str((run / FOLDER).resolve()),
             preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             cleanup_tmp_directories=self._writes,
@@ -104,13 +103,8 @@ class Checkpoints:
         if step in self.steps:
             return
         tree = _to_tree(state)
-        content = {
-            "step": step,
-            "config": to_dict(config),
-            "vocabulary": config.vocabulary.fingerprint,
-            "checksums": checksums(tree),
-            "figures": figures,
-        }
+        content = {"step": step, "config": to_dict(config), "vocabulary": config.vocabulary.fingerprint}
+        content |= {"checksums": checksums(tree), "figures": figures}
         try:
             content["digest"] = digest(content)
             self._checkpointer.save_checkpointables_async(step, {"state": tree}, custom_metadata=content)
@@ -121,7 +115,7 @@ class Checkpoints:
         """Deletes all checkpoints but that of one step."""
         for other in self.steps:
             if other != step:
-                shutil.rmtree(self._directory(other))
+                delete_tree(self._directory(other))
         self.reload()
 
     # ------------------------------------------------------------------ reading
@@ -144,8 +138,7 @@ class Checkpoints:
     def restore(self, step: int, abstract: State, vocabulary: Vocabulary) -> Restored:
         """Restores the checkpoint of a step; each array gets the sharding that it has in `abstract`, on any mesh.
 
-        Raises:
-            CheckpointError: it is damaged, or has another vocabulary or other arrays.
+        Raises a `CheckpointError` if it is damaged, or has another vocabulary or other arrays.
         """
         tree, content = self._load(step, _to_tree(abstract), vocabulary)
         structure = jax.tree.structure(abstract.opt_state)
@@ -194,7 +187,7 @@ class Checkpoints:
         context.pytree_options.loading.partial_load = True
         try:
             with context:
-                tree = ocp.load_checkpointables(self._directory(step), {"state": wanted})["state"]
+                tree = ocp.load_checkpointables(str(self._directory(step)), {"state": wanted})["state"]
         except UNREADABLE as error:
             raise self._damaged(step, _cause(error)) from error
         there, here = content["checksums"], checksums(tree)
@@ -205,7 +198,7 @@ class Checkpoints:
 
     def _check(self, step: int, wanted: Any, vocabulary: Vocabulary) -> dict[str, Any]:
         try:
-            saved = ocp.checkpointables_metadata(self._directory(step))
+            saved = ocp.checkpointables_metadata(str(self._directory(step)))
             content = dict(saved.custom_metadata or {})
             arrays = saved.metadata["state"]
             said, own_step = content.pop("digest"), content["step"]
@@ -251,7 +244,7 @@ class Checkpoints:
                 while aside.exists():
                     aside = aside.with_name(f"{aside.name}+")
                 aside.parent.mkdir(exist_ok=True)
-                self._directory(step).rename(aside)
+                move(self._directory(step), aside)
                 print(f"omnijax: checkpoint {step} now stands in {aside}", file=sys.stderr)
         distributed.gather("moved")
         self._checkpointer.reload()

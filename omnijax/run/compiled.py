@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 from pathlib import Path
+
+from omnijax.paths import shrink, user_cache
 
 SWITCH = "OMNIJAX_COMPILED"
 """Environment variable: `off` keeps nothing; any other value is the directory to use."""
@@ -24,8 +25,7 @@ def keep_compiled() -> None:
     if chosen == "off" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     try:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        directory = Path(chosen or Path(cache) / "omnijax/compiled")
+        directory = Path(chosen) if chosen else user_cache("compiled")
         directory.mkdir(parents=True, exist_ok=True)
         shrink(directory, MOST_BYTES)
     except (OSError, RuntimeError):  # there is no home directory, or it can't be written to: compile each time
@@ -34,18 +34,3 @@ def keep_compiled() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", LEAST_SECONDS)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notices about entries of other processors
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry", UserWarning)
-
-
-def shrink(directory: Path, most_bytes: int) -> None:
-    """Deletes the files that weren't used for the longest time until the directory is no larger than this."""
-    files = []
-    for entry in os.scandir(directory):
-        with contextlib.suppress(OSError):  # another process has deleted it
-            found = entry.stat()
-            files.append((max(found.st_atime, found.st_mtime), found.st_size, entry.path))
-    total = 0
-    for _, size, path in sorted(files, reverse=True):
-        total += size
-        if total > most_bytes:
-            with contextlib.suppress(OSError):
-                os.unlink(path)

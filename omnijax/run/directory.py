@@ -24,14 +24,10 @@ from omnijax.errors import CheckpointError, DataError, shortened
 from omnijax.files import DIGEST, check_writable, digest, digest_of_file, read_object, write_atomically, write_object
 from omnijax.modalities.base import Modality
 from omnijax.model.transformer import parameter_count
+from omnijax.paths import as_path, is_remote
 
-CONFIG, RUN, EXPERIMENT_FILE, METRICS, FOLDER = (
-    "config.json",
-    "run.json",
-    "experiment.py",
-    "metrics.jsonl",
-    "checkpoints",
-)
+CONFIG, RUN, EXPERIMENT_FILE = "config.json", "run.json", "experiment.py"
+METRICS, FOLDER = "metrics.jsonl", "checkpoints"
 OWN = (RUN, EXPERIMENT_FILE, METRICS, FOLDER, fitting.FOLDER, "tensorboard")
 """Names of other files and folders of a run. They may be there before the first step."""
 DATA, FILES = "data", "files"
@@ -46,10 +42,8 @@ PACKAGES = ("omnijax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 def check(run: Path, config: Config) -> None:
     """Checks that a directory is new or belongs to this configuration, knobs of `WHERE` aside. Writes nothing.
 
-    A directory in which no step was logged or saved counts as new.
-
-    Raises:
-        CheckpointError: it belongs to another configuration, or is no run directory.
+    A directory in which no step was logged or saved counts as new. Raises a `CheckpointError` if it belongs to another
+    configuration, or is no run directory.
     """
     begun = _begun(run)
     if not (run / CONFIG).exists() and _copied_config(run) is None:
@@ -80,8 +74,7 @@ def _is_harmless(entry: Path) -> bool:
 def read_config(run: Path) -> dict[str, Any]:
     """The content of `config.json`; without this file, its copy in the newest checkpoint that has one.
 
-    Raises:
-        CheckpointError: it is missing, or was edited or damaged.
+    Raises a `CheckpointError` if it is missing, or was edited or damaged.
     """
     if not (run / CONFIG).exists():
         if (copied := _copied_config(run)) is None:
@@ -145,7 +138,7 @@ def claim(
     facts |= {"parameters": parameter_count(params), "vocabulary_size": config.vocabulary.size}
     facts |= {"vocabulary": config.vocabulary.fingerprint, FILES: files}
     if config.data.directory:
-        facts[DATA] = os.path.relpath(os.path.realpath(config.data.directory), os.path.realpath(run))
+        facts[DATA] = _beside(as_path(config.data.directory), run)
     write_object(run / RUN, facts)
 
 
@@ -163,24 +156,30 @@ def load_config(run: Path, trusted: bool = False) -> Config:
         CheckpointError: it is no run directory.
         ConfigError: the run is of another version, or its experiment file comes from elsewhere.
     """
-    parts = read_config(run)
-    config = from_dict(parts, functools.partial(run_stored, run / EXPERIMENT_FILE, trusted))
-    kept = os.path.isabs(config.data.directory) and os.path.isdir(config.data.directory)
+    config = from_dict(read_config(run), functools.partial(run_stored, run / EXPERIMENT_FILE, trusted))
+    said = as_path(config.data.directory)
+    kept = said.is_absolute() and said.is_dir()
     if kept or not config.data.directory or not (run / RUN).exists():
         return config
     recorded = str(read_object(run / RUN, (), _WRITE_AGAIN).get(DATA, ""))
-    there = os.path.normpath(os.path.join(os.path.realpath(run), recorded))
-    if not recorded or not os.path.isdir(there) or there == os.path.realpath(config.data.directory):
+    there = recorded if is_remote(as_path(recorded)) else os.path.normpath(os.path.join(real_path(run), recorded))
+    if not recorded or not as_path(there).is_dir() or there == real_path(said):
         return config
     return dataclasses.replace(config, data=dataclasses.replace(config.data, directory=there))
 
 
-def load_modalities(run: Path, config: Config) -> dict[str, Modality]:
-    """The modality of each field of a run, with what it learned before training.
+def _beside(data: Path, run: Path) -> str:
+    """The path of a data set, relative to the run directory if both are local."""
+    return real_path(data) if is_remote(data) or is_remote(run) else os.path.relpath(real_path(data), real_path(run))
 
-    Raises:
-        DataError: a file of the run is missing or damaged.
-    """
+
+def real_path(path: Path) -> str:
+    """A path with its links resolved; a path on a store is unchanged."""
+    return str(path) if is_remote(path) else os.path.realpath(path)
+
+
+def load_modalities(run: Path, config: Config) -> dict[str, Modality]:
+    """The fitted modality of each field of a run; raises a `DataError` if a file of the run is missing or damaged."""
     files = read_object(run / RUN, (FILES,), _WRITE_AGAIN)[FILES] if (run / fitting.FOLDER).exists() else {}
     for name, said in files.items():
         if not (run / name).is_file() or digest_of_file(run / name) != said:

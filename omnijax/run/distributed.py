@@ -71,8 +71,7 @@ def peers() -> Peers | None:
 def first(name: str, work: Callable[[], T], within_seconds: float) -> T:
     """Runs `work` in process 0, and in the others once process 0 has finished, so that they find its results.
 
-    Raises:
-        PeerLostError: process 0 hasn't finished in time.
+    Raises a `PeerLostError` if process 0 hasn't finished in time.
     """
     if _peers is not None and _peers.process > 0:
         _peers.wait(name, f"process 0 to finish: {name}", within_seconds)
@@ -85,8 +84,7 @@ def first(name: str, work: Callable[[], T], within_seconds: float) -> T:
 def gather(value: str, within_seconds: float = 600.0) -> list[str]:
     """Collects one value from every process, in their order. All processes have to call it equally often.
 
-    Raises:
-        PeerLostError: a process didn't come in time.
+    Raises a `PeerLostError` if a process didn't come in time.
     """
     if _peers is None:
         return [value]
@@ -142,8 +140,7 @@ def job(stop: Stop | None = None, environment: Mapping[str, str] = os.environ) -
 def find_place(environment: Mapping[str, str]) -> Place | None:
     """The place of this process, from the environment; None for a process that runs alone.
 
-    Raises:
-        ConfigError: the environment lacks something, or says something impossible.
+    Raises a `ConfigError` if the environment lacks something, or says something impossible.
     """
     mode = environment.get(MODE, "auto")
     if mode not in ("auto", "off"):

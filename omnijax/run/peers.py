@@ -65,8 +65,7 @@ class Peers:
     def wait(self, key: str, what: str, within_seconds: float) -> str:
         """The value of a key, once a process has said it; `what` names the process and what it has to do.
 
-        Raises:
-            PeerLostError: it hasn't come in time.
+        Raises a `PeerLostError` if it hasn't come in time.
         """
         started = time.monotonic()
         while (waited := time.monotonic() - started) < within_seconds:

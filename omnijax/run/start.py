@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from omnijax.config import Config
 from omnijax.errors import CheckpointError, VocabularyError
 from omnijax.model.build import model_of
 from omnijax.model.transformer import Transformer
+from omnijax.paths import as_path
 from omnijax.run.checkpoint import Checkpoints
 from omnijax.run.directory import FOLDER, load_config
 from omnijax.step.state import State, abstract_state, init_state
@@ -24,9 +24,8 @@ from omnijax.vocab.vocabulary import Vocabulary
 def check_start(config: Config, mesh: Mesh) -> None:
     """Checks that the run can begin with the parameters of `train.start_from`. Writes nothing.
 
-    Raises:
-        CheckpointError: the run doesn't exist, it has no checkpoint or another model, or the vocabulary of this run
-            doesn't extend that of the other one.
+    Raises a `CheckpointError` if the run doesn't exist, it has no checkpoint or another model, or the vocabulary of
+    this run doesn't extend that of the other one.
     """
     if config.train.start_from:
         with _other_run(config, mesh) as (checkpoints, step, abstract, vocabulary):
@@ -54,7 +53,7 @@ def start_state(config: Config, model: Transformer, mesh: Mesh) -> State:
 @contextlib.contextmanager
 def _other_run(config: Config, mesh: Mesh) -> Iterator[tuple[Checkpoints, int, Any, Vocabulary]]:
     """Checkpoints of `train.start_from`, the newest step, its parameters as shapes on this mesh, and its vocabulary."""
-    run = Path(config.train.start_from)
+    run = as_path(config.train.start_from)
     vocabulary = load_config(run).vocabulary
     try:
         check_growth(vocabulary, config.vocabulary, number_line=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
 
@@ -12,7 +13,8 @@ import tensorboardX.summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from omnijax.files import line_of, read_lines, write_atomically
+from omnijax.files import GrowingFile, line_of, read_lines
+from omnijax.paths import move
 from omnijax.run.directory import METRICS
 
 
@@ -29,11 +31,10 @@ class Writer:
         path = run / METRICS
         whole = read_lines(path)
         if path.exists() and path.read_bytes().count(b"\n") > len(whole):  # keeps damaged lines
-            path.rename(path.with_stem(f"{path.stem}-damaged-at-{start}"))
+            move(path, path.with_stem(f"{path.stem}-damaged-at-{start}"))
         kept = [line for line in whole if line["step"] <= start]
-        write_atomically(path, b"".join(map(line_of, kept)))
         self._before = float(kept[-1]["seconds"]) if kept else 0.0
-        self._file = path.open("ab", buffering=0)
+        self._file = GrowingFile(path, b"".join(map(line_of, kept)))
         # Written in this thread: the thread of tensorboardX dies when the disk is full, and its queue then blocks.
         (run / "tensorboard").mkdir(exist_ok=True)
         self._board = EventsWriter(str(run / "tensorboard" / "events"))
@@ -51,11 +52,18 @@ class Writer:
             self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self._active:
             self._progress.stop()
-            self._file.close()
-            self._board.close()
+            with contextlib.nullcontext() if kind is None else contextlib.suppress(OSError):  # it would hide an error
+                self._file.close()
+                self._board.close()
+
+    def flush(self) -> None:
+        """Makes sure that all that was written is in the files. Before a checkpoint, so that none is ahead of them."""
+        if self._active:
+            self._file.flush()
+            self._board.flush()
 
     def advance(self, step: int) -> None:
         """Moves the bar."""

@@ -204,8 +204,7 @@ class Generator:
 def check_generation(config: Config, model: Transformer) -> None:
     """Checks that a sampler can be built for each field that the run generates. Nothing is compiled.
 
-    Raises:
-        ConfigError: a field can't be sampled, because of its target or of the vocabulary, or can't be completed.
+    Raises a `ConfigError` if a field can't be sampled, because of its target or vocabulary, or can't be completed.
     """
     for field in config.generated:
         for number in range(max(1, len(config.data.fields[field].parts))):
@@ -220,9 +219,8 @@ def check_generation(config: Config, model: Transformer) -> None:
 def check_completion(config: Config, field: str) -> None:
     """Checks that signals of a field can be completed.
 
-    Raises:
-        ConfigError: positions aren't written before their fragments, ids have no fixed width, or the field is written
-            in general tokens.
+    Raises a `ConfigError` if positions aren't written before their fragments, if ids have no fixed width, or if the
+    field is written in general tokens.
     """
     v, modality = config.vocabulary, config.data.fields[field]
     for knob, value, rule in (

@@ -109,8 +109,7 @@ class Sampler(Programs):
             params: of the model; if they are split over a mesh, rows and memory are split, too.
             prompts_nt: beginnings of documents up to the marker of the target's segment, padded on the right.
             lengths_n: tokens of each prompt, at least one.
-            key: draws each token, together with the number of the document and of the token in it; not used at
-                temperature 0.
+            key: draws each token, with the numbers of the document and of the token in it; unused at temperature 0.
             rows: how many documents are sampled side by side; all by default.
             progress: is called now and then with the share that is done, up to 1.
             bounds_n2: fewest and most items of each segment to come, at most `max_items` of the target; None, or -1 for

@@ -16,7 +16,8 @@ class LossParts(NamedTuple):
         loss: Σ weight · nats.
         weight: Σ weight.
         correct: Σ weight · [the likeliest token is the target].
-        kind_loss: float32[kinds], nats of the targets of each kind (`kind_names`), unweighted.
+        kind_loss: float32[kinds], nats of the targets of each kind (`kind_names`), unweighted. In a mixture, these are
+            the kinds of the first source, then those of the second one, and so on.
         kind_count: float32[kinds], number of targets of each kind.
     """
 

@@ -81,11 +81,7 @@ def mesh_of(params: Any) -> Mesh | None:
 
 
 def parameter_spec(path: str, shape: tuple[int, ...]) -> PartitionSpec:
-    """How the parameter at a path like `layers/mlp/up` is split.
-
-    Raises:
-        ConfigError: not exactly one rule matches the path, or the rule has another number of axes.
-    """
+    """How the parameter at a path like `layers/mlp/up` is split; raises a `ConfigError` unless just one rule fits."""
     found = [spec for rule, spec in RULES if re.search(rf"(^|/){rule}$", path)]
     if len(found) != 1:
         rule = f"exactly one rule of omnijax/step/sharding.py must match it, and {len(found)} do"
@@ -104,8 +100,7 @@ def path_of(keys: tuple[Any, ...]) -> str:
 def parameter_shardings(mesh: Mesh, params: Any) -> Any:
     """A `NamedSharding` for each parameter (or its shape).
 
-    Raises:
-        ConfigError: see `parameter_spec`; or an axis of the mesh does not divide one of the parameter.
+    Raises a `ConfigError` as `parameter_spec`, or if an axis of the mesh does not divide one of the parameter.
     """
 
     def sharding(keys: tuple[Any, ...], leaf: Any) -> NamedSharding:

@@ -95,8 +95,7 @@ def _init(config: Config, model: Transformer, key: PRNGKeyArray) -> State:
 def make_step(config: Config, model: Transformer, mesh: Mesh) -> jax.stages.Wrapped:
     """The jitted train step: `(state, batch) -> (state, metrics)`. The buffers of the old state are reused.
 
-    Raises:
-        ConfigError: sequences, or their tokens, don't divide evenly over the mesh and the micro-batches.
+    Raises a `ConfigError` if sequences, or their tokens, don't divide evenly over the mesh and the micro-batches.
     """
     rows, shares = config.batch.size, mesh.shape["data"] * mesh.shape["fsdp"] * config.optim.accumulate
     if rows % shares:
@@ -124,7 +123,9 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
     dtypes = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32, "positions": jnp.int32}
     dtypes |= {"kinds": kind_type(config.vocabulary)}
     shapes: Any = {name: jax.ShapeDtypeStruct((b, t), dtype) for name, dtype in dtypes.items()}
-    shapes |= {"documents": shapes["tokens"], "items": jax.ShapeDtypeStruct((b,), jnp.int32)}
+    of_row = jax.ShapeDtypeStruct((b,), jnp.int32)
+    shapes |= {"documents": shapes["tokens"], "items": of_row}
+    shapes |= {"source": of_row} if len(config.data.parts) > 1 else {}
     return abstract(shapes, batch_shardings(mesh, shapes))
 
 
@@ -177,14 +178,15 @@ def _local_gradients(
     Copies of a parameter count as separate parameters until the end, where their gradients are summed. Devices along
     `tensor` have the same loss, so that each counts only its share of it.
     """
-    kinds = len(kind_names(config.vocabulary))
+    kinds, sources = len(kind_names(config.vocabulary)), len(config.data.parts)
 
     def loss(params: Any, part: Any) -> tuple[Array, LossParts]:
         read_bt = part["read"] if "read" in part else part["tokens"]
         keys_bt = token_keys(key, part["rows"], shards.first(read_bt.shape[1]) + jnp.arange(read_bt.shape[1]))
         inputs = (read_bt, part["positions"], part["documents"], keys_bt)
         logits_btv = model(params, *inputs, shards, config.batch.sequence_items)
-        parts = next_token_loss(logits_btv, part["targets"], part["weights"], part["kinds"], kinds)
+        kinds_bt = part["kinds"] + kinds * part["source"][:, None] if "source" in part else part["kinds"]
+        parts = next_token_loss(logits_btv, part["targets"], part["weights"], kinds_bt, kinds * sources)
         return parts.loss / (weight * shards.sizes["tensor"]), parts
 
     gradients, parts = _accumulated(jax.grad(loss, has_aux=True), params, batch, config.optim.accumulate)

@@ -36,11 +36,7 @@ COLUMNS = [field.name for field in dataclasses.fields(Anchor)]
 
 
 def read_anchors(path: pathlib.Path) -> list[Anchor]:
-    """Reads a CSV table with a line for each anchor.
-
-    Raises:
-        DataError: the file isn't such a table.
-    """
+    """Reads a CSV table with a line for each anchor; raises a `DataError` if the file isn't such a table."""
     found, fix = [], "write it again: `python experiments/ablations/anchors.py`"
     with path.open(newline="", encoding="utf-8") as file:
         head, *lines = [*csv.reader(file)] or [[]]

@@ -17,16 +17,15 @@ from omnijax.evaluate.split import split_of
 from omnijax.evaluate.tasks import run_tasks
 from omnijax.files import read_lines, write_object
 from omnijax.lock import locked
-from omnijax.model.build import model_of
+from omnijax.plan.needs import memory_of
+from omnijax.plan.programs import lower_step
 from omnijax.run.checkpoint import Checkpoints
 from omnijax.run.directory import METRICS, check, device, versions
 from omnijax.step.sharding import make_mesh
-from omnijax.step.state import abstract_batch, abstract_state, make_step
-from omnijax.sweep.directory import RESULT
 from omnijax.sweep.fairness import HASHED, data_hashes
 from omnijax.sweep.jobs import Job
-from omnijax.sweep.sweep import Sweep
-from omnijax.train import load_corpus, train
+from omnijax.sweep.sweep import RESULT, Sweep
+from omnijax.train import load_splits, train
 
 BUSY = 73
 """Exit status if another process works on the job."""
@@ -35,8 +34,7 @@ BUSY = 73
 def run_alone(job: Job, sweep: Sweep, out: Path, command: str) -> int:
     """Runs a job unless it is done or another process works on it; gives the exit status.
 
-    Raises:
-        OmnijaxError: see `run_job`.
+    Raises an `OmnijaxError` as `run_job`.
     """
     with locked(job.run(out).with_suffix(".lock"), wait=False) as mine:
         if not mine:
@@ -49,11 +47,7 @@ def run_alone(job: Job, sweep: Sweep, out: Path, command: str) -> int:
 
 
 def is_done(out: Path, job: Job) -> bool:
-    """Whether the job has a result.
-
-    Raises:
-        CheckpointError: the run directory belongs to another configuration.
-    """
+    """Whether the job has a result; raises a `CheckpointError` if its directory is of another configuration."""
     run = job.run(out)
     if done := (run / RESULT).exists():
         check(run, job.config)
@@ -71,8 +65,10 @@ def run_job(job: Job, out: Path, tasks: tuple[str, ...], experiment: Path, comma
         DataError: the data differ from those that the job was made with.
         OmnijaxError: see `omnijax.train.train`.
     """
-    run, corpus = job.run(out), load_corpus(job.config)
-    for part, found in data_hashes(job.config, corpus, split_of(job.config).corpus).items():
+    run, splits = job.run(out), load_splits(job.config)
+    for part, found in data_hashes(
+        job.config, [split.corpus() for split in splits], split_of(job.config).corpus
+    ).items():
         if found != job.data[part]:
             rule = f"{HASHED[part]} must have the hash that the sweep was started with, {job.data[part][:16]}"
             raise DataError(f"arms.{job.arm}.data", found[:16], rule, "use the same data as the other arms")
@@ -81,7 +77,7 @@ def run_job(job: Job, out: Path, tasks: tuple[str, ...], experiment: Path, comma
         rule = f"a training step must fit into the {there / 1e9:.1f} GB of memory"
         fix = "lower batch.size, raise optim.accumulate, or leave the arm out with --only"
         raise ConfigError(f"arms.{job.arm}.memory", f"{needed / 1e9:.1f} GB", rule, fix)
-    if train(job.config, run, command, experiment=experiment, corpus=corpus).stopped:
+    if train(job.config, run, command, experiment=experiment, splits=splits).stopped:
         return False
     result = measure(job, run, tasks)
     write_object(run / RESULT, result | {"cost": job.cost | {"peak_bytes": needed}, "command": command})
@@ -93,8 +89,7 @@ def run_job(job: Job, out: Path, tasks: tuple[str, ...], experiment: Path, comma
 def measure(job: Job, run: Path, tasks: tuple[str, ...]) -> dict[str, Any]:
     """The result of a trained arm: bits at each checkpoint of its curve, and all tasks at the last one.
 
-    Raises:
-        CheckpointError: a checkpoint of the curve is missing or damaged.
+    Raises a `CheckpointError` if a checkpoint of the curve is missing or damaged.
     """
     curve, figures = [], {}
     with OpenRun(run, config=job.config) as opened:
@@ -113,28 +108,14 @@ def measure(job: Job, run: Path, tasks: tuple[str, ...]) -> dict[str, Any]:
         for route, found in figures.get("directions", {}).items()
         if "accuracy" in found
     }
-    return {
-        "arm": job.arm,
-        "seed": job.seed,
-        "data": job.data,
-        "bits": figures.pop("bits_per_item"),
-        "accuracies": accuracies,
-        "figures": figures,
-        "speed": speed,
-        "curve": curve,
-        "device": device(),
-        "versions": versions(),
-    }
+    result = {"arm": job.arm, "seed": job.seed, "data": job.data, "bits": figures.pop("bits_per_item")}
+    result |= {"accuracies": accuracies, "figures": figures, "speed": speed, "curve": curve}
+    return result | {"device": device(), "versions": versions()}
 
 
 def peak_bytes(config: Config) -> int:
     """Memory of one training step on a device, according to the compiler: arguments, results and temporaries."""
-    mesh, model = make_mesh(config.mesh), model_of(config)
-    lowered = make_step(config, model, mesh).lower(abstract_state(config, model, mesh), abstract_batch(config, mesh))
-    found = lowered.compile().memory_analysis()
-    assert found is not None
-    kinds = ("argument", "output", "temp", "generated_code")
-    return int(sum(getattr(found, f"{kind}_size_in_bytes") for kind in kinds) - found.alias_size_in_bytes)
+    return int(memory_of(lower_step(config, make_mesh(config.mesh)).program.compile(), {}, 0.0).needed)
 
 
 def memory_bytes() -> int:

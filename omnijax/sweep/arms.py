@@ -25,11 +25,7 @@ NO_POSITION: dict[str, Any] = {"position": "none", "positions": 0, "position_pla
 
 
 def product(first: Choices, *others: Choices) -> Choices:
-    """Every combination of one choice from each argument: `base=2,model.depth=4`.
-
-    Raises:
-        ConfigError: two combinations have the same name.
-    """
+    """Every combination of one choice from each argument, `base=2,model.depth=4`; one name twice is a `ConfigError`."""
     for other in others:
         pairs = itertools.product(first.items(), other.items())
         first = _named((f"{one},{two}", _then(change, after)) for (one, change), (two, after) in pairs)
@@ -41,20 +37,12 @@ def _then(change: Change, after: Change) -> Change:
 
 
 def chain(*choices: Choices) -> Choices:
-    """All choices of all arguments, in order.
-
-    Raises:
-        ConfigError: two choices have the same name.
-    """
+    """All choices of all arguments, in order; raises a `ConfigError` if two have the same name."""
     return _named(pair for one in choices for pair in one.items())
 
 
 def arms_of(config: Config, choices: Choices) -> dict[str, Config]:
-    """The configuration after each choice, by the name of the choice.
-
-    Raises:
-        OmnijaxError: a changed configuration is invalid; the error names the arm.
-    """
+    """The configuration of each choice, by name. If one is invalid, raises an `OmnijaxError` that names its arm."""
     return {name: naming(name, change, config) for name, change in choices.items()}
 
 
@@ -70,9 +58,7 @@ def knob(path: str, *values: Any, name: str = "") -> Choices:
     """One knob at several values: `knob("model.depth", 2, 4)` gives `model.depth=2` and `model.depth=4`.
 
     `path` is dotted, with numbers for the parts of a tuple, as on the command line. `name` is written in its place.
-
-    Raises:
-        ConfigError: two values give the same name.
+    Raises a `ConfigError` if two values give the same name.
     """
 
     def change(value: Any, config: Config) -> Config:

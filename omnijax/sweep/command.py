@@ -18,10 +18,9 @@ from omnijax.experiment import override
 from omnijax.lock import LOCK, locked
 from omnijax.run.directory import usable_cores
 from omnijax.sweep.arm import is_done, run_alone
-from omnijax.sweep.directory import check_out
 from omnijax.sweep.jobs import Job, make_jobs
 from omnijax.sweep.runner import Runner
-from omnijax.sweep.sweep import Budget, Sweep, load_sweep
+from omnijax.sweep.sweep import Budget, Sweep, check_out, load_sweep
 
 FAILED, SMOKE_WORKERS = 1, 4
 PROCESS = [sys.executable, "-c", "import sys; from omnijax.cli import main; sys.exit(main())"]
@@ -30,8 +29,7 @@ PROCESS = [sys.executable, "-c", "import sys; from omnijax.cli import main; sys.
 def run(options: argparse.Namespace) -> int:
     """Runs the command with the options that `omnijax.cli` defines; gives the exit status.
 
-    Raises:
-        OmnijaxError: invalid input; nothing has been trained then.
+    Raises an `OmnijaxError` for invalid input; nothing has been trained then.
     """
     sweep, alone = _sweep(options), options.arm is not None
     if options.out is None:

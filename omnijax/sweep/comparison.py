@@ -16,8 +16,8 @@ import numpy as np
 
 from omnijax.files import read_object, write_atomically
 from omnijax.sweep.anchors import Anchor, read_anchors
-from omnijax.sweep.directory import ANCHORS, ARMS, RESULT, SWEEP
 from omnijax.sweep.statistics import Interval, Verdict, interval, verdict
+from omnijax.sweep.sweep import ANCHORS, ARMS, RESULT, SWEEP
 
 _SWEEP_KEYS = ("question", "budget", "baseline", "arms", "seeds")
 _RESULT_KEYS = ("arm", "seed", "data", "bits", "accuracies", "speed", "cost", "curve", "device", "versions", "command")
@@ -76,8 +76,7 @@ class Results(NamedTuple):
 def read_results(out: pathlib.Path) -> Results:
     """Reads sweep.json, arms/NAME/seedK/result.json and anchors.csv from the directory of a sweep.
 
-    Raises:
-        DataError: sweep.json is missing, or a file is damaged or lacks a value.
+    Raises a `DataError` if sweep.json is missing, or if a file is damaged or lacks a value.
     """
     sweep = read_object(out / SWEEP, _SWEEP_KEYS, _AGAIN)
     fix = f"delete the directory of this arm and seed, and {_AGAIN}"
@@ -176,9 +175,7 @@ def write_tables(out: pathlib.Path) -> None:
     `results.csv` has a line for every arm, seed and form, and what it took to the final bits of the baseline with the
     same seed; `curves.csv` one for every checkpoint, with the renormalised bits per item of each form; `table.csv` one
     for every arm and form, over seeds; `directions.csv` one for every arm, seed and route, if the sweep generated any.
-
-    Raises:
-        DataError: see `read_results`.
+    Raises a `DataError` as `read_results`.
     """
     results = read_results(out)
     rows = [row for form in results.forms for row in rows_of(results, form)]

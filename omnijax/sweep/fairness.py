@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from omnijax.config import BatchConfig, Config
-from omnijax.data.corpus import Corpus, fields_of, views_of
-from omnijax.data.pipeline import COUNTED_AT_ONCE, Batches
+from omnijax.config import Config
+from omnijax.data.corpus import Corpus, Split, fields_of
+from omnijax.data.pipeline import Batches
 from omnijax.errors import DataError
 
-ANY_LENGTH = 2**30
+HASHED_AT_ONCE, ANY_LENGTH = 8192, 2**30
 """Room of sequences that are counted and not made."""
 HASHED = {
     "fragments": "the fragments of the training split",
@@ -41,19 +41,17 @@ class Ledger:
         batches: of the training split; their sequences have any length.
     """
 
-    def __init__(self, corpus: Corpus, config: BatchConfig):
-        self.batches = batches = Batches(corpus, dataclasses.replace(config, sequence_length=ANY_LENGTH))
-        self._config, self._totals = config, [np.zeros(3, np.int64)]
-        self._counts = np.zeros((len(config.tasks), len(corpus), 3), np.int64)
-        counts = np.stack([batches.items, batches.lengths, np.ones_like(batches.items)], axis=1)
-        self._counts[batches.task_of, batches.record_of] = counts
+    def __init__(self, config: Config, splits: Sequence[Split]):
+        batch = dataclasses.replace(config.batch, sequence_length=ANY_LENGTH)
+        self.batches = Batches(splits, batch, None, config.data.part_weights, config.data.unit)
+        self._totals = [np.zeros(3, np.int64)]
 
     def after(self, step: int) -> Progress:
         """What the first `step` steps contain."""
         while len(self._totals) <= step:
-            rows = self.batches.documents(len(self._totals) - 1)
-            tasks, records = np.array([pair for _, documents in rows for pair in documents]).T
-            self._totals.append(self._totals[-1] + self._counts[tasks, records].sum(axis=0))
+            rows = [(row.block.documents, row.documents) for row in self.batches.rows(len(self._totals) - 1)]
+            counts = [(found.items[one].sum(), found.lengths[one].sum(), len(one)) for found, one in rows]
+            self._totals.append(self._totals[-1] + np.sum(counts, axis=0))
         return Progress(step, *map(int, self._totals[step]))
 
     def steps_for(self, items: float) -> int:
@@ -62,23 +60,28 @@ class Ledger:
 
     def order(self) -> str:
         """SHA-256 of all that the documents of each step follow from: the seed, room, and documents of an epoch."""
-        digest = hashlib.sha256(f"{self._config.seed} {self._config.size} {self._config.sequence_items}".encode())
-        for part in (self.batches.task_of, self.batches.record_of, self.batches.sizes):
-            digest.update(part.astype("<i8").tobytes())
+        config = self.batches.config
+        digest = hashlib.sha256(f"{config.seed} {config.size} {config.sequence_items}".encode())
+        blocks = [source.documents(0, number) for source in self.batches.sources for number in range(source.count(0))]
+        for found in blocks:
+            for part in (found.task_of, found.places[found.record_of], found.sizes):
+                digest.update(part.astype("<i8").tobytes())
         return digest.hexdigest()
 
 
-def data_hashes(config: Config, train: Corpus, evaluated: Corpus) -> dict[str, str]:
+def data_hashes(config: Config, train: Sequence[Corpus], evaluated: Corpus) -> dict[str, str]:
     """SHA-256 of the ids, before any vocabulary writes them as tokens: of `fragments` and `heldout`, see `HASHED`."""
     found = {}
-    pairs = {"fragments": (train, views_of(config.batch.tasks)), "heldout": (evaluated, fields_of(config))}
-    for part, (corpus, names) in pairs.items():
+    pairs = {"fragments": (train, config.batch.views), "heldout": ([evaluated], fields_of(config))}
+    for part, (corpora, names) in pairs.items():
         digest = hashlib.sha256()
-        for name in sorted(set(names)):
+        for name, corpus in itertools.product(sorted(set(names)), corpora):
+            if name not in corpus.columns:
+                continue
             column = corpus.columns[name]
             digest.update(f"{name} {len(column)} ".encode())
-            for start in range(0, len(column), COUNTED_AT_ONCE):
-                documents = column.take(range(start, min(start + COUNTED_AT_ONCE, len(column))))
+            for start in range(0, len(column), HASHED_AT_ONCE):
+                documents = column.take(range(start, min(start + HASHED_AT_ONCE, len(column))))
                 for counts in (documents.document_segments, documents.segment_items):
                     digest.update(counts.astype("<i8").tobytes())
                 digest.update(np.ascontiguousarray(documents.ids).tobytes())
@@ -89,8 +92,7 @@ def data_hashes(config: Config, train: Corpus, evaluated: Corpus) -> dict[str, s
 def check_same(hashes: Mapping[str, Mapping[str, str]]) -> None:
     """Compares the arms of one seed: arm -> part of the data -> SHA-256.
 
-    Raises:
-        DataError: two arms would be trained or measured on different data; the error names them and the part.
+    Raises a `DataError` that names two arms and the part if they would be trained or measured on different data.
     """
     first, *others = hashes
     for other, (part, said) in itertools.product(others, HASHED.items()):

@@ -12,9 +12,9 @@ import jax
 
 from omnijax.config import Config, from_dict, to_dict
 from omnijax.config.experiment_file import run_file
-from omnijax.data.corpus import Corpus, fields_of, read_corpus, views_of
 from omnijax.errors import ConfigError
 from omnijax.evaluate.likelihoods import forms_of
+from omnijax.evaluate.split import split_of
 from omnijax.files import write_object
 from omnijax.model.build import model_of
 from omnijax.model.transformer import parameter_count
@@ -22,18 +22,17 @@ from omnijax.plan.cost import step_flops
 from omnijax.run.directory import usable_cores
 from omnijax.sample.document_grammar import grammar_of
 from omnijax.sweep.arms import naming
-from omnijax.sweep.directory import ARMS, SWEEP, check_out, identity
 from omnijax.sweep.fairness import Ledger, Progress, check_same, data_hashes
 from omnijax.sweep.speed import measured_seconds
-from omnijax.sweep.sweep import Sweep
-from omnijax.train import load_corpus
+from omnijax.sweep.sweep import ARMS, SWEEP, Sweep, check_out, identity
+from omnijax.train import load_splits
 
 MEASURED_OVER = 200
 """Steps whose longest sequence sets `sequence_length` while speed is measured; the number of steps follows from it."""
 
 Prepared = tuple[Config, Ledger, dict[str, str]]
 """An arm with a seed, what its steps contain, and the SHA-256 of its data."""
-Corpora = dict[Any, tuple[Corpus, dict[str, str]]]
+Hashes = dict[Any, dict[str, str]]
 """The training split, and the SHA-256 of both splits, by all that they follow from."""
 
 
@@ -106,8 +105,8 @@ def make_jobs(
     for seed in seeds:
         same = {job.arm: job for job in jobs.values() if job.seed == seed}
         missing = [name for name in sweep.arms if name in {*names, sweep.baseline} - same.keys()]
-        corpora: Corpora = {}
-        prepared = {name: naming(name, _prepare, sweep.arms[name], seed, corpora) for name in missing}
+        hashes: Hashes = {}
+        prepared = {name: naming(name, _prepare, sweep.arms[name], seed, hashes) for name in missing}
         check_same({arm: job.data for arm, job in same.items()} | {arm: data for arm, (*_, data) in prepared.items()})
         if sweep.budget.kind == "seconds" and prepared:
             for key, before in saved["measured_with"].items():
@@ -127,8 +126,8 @@ def make_jobs(
     return [jobs[f"{name}/seed{seed}"] for seed in seeds for name in names]
 
 
-def _prepare(config: Config, seed: int, corpora: Corpora) -> Prepared:
-    """Checks an arm, and reads its data. Arms that read the same fragments share them."""
+def _prepare(config: Config, seed: int, hashes: Hashes) -> Prepared:
+    """Checks an arm, and reads its data. Arms that read the same fragments share their hashes."""
     batch = dataclasses.replace(config.batch, seed=seed)
     config = dataclasses.replace(config, batch=batch, train=dataclasses.replace(config.train, seed=seed))
     if batch.sequence_items < 1:
@@ -136,14 +135,13 @@ def _prepare(config: Config, seed: int, corpora: Corpora) -> Prepared:
         raise ConfigError("batch.sequence_items", batch.sequence_items, rule, "set it above 0")
     for form in forms_of(config):
         grammar_of(config, form.order)
-    v, views = config.vocabulary, frozenset(views_of(batch.tasks))
+    v, views = config.vocabulary, frozenset(batch.views)
     key = config.data, config.eval.split, views, v.general, v.control, tuple((one.name, one.size) for one in v.spaces)
-    if key not in corpora:
-        train, heldout = load_corpus(config), read_corpus(config, config.eval.split, fields_of(config))
-        corpora[key] = train, data_hashes(config, train, heldout)
-    corpus, hashes = corpora[key]
-    ledger = Ledger(dataclasses.replace(corpus, vocabulary=v), batch)
-    return config, ledger, hashes | {"order": ledger.order()}
+    splits = load_splits(config)
+    if key not in hashes:
+        hashes[key] = data_hashes(config, [split.corpus() for split in splits], split_of(config).corpus)
+    ledger = Ledger(config, splits)
+    return config, ledger, hashes[key] | {"order": ledger.order()}
 
 
 def _job(name: str, seed: int, found: Prepared, sweep: Sweep, speeds: dict[str, float]) -> Job:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ import rich.console
 import rich.progress
 
 from omnijax.errors import RESUMABLE
+from omnijax.files import write_atomically
+from omnijax.paths import is_remote
 from omnijax.run.directory import METRICS
 from omnijax.sweep.arm import BUSY, is_done
 from omnijax.sweep.jobs import Job
@@ -45,20 +48,20 @@ class Runner:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
     stopped: bool = False
     _active: dict[int, tuple[subprocess.Popen[bytes], Job]] = dataclasses.field(default_factory=dict)  # by worker
+    _logs: str = ""
 
     def run(self, jobs: list[Job]) -> None:
         """Runs these jobs, in this order.
 
-        SIGTERM, SIGUSR1, SIGINT and SIGHUP ask to stop: the jobs save their state, and the same command resumes.
-
-        Raises:
-            CheckpointError: the directory of a job belongs to another configuration.
+        SIGTERM, SIGUSR1, SIGINT and SIGHUP ask to stop: the jobs save their state, and the same command resumes. Raises
+        a `CheckpointError` if the directory of a job belongs to another configuration.
         """
         caught = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]  # SIGHUP under `nohup`
         previous = {number: signal.signal(number, self._stop) for number in caught}
         hidden = not self.console.is_terminal
         try:
-            with rich.progress.Progress(console=self.console, disable=hidden, transient=True) as progress:
+            bars = rich.progress.Progress(console=self.console, disable=hidden, transient=True)
+            with tempfile.TemporaryDirectory() as self._logs, bars as progress:
                 self._loop(jobs, progress, progress.add_task("", total=sum(job.end.step for job in jobs)))
         finally:
             for process, _ in self._active.values():
@@ -93,9 +96,7 @@ class Runner:
         if is_done(self.out, job):
             self.done.append(job)
             return
-        log = job.run(self.out).with_suffix(".log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as said:
+        with self._log(job).open("ab") as said:
             # In its own session, so that Ctrl-C at the keyboard doesn't reach the job: `_stop` asks it to save.
             process = subprocess.Popen(
                 self.command(job),
@@ -109,14 +110,23 @@ class Runner:
 
     def _ended(self, job: Job, status: int) -> None:
         how = "is done"
+        if is_remote(self.out):
+            write_atomically(job.run(self.out).with_suffix(".log"), self._log(job).read_bytes())
         if status == 0 and is_done(self.out, job):
             self.done.append(job)
         else:
             how = f"ended with status {status}" if status >= 0 else f"was killed by {signal.Signals(-status).name}"
-            said = job.run(self.out).with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+            said = self._log(job).read_text(encoding="utf-8", errors="replace")
             self.failed[job.name] = "\n".join([f"it {how}; its last lines:", *said.splitlines()[-LAST_LINES:]])
         if not self.console.is_terminal:
             self.console.print(f"{job.arm}, seed {job.seed}, {how}", highlight=False)
+
+    def _log(self, job: Job) -> Path:
+        """The local file with what a job printed; that of a sweep on a store is copied there when the job ends."""
+        out = Path(self._logs) if is_remote(self.out) else self.out
+        log = job.run(out).with_suffix(".log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         self.stopped = True

@@ -17,12 +17,11 @@ import jax
 
 from omnijax.config import Config, from_dict, to_dict
 from omnijax.config.experiment_file import run_file
-from omnijax.data.pipeline import Batches
 from omnijax.errors import PlatformError
 from omnijax.model.build import model_of
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import init_state, make_step
-from omnijax.train import ahead_on_device, load_corpus
+from omnijax.train import ahead_on_device, load_splits, make_batches
 
 WARM, TIMED = 3, 15
 """Steps before the measurement, and steps that are measured."""
@@ -32,10 +31,7 @@ def measured_seconds(name: str, config: Config, workers: int, experiment: Path) 
     """Seconds of a training step of an arm, with a configuration whose sequences are long enough.
 
     As many copies run at the same time as there are workers, because workers share the memory bandwidth even if each
-    has cores of its own. The slowest copy counts.
-
-    Raises:
-        PlatformError: the measurement failed.
+    has cores of its own. The slowest copy counts. Raises a `PlatformError` if the measurement failed.
     """
     measure = functools.partial(seconds_per_step, to_dict(config), experiment)
     shares = [share_of_cores(worker, workers) for worker in range(workers)]
@@ -54,7 +50,7 @@ def seconds_per_step(parts: dict[str, Any], experiment: Path, cores: set[int]) -
     mesh, model = make_mesh(config.mesh), model_of(config)
     step, state, taken = make_step(config, model, mesh), init_state(config, model, mesh), []
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=WARM + TIMED))
-    for batch in ahead_on_device(mesh, Batches(load_corpus(config), config.batch), 0, config):
+    for batch in ahead_on_device(mesh, make_batches(config, load_splits(config)), 0, config):
         started = time.perf_counter()
         state, metrics = jax.block_until_ready(step(state, batch))
         taken.append(time.perf_counter() - started)

@@ -56,8 +56,7 @@ def interval(values: Sequence[float]) -> Interval:
 def paired(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Interval:
     """Interval of the differences arm - baseline, by seed, over the seeds that both have (paired t).
 
-    A seed draws the same order of documents in both. Its effect cancels, so that the interval is narrower than that of
-    either arm.
+    A seed draws the same order of documents in both. Its effect cancels, so the interval is narrower than each arm's.
     """
     return interval([arm[seed] - baseline[seed] for seed in sorted(arm.keys() & baseline.keys())])
 

@@ -1,26 +1,31 @@
-"""The definition of a sweep: its arms, the budget that each arm may spend, and what is measured."""
+"""A sweep: its arms, the budget that each arm may spend, and what is measured; and whose directory one is."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import fnmatch
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from omnijax.config import Config
+from omnijax.config import Config, to_dict
 from omnijax.config.experiment_file import run_file
-from omnijax.errors import ConfigError
+from omnijax.errors import CheckpointError, ConfigError
 from omnijax.evaluate import check_tasks
+from omnijax.files import read_object
 from omnijax.plan.cost import step_flops
+from omnijax.run.directory import differences
 from omnijax.sweep.arms import naming
 
 NAME = re.compile(r"[A-Za-z0-9=_][A-Za-z0-9.,=+_-]{0,199}")
 SMOKE_STEPS, SMOKE_SEEDS, SMOKE_POINTS, SMOKE_SECONDS = 12, 2, 2, 0.5
 KINDS = ("items", "flops", "seconds")
+SWEEP, RESULT, ANCHORS = "sweep.json", "result.json", "anchors.csv"
+ARMS = "arms"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +51,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """The budget of a command line: `items=400000`, `flops=2e13`, `seconds=60`.
-
-        Raises:
-            ConfigError: the text is no budget.
-        """
+        """The budget of a command line: `items=400000`, `flops=2e13`, `seconds=60`; else raises a `ConfigError`."""
         kind, _, amount = text.partition("=")
         try:
             return cls(kind, float(amount))
@@ -105,19 +106,11 @@ class Sweep:
                 raise ConfigError(f"sweep.{field}", getattr(self, field), rule, fix)
 
     def changed(self, change: Callable[[Config], Config]) -> Sweep:
-        """The same sweep with every configuration changed.
-
-        Raises:
-            OmnijaxError: an arm can't be changed like this; the error names the arm.
-        """
+        """The same sweep with every configuration changed; raises an `OmnijaxError` that names an arm that can't be."""
         return dataclasses.replace(self, arms={name: naming(name, change, one) for name, one in self.arms.items()})
 
     def small(self) -> Sweep:
-        """`--smoke`: the same arms in small, for a budget of a few steps, to see whether all of it works.
-
-        Raises:
-            OmnijaxError: an arm can't be shrunk; the error names the arm.
-        """
+        """`--smoke`: the same arms in small, for a few steps; raises an `OmnijaxError` that names an arm that can't."""
         small, kind = self.changed(_shrunk), self.budget.kind
         config = small.arms[small.baseline]
         items = max(config.batch.sequence_items, 1)
@@ -129,11 +122,7 @@ class Sweep:
         return dataclasses.replace(small, seeds=seeds, points=SMOKE_POINTS, budget=Budget(kind, amounts[kind]))
 
     def matching(self, pattern: str | None) -> list[str]:
-        """Names of the arms that match a pattern such as `base=*`; of all arms if the pattern is None.
-
-        Raises:
-            ConfigError: no name matches.
-        """
+        """Names of the arms that match a pattern such as `base=*`, None for all; if none does, a `ConfigError`."""
         names = [name for name in self.arms if fnmatch.fnmatchcase(name, pattern or "*")]
         if not names:
             rule = f"no arm has such a name: {', '.join(self.arms)}"
@@ -171,3 +160,31 @@ def _shrunk(config: Config) -> Config:
         batch=at_most(config.batch, size=8 * config.optim.accumulate),
         eval=dataclasses.replace(at_most(config.eval, examples=12, show=4), batch_size=12),
     )
+
+
+def identity(sweep: Sweep) -> dict[str, Any]:
+    """Everything that the results depend on, except the number of seeds; as JSON gives it back."""
+    arms = {name: to_dict(config) for name, config in sweep.arms.items()}
+    found = {"arms": arms, "budget": dataclasses.asdict(sweep.budget), "tasks": sweep.tasks, "points": sweep.points}
+    return dict(json.loads(json.dumps(found)))
+
+
+def check_out(sweep: Sweep, out: Path) -> dict[str, Any]:
+    """The content of `OUT/sweep.json`; an empty dict if the directory is new.
+
+    Raises:
+        CheckpointError: the directory belongs to another sweep, or holds something else.
+        DataError: `sweep.json` is damaged.
+    """
+    path, wanted = out / SWEEP, identity(sweep)
+    if not path.exists():
+        # A killed process may leave these, which are written before sweep.json.
+        strange = [one for one in out.iterdir() if not one.name.startswith(".")] if out.is_dir() else []
+        if strange or out.is_file():
+            raise CheckpointError("--out", str(out), "it holds something that is no sweep", "choose a new directory")
+        return {}
+    saved = read_object(path, ("jobs", *wanted), "choose a new --out")
+    if differ := differences({key: saved[key] for key in wanted}, wanted):
+        rule = f"it belongs to another sweep: {'; '.join(differ[:4])}"
+        raise CheckpointError("--out", str(out), rule, "choose another --out, or the sweep that it was started with")
+    return saved

@@ -14,32 +14,7 @@ from omnijax.vocab.ids import GeneralIds, PrimaryIds, SecondaryIds
 from omnijax.vocab.likelihood import item_bits, token_bits
 from omnijax.vocab.vocabulary import Marker, Space, Vocabulary
 
-__all__ = [
-    "Assignment",
-    "Documents",
-    "Error",
-    "Frequency",
-    "GeneralIds",
-    "Grammar",
-    "Gray",
-    "Hilbert",
-    "Identity",
-    "Kind",
-    "Marker",
-    "PrimaryIds",
-    "Random",
-    "Reading",
-    "SecondaryIds",
-    "Segment",
-    "SegmentRule",
-    "Space",
-    "Tree",
-    "Vocabulary",
-    "assemble",
-    "count_tokens",
-    "decode",
-    "encode",
-    "item_bits",
-    "position_tokens",
-    "token_bits",
-]
+__all__ = ["Assignment", "Documents", "Error", "Frequency", "GeneralIds", "Grammar", "Gray", "Hilbert", "Identity"]
+__all__ += ["Kind", "Marker", "PrimaryIds", "Random", "Reading", "SecondaryIds", "Segment", "SegmentRule", "Space"]
+__all__ += ["Tree", "Vocabulary", "assemble", "count_tokens", "decode", "encode", "item_bits", "position_tokens"]
+__all__ += ["token_bits"]

@@ -21,17 +21,14 @@ def assemble(vocabulary: Vocabulary, reading: Reading) -> list[list[list[Segment
     """The documents of each stream: `assemble(decode(encode(x)))` is x.
 
     Fragments stand where their positions say, and general tokens fill the gaps in order. What could not be read is left
-    out. Assignments are undone. `eos` closes a document. Without `eos` a stream is one document.
-
-    Raises:
-        VocabularyError: the reading, a result of `decode`, hasn't one leading dimension.
+    out. Assignments are undone. `eos` closes a document; without it a stream is one. Raises a `VocabularyError` if the
+    reading, a result of `decode`, hasn't one leading dimension.
     """
     if reading.kind.ndim != 2:
         rule, fix = "must have one leading dimension", "decode rows: PrimaryIds(tokens[None]) for a single stream"
         raise VocabularyError("reading", tuple(reading.kind.shape), rule, fix)
     host = jax.device_get(reading)
-    rows = range(len(host.kind))
-    return [_stream(vocabulary, jax.tree.map(operator.itemgetter(row), host)) for row in rows]
+    return [_stream(vocabulary, jax.tree.map(operator.itemgetter(row), host)) for row in range(len(host.kind))]
 
 
 def _stream(vocabulary: Vocabulary, reading: Reading) -> list[list[Segment]]:

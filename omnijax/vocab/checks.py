@@ -45,10 +45,8 @@ def segment_rules(v: Vocabulary, documents: Documents) -> Iterator[Rule]:
 def check_items(vocabulary: Vocabulary, documents: Documents, contexts: NDArray[np.int64]) -> None:
     """Checks every item: its space, its id, and whether its segment may hold it.
 
-    The documents keep `segment_rules`. `contexts` is int64[segments], rows of `Vocabulary.contexts`.
-
-    Raises:
-        VocabularyError: names the first wrong item and its segment.
+    The documents keep `segment_rules`. `contexts` is int64[segments], rows of `Vocabulary.contexts`. Raises a
+    `VocabularyError` that names the first wrong item and its segment.
     """
     v, spaces, items = vocabulary, documents.spaces, documents.segment_items
     space = int(spaces.min(initial=len(v.spaces)))

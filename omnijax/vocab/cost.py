@@ -36,23 +36,16 @@ class Count(NamedTuple):
 
 
 def rebased(vocabulary: Vocabulary, base: Base) -> Vocabulary:
-    """The same vocabulary in another radix, with exactly the digit tokens that the radix needs.
-
-    Raises:
-        VocabularyError: the radix is out of bounds, or can't write the ids of this vocabulary.
-    """
+    """The same vocabulary in another radix, with as many digit tokens; a bad radix raises a `VocabularyError`."""
     if base == vocabulary.base:
         return vocabulary
     return dataclasses.replace(vocabulary, base=base, digits=max(base) if isinstance(base, tuple) else base)
 
 
 def item_digits(vocabulary: Vocabulary, space: str) -> Count:
-    """Digits of a fragment, without its check digit.
+    """Digits of a fragment, without its check digit; raises a `VocabularyError` if no space has this name.
 
     If a marker opens segments of the space, the fragment is in such a segment; otherwise in an untyped segment.
-
-    Raises:
-        VocabularyError: no space has this name.
     """
     index, tables = vocabulary.space_index(space), vocabulary.contexts
     context = 1 + index if index in tables.spaces[tables.of_control] else 0
@@ -68,12 +61,9 @@ def item_digits(vocabulary: Vocabulary, space: str) -> Count:
 
 
 def item_tokens(vocabulary: Vocabulary, space: str | None) -> Count:
-    """Tokens of a fragment (digits, check digit, position) or of a general token.
+    """Tokens of a fragment of this space (digits, check digit, position), or of a general token if it is None.
 
-    `space` is the name of its space; None stands for a general token.
-
-    Raises:
-        VocabularyError: no space has this name.
+    Raises a `VocabularyError` if no space has this name.
     """
     if space is None:
         return Count(1, 1, 1)
@@ -84,10 +74,8 @@ def segment_tokens(vocabulary: Vocabulary, marker: str, items: Count) -> Count:
     """Tokens of a segment of items of one kind: its marker, its items, and `aos` if it has one. `eos` isn't counted.
 
     `marker` is the name of the control token that opens the segment. If the segment is typed, all items are fragments
-    of its space; otherwise they are general tokens.
-
-    Raises:
-        VocabularyError: no marker has this name, or there are more items than positions.
+    of its space; otherwise they are general tokens. Raises a `VocabularyError` if no marker has this name, or if there
+    are more items than positions.
     """
     space = space_of(vocabulary, marker)
     if space is not None and vocabulary.position != "none" and items.most > vocabulary.last_position:

@@ -28,11 +28,7 @@ from omnijax.vocab.vocabulary import PAD, Vocabulary
 
 
 def decode(vocabulary: Vocabulary, ids: PrimaryIds) -> Reading:
-    """Reads streams of primary tokens, int[..., tokens] of any numbers.
-
-    Raises:
-        VocabularyError: these are not `PrimaryIds`, or not whole numbers.
-    """
+    """Reads streams of primary tokens, int[..., tokens] of any numbers; else raises a `VocabularyError`."""
     return _decode(vocabulary, token_array(ids, vocabulary.size))
 
 

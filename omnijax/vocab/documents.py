@@ -90,9 +90,8 @@ class Documents:
     def of(cls, documents: Iterable[Document]) -> Documents:
         """The flat form of a list of documents. If one segment has ids in limbs, all segments get limbs.
 
-        Raises:
-            VocabularyError: a document is not a list of segments; ids are not whole numbers; or some ids are negative
-                and others are in limbs.
+        Raises a `VocabularyError` if a document is not a list of segments, if ids are not whole numbers, or if some ids
+        are negative and others are in limbs.
         """
         documents = list(documents)
         for part in documents:

@@ -60,11 +60,9 @@ def encode(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64
     a document if the vocabulary has it.
 
     `order` is int64[items], the indices of the items in the order of writing, a permutation within each segment; by
-    default as they stand. Positions still say where fragments belong. General tokens keep their order.
-
-    Raises:
-        VocabularyError: these are not `Documents`, an id is outside its space, a segment has more items than positions,
-            an item can't stand in its segment, or the order can't be undone.
+    default as they stand. Positions still say where fragments belong. General tokens keep their order. Raises a
+    `VocabularyError` if these are not `Documents`, an id is outside its space, a segment has more items than positions,
+    an item can't stand in its segment, or the order can't be undone.
     """
     groups, edges, segment_tokens, document_tokens = _plan(vocabulary, documents, order)
     marked, grouped = documents.segment_markers != UNMARKED, edges[:, 1] < edges[:, 2]
@@ -81,8 +79,7 @@ def encode(vocabulary: Vocabulary, documents: Documents, order: NDArray[np.int64
 def count_tokens(vocabulary: Vocabulary, documents: Documents) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Numbers of tokens that `encode` would write: `Encoded.segment_tokens` and `Encoded.document_tokens`.
 
-    Raises:
-        VocabularyError: as `encode`.
+    Raises a `VocabularyError` as `encode`.
     """
     return _plan(vocabulary, documents, None)[2:]
 

@@ -145,11 +145,7 @@ def segment_rows(
 
 
 def places_needed(v: Vocabulary, rows: SegmentRows) -> int:
-    """Largest position of a segment in any order.
-
-    Raises:
-        VocabularyError: the state has fewer bits.
-    """
+    """Largest position of a segment in any order; raises a `VocabularyError` if the state has fewer bits."""
     most = [int(most) for most, fragments in zip(rows.most, rows.fragments) if fragments]
     if not rows.fragments[-1]:
         most.pop()  # every segment has a marker
@@ -292,11 +288,7 @@ _Ways = dict[_State, list[tuple[int, _State | None]]]
 
 @functools.lru_cache(maxsize=32)
 def digit_tables(vocabulary: Vocabulary) -> DigitTables:
-    """The automaton of all contexts of a vocabulary.
-
-    Raises:
-        VocabularyError: the automaton is too large, which only happens with mixed radices.
-    """
+    """The automaton of all contexts of a vocabulary; too large a one, of mixed radices, raises a `VocabularyError`."""
     v, ways = vocabulary, _Ways()
     widths = v.contexts.widths.tolist()
     starts = [_State(row, 0, 0, 2 ** (n + 1) - 2 if v.width == "minimal" else 2**n) for row, n in enumerate(widths)]

@@ -58,11 +58,7 @@ class GeneralIds:
 
 
 def token_array(ids: PrimaryIds, size: int) -> Array:
-    """Primary ids as int32[..., tokens]. Numbers that are not tokens become `size`.
-
-    Raises:
-        VocabularyError: these are not `PrimaryIds`, or not whole numbers.
-    """
+    """Primary ids as int32[..., tokens]; other whole numbers become `size`, other types raise a `VocabularyError`."""
     tokens = expect(PrimaryIds, ids, "ids").array
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise VocabularyError("tokens", tokens.dtype, "tokens must be whole numbers", "convert them first")
@@ -76,11 +72,7 @@ Kind = TypeVar("Kind", PrimaryIds, SecondaryIds, GeneralIds)
 
 
 def expect(kind: type[Kind], value: object, field: str) -> Kind:
-    """Returns `value` if it has this type.
-
-    Raises:
-        VocabularyError: it has another type, such as a bare array.
-    """
+    """Returns `value`; raises a `VocabularyError` if it has another type, such as a bare array."""
     if isinstance(value, PrimaryIds) and not hasattr(value.array, "dtype"):
         given = type(value.array).__name__
         raise VocabularyError(field, given, "PrimaryIds hold an array, NumPy's or JAX's", "use np.asarray")

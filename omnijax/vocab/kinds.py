@@ -34,22 +34,21 @@ def token_kinds(vocabulary: Vocabulary, tokens: NDArray[np.int32], segment_token
     v = vocabulary
     order = np.array([PAD_KIND, GENERAL, POSITION, FIRST_DIGIT, AOS, CONTROL], kind_type(v))
     kinds = np.repeat(order, (1, v.general, v.positions, v.digits, 1, len(v.control)))[tokens]
-    edges = np.flatnonzero(np.diff(kinds == FIRST_DIGIT, prepend=False, append=False))
-    starts, lengths = edges[::2], np.diff(edges)[::2]
+    digits = np.flatnonzero(kinds == FIRST_DIGIT)
+    firsts = np.flatnonzero(np.diff(digits, prepend=-2) > 1)  # of each run
+    lengths = np.diff(firsts, append=len(digits))
     if v.position == "none":  # a run of digits may be several fragments, each of the width of its segment
         ends = np.cumsum(segment_tokens)
         marker = tokens[ends - segment_tokens] - v.control_start
         context = np.append(v.contexts.of_control, 0)[np.maximum(marker, -1)]
-        width = v.contexts.widths[context[np.searchsorted(ends, starts, side="right")]] + v.check_digit
+        width = v.contexts.widths[context[np.searchsorted(ends, digits[firsts], side="right")]] + v.check_digit
         count = lengths // width
         lengths = np.repeat(width, count)
-        number = np.arange(lengths.size) - np.repeat(np.cumsum(count) - count, count)
-        starts = np.repeat(starts, count) + number * lengths
-    last = starts + lengths - 1
+    last = np.cumsum(lengths) - 1
+    place = np.arange(len(digits), dtype=np.int32) - np.repeat((last + 1 - lengths).astype(np.int32), lengths)
+    if v.digit_order == "little":
+        place = np.repeat(lengths - 1 - v.check_digit, lengths) - place
     if v.check_digit:
-        kinds[last] = FIRST_DIGIT + v.most_digits
-    for place in range(v.most_digits):
-        here = lengths - v.check_digit > place
-        tokens_here = starts[here] + place if v.digit_order == "big" else last[here] - v.check_digit - place
-        kinds[tokens_here] = FIRST_DIGIT + place
+        place[last] = v.most_digits
+    kinds[digits] = FIRST_DIGIT + place
     return kinds

@@ -23,11 +23,7 @@ BLOCK = 2**18
 
 
 def check_form(numbers: Numbers, field: str) -> Numbers:
-    """Returns the numbers if they have the form of `Numbers`.
-
-    Raises:
-        VocabularyError: they have another dtype, another number of dimensions, or a mask.
-    """
+    """Returns `Numbers`; raises a `VocabularyError` if they have another dtype or number of dimensions, or a mask."""
     if isinstance(numbers, np.ma.MaskedArray):
         rule = "must be a plain array: masked values would be written, too"
         raise VocabularyError(field, type(numbers).__name__, rule, "leave masked items out: ids.compressed()")

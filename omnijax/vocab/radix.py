@@ -12,13 +12,10 @@ Base = int | tuple[int, ...]
 
 
 def width_of(number: int, base: Base) -> int:
-    """Number of digits of `number` ≥ 0 without leading zeros. 0 has one digit.
+    """Digits of `number` ≥ 0 without leading zeros; 0 has one. Raises a `ValueError` if a mixed radix has too few.
 
     >>> width_of(9, 9), width_of(8, 9), width_of(0, 9), width_of(4096, (64, 4096))
     (2, 1, 1, 2)
-
-    Raises:
-        ValueError: a mixed radix has too few places.
     """
     width, reach = 1, radices_of(base, 1)[0]
     while number >= reach:
@@ -28,13 +25,10 @@ def width_of(number: int, base: Base) -> int:
 
 
 def radices_of(base: Base, width: int) -> tuple[int, ...]:
-    """The radices of a number of `width` digits, most significant first.
+    """The radices of `width` digits, most significant first; raises a `ValueError` if a mixed radix has too few.
 
     >>> radices_of(9, 3), radices_of((4, 64, 4096), 2)
     ((9, 9, 9), (64, 4096))
-
-    Raises:
-        ValueError: a mixed radix has too few places.
     """
     if not isinstance(base, tuple):
         return (base,) * width

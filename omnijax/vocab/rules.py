@@ -28,10 +28,9 @@ Rule = tuple[bool, str, object, str, str]
 
 
 def enforce(rules: Iterable[Rule], prefix: str = "") -> None:
-    """Raises the first rule that doesn't hold. Later rules may rely on earlier ones. `prefix` goes before the field.
+    """Raises a `VocabularyError` for the first rule that doesn't hold; `prefix` goes before its field.
 
-    Raises:
-        VocabularyError: names the field, the value, the rule and the fix.
+    Later rules may rely on earlier ones. The error names the field, the value, the rule and the fix.
     """
     for holds, field, value, rule, fix in rules:
         if not holds:
@@ -39,18 +38,13 @@ def enforce(rules: Iterable[Rule], prefix: str = "") -> None:
 
 
 def from_parts(kind: type[Made], parts: Any, field: str) -> Made:
-    """The value of a dataclass from its parts, as JSON has them.
-
-    Raises:
-        VocabularyError: this is no mapping, or a part is unknown or missing.
-    """
+    """A dataclass from its fields, as JSON stores them. Raises a `VocabularyError` if a field is unknown or missing."""
     needed = {one.name: one.default is dataclasses.MISSING for one in dataclasses.fields(kind)}  # type: ignore[arg-type]
     given = parts if isinstance(parts, dict) else {}
     for name in sorted(name for name in {*given, *needed} if name not in (given if needed.get(name) else needed)):
         rule = f"the parts of {kind.__name__} are {', '.join(needed)}"
-        raise VocabularyError(
-            f"{field}.{name}", given.get(name, parts), rule, "give all without a default, and no other"
-        )
+        fix = "give all without a default, and no other"
+        raise VocabularyError(f"{field}.{name}", given.get(name, parts), rule, fix)
     return kind(**{name: tuple(part) if isinstance(part, list) else part for name, part in given.items()})
 
 

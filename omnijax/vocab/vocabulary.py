@@ -216,35 +216,22 @@ class Vocabulary:
         return radices_of(self.base, int(self.contexts.widths[context]))
 
     def token(self, name: str) -> int:
-        """Primary id of a control token.
-
-        Raises:
-            VocabularyError: no control token has this name.
-        """
+        """Primary id of a control token; raises a `VocabularyError` if none has this name."""
         return self.control_start + _index("control", "control tokens", self.control, name)
 
     def context(self, marker: str) -> int:
-        """Row of `contexts` of the segments that a control token opens.
-
-        Raises:
-            VocabularyError: no control token has this name.
-        """
+        """Row in `contexts` of segments that a control token opens; raises a `VocabularyError` if none has the name."""
         return int(self.contexts.of_control[self.token(marker) - self.control_start])
 
     def space_index(self, name: str) -> int:
-        """Index of a space by its name.
-
-        Raises:
-            VocabularyError: no space has this name.
-        """
+        """Index of a space by its name; raises a `VocabularyError` if none has it."""
         return _index("space", "spaces", [space.name for space in self.spaces], name)
 
     def symbols(self) -> list[str]:
         """Names of all primary tokens, by id."""
         general = self.general_names or tuple(f"<{i:02x}>" if not 32 < i < 127 else chr(i) for i in range(self.general))
         positions = [f"p_{k}" for k in range(self.positions)]
-        digits = [f"v_{k}" for k in range(self.digits)]
-        return ["pad", *general, *positions, *digits, "aos", *self.control]
+        return ["pad", *general, *positions, *(f"v_{k}" for k in range(self.digits)), "aos", *self.control]
 
     def to_json(self) -> str:
         """A text from whose parts `from_dict` makes an equal vocabulary. Equal vocabularies give the same text.
@@ -258,11 +245,7 @@ class Vocabulary:
 
     @classmethod
     def from_dict(cls, parts: dict[str, Any]) -> Vocabulary:
-        """The vocabulary with these parts, as JSON and `dataclasses.asdict` give them.
-
-        Raises:
-            VocabularyError: a part is unknown, missing, or has a wrong value.
-        """
+        """The vocabulary with these parts, as `dataclasses.asdict` gives them; else raises a `VocabularyError`."""
         given = dict(parts) if isinstance(parts, dict) else {}
         for field, kind in (("spaces", _space), ("markers", functools.partial(from_parts, Marker))):
             if isinstance(given.get(field), (list, tuple)):

@@ -22,8 +22,6 @@ from omnijax.source import TRAIN, VALIDATION, Record, Source
 from omnijax.vocab.assignment import Random
 from omnijax.vocab.ids import Numbers
 from omnijax.vocab.numbers import from_digits, to_digits, to_int64, to_limbs
-from omnijax.vocab.radix import radices_of, width_of
-from omnijax.vocab.vocabulary import Vocabulary
 
 TEXT, ITEM = "text", "item"
 _ZERO = ord("0")
@@ -100,6 +98,10 @@ class Lookup(Source):
         """At most 97 keys, once each."""
         return dataclasses.replace(self, keys=min(97, self.keys), copies=1)
 
+    def present(self, split: str) -> Mapping[tuple[str, ...], int]:
+        """All records have both fields."""
+        return {(TEXT, ITEM): len(self.records(split))}
+
     def records(self, split: str) -> Sequence[Record]:
         """The records of a split; those of a key follow one another.
 
@@ -132,33 +134,8 @@ class _Records(Sequence[Record]):
         ids = self._ids[chosen]
         digits = self._part.digits(_numbers(ids.reshape(-1))).reshape(*ids.shape, len(self._part.radices))
         # Attributes are general tokens by their number, and a Latin-1 character is not always one byte of UTF-8.
-        return [
-            {TEXT: text.tobytes(), ITEM: item}
-            for text, item in zip(self._text[self._rows[chosen]], digits, strict=True)
-        ]
-
-
-def optimum(config: Lookup) -> float:
-    """Bits per item of the best possible model on the validation split: the entropy of the choices.
-
-    That model knows which fragments belong to a key. It can know those of new keys only where they are composed.
-    """
-    return math.log2(config.choices)
-
-
-def optimum_of_digits(config: Lookup, vocabulary: Vocabulary, keys: int = _KEYS_AT_ONCE) -> float:
-    """Bits per item of the best model that predicts each digit of a fragment independently, given the key.
-
-    Parallel heads can reach it. It is the sum over digit places of the entropy of that digit among the choices, as the
-    vocabulary writes them, and the mean over the first validation keys.
-    """
-    table = alternatives(config, _keys_of(config, VALIDATION)[:keys]).reshape(-1)
-    space = vocabulary.spaces[vocabulary.space_index(ITEM)]
-    radices = radices_of(vocabulary.base, width_of(space.size - 1, vocabulary.base))
-    numbers = space.assignment.forward(_numbers(table), space.size, radices)
-    digits = to_digits(numbers, radices).reshape(-1, config.choices, len(radices))
-    like = sum(np.log2((digits == digits[:, [one]]).sum(axis=1)).sum() for one in range(config.choices))
-    return len(radices) * math.log2(config.choices) - float(like) / (len(digits) * config.choices)
+        texts = self._text[self._rows[chosen]]
+        return [{TEXT: text.tobytes(), ITEM: item} for text, item in zip(texts, digits, strict=True)]
 
 
 def alternatives(config: Lookup, keys: Int64[np.ndarray, " n"]) -> Integer[np.ndarray, "n items choices"]:

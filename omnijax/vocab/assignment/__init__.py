@@ -11,28 +11,15 @@ from omnijax.vocab.assignment.random import Random
 from omnijax.vocab.assignment.table import Frequency, Tree
 from omnijax.vocab.rules import from_parts
 
-__all__ = [
-    "KINDS",
-    "Assignment",
-    "Frequency",
-    "Gray",
-    "Hilbert",
-    "Identity",
-    "Random",
-    "Tree",
-    "assignment_from_dict",
-]
+__all__ = ["KINDS", "Assignment", "Frequency", "Gray", "Hilbert", "Identity", "Random", "Tree"]
+__all__ += ["assignment_from_dict"]
 
 KINDS: dict[str, Any] = {kind.kind: kind for kind in (Identity, Random, Frequency, Gray, Hilbert, Tree)}
 """All assignments by name."""
 
 
 def assignment_from_dict(parts: Any) -> Assignment:
-    """The assignment with these parts, as `dataclasses.asdict` gives them.
-
-    Raises:
-        VocabularyError: there is no such kind, a part is unknown, or its value is not allowed.
-    """
+    """The assignment with these parts, as `dataclasses.asdict` gives them; else raises a `VocabularyError`."""
     if not isinstance(parts, dict) or parts.get("kind") not in KINDS:
         rule = f"must be a mapping of the parts of one of {', '.join(KINDS)}, `kind` among them"
         raise VocabularyError("assignment", parts, rule, "give what to_json writes")

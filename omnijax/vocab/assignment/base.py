@@ -16,11 +16,7 @@ Radices = tuple[int, ...]
 
 
 def require(holds: bool, field: str, value: object, rule: str, fix: str = "change it") -> None:
-    """Refuses an assignment unless a rule holds.
-
-    Raises:
-        VocabularyError: it doesn't hold.
-    """
+    """Refuses an assignment with a `VocabularyError` unless a rule holds."""
     if not holds:
         raise VocabularyError(f"assignment.{field}", value, rule, fix)
 
@@ -39,21 +35,16 @@ class Assignment:
         require(self.kind == type(self).kind, "kind", self.kind, f"must be {type(self).kind}", "leave it out")
 
     def check(self, size: int, radices: Radices) -> None:
-        """Refuses a space of `size` ids that this assignment doesn't fit. By default every space fits.
+        """Raises a `VocabularyError` if this assignment doesn't fit a space of `size` ids. By default every space fits.
 
         `radices` are those of the digits of its largest id, most significant first.
-
-        Raises:
-            VocabularyError: names the rule.
         """
 
     def forward(self, ids: Numbers, size: int, radices: Radices, back: bool = False) -> Numbers:
         """The numbers that are written for these ids, in the same form (int64[items] or uint32[items, limbs]).
 
-        `back` gives the inverse. Works on blocks that fit the processor's cache.
-
-        Raises:
-            VocabularyError: an id isn't in 0 … size - 1, or these are not `Numbers`.
+        `back` gives the inverse. Works on blocks that fit the processor's cache. Raises a `VocabularyError` if an id
+        isn't in 0 … size - 1, or if these are not `Numbers`.
         """
         result = np.empty_like(check_form(ids, "ids"))
         for part in blocks(len(ids), WIDTH):

@@ -101,11 +101,7 @@ class Hilbert(Assignment):
         require(whole and bool(sides), "sides", sides, rule, "for example (17,) * 4 for 4 pixels of 17 levels")
 
     def check(self, size: int, radices: Radices) -> None:
-        """Refuses a space of another size, and a box that is too large for a table.
-
-        Raises:
-            VocabularyError: names the rule.
-        """
+        """Refuses a space of another size, and a box that is too large for a table, with a `VocabularyError`."""
         rule = f"the box has {math.prod(self.sides)} points, and the space {size} ids"
         fix = "give the sides that multiply to the size"
         require(math.prod(self.sides) == size, "sides", self.sides, rule, fix)

@@ -75,11 +75,7 @@ class Table(Assignment):
         return np.argsort(self.numbers)
 
     def check(self, size: int, radices: Radices) -> None:
-        """Refuses a space of another size.
-
-        Raises:
-            VocabularyError: it has more or fewer ids than the table.
-        """
+        """Raises a `VocabularyError` if the space and the table have different numbers of ids."""
         rule = f"a table of {self.entries} entries can't be a bijection of {size} ids"
         require(size == self.entries, "table", repr(self), rule, "make it anew for this space")
 
@@ -101,8 +97,7 @@ class Frequency(Table):
     def of(cls, counts: ArrayLike) -> Frequency:
         """The assignment by number[size], how often each id occurs. Of equal counts the smaller id comes first.
 
-        Raises:
-            VocabularyError: there are no counts, or a count is not a number ≥ 0.
+        Raises a `VocabularyError` if there are no counts, or a count is not a number ≥ 0.
         """
         array = np.asarray(counts)
         if array.ndim != 1 or not array.size or array.dtype.kind not in "iuf" or not (array >= 0).all():
@@ -135,10 +130,8 @@ class Tree(Table):
     def of(cls, embeddings: NDArray[np.floating], base: Base, seed: int = 0) -> Tree:
         """The tree over float[size, width], an embedding for each id, and the base of the vocabulary.
 
-        The seed draws the directions that clustering begins with.
-
-        Raises:
-            VocabularyError: there are no embeddings, or a number is not finite.
+        The seed draws the directions that clustering begins with. Raises a `VocabularyError` if there are no
+        embeddings, or a number is not finite.
         """
         points = np.asarray(embeddings)
         if points.ndim != 2 or 0 in points.shape or points.dtype.kind not in "iuf" or not np.isfinite(points).all():
@@ -148,22 +141,14 @@ class Tree(Table):
         return cls._in_order(_tree_order(points.astype(np.float64), radices, seed), radices=radices)
 
     def check(self, size: int, radices: Radices) -> None:
-        """Refuses a space of another size, or other radices.
-
-        Raises:
-            VocabularyError: the digits of this space would not be the branches of the tree.
-        """
+        """Refuses another size, or radices whose digits aren't the branches of the tree, with a `VocabularyError`."""
         super().check(size, radices)
         rule = f"the tree was made for digits in the radices {self.radices}, and these are {radices}"
         require(radices == self.radices, "radices", self.radices, rule, "make it anew: Tree.of(embeddings, base)")
 
 
 def packed(numbers: NDArray[np.int64]) -> str:
-    """The text of a table.
-
-    Raises:
-        VocabularyError: the numbers are not a permutation of 0 … count - 1, or there are too many.
-    """
+    """The text of a table; raises a `VocabularyError` if these are no permutation of 0 … count - 1, or too many."""
     size = len(numbers)
     require(1 <= size <= LARGEST_TABLE, "entries", size, f"must be 1 … {LARGEST_TABLE}", _FIX)
     rule = f"must hold each of 0 … {size - 1} once: two ids with the same number could not be told apart"

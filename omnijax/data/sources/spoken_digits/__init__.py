@@ -1,4 +1,4 @@
-"""The data set `spoken_digits`: a source, and the TFDS builder that writes its records."""
+"""The data set `spoken_digits`: a source, and what makes its records."""
 
 from omnijax.data.sources.spoken_digits.source import SpokenDigits
 

@@ -87,14 +87,17 @@ class Synthesizer:
             self._chunks.append(np.ctypeslib.as_array(samples, shape=(count,)).copy())
         return 0
 
-    def speak(self, text: str, variant: str, rate_words_per_minute: int, pitch: int) -> Int16[np.ndarray, " samples"]:
-        """Speaks an English text as a waveform at `sample_rate_hz`; see the class for what repeats exactly.
+    def speak(
+        self, text: str, variant: str, rate_words_per_minute: int, pitch: int, language: str = "en"
+    ) -> Int16[np.ndarray, " samples"]:
+        """Speaks a text as a waveform at `sample_rate_hz`; see the class for what repeats exactly.
 
         Args:
             text: of any length.
             variant: one of `variants`.
             rate_words_per_minute: 80 to 450.
             pitch: 0 to 100; 50 is the variant's own pitch.
+            language: code of one of espeak-ng's languages.
 
         Raises:
             DataError: the library doesn't know the variant or refuses the text.
@@ -108,7 +111,7 @@ class Synthesizer:
             # clock), that of others from the C library's.
             library.espeak_ng_SetRandSeed(1)
             self._c_library.srand(1)
-            status = library.espeak_SetVoiceByName(f"en+{variant}".encode())
+            status = library.espeak_SetVoiceByName(f"{language}+{variant}".encode())
             library.espeak_SetParameter(_PARAMETER_RATE, rate_words_per_minute, 0)
             library.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
             self._chunks.clear()
@@ -116,5 +119,7 @@ class Synthesizer:
             status = status or library.espeak_Synchronize()
         if status:
             fix = "reinstall the wheel espeakng-loader"
-            raise errors.DataError("voice", variant, f"espeak-ng must speak with it (status {status})", fix)
+            raise errors.DataError(
+                "voice", f"{language}+{variant}", f"espeak-ng must speak with it (status {status})", fix
+            )
         return np.concatenate([np.zeros(0, np.int16), *self._chunks])

@@ -63,16 +63,14 @@ def _pixels(images: Sequence[UInt8[np.ndarray, "8 8"]], levels: int) -> Float32[
     return np.stack(images).reshape(len(images), -1).astype(np.float32) / (levels - 1)
 
 
-def _cepstra(
-    waveforms: Sequence[Shaped[np.ndarray, " samples"]], sample_rate_hz: int
-) -> Float32[np.ndarray, "n features"]:
+def _cepstra(waveforms: Sequence[Shaped[np.ndarray, " samples"]], rate_hz: int) -> Float32[np.ndarray, "n features"]:
     """Returns cepstra and their slopes at a fixed number of points between the first and last loud frame.
 
     The mean over time is taken away (it's the voice more than the word), and the duration isn't used.
     """
-    window = 2 * round(_WINDOW_SECONDS * sample_rate_hz / 2)
-    hop = 2 * round(_HOP_SECONDS * sample_rate_hz / 2)
-    analysis = Spectrogram(sample_rate_hz, window, hop, _MELS, _FLOOR)
+    window = 2 * round(_WINDOW_SECONDS * rate_hz / 2)
+    hop = 2 * round(_HOP_SECONDS * rate_hz / 2)
+    analysis = Spectrogram(rate_hz, window, hop, _MELS, _FLOOR)
     lifter = (1 + np.arange(_CEPSTRA)) ** _LIFTER
     rows = []
     for waveform in waveforms:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epy
 from jaxtyping import Int
 
+from omnijax.data.records import StoredRecords, packed, write_messages
 from omnijax.data.sources.spoken_digits.settings import Settings
-from omnijax.data.store import write_records
 from omnijax.modalities.base import Progress
+from omnijax.paths import as_path
 from omnijax.source import Judge, Record, read
 
 with epy.lazy_imports():  # the builder and the judges need the extra `demo`
-    import tensorflow_datasets as tfds
-
     from omnijax.data.sources.spoken_digits import judges as judging
-    from omnijax.data.sources.spoken_digits import spoken_digits_dataset_builder as building
+    from omnijax.data.sources.spoken_digits import making as building
 
 RECORDS = "records"
 
@@ -40,19 +38,19 @@ class SpokenDigits(Settings):
 
     def build(self, directory: pathlib.Path, progress: Progress, beam: Any = None) -> None:
         """Speaks all words and writes the records."""
-        counts = building.count_records(self)
-        done, make = itertools.count(1), functools.partial(building.make_records, source=self)
+        done, total = itertools.count(1), sum(building.count_records(self).values())
 
-        def make_and_tell(utterance: building.Utterance) -> Any:
-            progress(next(done) / sum(counts.values()))
-            return make(utterance)
+        def messages(split: str) -> Iterator[bytes]:
+            for record in building.make_records(split, self):
+                yield packed(record)
+                progress(next(done) / total)
 
-        work = {"pieces": functools.partial(building.utterances, source=self), "make": make if beam else make_and_tell}
-        write_records(directory / RECORDS, building.Builder, counts, beam, **work)
+        for split in self.splits:
+            write_messages(directory / RECORDS / f"{split}.array_record", messages(split))
 
     def records(self, split: str) -> Sequence[Record]:
         """The records in the order of their pictures; those of one picture follow one another."""
-        return _Records(self.directory, split)
+        return StoredRecords([as_path(self.directory) / RECORDS / f"{split}.array_record"])
 
     def small(self, directory: str) -> SpokenDigits:
         """97 training records, built in about four seconds, and a codebook of 32; no test split."""
@@ -68,20 +66,3 @@ class SpokenDigits(Settings):
     def judges(self) -> Mapping[str, Judge]:
         """Support-vector machines on pictures and on cepstra; a word must be exactly right."""
         return judging.fit_judges(self)
-
-
-class _Records(Sequence[Record]):
-    def __init__(self, directory: str, split: str):
-        self._rows = tfds.builder_from_directory(pathlib.Path(directory) / RECORDS).as_data_source(split)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, place: Any) -> Any:
-        if not 0 <= place < len(self):
-            raise IndexError(place)  # ends an iteration
-        return self.__getitems__([place])[0]
-
-    def __getitems__(self, places: Sequence[int]) -> list[Record]:
-        rows = self._rows.__getitems__([int(place) for place in places])
-        return [{**row, "text": row["text"].decode(), "voice": row["voice"].decode()} for row in rows]

@@ -1,7 +1,6 @@
-"""TFDS builder of `spoken_digits`: real pictures of digits, their names, and the names spoken by espeak-ng.
+"""Makes the spoken digits: real pictures of digits, their names, and the names spoken by espeak-ng.
 
-It needs no TensorFlow: plain tensors and text, ArrayRecord files. Nothing is downloaded. The same records come from one
-process and from any number of Apache Beam's workers.
+Nothing is downloaded. README.md, beside this file, describes the records.
 """
 
 from __future__ import annotations
@@ -13,12 +12,10 @@ from typing import Any
 import numpy as np
 import scipy.signal
 import sklearn.datasets
-import tensorflow_datasets as tfds
 from jaxtyping import Float32, Int16, Int64, UInt8
 
 from omnijax.data.sources.spoken_digits import espeak
 from omnijax.data.sources.spoken_digits.settings import WORDS, Settings
-from omnijax.data.tfds_builders import RecordsBuilder
 from omnijax.errors import ConfigError, DataError
 from omnijax.source import TEST, TRAIN, VALIDATION
 
@@ -29,51 +26,24 @@ _SILENCE = 0.01  # of the peak: 40 dB below
 _MARGIN_SECONDS = 0.01
 
 
-Utterance = tuple[int, dict[str, Any], Int16[np.ndarray, " samples"], int]
-"""What the synthesiser said: the key of its record, entries of the record, the waveform, and its sample rate in Hz."""
-
-
-class Builder(RecordsBuilder):
-    """Builder of `spoken_digits`; see README.md beside this file."""
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        tensor, numbers = tfds.features.Tensor, ("label", "rate", "pitch", "image_index")
-        features = {
-            "image": tensor(shape=(8, 8), dtype=np.uint8),
-            "text": tfds.features.Text(),
-            "speech": tensor(shape=(None,), dtype=np.int16, encoding="bytes"),
-            "voice": tfds.features.Text(),
-            **{name: tensor(shape=(), dtype=np.int64) for name in numbers},
-        }
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features),
-            homepage="https://scikit-learn.org/stable/datasets/toy_dataset.html#digits-dataset",
-            disable_shuffling=True,
-        )
-
-
-def utterances(split: str, source: Settings) -> Iterator[Utterance]:
-    """Speaks for all records of a split, in order: what the synthesiser says depends on what it has said before."""
-    _, labels = load_images()
+def make_records(split: str, source: Settings) -> Iterator[dict[str, Any]]:
+    """The records of a split, in order: what the synthesiser says depends on what it has said before."""
+    images, labels = load_images()
     number = source.splits.index(split)
     chosen = split_images(labels, (source.validation_images, source.test_images), source.seed)[number]
     synthesizer = espeak.Synthesizer()
     voices = split_voices(synthesizer.variants, (source.validation_voices, source.test_voices), source.seed)[number]
     random = np.random.default_rng((source.seed, 2, number))
-    for key, index in enumerate(np.repeat(chosen, source.utterances if split == TRAIN else 1).tolist()):
+    for index in np.repeat(chosen, source.utterances if split == TRAIN else 1).tolist():
         voice = voices[random.integers(len(voices))]
         rate = int(random.integers(RATES_WORDS_PER_MINUTE[0], RATES_WORDS_PER_MINUTE[1] + 1))
         pitch = int(random.integers(PITCHES[0], PITCHES[1] + 1))
-        entries = {"image_index": index, "label": int(labels[index]), "voice": voice, "rate": rate, "pitch": pitch}
-        spoken = synthesizer.speak(WORDS[labels[index]], voice, rate, pitch)
-        yield key, entries, spoken, synthesizer.sample_rate_hz
-
-
-def make_records(utterance: Utterance, source: Settings) -> list[tuple[int, dict[str, Any]]]:
-    """The key and the record of an utterance."""
-    key, entries, spoken, spoken_hz = utterance
-    image, speech = load_images()[0][entries["image_index"]], clean(spoken, spoken_hz, source.speech.sample_rate_hz)
-    return [(key, {**entries, "image": image, "text": WORDS[entries["label"]], "speech": speech})]
+        word = WORDS[labels[index]]
+        spoken = synthesizer.speak(word, voice, rate, pitch)
+        speech = clean(spoken, synthesizer.sample_rate_hz, source.speech.sample_rate_hz)
+        signals = {"image": images[index], "text": word, "speech": speech}
+        said = {"voice": voice, "rate": rate, "pitch": pitch}
+        yield {**signals, "image_index": index, "label": int(labels[index]), **said}
 
 
 def check(source: Settings) -> None:
@@ -132,8 +102,7 @@ def split_voices(variants: tuple[str, ...], sizes: Sequence[int], seed: int) -> 
 def clean(spoken: Int16[np.ndarray, " n"], from_hz: int, to_hz: int) -> Int16[np.ndarray, " m"]:
     """Cuts silence off both ends, resamples, and scales to one loudness (root mean square 0.1 of full scale).
 
-    Raises:
-        DataError: there is nothing but silence.
+    Raises a `DataError` if there is nothing but silence.
     """
     waveform: Float32[np.ndarray, " n"] = spoken.astype(np.float32)
     loud = np.flatnonzero(np.abs(waveform) > _SILENCE * np.abs(waveform).max(initial=1))

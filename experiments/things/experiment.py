@@ -1,0 +1,182 @@
+"""Things: one model of drawings, photographs, captions in ten languages and recorded voices in nine.
+
+Question   Does one decoder of a million parameters name a drawing by an artist that it never saw, understand a word
+           that it never heard from a human, and draw and speak what it is told, in ten languages?
+Command    omnijax train experiments/things/experiment.py --workdir runs/things && omnijax evaluate runs/things
+Data       147 things that are both an emoji and a stamp of Tux Paint: 1,321 pictures by nine artists and of Tux
+           Paint, 1,600 recorded clips, 2,600 synthetic ones. make_things.py has the packages, and what is held out.
+Hardware   2 CPU cores (x86-64), 4 GiB
+Time       a minute for the data; training is not measured yet
+Expect     nothing yet: no choice was made on validation, and nothing was measured on test
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import os
+import sys
+
+import numpy as np
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from omnijax.config import (
+    BatchConfig,
+    Config,
+    EvalConfig,
+    HeldOut,
+    ModelConfig,
+    OptimConfig,
+    Route,
+    SampleConfig,
+    Target,
+    Task,
+    TrainConfig,
+    Writing,
+)
+from omnijax.data.sources.folder import Folder
+from omnijax.errors import PlatformError
+from omnijax.modalities import PatchCodes, Speech, Text
+from omnijax.paths import as_path
+from omnijax.source import TEST, TRAIN, VALIDATION, signals_of
+
+SPOKEN = ("fr", "ru", "ro", "ca", "bg", "es", "be", "el", "da")
+WRITTEN = ("en", *SPOKEN)
+KINDS = ("artist", "photo", "word", "voice")
+TEXT = Text(least=1, most=80)
+PICTURE = PatchCodes(name="picture", height=32, width=32, patch=8, code=(16,) * 16, background=255)
+SPEECH = Speech(sample_rate_hz=16000, window_samples=640, hop_samples=200, codes=256, most=36)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Things(Folder):
+    """The files that make_things.py makes, unless `folder` names others like them."""
+
+    packages: str = dataclasses.field(default="", metadata={"shapes_data": False})
+    """Folder with the files of the packages; "" downloads them."""
+    voices: int = 2
+    """Voices of the synthesiser for each caption in each language."""
+
+    def check_build(self):
+        """The renderer of drawings must be there."""
+        if not self.folder and not importlib.util.find_spec("resvg_py"):
+            fix = "pip install 'omnijax[things]'"
+            raise PlatformError("resvg_py", "not installed", "the drawings are SVG, which it renders", fix)
+
+    def build(self, directory, progress, beam=None):
+        """Makes the files in the folder `DIRECTORY.files`, unless they are there, and builds the data set from them."""
+        if self.folder:
+            super().build(directory, progress, beam)
+            return
+        files = as_path(f"{self.directory}.files")
+        if not (files / "metadata.jsonl").exists():  # which is written last
+            sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+            from make_things import make
+
+            make(files, self.packages, self.voices, self.seed, lambda share: progress(share / 2))
+        made = dataclasses.replace(self, folder=str(files))
+        made.build(directory, lambda share: progress((1 + share) / 2), beam)
+
+    def grown(self):
+        """No file is added."""
+        return bool(self.folder) and super().grown()
+
+    @functools.cached_property
+    def _training(self):
+        return self.records(TRAIN)
+
+    def judges(self):
+        """A support-vector machine for pictures; a caption must be one of the thing's, letter for letter."""
+        return {"picture": self._judge_of_pictures()} | {
+            name: self._judge_of_captions(name) for name in self.fields if name.startswith("caption_")
+        }
+
+    def answers(self, field):
+        """The caption of each thing in a language, as the synthesiser says it or else as its first picture has it."""
+        if not field.startswith("caption_"):
+            return ()
+        found = [None] * len(self.classes)
+        spoken = field.replace("caption", "speech")
+        rows = sorted(zip(self._training, self.labels(TRAIN), strict=True), key=lambda pair: spoken not in pair[0])
+        for record, label in rows:
+            if found[label] is None and record.get(field) is not None:
+                found[label] = record[field]
+        return found
+
+    def anchors(self, split, route):
+        """The nearest picture for training, by `features`."""
+        if not route.startswith("picture->caption_"):
+            return {}
+        pairs = [zip(self.records(one), self.labels(one), strict=True) for one in (TRAIN, split)]
+        shown = [[(row["picture"], label) for row, label in some if row.get("picture") is not None] for some in pairs]
+        known, asked = (features([picture for picture, _ in some]) for some in shown)
+        labels, wanted = (np.array([label for _, label in some]) for some in shown)
+        nearest = ((asked[:, None] - known[None]) ** 2).sum(-1).argmin(1)
+        return {"nearest picture": float((labels[nearest] == wanted).mean())}
+
+    def _judge_of_captions(self, field):
+        known = {}
+        for record, label in zip(self._training, self.labels(TRAIN), strict=True):
+            known |= {caption: int(label) for caption in signals_of(record, field)}
+        return lambda captions: np.array([known.get(caption, -1) for caption in captions], np.int64)
+
+    def _judge_of_pictures(self):
+        pairs = zip(self._training, self.labels(TRAIN), strict=True)
+        shown = [(record["picture"], label) for record, label in pairs if record.get("picture") is not None]
+        machine = make_pipeline(StandardScaler(), SVC(C=10.0)).fit(
+            features([one for one, _ in shown]), [label for _, label in shown]
+        )
+        return lambda pictures: machine.predict(features(pictures))
+
+
+def features(pictures):
+    """float32 [n, features]: a thumbnail of 8 × 8 pixels, and histograms of the directions of its edges."""
+    pixels = np.stack(pictures).astype(np.float32) / 255
+    count, edge = len(pixels), pixels.shape[1] // 8
+    thumbnails = pixels.reshape(count, 8, edge, 8, edge, 3).mean((2, 4)).reshape(count, -1)
+    grey = pixels.mean(-1)
+    down, right = np.gradient(grey, axis=(1, 2))
+    angle = ((np.arctan2(down, right) % np.pi) / np.pi * 8).astype(int) % 8
+    strength = np.hypot(down, right)[..., None] * (angle[..., None] == np.arange(8))
+    cells = strength.reshape(count, 8, edge, 8, edge, 8).sum((2, 4)).reshape(count, -1)
+    return np.concatenate([thumbnails, cells / (np.linalg.norm(cells, axis=1, keepdims=True) + 1e-6) * 8], axis=1)
+
+
+def get_config() -> Config:
+    """The showpiece."""
+    fields = {"picture": PICTURE, "label": TEXT}
+    fields |= {f"caption_{one}": TEXT for one in WRITTEN} | {f"speech_{one}": SPEECH for one in SPOKEN}
+    splits = (TRAIN, *(f"{side}/{kind}" for side in (VALIDATION, TEST) for kind in KINDS))
+    data = Things(directory="data/things", fields=fields, label="label", own_splits=splits)
+    tasks = (
+        *(Task(("picture/varied", f"caption_{one}"), (0.1, 5.0)) for one in WRITTEN),
+        *(Task((f"caption_{one}", "picture"), (0.1, 1.0)) for one in WRITTEN),
+        *(Task((f"speech_{one}", f"caption_{one}"), (0.1, 5.0)) for one in SPOKEN),
+        *(Task((f"caption_{one}", f"speech_{one}"), (0.1, 1.0)) for one in SPOKEN),
+        *(Task(("caption_en", f"caption_{one}"), (0.1, 1.0)) for one in SPOKEN),
+    )
+    greedy, free = SampleConfig(temperature=0.0), SampleConfig(temperature=1.0, top_p=0.9)
+    return Config(
+        data=data,
+        # Two levels of sixteen are a digit.
+        writing=Writing(base=256),
+        batch=BatchConfig(tasks, size=16, sequence_items=192, sequence_length=1500, draws=8),
+        model=ModelConfig(head="depth", mlp_width=320, unroll=4),
+        optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=200),
+        train=TrainConfig(steps=2500, checkpoint_every=500),
+        eval=EvalConfig(
+            split=f"{VALIDATION}/artist",
+            targets=(*(Target(f"caption_{one}", greedy) for one in WRITTEN), Target("picture", free)),
+            held_out=(
+                HeldOut("artist", (Route(("picture", "caption_en")), Route(("caption_en", "picture")))),
+                HeldOut("photo", (Route(("picture", "caption_en")),)),
+                HeldOut("word", tuple(Route((f"speech_{one}", f"caption_{one}")) for one in SPOKEN[:7])),
+            ),
+            routes=(
+                Route(("picture", "caption_en")),
+                Route(("picture", "caption_ru")),
+                Route(("caption_en", "picture")),
+            ),
+        ),
+    )

@@ -1,0 +1,290 @@
+"""experiments/things: the showpiece in small, from twenty things that are drawn here; and its packages, made here."""
+
+from __future__ import annotations
+
+import io
+import json
+import pathlib
+import sys
+import tarfile
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+
+import omnijax
+from omnijax.cli import WRONG_INPUT, main
+from omnijax.errors import DataError, PlatformError
+from omnijax.evaluate.history import read_rows
+from omnijax.experiment import load_experiment
+
+pytest.importorskip("espeakng_loader", reason="needs the extra [demo]")
+THINGS = pathlib.Path(__file__).parents[1] / "experiments" / "things"
+LANGUAGES = ("fr", "ru", "ro", "ca", "bg", "es", "be", "el", "da")
+ARTISTS = {"round": "train", "square": "train", "flat": "validation/artist", "thin": "test/artist"}
+SMALL = ["--train.steps=4", "--train.checkpoint-every=4", "--train.log-every=2", "--optim.warmup-steps=1"]
+SMALL += ["--model.width=32", "--model.depth=1", "--model.unroll=1", "--eval.examples=6", "--batch.draws=2"]
+
+
+def draw(thing: int, artist: str) -> PIL.Image.Image:
+    """A thing has a colour and a size; an artist has a shape."""
+    row, column = np.abs(np.mgrid[-15.5:16:1, -15.5:16:1])
+    size = 5 + thing // 5 * 3
+    inside = {
+        "round": np.hypot(row, column) < size,
+        "square": np.maximum(row, column) < size,
+        "flat": np.hypot(1.3 * row, column) < size,
+        "thin": np.hypot(row, 1.3 * column) < size,
+    }[artist]
+    colour = [(200, 30, 30), (30, 160, 60), (40, 60, 220), (240, 200, 0), (20, 20, 20)][thing % 5]
+    return PIL.Image.fromarray(np.where(inside[..., None], colour, 255).astype(np.uint8))
+
+
+def say(thing: int, language: int) -> np.ndarray:
+    """Half a second of a tone that rises and falls with the thing, and as noisy as the language."""
+    time, random = np.arange(8000) / 16000, np.random.default_rng((thing, language))
+    tone = np.sin(2 * np.pi * (200 + 40 * thing) * time * (1 + 0.2 * np.sin(2 * np.pi * (1 + thing % 3) * time)))
+    return 0.3 * tone + 0.01 * (1 + language) * random.normal(size=time.size)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Twenty things, in the form of make_things.py."""
+    folder, rows = tmp_path_factory.mktemp("things"), []
+    captions = [{f"caption_{one}": f"{one} {number:02d}" for one in ("en", *LANGUAGES)} for number in range(20)]
+    for thing in range(20):
+        for artist, split in ARTISTS.items():
+            draw(thing, artist).save(folder / f"{artist}{thing}.png")
+            row = {"picture_file_name": f"{artist}{thing}.png", "label": f"thing {thing}", "split": split}
+            rows.append(row | captions[thing])
+        for number, language in enumerate(LANGUAGES):
+            name, split = f"{language}{thing}.flac", "test/voice" if language == "da" and thing % 2 else "train"
+            split = "validation/word" if (thing + number) % 10 == 0 else split
+            soundfile.write(folder / name, say(thing, number), 16000)
+            row = {f"speech_{language}_file_name": name, "label": f"thing {thing}", "split": split}
+            rows.append(row | {f"caption_{language}": captions[thing][f"caption_{language}"]})
+    held_out = {"validation/photo": 0, "test/photo": 1, "test/word": 2, "validation/voice": 3}
+    for split, place in held_out.items():  # every split has a record
+        rows[place]["split"] = split
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_it_goes_through_every_command(files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    knobs = ["--data.folder", str(files), "--data.directory", str(data), *SMALL]
+    assert main(["train", str(THINGS / "experiment.py"), "--workdir", str(run), *knobs]) == 0
+    assert main(["evaluate", str(run), "--tasks", "directions,held_out"]) == 0  # bits have a program for each task
+    figures = read_rows(run)[-1]
+    assert figures["decodable"] == 1
+    tests = figures["tests"]
+    assert {kind: list(found) for kind, found in tests.items()} == {
+        "artist": ["picture->caption_en", "caption_en->picture"],
+        "photo": ["picture->caption_en"],
+        "word": [f"speech_{one}->caption_{one}" for one in LANGUAGES[:7]],
+    }
+    artist = tests["artist"]["picture->caption_en"]
+    assert artist["examples"] == 19
+    assert 0 <= artist["top_1"] <= artist["top_5"] < 1  # it has hardly learned
+    assert artist["interval"][0] <= artist["accuracy"] <= artist["interval"][1]
+    assert artist["anchors"]["nearest picture"] > 0.3  # an artist is much like another one
+    assert "top_1" not in tests["artist"]["caption_en->picture"]
+    assert figures["directions"]["caption_en->picture"]["judge"] > 0.3  # on real pictures; chance is 0.05
+    opened = omnijax.load(run)
+    answers = opened.config.data.answers("caption_en")
+    written = [f"en {int(name.split()[1]):02d}" for name in opened.config.data.classes]
+    assert answers == [None, *written[1:]]  # both pictures of thing 0 are held out
+    ranks = []
+    for row in opened.config.data.records("validation/artist"):
+        among = dict.fromkeys([*answers[1:], row["caption_en"]])
+        ranked = [one.answer for one in opened.rank({"picture": row["picture"]}, list(among), "caption_en")]
+        ranks.append(1 + ranked.index(row["caption_en"]))
+    assert artist["top_1"] == pytest.approx(np.mean(np.array(ranks) == 1))
+    assert artist["top_5"] == pytest.approx(np.mean(np.array(ranks) <= 5))
+    out = tmp_path / "made.png"
+    command = ["sample", str(run), "--from", "caption_fr=fr 03", "--to", "picture", "--out", str(out)]
+    assert main(command) == 0
+    assert PIL.Image.open(out).width % 32 == 0
+    config = load_experiment(THINGS / "experiment.py")
+    assert len(config.data.splits) == 9
+
+
+@pytest.fixture
+def making(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(THINGS))
+    import fetch_packages
+
+    yield fetch_packages
+    for name in ("fetch_packages", "make_things"):
+        sys.modules.pop(name, None)
+
+
+def test_drawings_are_rendered_whatever_their_unit(making: ModuleType) -> None:
+    import make_things
+
+    body = '<rect width="10" height="20" fill="#f00"/>'
+    for head in (
+        'viewBox="0 0 20 20"',
+        'width="20" height="20"',
+        'width="15pt" height="15pt"',
+        'width="20px" height="20px"',
+    ):
+        drawn = make_things._rendered(f'<svg xmlns="http://www.w3.org/2000/svg" {head}>{body}</svg>')
+        pixels = np.asarray(drawn.convert("RGBA"))
+        assert pixels.shape == (128, 128, 4), head
+        assert pixels[64, 32].tolist() == [255, 0, 0, 255]
+        assert pixels[64, 96, 3] == 0
+
+
+def test_the_table_has_147_things(making: ModuleType) -> None:
+    import make_things
+
+    things = make_things.read_things()
+    assert len(things) == 147
+    assert sum(len(stamps) for _, stamps in things.values()) == 225
+    assert set(make_things.ARTIST) < set(make_things.ARTISTS)
+    assert set(make_things.VOICE) < set(make_things.SPOKEN)
+    tenths = [tenth for some in make_things.WORD_TENTHS.values() for tenth in some]
+    assert len(set(tenths)) == len(tenths) < 10
+
+
+def packed(files: dict[str, bytes], compression: str) -> bytes:
+    """A tar archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=f"w:{compression}") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def debian(parts: dict[str, bytes]) -> bytes:
+    """A package of Debian: an `ar` archive."""
+    found = b"!<arch>\n"
+    for name, content in parts.items():
+        found += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode() + content
+        found += b"\n" * (len(content) % 2)
+    return found
+
+
+def test_packages_are_read_without_being_unpacked(making: ModuleType, tmp_path: pathlib.Path) -> None:
+    files = {"./usr/a.txt": b"a", "./usr/b.txt": b"b"}
+    parts = {"debian-binary": b"2.0", "control.tar.xz": packed({"x": b"odd"}, "xz"), "data.tar.xz": packed(files, "xz")}
+    (tmp_path / "a_1.deb").write_bytes(debian(parts))
+    assert list(making.members(tmp_path / "a_1.deb", lambda name: "a" in name)) == [("./usr/a.txt", b"a")]
+    (tmp_path / "b-1.tgz").write_bytes(packed({"package/b.json": b'{"b": 1}'}, "gz"))
+    assert making.read_json(tmp_path / "b-1.tgz", "b.json") == [{"b": 1}]
+    for name in ("a_1.deb", "b-1.tgz"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match="the package can't be read"):
+            list(making.members(tmp_path / name, lambda name: True))
+
+
+CODE_POINTS = {"cat": "1f408", "dog": "1f415", "black dog": "1f415-200d-2b1b"}
+
+
+def write_packages(folder: pathlib.Path, making: ModuleType, things: ModuleType) -> None:
+    """Packages with three things: two stamps of a cat, one of a dog, clips in two languages, drawings of two."""
+    folder.mkdir()
+    stamps, picture, clip = {}, io.BytesIO(), io.BytesIO()
+    draw(1, "round").save(picture, format="PNG")
+    soundfile.write(clip, np.concatenate([np.zeros(16000), say(3, 0), np.zeros(8000)]), 16000, format="OGG")
+    texts = {"cat": "A cat.\nfr.utf8=Un chat !\nda.utf8=En kat.\n", "kitten": "A kitten.\nfr.utf8=Un chaton.\n"}
+    for name, text in (texts | {"dog": "A dog.\nda.utf8=En hund.\nxx.utf8=?\n", "other": "Other.\n"}).items():
+        stamps[f"./usr/share/tuxpaint/stamps/a/{name}.txt"] = text.encode()
+        for language in ("fr", "da"):
+            stamps[f"./usr/share/tuxpaint/stamps/a/{name}_desc_{language}.ogg"] = clip.getvalue()
+        stamps[f"./usr/share/tuxpaint/stamps/a/{name}.png"] = picture.getvalue()
+    long = io.BytesIO()
+    soundfile.write(long, np.tile(say(3, 0), 5), 16000, format="OGG")
+    stamps["./usr/share/tuxpaint/stamps/a/dog_desc_da.ogg"] = long.getvalue()
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 10 10"><circle cx="5" cy="5" r="5"/></svg>'
+    stamps["./usr/share/tuxpaint/stamps/a/kitten.svg"] = svg.encode()
+    del stamps["./usr/share/tuxpaint/stamps/a/kitten.png"]
+    archive = debian({"debian-binary": b"2.0\n", "data.tar.xz": packed(stamps, "xz")})
+    (folder / "tuxpaint-stamps-default_1_all.deb").write_bytes(archive)
+    signs = {name: "".join(chr(int(part, 16)) for part in code.split("-")) for name, code in CODE_POINTS.items()}
+    names = {sign: {"tts": [name.title()]} for name, sign in signs.items()}
+    table = json.dumps({"annotations": {"annotations": names}}).encode()
+    files = {f"package/annotations/{one}/annotations.json": table for one in things.WRITTEN}
+    (folder / things.NAMES.pattern).write_bytes(packed(files, "gz"))
+    for artist, package in things.DRAWINGS.items():
+        body = {"body": '<rect width="16" height="8" fill="#00f"/>'}
+        icons = {
+            "icons": {"cat": body, "hound": body},
+            "aliases": {"black-dog": {"parent": "hound"}},
+            "width": 16,
+            "height": 16,
+        }
+        characters = {"1f415": "hound"} if artist == "noto" else {}
+        about = {"author": {"name": artist.title()}, "license": {"title": "Free"}}
+        files = {"icons.json": icons, "chars.json": characters, "info.json": about}
+        content = {f"package/{name}": json.dumps(value).encode() for name, value in files.items()}
+        (folder / package.pattern).write_bytes(packed(content, "gz"))
+
+
+def test_files_are_made_of_packages(
+    making: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import make_things as things
+
+    table = "thing\tcode_point\tstamp\ncat\t1f408\ta/cat\ncat\t1f408\ta/kitten\ndog\t1f415\ta/dog\n"
+    (tmp_path / "things.tsv").write_text(table + "black dog\t1f415-200d-2b1b\ta/dog\n")
+    monkeypatch.setattr(things, "TABLE", tmp_path / "things.tsv")
+    monkeypatch.setattr(things, "PHOTO_THINGS", {"test": 1})
+    write_packages(tmp_path / "packages", making, things)
+    told: list[float] = []
+    things.make(tmp_path / "made", str(tmp_path / "packages"), 1, 0, told.append)
+    assert capsys.readouterr().out == "left out: 2 clips of more than 1.8 seconds\n"  # both dogs have this stamp
+    assert told == sorted(told)
+    assert told[-1] == 1
+    rows = [json.loads(line) for line in (tmp_path / "made" / "metadata.jsonl").read_text().splitlines()]
+    pictures = [row for row in rows if "picture_file_name" in row]
+    for row in pictures:
+        with PIL.Image.open(tmp_path / "made" / row["picture_file_name"]) as picture:
+            assert picture.size == (32, 32)
+    drawings = [row for row in pictures if row["by"] != "stamp"]
+    assert {(row["by"], row["label"]) for row in drawings} == {
+        (artist, thing) for artist in things.ARTISTS for thing in CODE_POINTS
+    }
+    for row in drawings:
+        held_out = things.ARTIST.get(row["by"])
+        assert row["split"] == (f"{held_out}/artist" if held_out else "train")
+        assert len([name for name in row if name.startswith("caption_")]) == (10 if held_out else 3)
+        assert row["credit"] == f"{row['by'].title()}, Free"
+    stamps = [row for row in pictures if row["by"] == "stamp"]
+    assert len(stamps) == 4
+    assert len({row["label"] for row in stamps if row["split"] == "test/photo"}) == 1
+    clips = [row for row in rows if row["by"].startswith("voice")]
+    assert {row["split"] for row in clips if "speech_da_file_name" in row} == {"test/voice"}
+    french = {row["caption_fr"] for row in clips if "speech_fr_file_name" in row}
+    assert french == {"un chat", "un chaton"}
+    for row in clips:
+        path = next(row[name] for name in row if name.endswith("file_name"))
+        assert 0.4 < soundfile.info(tmp_path / "made" / path).duration < 0.7  # without the silence around it
+    synthetic = [row for row in rows if row["by"] == "synthesiser"]
+    assert {row["split"] for row in synthetic} == {"train"}
+    assert {row["caption_da"] for row in synthetic if "caption_da" in row} == {"en kat", "en hund"}
+    assert len(synthetic) == 3 * len(things.SPOKEN)
+
+
+def test_what_is_missing_is_said_with_what_to_type(
+    making: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PlatformError, match=r"npm pack --silent @a/b@1\.2"):
+        making.Package("npm", "@a/b", "1.2").fetch(tmp_path)
+    knobs = ["--data.packages", str(tmp_path), "--data.directory", str(tmp_path / "data")]
+    assert main(["prepare", str(THINGS / "experiment.py"), *knobs]) == WRONG_INPUT
+    told = capsys.readouterr().err
+    assert "tuxpaint-stamps-default_*.deb, cldr-annotations-full-48.2.0.tgz, iconify-json-noto-1.2.9.tgz" in told
+    assert f"cd {tmp_path} && apt-get download tuxpaint-stamps-default && npm pack" in told
+    (tmp_path / "npm").write_text("#!/bin/sh\necho no such package >&2\nexit 1\n")
+    (tmp_path / "npm").chmod(0o755)
+    with pytest.raises(PlatformError, match="no such package"):
+        making.Package("npm", "@a/b", "1.2").fetch(tmp_path)
