@@ -3,6 +3,7 @@
 import ast
 import functools
 import pathlib
+import pickle
 import re
 
 import jax
@@ -192,3 +193,14 @@ def test_the_small_forms_keep_what_the_experiment_trains_on(tmp_path) -> None:
     assert small.batch.tasks == config.batch.tasks
     assert [space.name for space in small.vocabulary.spaces] == [space.name for space in config.vocabulary.spaces]
     assert np.prod([small.model.width, small.model.depth]) < 100
+
+
+def test_files_of_one_name_have_modules_of_their_own(tmp_path: pathlib.Path) -> None:
+    modules = []
+    for folder in ("first", "second"):
+        path = tmp_path / folder / "experiment.py"
+        path.parent.mkdir()
+        path.write_text("class Data:\n    pass\n")
+        modules.append(run_file(path))
+    for module in modules:  # children that read files get an object of it
+        assert pickle.dumps(module.Data())
