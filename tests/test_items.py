@@ -27,6 +27,7 @@ from omnijax.model.groups import Grouping
 from omnijax.model.items import ItemTransformer
 from omnijax.model.shards import ALONE
 from omnijax.sample.sampler import Sampler
+from omnijax.step import losses
 from omnijax.step.sharding import make_mesh
 from omnijax.step.state import gradients_of
 from omnijax.vocab.decode import Kind
@@ -170,7 +171,8 @@ def test_a_token_sees_what_stands_before_it_and_nothing_behind(trained, corpus: 
     def slopes(embedded: jax.Array) -> jax.Array:
         """Of one direction of the logits behind each token, where each has an embedding of its own."""
         own = {**params, "ends": {**params["ends"], "embed": embedded}}
-        logits = model._all(own, items._replace(tokens=number), None, ALONE)[0]
+        states = model._behind(own, items._replace(tokens=number), None, ALONE)
+        logits = model.logits(model.head_parameters(own, ALONE), *states, ALONE)[0]
         return logits @ jax.random.normal(jax.random.key(0), (logits.shape[1],))
 
     seen = np.asarray(slopes(params["ends"]["embed"][tokens])).any(axis=2)
@@ -273,6 +275,33 @@ def test_every_mesh_has_the_same_gradients(head: str, mesh: MeshConfig, accumula
         return jax.device_get(found)
 
     found, expected = gradients(mesh, accumulate), gradients(MeshConfig(1), 1)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), found, expected)
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(1), MeshConfig(2, 2, 1, 2)])
+@pytest.mark.parametrize("head", ["token", "depth"])
+def test_targets_of_weight_zero_can_be_skipped(
+    head: str, mesh: MeshConfig, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few of them in a row, so that devices skip different numbers of chunks."""
+    monkeypatch.setattr(losses, "CHUNK", 16)
+    plain = small(head)
+    silent = dataclasses.replace(plain.batch.tasks[0], weights=(0.0, 1.0))
+    tasks = (*plain.batch.tasks, silent)
+    sparse = dataclasses.replace(plain, batch=dataclasses.replace(plain.batch, tasks=tasks))
+    model, batch = model_of(plain), random_data.batches_of(corpus, plain.batch)[0]
+    kept = np.random.default_rng(0).random(batch["weights"].shape) < 0.3
+    kept[0] = False
+    batch = {**batch, "weights": batch["weights"] * kept}
+    params = random_params(model, scale=0.3)
+
+    def gradients(config: Config, mesh: MeshConfig) -> tuple:
+        devices = make_mesh(mesh, None if mesh.data > 1 else jax.devices()[:1])
+        return jax.device_get(
+            jax.jit(functools.partial(gradients_of, config, model, devices))(params, batch, jax.random.key(0))
+        )
+
+    found, expected = gradients(sparse, mesh), gradients(plain, MeshConfig(1))
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), found, expected)
 
 

@@ -14,6 +14,7 @@ from omnijax.config import Config, MeshConfig, OptimConfig
 from omnijax.data.pipeline import Batch
 from omnijax.experiment import load_experiment
 from omnijax.model.transformer import Transformer
+from omnijax.step import losses
 from omnijax.step.losses import LossParts, next_token_loss
 from omnijax.step.optim import decays, optimizer, schedule
 from omnijax.step.sharding import make_mesh, path_of
@@ -99,6 +100,19 @@ def test_weight_zero_counts_nowhere(config: Config, batch: Batch, logits_btv) ->
     gradient = np.asarray(slopes(logits_btv))
     assert not gradient[silent].any()
     assert gradient[~silent].any(axis=-1).all()
+
+
+@pytest.mark.parametrize("chunk", [7, 64, 10**6])
+def test_the_loss_without_logits_of_weight_zero_is_the_same(
+    config: Config, batch: Batch, logits_btv, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "CHUNK", chunk)
+    targets = (batch[name] for name in ("targets", "weights", "kinds"))
+    given = map(jnp.asarray, (logits_btv + 1, np.ones_like(batch["targets"]), *targets))
+    found = losses.sparse_loss(
+        lambda states, places: states - places[:, None], *given, len(kind_names(config.vocabulary))
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, loss_of(config, batch, logits_btv))
 
 
 def test_half_precision_logits_are_summed_in_full_precision(config: Config, batch: Batch, logits_btv) -> None:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import strategies
 
 from omnijax.errors import DataError
-from omnijax.modalities import TextPieces
+from omnijax.modalities import TextPieces, text_pieces
 
 TEXTS = ["the seven houses of the seventh house and the others", "then the seventh house, the other one", "ü ü ü zwölf"]
 LEARN = """
 import hashlib, sys
-from omnijax.modalities import TextPieces
+from omnijax.modalities import TextPieces, text_pieces
 arrays = TextPieces(pieces=30).fit({texts!r} * 3, 0, lambda share: None)
 print(hashlib.sha256(arrays["bytes"].tobytes() + arrays["lengths"].tobytes()).hexdigest())
 """
@@ -68,3 +68,23 @@ def test_every_process_learns_the_same_pieces() -> None:
 def test_too_few_pieces_are_an_error() -> None:
     with pytest.raises(DataError, match="the texts have only"):
         TextPieces(pieces=1000).fit(["ab"], 0, lambda share: None)
+
+
+def test_texts_are_read_in_their_order_and_only_a_sample_of_many_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stored records are read in chunks, so that any other order takes minutes for thousands of texts."""
+    texts = [f"{number:05} of all" for number in range(2000)]
+    asked: list[int] = []
+
+    class Signals(list):
+        def __getitem__(self, place):
+            asked.append(place)
+            return super().__getitem__(place)
+
+    learned: list[bytes] = []
+    monkeypatch.setattr(text_pieces, "_FIT_BYTES", 12 * 100)
+    learn = text_pieces._learn
+    monkeypatch.setattr(text_pieces, "_learn", lambda chosen, number: learned.extend(chosen) or learn(chosen, number))
+    TextPieces(pieces=5).fit(Signals(texts), 0, lambda share: None)
+    assert asked == sorted(asked)
+    assert len(set(learned)) == 100
+    assert 800 < np.mean([int(text[:5]) for text in learned]) < 1200

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import heapq
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -68,16 +69,16 @@ class TextPieces(Text):
         Raises:
             DataError: the texts have too few different pieces.
         """
-        order = np.random.default_rng((seed, 7)).permutation(len(signals))
-        chosen, size = list[bytes](), 0
-        for done, place in enumerate(order.tolist()):
+        ranks, size = np.random.default_rng((seed, 7)).permutation(len(signals)), 0
+        chosen = list[tuple[int, bytes]]()  # a heap; signals are read in their order, since any other order is slow
+        for place, rank in enumerate(ranks.tolist()):
             raw = self.raw(signals[place])
-            if size + len(raw) > _FIT_BYTES:
-                break
-            chosen.append(raw)
+            heapq.heappush(chosen, (-rank, raw))
             size += len(raw)
-            progress(0.3 * done / len(order))
-        found = _learn(chosen, 2 * self.pieces + 512)
+            while size > _FIT_BYTES:
+                size -= len(heapq.heappop(chosen)[1])
+            progress(0.3 * place / len(ranks))
+        found = _learn([raw for _, raw in chosen], 2 * self.pieces + 512)
         useful = [piece for piece in found if len(piece) > self.tokens][: self.pieces]
         useful += [piece for piece in found if 1 < len(piece) <= self.tokens][: self.pieces - len(useful)]
         if len(useful) < self.pieces:

@@ -93,7 +93,7 @@ class ItemTransformer(Transformer):
         """See `Transformer.slots_needed`; a token ends at most one item."""
         return memory.cache.length + tokens
 
-    def __call__(
+    def behind(
         self,
         params: Params,
         tokens_bt: Int[Array, "b t"],
@@ -102,14 +102,16 @@ class ItemTransformer(Transformer):
         dropout_keys_bt: PRNGKeyArray | None = None,
         shards: Shards = ALONE,
         most_items: int | None = None,
-    ) -> Float[Array, "b t v"]:
-        """See `Transformer.__call__`."""
+    ) -> tuple[Float[Array, "b t d"], Int[Array, "b t"]]:
+        """See `Transformer.behind`; a place is that of the next token in its item."""
         steps = min(tokens_bt.shape[1], most_items or tokens_bt.shape[1])
         items = self.grouping.items(tokens_bt, positions_bt, documents_bt, steps)
-        return self._all(params, items, dropout_keys_bt, shards)
+        return self._behind(params, items, dropout_keys_bt, shards)
 
-    def _all(self, params: Params, items: Items, dropout_keys_bt: Array | None, shards: Shards) -> Array:
-        """Logits behind every token of whole sequences."""
+    def _behind(
+        self, params: Params, items: Items, dropout_keys_bt: Array | None, shards: Shards
+    ) -> tuple[Array, Array]:
+        """The same, from items."""
         y_bspd = self._into(params, items.tokens, items.there, shards)
         keys_bs = None if dropout_keys_bt is None else dropout_keys_bt[:, : items.documents.shape[1]]
         look = self._looking(items.documents, shards)
@@ -125,7 +127,7 @@ class ItemTransformer(Transformer):
             so_far = jnp.take_along_axis(so_far, index_bt[..., None], axis=1)
             z_btd += jnp.where(items.ends[..., None], 0, so_far)
         place_bt = jnp.where(items.ends, 0, jnp.clip(items.place + 1, 0, places - 1))
-        return self._written(params, z_btd, place_bt, shards)
+        return z_btd, place_bt
 
     def begin(
         self, params: Params, memory: ItemMemory, tokens_bt: Array, lengths_b: Array, mesh: Mesh | None = None
@@ -185,7 +187,7 @@ class ItemTransformer(Transformer):
         """Logits behind the last token that was read."""
         z_bd = memory.behind + memory.open if self.config.head == "depth" else memory.behind
         places_b = jnp.minimum(memory.places, self.grouping.longest - 1)
-        return self._written(params, z_bd[:, None], places_b[:, None], ALONE)[:, 0]
+        return self.logits(self.head_parameters(params, ALONE), z_bd, places_b, ALONE)
 
     def _into(self, params: Params, tokens_bsp: Array, there_bsp: Array, shards: Shards) -> Array:
         """The contribution of each token to its item."""
@@ -194,11 +196,16 @@ class ItemTransformer(Transformer):
         y_bspd: Array = jnp.einsum("bspd,pde->bspe", x_bspd, matrices.astype(x_bspd.dtype))
         return y_bspd
 
-    def _written(self, params: Params, z_btd: Array, places_bt: Array, shards: Shards) -> Array:
-        """Logits of the tokens at given places, from the output of the backbone (and, for `depth`, the item so far)."""
-        item = nnx.merge(self._item, shards.whole("item", params["item"], self.config.compute_dtype))
-        z_btd += item.place[...].astype(z_btd.dtype)[places_bt]
+    def head_parameters(self, params: Params, shards: Shards) -> Params:
+        """See `Transformer.head_parameters`."""
+        item = shards.whole("item", params["item"], self.config.compute_dtype)
+        return super().head_parameters(params, shards) | {"item": item}
+
+    def logits(self, head: Params, z: Float[Array, "... d"], places: Int[Array, "..."], shards: Shards) -> Array:
+        """See `Transformer.logits`: through the layers of the head."""
+        item = nnx.merge(self._item, head["item"])
+        z += item.place[...].astype(z.dtype)[places]
         for number in range(self.config.head_depth):
             layer = getattr(item, f"layer{number}")
-            z_btd += shards.total(layer.mlp(layer.norm(z_btd)))
-        return self._logits(params, z_btd, shards)
+            z += shards.total(layer.mlp(layer.norm(z)))
+        return super().logits(head, z, places, shards)

@@ -154,9 +154,39 @@ class Transformer:
             shards: how the model is split.
             most_items: of a sequence, for models that step once for each item; by default as many as tokens.
         """
+        given = tokens_bt, positions_bt, documents_bt, dropout_keys_bt, shards, most_items
+        return self.logits(self.head_parameters(params, shards), *self.behind(params, *given), shards)
+
+    def behind(
+        self,
+        params: Params,
+        tokens_bt: Int[Array, "b t"],
+        positions_bt: Int[Array, "b t"],
+        documents_bt: Int[Array, "b t"],
+        dropout_keys_bt: PRNGKeyArray | None = None,
+        shards: Shards = ALONE,
+        most_items: int | None = None,
+    ) -> tuple[Float[Array, "b t d"], Int[Array, "b t"]]:
+        """What `logits` makes logits of: the state behind each token, and a place. Arguments as in `__call__`."""
         x_btd, look = self._embedded(params, tokens_bt, shards), self._looking(documents_bt, shards)
         x_btd, _ = self._layers(params, x_btd, positions_bt, look, None, dropout_keys_bt, shards)
-        return self._logits(params, x_btd, shards)
+        return x_btd, jnp.zeros_like(tokens_bt)
+
+    def head_parameters(self, params: Params, shards: Shards) -> Params:
+        """The parameters that `logits` needs, gathered."""
+        return {"ends": shards.whole("ends", params["ends"], jnp.float32)}
+
+    def logits(self, head: Params, z: Float[Array, "... d"], places: Int[Array, "..."], shards: Shards) -> Array:
+        """Logits of the next token, in the compute dtype.
+
+        Args:
+            head: from `head_parameters`.
+            z: from `behind`, all or some of it.
+            places: from `behind`, too.
+            shards: how the model is split.
+        """
+        ends = nnx.merge(self._ends, head["ends"])
+        return (ends.norm(z) @ ends.head[...].astype(z.dtype))[..., : self.tokens]
 
     def extend(
         self,
@@ -187,7 +217,8 @@ class Transformer:
         x_btd, extended = self._further(params, x_btd, positions_bt, cache, mesh)
         if only_b is not None:
             x_btd = jnp.take_along_axis(x_btd, only_b[:, None, None], axis=1)
-        return _split(mesh, self._logits(params, x_btd, ALONE), ("data", "fsdp")), extended
+        logits_btv = self.logits(self.head_parameters(params, ALONE), x_btd, jnp.zeros_like(positions_bt), ALONE)
+        return _split(mesh, logits_btv, ("data", "fsdp")), extended
 
     def slots_needed(self, memory: Any, tokens: int) -> Int[Array, " b"]:
         """Slots that each row occupies after it has read `tokens` more tokens."""
@@ -342,10 +373,6 @@ class Transformer:
             return layer
         # Only in unrolled layers could the compiler merge what is computed again with the first computation.
         return jax.checkpoint(layer, policy=policy, prevent_cse=self.config.unroll > 1)
-
-    def _logits(self, params: Params, x_btd: Array, shards: Shards) -> Array:
-        ends = nnx.merge(self._ends, shards.whole("ends", params["ends"], jnp.float32))
-        return (ends.norm(x_btd) @ ends.head[...].astype(x_btd.dtype))[..., : self.tokens]
 
     def _drop(self, x_btd: Array, keys_bt: Array | None, number: Array) -> Array:
         if keys_bt is None:

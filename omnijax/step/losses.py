@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 
@@ -26,6 +29,51 @@ class LossParts(NamedTuple):
     correct: Float[Array, ""]
     kind_loss: Float[Array, " k"]
     kind_count: Float[Array, " k"]
+
+
+CHUNK = 1024
+"""Targets whose logits are computed together, where those of weight 0 are skipped."""
+
+
+def sparse_loss(
+    logits: Callable[[Array, Array], Float[Array, "n v"]],
+    states_btd: Float[Array, "b t d"],
+    places_bt: Int[Array, "b t"],
+    targets_bt: Int[Array, "b t"],
+    weights_bt: Float[Array, "b t"],
+    kinds_bt: Int[Array, "b t"],
+    kinds: int,
+) -> LossParts:
+    """`next_token_loss` without computing the logits of targets of weight 0.
+
+    Targets of positive weight are sorted to the front, and chunks that have none are skipped.
+
+    Args:
+        logits: of the states and places of some tokens.
+        states_btd: from `Transformer.behind`.
+        places_bt: from `Transformer.behind`, too.
+        targets_bt: as in `next_token_loss`, and so are the following.
+        weights_bt: weight of each target in the loss.
+        kinds_bt: kind of each target.
+        kinds: number of kinds.
+    """
+    flat = [x.reshape(-1, *x.shape[2:]) for x in (states_btd, places_bt, targets_bt, weights_bt, kinds_bt)]
+    order = jnp.argsort(flat[3] <= 0)
+    chunks = jnp.pad(order, (0, -len(order) % CHUNK), constant_values=-1).reshape(-1, CHUNK)
+
+    def add(sums: LossParts, chunk: Array) -> tuple[LossParts, None]:
+        states, places, targets, weights, kind = (x[chunk] for x in flat)
+        weights = jnp.where(chunk < 0, 0, weights)
+
+        def parts() -> LossParts:
+            given = (x[None] for x in (logits(states, places), targets, weights, kind))
+            return next_token_loss(*given, kinds)
+
+        none = functools.partial(jax.tree.map, jnp.zeros_like, sums)
+        return jax.tree.map(jnp.add, sums, lax.cond((weights > 0).any(), parts, none)), None
+
+    zero, by_kind = jnp.zeros(()), jnp.zeros(kinds)
+    return lax.scan(add, LossParts(zero, zero, zero, by_kind, by_kind), chunks)[0]
 
 
 def next_token_loss(

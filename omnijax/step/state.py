@@ -19,7 +19,7 @@ from omnijax.errors import ConfigError
 from omnijax.model.layers import token_keys
 from omnijax.model.shards import Shards
 from omnijax.model.transformer import Transformer
-from omnijax.step.losses import LossParts, next_token_loss
+from omnijax.step.losses import LossParts, next_token_loss, sparse_loss
 from omnijax.step.noise import with_digit_noise
 from omnijax.step.optim import optimizer, schedule
 from omnijax.step.sharding import batch_shardings, parameter_shardings, shards_of
@@ -179,14 +179,21 @@ def _local_gradients(
     `tensor` have the same loss, so that each counts only its share of it.
     """
     kinds, sources = len(kind_names(config.vocabulary)), len(config.data.parts)
+    sparse = any(weight == 0 for task in config.batch.tasks for weight in task.weights)
 
     def loss(params: Any, part: Any) -> tuple[Array, LossParts]:
         read_bt = part["read"] if "read" in part else part["tokens"]
         keys_bt = token_keys(key, part["rows"], shards.first(read_bt.shape[1]) + jnp.arange(read_bt.shape[1]))
         inputs = (read_bt, part["positions"], part["documents"], keys_bt)
-        logits_btv = model(params, *inputs, shards, config.batch.sequence_items)
+        states_btd, places_bt = model.behind(params, *inputs, shards, config.batch.sequence_items)
+        head = model.head_parameters(params, shards)
         kinds_bt = part["kinds"] + kinds * part["source"][:, None] if "source" in part else part["kinds"]
-        parts = next_token_loss(logits_btv, part["targets"], part["weights"], kinds_bt, kinds * sources)
+        targets = part["targets"], part["weights"], kinds_bt, kinds * sources
+        if sparse:
+            logits = functools.partial(model.logits, head, shards=shards)
+            parts = sparse_loss(logits, states_btd, places_bt, *targets)
+        else:
+            parts = next_token_loss(model.logits(head, states_btd, places_bt, shards), *targets)
         return parts.loss / (weight * shards.sizes["tensor"]), parts
 
     gradients, parts = _accumulated(jax.grad(loss, has_aux=True), params, batch, config.optim.accumulate)
