@@ -21,6 +21,8 @@ from omnijax.config.writing import vocabulary_of
 from omnijax.data.columns import end_to_end
 from omnijax.data.corpus import Corpus
 from omnijax.errors import ConfigError
+from omnijax.evaluate import likelihoods
+from omnijax.evaluate.likelihoods import document_sums, forms_of
 from omnijax.experiment import load_experiment
 from omnijax.model.build import grouping_of, model_of
 from omnijax.model.groups import Grouping
@@ -180,6 +182,18 @@ def test_a_token_sees_what_stands_before_it_and_nothing_behind(trained, corpus: 
     same_item = item[None, :] == item[:, None]
     expected = whole_items if config.model.head == "parallel" else whole_items | (same_item & (at[None] <= at[:, None]))
     np.testing.assert_array_equal(seen, expected)
+
+
+def test_bits_need_no_more_steps_than_a_document_has_items(trained, corpus: Corpus, monkeypatch) -> None:
+    config, model, params = trained
+    form = next(form for form in forms_of(config) if form.fields == ("image", "text"))
+    found = []
+    for width in (1, 64):  # exactly as many steps as the longest document has items, or more
+        monkeypatch.setattr(likelihoods, "WIDTH", width)
+        found.append(document_sums(config, model, params, corpus.documents(range(20), form.fields), form))
+    assert found[0]["renormalised"].min() > 0
+    for name, sums in found[0].items():
+        np.testing.assert_allclose(sums, found[1][name], rtol=1e-5, atol=1e-4, err_msg=name)
 
 
 # ------------------------------------------------------------------ token by token

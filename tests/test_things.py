@@ -43,6 +43,12 @@ def draw(thing: int, artist: str) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.where(inside[..., None], colour, 255).astype(np.uint8))
 
 
+def blocks(name: str) -> PIL.Image.Image:
+    """Random blocks that no other name has."""
+    found = np.random.default_rng(list(name.encode())).integers(0, 256, (8, 8, 3), np.uint8)
+    return PIL.Image.fromarray(found).resize((32, 32), PIL.Image.Resampling.NEAREST)
+
+
 def say(thing: int, language: int) -> np.ndarray:
     """Half a second of a tone that rises and falls with the thing, and as noisy as the language."""
     time, random = np.arange(8000) / 16000, np.random.default_rng((thing, language))
@@ -118,7 +124,7 @@ def making(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     import fetch_packages
 
     yield fetch_packages
-    for name in ("fetch_packages", "make_things"):
+    for name in ("fetch_packages", "make_things", "leaks"):
         sys.modules.pop(name, None)
 
 
@@ -185,20 +191,32 @@ def test_packages_are_read_without_being_unpacked(making: ModuleType, tmp_path: 
             list(making.members(tmp_path / name, lambda name: True))
 
 
+COPYIST = "fluent-emoji"
+"""An artist whose drawings are those of a held-out one."""
+
+
+def body_of(artist: str, name: str) -> str:
+    """Ten random boxes."""
+    boxes = np.random.default_rng([*artist.encode(), *name.encode()]).integers(0, 16, (10, 5))
+    form = '<rect x="{}" y="{}" width="{}" height="{}" fill="#{:x}00"/>'
+    return "".join(form.format(*box) for box in boxes.tolist())
+
+
 CODE_POINTS = {"cat": "1f408", "dog": "1f415", "black dog": "1f415-200d-2b1b"}
 
 
 def write_packages(folder: pathlib.Path, making: ModuleType, things: ModuleType) -> None:
     """Packages with three things: two stamps of a cat, one of a dog, clips in two languages, drawings of two."""
     folder.mkdir()
-    stamps, picture, clip = {}, io.BytesIO(), io.BytesIO()
-    draw(1, "round").save(picture, format="PNG")
+    stamps, clip = {}, io.BytesIO()
     soundfile.write(clip, np.concatenate([np.zeros(16000), say(3, 0), np.zeros(8000)]), 16000, format="OGG")
     texts = {"cat": "A cat.\nfr.utf8=Un chat !\nda.utf8=En kat.\n", "kitten": "A kitten.\nfr.utf8=Un chaton.\n"}
     for name, text in (texts | {"dog": "A dog.\nda.utf8=En hund.\nxx.utf8=?\n", "other": "Other.\n"}).items():
         stamps[f"./usr/share/tuxpaint/stamps/a/{name}.txt"] = text.encode()
         for language in ("fr", "da"):
             stamps[f"./usr/share/tuxpaint/stamps/a/{name}_desc_{language}.ogg"] = clip.getvalue()
+        picture = io.BytesIO()
+        blocks(name).save(picture, format="PNG")
         stamps[f"./usr/share/tuxpaint/stamps/a/{name}.png"] = picture.getvalue()
     long = io.BytesIO()
     soundfile.write(long, np.tile(say(3, 0), 5), 16000, format="OGG")
@@ -214,9 +232,9 @@ def write_packages(folder: pathlib.Path, making: ModuleType, things: ModuleType)
     files = {f"package/annotations/{one}/annotations.json": table for one in things.WRITTEN}
     (folder / things.NAMES.pattern).write_bytes(packed(files, "gz"))
     for artist, package in things.DRAWINGS.items():
-        body = {"body": '<rect width="16" height="8" fill="#00f"/>'}
+        cat, hound = ({"body": body_of("emojione" if artist == COPYIST else artist, name)} for name in ("cat", "hound"))
         icons = {
-            "icons": {"cat": body, "hound": body},
+            "icons": {"cat": cat, "hound": hound},
             "aliases": {"black-dog": {"parent": "hound"}},
             "width": 16,
             "height": 16,
@@ -231,6 +249,7 @@ def write_packages(folder: pathlib.Path, making: ModuleType, things: ModuleType)
 def test_files_are_made_of_packages(
     making: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import leaks
     import make_things as things
 
     table = "thing\tcode_point\tstamp\ncat\t1f408\ta/cat\ncat\t1f408\ta/kitten\ndog\t1f415\ta/dog\n"
@@ -240,7 +259,10 @@ def test_files_are_made_of_packages(
     write_packages(tmp_path / "packages", making, things)
     told: list[float] = []
     things.make(tmp_path / "made", str(tmp_path / "packages"), 1, 0, told.append)
-    assert capsys.readouterr().out == "left out: 2 clips of more than 1.8 seconds\n"  # both dogs have this stamp
+    assert capsys.readouterr().out.splitlines() == [
+        "left out: 2 clips of more than 1.8 seconds",  # both dogs have this stamp
+        "left out: 4 pictures for training that are copies of held-out ones",  # one is the stamp of both dogs
+    ]
     assert told == sorted(told)
     assert told[-1] == 1
     rows = [json.loads(line) for line in (tmp_path / "made" / "metadata.jsonl").read_text().splitlines()]
@@ -250,7 +272,7 @@ def test_files_are_made_of_packages(
             assert picture.size == (32, 32)
     drawings = [row for row in pictures if row["by"] != "stamp"]
     assert {(row["by"], row["label"]) for row in drawings} == {
-        (artist, thing) for artist in things.ARTISTS for thing in CODE_POINTS
+        (artist, thing) for artist in things.ARTISTS if artist != COPYIST for thing in CODE_POINTS
     }
     for row in drawings:
         held_out = things.ARTIST.get(row["by"])
@@ -258,7 +280,7 @@ def test_files_are_made_of_packages(
         assert len([name for name in row if name.startswith("caption_")]) == (10 if held_out else 3)
         assert row["credit"] == f"{row['by'].title()}, Free"
     stamps = [row for row in pictures if row["by"] == "stamp"]
-    assert len(stamps) == 4
+    assert len(stamps) == 3
     assert len({row["label"] for row in stamps if row["split"] == "test/photo"}) == 1
     clips = [row for row in rows if row["by"].startswith("voice")]
     assert {row["split"] for row in clips if "speech_da_file_name" in row} == {"test/voice"}
@@ -271,6 +293,38 @@ def test_files_are_made_of_packages(
     assert {row["split"] for row in synthetic} == {"train"}
     assert {row["caption_da"] for row in synthetic if "caption_da" in row} == {"en kat", "en hund"}
     assert len(synthetic) == 3 * len(things.SPOKEN)
+    assert leaks.leaks(tmp_path / "made") == []
+
+
+@pytest.mark.parametrize(
+    "kind, change",
+    [
+        ("artist: drawings/noto/cat.png", {"by": "emojione"}),
+        ("photo: drawings/noto/cat.png", {"by": "stamp", "label": "held out"}),
+        ("word: drawings/noto/cat.png", {"by": "voice fr", "label": "held out"}),
+        ("voice: drawings/noto/cat.png", {"by": "voice da"}),
+        ("copy: drawings/noto/cat.png of drawings/emojione/cat.png", {"picture": "emojione"}),
+        (None, {}),
+    ],
+)
+def test_leaks_are_found(making: ModuleType, tmp_path: pathlib.Path, kind: str | None, change: dict[str, str]) -> None:
+    import leaks
+
+    row = {"picture_file_name": "drawings/noto/cat.png", "label": "cat", "by": "noto", "split": "train"}
+    held_out = {"picture_file_name": "drawings/emojione/cat.png", "label": "cat", "by": "emojione"}
+    rows = [row | {name: value for name, value in change.items() if name != "picture"}]
+    rows += [
+        held_out | {"split": "test/artist"},
+        held_out | {"split": "test/photo", "label": "held out", "by": "stamp"},
+    ]
+    rows.append({"speech_fr_file_name": "a.flac", "label": "held out", "by": "voice fr", "split": "validation/word"})
+    rows.append({"speech_da_file_name": "b.flac", "label": "cat", "by": "voice da", "split": "test/voice"})
+    for artist in ("noto", "emojione"):
+        (tmp_path / "drawings" / artist).mkdir(parents=True)
+        blocks(change.get("picture", artist)).save(tmp_path / "drawings" / artist / "cat.png")
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = leaks.leaks(tmp_path)
+    assert found == ([kind] * (2 if "copy" in kind else 1) if kind else [])
 
 
 def test_what_is_missing_is_said_with_what_to_type(

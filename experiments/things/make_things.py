@@ -24,6 +24,7 @@ import numpy as np
 import PIL.Image
 import soundfile
 from fetch_packages import Package, gather, members, read_json
+from leaks import copies
 
 from omnijax.data.sources.spoken_digits.espeak import Synthesizer
 from omnijax.errors import DataError
@@ -98,7 +99,10 @@ def make(folder: pathlib.Path, packages: str, voices: int, seed: int, progress: 
         *_clips(folder, things, captions, files, left_out),
         *_synthetic(folder, of_thing, voices, seed, left_out),
     ]
-    for reason, count in left_out.items():
+    twins = {known for _, known in copies(folder, rows)}
+    left_out["pictures for training that are copies of held-out ones"] = len(twins)
+    rows = [row for place, row in enumerate(rows) if place not in twins]
+    for reason, count in (+left_out).items():
         print(f"left out: {count} {reason}")
     write_atomically(folder / "metadata.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     progress(1.0)

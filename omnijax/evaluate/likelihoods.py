@@ -162,10 +162,13 @@ def document_sums(
         np.pad(one, ((0, parts * rows - count), (0, 0)), constant_values=fill)
         for one, fill in zip(given, (PAD, PAD_KIND, -1, -1), strict=True)
     ]
+    owner = np.repeat(np.arange(count), documents.document_segments)
+    sizes = np.bincount(owner, documents.segment_items + 2, count) + 1  # as in `BatchConfig.sequence_items`
+    most_items = -(-int(sizes.max()) // WIDTH) * WIDTH
     found, grammar = [], grammar_of(config, form.order)
     for start in range(0, parts * rows, rows):
         placed = [jax.device_put(one[start : start + rows], place) for one in whole]
-        found.append(jax.device_get(_sums(model, grammar, len(form.fields), params, *placed)))
+        found.append(jax.device_get(_sums(model, grammar, len(form.fields), most_items, params, *placed)))
     return {key: np.concatenate([one[key] for one in found])[:count] for key in found[0]}
 
 
@@ -246,11 +249,12 @@ def _uniform(vocabulary: Vocabulary, documents: Documents, fields: Int[np.ndarra
     return float(np.array([math.log2(size) for size in sizes])[spaces].sum() / max(len(spaces), 1))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _sums(
     model: Transformer,
     grammar: Grammar,
     fields: int,
+    most_items: int,
     params: Any,
     tokens_bt: Array,
     kinds_bt: Array,
@@ -261,7 +265,7 @@ def _sums(
     vocabulary, tokens = grammar.vocabulary, PrimaryIds(tokens_bt)
     positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
     # Padding stands behind the document, where nothing of it can look.
-    logits_btv = model(params, tokens_bt, positions_bt, jnp.zeros_like(tokens_bt))
+    logits_btv = model(params, tokens_bt, positions_bt, jnp.zeros_like(tokens_bt), most_items=most_items)
     state, legal_btv = grammar.read(grammar.start_state(tokens_bt.shape[0], exactly_bs, exactly_bs), tokens)
     accepted_b = jnp.take_along_axis(legal_btv, tokens_bt[..., None], axis=-1).all((1, 2)) & grammar.mask(state)[:, PAD]
     before_btv, legal_btv, next_bt = logits_btv[:, :-1], legal_btv[:, 1:], tokens_bt[:, 1:]
