@@ -175,6 +175,41 @@ def test_moved_pictures_in_colour_move_as_a_whole() -> None:
         np.testing.assert_array_equal(one[..., 0], other)
 
 
+styles = hnp.arrays(np.float64, 6, elements=st.floats(0, 1, exclude_max=True))
+
+
+@given(styles, st.sampled_from([(3, 0, 255), (3, 16, 16), (1, 255, 255)]), st.integers(1, 9))
+def test_another_style_leaves_what_has_none(style: np.ndarray, kind: tuple[int, int, int], edge: int) -> None:
+    """The background stays, greys stay grey, levels stay levels, and the style that lost its colours is grey."""
+    channels, background, most = kind
+    modality = Picture(height=edge, width=edge, channels=channels, levels=most + 1, background=background)
+    empty = np.full((edge, edge, channels), background, np.uint8)
+    np.testing.assert_array_equal(modality._restyled(empty, style), empty)
+    grey = np.repeat(np.random.default_rng(edge).integers(0, most + 1, (edge, edge, 1), np.uint8), channels, axis=-1)
+    found = modality._restyled(grey, style)
+    assert found.max() <= most
+    assert (found == found[..., :1]).all()
+    colour = np.random.default_rng(edge).integers(0, most + 1, (edge, edge, channels), np.uint8)
+    found = modality._restyled(colour, style)
+    if style[0] >= 0.7:
+        np.testing.assert_array_equal(found, colour)
+    elif style[2] < 0.25:
+        assert (found == found[..., :1]).all()
+
+
+def test_varied_pictures_are_the_same_things_in_other_colours_elsewhere() -> None:
+    modality = Picture(height=16, width=16, channels=3, background=255)
+    picture = np.full((16, 16, 3), 255, np.uint8)
+    picture[5:11, 4:12] = 200, 40, 40
+    found = np.stack(modality.view("varied", [picture] * 400, 0, np.arange(400), 400)).astype(np.float64)
+    np.testing.assert_array_equal(found, modality.view("varied", [picture] * 400, 0, np.arange(400), 400))
+    inside, outside = found[:, 7:9, 7:9].mean((1, 2)), found[:, 0].mean((1, 2))
+    assert outside.min() > 250
+    loss = 255 - inside
+    assert (loss.sum(1) > 30).all()
+    assert 0.4 < (loss.argmin(1) == 0).mean() < 0.95  # most are still red
+
+
 # ---------------------------------------------------------------------- speech
 
 

@@ -26,7 +26,7 @@ PICTURE = "picture_file_name"
 
 
 def fingerprints(pictures: Sequence[PIL.Image.Image]) -> np.ndarray:
-    """bool [n, 63]: which low frequencies are above their median (perceptual hash, C. Zauner, 2010, section 3.2.1)."""
+    """Which low frequencies are above their median, bool[n, 63] (perceptual hash, C. Zauner 2010, 3.2.1)."""
     grey = np.stack([np.asarray(picture.convert("L").resize((32, 32)), np.float64) for picture in pictures])
     low = scipy.fft.dctn(grey, axes=(1, 2), norm="ortho")[:, :8, :8].reshape(len(grey), -1)[:, 1:]
     return low > np.median(low, axis=1, keepdims=True)

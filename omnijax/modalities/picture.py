@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 from etils import epy
-from jaxtyping import Bool, Int, Shaped, UInt32
+from jaxtyping import Bool, Float64, Int, Shaped, UInt32
 
 from omnijax.errors import ConfigError, DataError
 from omnijax.modalities import colours
@@ -146,7 +146,8 @@ class Picture(Modality):
         splines and rounded to levels. What leaves at an edge is lost, and 0 enters.
 
         `varied`: half mirrored; all by up to 12 degrees, a tenth of an edge each way, and up to 15 % larger
-        or smaller; the distance of each channel from `background` up to 20 % more or less. Edges go on outwards.
+        or smaller; the distance of each channel from `background` up to 20 % more or less. Edges go on outwards. Most
+        also get another style: another hue, more, less or no saturation, outlines, a gamma, or they fade.
         """
         if name not in self.views:
             return super().view(name, signals, seed, places, total)
@@ -155,9 +156,10 @@ class Picture(Modality):
         chosen = random.random(total) < 0.5
         if name == "varied":
             scales, gains = random.uniform(0.85, 1.15, total), random.uniform(0.8, 1.2, (total, self.channels))
+            styles = random.random((total, 6))
             return [
                 self._turned(
-                    np.asarray(signal)[:, :: -1 if chosen[place] else 1],
+                    self._restyled(np.asarray(signal), styles[place])[:, :: -1 if chosen[place] else 1],
                     angles[place],
                     shifts[place] * 0.1 * np.shape(signal)[:2],
                     scales[place],
@@ -322,6 +324,25 @@ class Picture(Modality):
         rows, columns = filled.shape[1] // p, filled.shape[2] // p
         blocks = filled.reshape(n, rows, p, columns, p, channels).swapaxes(2, 3)
         return blocks.reshape(n, rows * columns, p * p * channels)
+
+    def _restyled(self, picture: np.ndarray, draws: Float64[np.ndarray, "6"]) -> np.ndarray:
+        """The picture in another style, which six numbers in [0, 1) draw; as it is where the first is 0.7 or more."""
+        most, layers = self.levels - 1, picture.reshape(*picture.shape[:2], -1).astype(np.float64)
+        if draws[0] >= 0.7:
+            return picture
+        grey = layers.mean(-1, keepdims=True)
+        if self.channels == 3:  # turns around the axis of greys, and goes nearer to it or away
+            angle, saturation = 1.8 * (draws[1] - 0.5), 0.0 if draws[2] < 0.25 else 1.6 * draws[2]
+            cosine, sine = np.cos(angle), np.sin(angle) / math.sqrt(3)
+            row = (1 - cosine) / 3 + np.array([cosine, -sine, sine])
+            layers = grey + saturation * (layers - grey) @ np.stack([np.roll(row, place) for place in range(3)])
+        if draws[3] < 0.3 and min(picture.shape[:2]) > 1:
+            edges = np.abs(np.gradient(grey[..., 0])).max(0)[..., None]
+            layers += (0.6 + 8 * draws[3]) * (-edges if self.background > most / 2 else edges)
+        if draws[4] < 0.25:
+            layers += (0.2 + 2.4 * draws[4]) * (self.background - layers)
+        layers = most * np.clip(layers / most, 0, 1) ** np.exp(draws[5] - 0.5)
+        return np.rint(layers).astype(picture.dtype).reshape(picture.shape)
 
     def _turned(
         self,

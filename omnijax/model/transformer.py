@@ -131,7 +131,11 @@ class Transformer:
         others = {name: cast(part) for name, part in params.items() if name != "layers"}
         return others | {"layers": tuple(cast(layer) for layer in layers)}
 
-    def __call__(
+    def __call__(self, params: Params, *given: Any, **more: Any) -> Float[Array, "b t v"]:
+        """Logits of the next token, in the compute dtype, of a model on one device. Takes the arguments of `behind`."""
+        return self.logits(self.head_parameters(params, ALONE), *self.behind(params, *given, **more), ALONE)
+
+    def behind(
         self,
         params: Params,
         tokens_bt: Int[Array, "b t"],
@@ -140,8 +144,8 @@ class Transformer:
         dropout_keys_bt: PRNGKeyArray | None = None,
         shards: Shards = ALONE,
         most_items: int | None = None,
-    ) -> Float[Array, "b t v"]:
-        """Logits of the next token, in the compute dtype.
+    ) -> tuple[Float[Array, "b t d"], Int[Array, "b t"]]:
+        """What `logits` makes logits of: the state behind each token, and a place.
 
         If the model is split by hand, all arguments are the parts that this device holds.
 
@@ -154,20 +158,6 @@ class Transformer:
             shards: how the model is split.
             most_items: of a sequence, for models that step once for each item; by default as many as tokens.
         """
-        given = tokens_bt, positions_bt, documents_bt, dropout_keys_bt, shards, most_items
-        return self.logits(self.head_parameters(params, shards), *self.behind(params, *given), shards)
-
-    def behind(
-        self,
-        params: Params,
-        tokens_bt: Int[Array, "b t"],
-        positions_bt: Int[Array, "b t"],
-        documents_bt: Int[Array, "b t"],
-        dropout_keys_bt: PRNGKeyArray | None = None,
-        shards: Shards = ALONE,
-        most_items: int | None = None,
-    ) -> tuple[Float[Array, "b t d"], Int[Array, "b t"]]:
-        """What `logits` makes logits of: the state behind each token, and a place. Arguments as in `__call__`."""
         x_btd, look = self._embedded(params, tokens_bt, shards), self._looking(documents_bt, shards)
         x_btd, _ = self._layers(params, x_btd, positions_bt, look, None, dropout_keys_bt, shards)
         return x_btd, jnp.zeros_like(tokens_bt)
@@ -177,14 +167,7 @@ class Transformer:
         return {"ends": shards.whole("ends", params["ends"], jnp.float32)}
 
     def logits(self, head: Params, z: Float[Array, "... d"], places: Int[Array, "..."], shards: Shards) -> Array:
-        """Logits of the next token, in the compute dtype.
-
-        Args:
-            head: from `head_parameters`.
-            z: from `behind`, all or some of it.
-            places: from `behind`, too.
-            shards: how the model is split.
-        """
+        """Logits of the next token, in the compute dtype, from what `behind` and `head_parameters` give."""
         ends = nnx.merge(self._ends, head["ends"])
         return (ends.norm(z) @ ends.head[...].astype(z.dtype))[..., : self.tokens]
 

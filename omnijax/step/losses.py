@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,13 +36,7 @@ CHUNK = 1024
 
 
 def sparse_loss(
-    logits: Callable[[Array, Array], Float[Array, "n v"]],
-    states_btd: Float[Array, "b t d"],
-    places_bt: Int[Array, "b t"],
-    targets_bt: Int[Array, "b t"],
-    weights_bt: Float[Array, "b t"],
-    kinds_bt: Int[Array, "b t"],
-    kinds: int,
+    logits: Callable[[Array, Array], Float[Array, "n v"]], states_btd: Array, places_bt: Array, *targets: Any
 ) -> LossParts:
     """`next_token_loss` without computing the logits of targets of weight 0.
 
@@ -50,24 +44,21 @@ def sparse_loss(
 
     Args:
         logits: of the states and places of some tokens.
-        states_btd: from `Transformer.behind`.
-        places_bt: from `Transformer.behind`, too.
-        targets_bt: as in `next_token_loss`, and so are the following.
-        weights_bt: weight of each target in the loss.
-        kinds_bt: kind of each target.
-        kinds: number of kinds.
+        states_btd: from `Transformer.behind`, and so are the places.
+        places_bt: what else `logits` needs.
+        targets: the other arguments of `next_token_loss`.
     """
-    flat = [x.reshape(-1, *x.shape[2:]) for x in (states_btd, places_bt, targets_bt, weights_bt, kinds_bt)]
+    *of_token, kinds = (states_btd, places_bt, *targets)
+    flat = [x.reshape(-1, *x.shape[2:]) for x in of_token]
     order = jnp.argsort(flat[3] <= 0)
     chunks = jnp.pad(order, (0, -len(order) % CHUNK), constant_values=-1).reshape(-1, CHUNK)
 
     def add(sums: LossParts, chunk: Array) -> tuple[LossParts, None]:
-        states, places, targets, weights, kind = (x[chunk] for x in flat)
+        states, places, target, weights, kind = (x[chunk] for x in flat)
         weights = jnp.where(chunk < 0, 0, weights)
 
         def parts() -> LossParts:
-            given = (x[None] for x in (logits(states, places), targets, weights, kind))
-            return next_token_loss(*given, kinds)
+            return next_token_loss(logits(states, places)[None], target[None], weights[None], kind[None], kinds)
 
         none = functools.partial(jax.tree.map, jnp.zeros_like, sums)
         return jax.tree.map(jnp.add, sums, lax.cond((weights > 0).any(), parts, none)), None
