@@ -65,12 +65,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         for artist, split in ARTISTS.items():
             draw(thing, artist).save(folder / f"{artist}{thing}.png")
             row = {"picture_file_name": f"{artist}{thing}.png", "label": f"thing {thing}", "split": split}
-            rows.append(row | captions[thing])
+            rows.append(row | captions[thing] | {"by": artist, "credit": "a test"})
         for number, language in enumerate(LANGUAGES):
             name, split = f"{language}{thing}.flac", "test/voice" if language == "da" and thing % 2 else "train"
             split = "validation/word" if (thing + number) % 10 == 0 else split
             soundfile.write(folder / name, say(thing, number), 16000)
             row = {f"speech_{language}_file_name": name, "label": f"thing {thing}", "split": split}
+            row |= {"by": "synthesiser" if thing % 3 else f"voice {language}", "credit": "a test"}
             rows.append(row | {f"caption_{language}": captions[thing][f"caption_{language}"]})
     held_out = {"validation/photo": 0, "test/photo": 1, "test/word": 2, "validation/voice": 3}
     for split, place in held_out.items():  # every split has a record
@@ -80,9 +81,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def test_it_goes_through_every_command(files: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    data, run = tmp_path / "data", tmp_path / "run"
+    data, run, experiment = tmp_path / "data", tmp_path / "run", tmp_path / "experiment.py"
+    text = (THINGS / "experiment.py").read_text()
+    assert "pieces=2048" in text
+    experiment.write_text(text.replace("pieces=2048", "pieces=50"))  # twenty things have no more
     knobs = ["--data.folder", str(files), "--data.directory", str(data), *SMALL]
-    assert main(["train", str(THINGS / "experiment.py"), "--workdir", str(run), *knobs]) == 0
+    assert main(["train", str(experiment), "--workdir", str(run), *knobs]) == 0
     assert main(["evaluate", str(run), "--tasks", "directions,held_out"]) == 0  # bits have a program for each task
     figures = read_rows(run)[-1]
     assert figures["decodable"] == 1
@@ -91,12 +95,16 @@ def test_it_goes_through_every_command(files: pathlib.Path, tmp_path: pathlib.Pa
         "artist": ["picture->caption_en", "caption_en->picture"],
         "photo": ["picture->caption_en"],
         "word": [f"speech_{one}->caption_{one}" for one in LANGUAGES[:7]],
+        "voice": ["speech_el->caption_el", "speech_da->caption_da"],
     }
     artist = tests["artist"]["picture->caption_en"]
     assert artist["examples"] == 19
     assert 0 <= artist["top_1"] <= artist["top_5"] < 1  # it has hardly learned
     assert artist["interval"][0] <= artist["accuracy"] <= artist["interval"][1]
     assert artist["anchors"]["nearest picture"] > 0.3  # an artist is much like another one
+    word = [row["anchors"]["nearest synthetic clip"] for row in tests["word"].values()]
+    assert np.mean(word) > 0.3  # tones that rise and fall alike
+    assert tests["voice"] == dict.fromkeys(tests["voice"], {"examples": 0})  # this side has no record of it
     assert "top_1" not in tests["artist"]["caption_en->picture"]
     assert figures["directions"]["caption_en->picture"]["judge"] > 0.3  # on real pictures; chance is 0.05
     opened = omnijax.load(run)

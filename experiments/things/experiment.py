@@ -15,8 +15,11 @@ import functools
 import importlib.util
 import os
 import sys
+from typing import ClassVar
 
 import numpy as np
+import soxr
+from scipy.fft import dct
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -38,6 +41,7 @@ from omnijax.config import (
 from omnijax.data.sources.folder import Folder
 from omnijax.errors import PlatformError
 from omnijax.modalities import PatchCodes, Speech, TextPieces
+from omnijax.modalities.spectrogram import Spectrogram
 from omnijax.paths import as_path
 from omnijax.source import TEST, TRAIN, VALIDATION, signals_of
 
@@ -46,7 +50,34 @@ WRITTEN = ("en", *SPOKEN)
 KINDS = ("artist", "photo", "word", "voice")
 TEXT = TextPieces(least=1, most=80, pieces=2048, tokens=2)
 PICTURE = PatchCodes(name="picture", height=32, width=32, patch=8, code=(16,) * 16, background=255)
-SPEECH = Speech(sample_rate_hz=16000, window_samples=640, hop_samples=200, codes=256, most=36)
+
+
+@dataclasses.dataclass(frozen=True)
+class Voice(Speech):
+    """Speech with a view that is said by somebody else: slower and lower or the other way round, and with noise."""
+
+    views: ClassVar[tuple[str, ...]] = ("varied",)
+
+    def view(self, name, signals, seed, places, total):
+        """`varied`: up to a third of an octave up or down, 6 dB an octave of tilt, and noise at -60 to -20 dB."""
+        if name not in self.views:
+            return super().view(name, signals, seed, places, total)
+        draws = np.random.default_rng(seed).uniform(-1, 1, (total, 3))
+        pairs = zip(signals, draws[places], strict=True)
+        return [self._said_otherwise(np.asarray(samples), *drawn) for samples, drawn in pairs]
+
+    def _said_otherwise(self, samples, pitch, tilt, noise):
+        shortest = len(samples) / (self.seconds * self.sample_rate_hz)
+        samples = soxr.resample(samples.astype(np.float32), max(2 ** (pitch / 3), shortest), 1.0)
+        spectrum = np.fft.rfft(samples)
+        octaves = np.log2(np.maximum(np.arange(len(spectrum)) * self.sample_rate_hz / len(samples), 50) / 1000)
+        samples = np.fft.irfft(spectrum * 10 ** (6 * tilt * octaves / 20), len(samples))
+        loudest = np.abs(samples).max(initial=1e-9)
+        hiss = np.random.default_rng(int(2**32 * (1 + noise))).normal(size=len(samples))
+        return (0.9 * samples / loudest + hiss * 10 ** (noise - 2)).clip(-1, 1).astype(np.float32)
+
+
+SPEECH = Voice(sample_rate_hz=16000, window_samples=640, hop_samples=200, codes=256, stages=2, most=36)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,15 +136,25 @@ class Things(Folder):
         return found
 
     def anchors(self, split, route):
-        """The nearest picture for training, by `features`."""
-        if not route.startswith("picture->caption_"):
+        """The nearest picture for training by `features`; the nearest clip of the synthesiser, aligned in time."""
+        field, *_, target = route.split("->")
+        if field.startswith("caption") or not target.startswith("caption"):
             return {}
-        pairs = [zip(self.records(one), self.labels(one), strict=True) for one in (TRAIN, split)]
-        shown = [[(row["picture"], label) for row, label in some if row.get("picture") is not None] for some in pairs]
-        known, asked = (features([picture for picture, _ in some]) for some in shown)
-        labels, wanted = (np.array([label for _, label in some]) for some in shown)
-        nearest = ((asked[:, None] - known[None]) ** 2).sum(-1).argmin(1)
-        return {"nearest picture": float((labels[nearest] == wanted).mean())}
+        known = [pair for pair in self._of(TRAIN, field) if field == "picture" or pair[0]["by"] == "synthesiser"]
+        asked = self._of(split, field)
+        labels, wanted = (np.array([label for _, label in pairs]) for pairs in (known, asked))
+        if field == "picture":
+            known, asked = (features([record[field] for record, _ in pairs]) for pairs in (known, asked))
+            nearest = ((asked[:, None] - known[None]) ** 2).sum(-1).argmin(1)
+            return {"nearest picture": float((labels[nearest] == wanted).mean())}
+        known, asked = ([cepstra(record[field]) for record, _ in pairs] for pairs in (known, asked))
+        nearest = np.array([distances(one, known).argmin() for one in asked])
+        return {"nearest synthetic clip": float((labels[nearest] == wanted).mean())}
+
+    def _of(self, split, field):
+        """Records of a split that have a field, each with its thing."""
+        records = self._training if split == TRAIN else self.records(split)
+        return [pair for pair in zip(records, self.labels(split), strict=True) if pair[0].get(field) is not None]
 
     def _judge_of_captions(self, field):
         known = {}
@@ -122,10 +163,9 @@ class Things(Folder):
         return lambda captions: np.array([known.get(caption, -1) for caption in captions], np.int64)
 
     def _judge_of_pictures(self):
-        pairs = zip(self._training, self.labels(TRAIN), strict=True)
-        shown = [(record["picture"], label) for record, label in pairs if record.get("picture") is not None]
+        shown = self._of(TRAIN, "picture")
         machine = make_pipeline(StandardScaler(), SVC(C=10.0)).fit(
-            features([one for one, _ in shown]), [label for _, label in shown]
+            features([record["picture"] for record, _ in shown]), [label for _, label in shown]
         )
         return lambda pictures: machine.predict(features(pictures))
 
@@ -143,25 +183,50 @@ def features(pictures):
     return np.concatenate([thumbnails, cells / (np.linalg.norm(cells, axis=1, keepdims=True) + 1e-6) * 8], axis=1)
 
 
+def cepstra(samples):
+    """float32 [frames of 20 ms, 12]: mel-frequency cepstra with mean 0 and deviation 1."""
+    analysis = Spectrogram(SPEECH.sample_rate_hz, window_samples=400, hop_samples=160, mels=26)
+    found = dct(analysis.log_mel(samples, max(1, len(samples) // 160)), norm="ortho", axis=1)[::2, 1:13]
+    return (found - found.mean(0)) / (found.std(0) + 1e-6)
+
+
+def distances(asked, known):
+    """float32 [known]: mean distance of cepstra along the best alignment (dynamic time warping)."""
+    bank = np.zeros((len(known), max(map(len, known)), asked.shape[1]), np.float32)
+    for place, one in enumerate(known):
+        bank[place, : len(one)] = one
+    apart = np.sqrt(((asked[None, :, None] - bank[:, None]) ** 2).sum(-1))
+    count, rows, columns = apart.shape
+    best = np.full((count, rows + 1, columns + 1), np.inf, np.float32)
+    best[:, 0, 0] = 0
+    for diagonal in range(rows + columns - 1):
+        row = np.arange(max(0, diagonal - columns + 1), min(rows, diagonal + 1))
+        column = diagonal - row
+        before = np.minimum(best[:, row, column], np.minimum(best[:, row, column + 1], best[:, row + 1, column]))
+        best[:, row + 1, column + 1] = apart[:, row, column] + before
+    ends = np.array([len(one) for one in known])
+    return best[np.arange(count), rows, ends] / (rows + ends)
+
+
 def get_config() -> Config:
     """The showpiece."""
-    fields = {"picture": PICTURE, "label": TEXT}
+    fields = {"picture": PICTURE, "label": TEXT, "by": TEXT, "credit": TEXT}
     fields |= {f"caption_{one}": TEXT for one in WRITTEN} | {f"speech_{one}": SPEECH for one in SPOKEN}
     splits = (TRAIN, *(f"{side}/{kind}" for side in (VALIDATION, TEST) for kind in KINDS))
     data = Things(directory="data/things", fields=fields, label="label", own_splits=splits)
     tasks = (
-        Task(("picture/varied", "caption_en"), (0.0, 1.0), repeats=3),
-        *(Task(("picture/varied", f"caption_{one}"), (0.0, 1.0)) for one in SPOKEN),
-        *(Task((f"speech_{one}", f"caption_{one}"), (0.0, 1.0)) for one in SPOKEN),
-        *(Task((f"caption_{one}", "picture"), (0.0, 0.1)) for one in WRITTEN),
-        *(Task((f"caption_{one}", f"speech_{one}"), (0.0, 0.1)) for one in SPOKEN),
+        Task(("picture/varied", "caption_en"), (0.0, 4.0), repeats=6),
+        *(Task(("picture/varied", f"caption_{one}"), (0.0, 4.0)) for one in SPOKEN),
+        *(Task((f"speech_{one}/varied", f"caption_{one}"), (0.0, 1.0)) for one in SPOKEN),
+        *(Task((f"caption_{one}", "picture"), (0.0, 0.03)) for one in WRITTEN),
+        *(Task((f"caption_{one}", f"speech_{one}"), (0.0, 0.03)) for one in SPOKEN),
     )
     greedy, free = SampleConfig(temperature=0.0), SampleConfig(temperature=1.0, top_p=0.9)
     return Config(
         data=data,
         # Two levels of sixteen are a digit.
         writing=Writing(base=256),
-        batch=BatchConfig(tasks, size=16, sequence_items=192, sequence_length=1500, draws=16),
+        batch=BatchConfig(tasks, size=16, sequence_items=192, sequence_length=1500, draws=8),
         model=ModelConfig(head="depth", mlp_width=320, unroll=4),
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=100),
         train=TrainConfig(steps=2000, checkpoint_every=500),
@@ -172,6 +237,7 @@ def get_config() -> Config:
                 HeldOut("artist", (Route(("picture", "caption_en")), Route(("caption_en", "picture")))),
                 HeldOut("photo", (Route(("picture", "caption_en")),)),
                 HeldOut("word", tuple(Route((f"speech_{one}", f"caption_{one}")) for one in SPOKEN[:7])),
+                HeldOut("voice", tuple(Route((f"speech_{one}", f"caption_{one}")) for one in SPOKEN[7:])),
             ),
             routes=(
                 Route(("picture", "caption_en")),

@@ -162,8 +162,7 @@ def document_sums(
         np.pad(one, ((0, parts * rows - count), (0, 0)), constant_values=fill)
         for one, fill in zip(given, (PAD, PAD_KIND, -1, -1), strict=True)
     ]
-    owner = np.repeat(np.arange(count), documents.document_segments)
-    sizes = np.bincount(owner, documents.segment_items + 2, count) + 1  # as in `BatchConfig.sequence_items`
+    sizes = 1 + np.bincount(np.repeat(np.arange(count), documents.document_segments), documents.segment_items + 2)
     most_items = -(-int(sizes.max()) // WIDTH) * WIDTH
     found, grammar = [], grammar_of(config, form.order)
     for start in range(0, parts * rows, rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,14 +60,16 @@ def measure_directions(trained: Trained, split: EvaluatedSplit) -> Finding:
     return Finding(figure, {"directions": pages, "real": {field: real_examples(split, field) for field in targets}})
 
 
-def _along(trained: Trained, split: EvaluatedSplit, route: Route, key: Any) -> tuple[Made, float]:
-    """What comes out at the end of a route; and how much can be decoded if its last step may use any token."""
+def _along(trained: Trained, split: EvaluatedSplit, route: Route, key: Any, bare: bool = True) -> tuple[Made, float]:
+    """What comes out at the end of a route; and, if `bare`, how much decodes when its last step may use any token."""
     generator, (first, *_), (source, target) = trained.generator, route.through, route.through[-2:]
     places = split.having([first, target])
     items = split.items(first, places)
     generated = generator.along(route.through, items, key)
     signals = decoded(split.modalities[target], generated)
     made = Made(target, places, signals, generated.decodable, first, split.signals(first, places), first)
+    if not bare:
+        return made, math.nan
     if len(route.through) > 2:
         items = generator.along(route.through[:-1], items, key).items
     free = dataclasses.replace(trained.config.target(target).sample, grammar=False)
@@ -101,7 +104,10 @@ def measure_held_out(trained: Trained, split: EvaluatedSplit) -> Finding:
         part, found[kind.kind] = split.sibling(kind), {}
         for place, route in enumerate(kind.routes):
             key = jax.random.fold_in(jax.random.key(trained.config.eval.seed), 1000 * (1 + number) + place)
-            made = _along(trained, part, route, key)[0]
+            if not len(part.places([route.through[0], route.through[-1]])):
+                found[kind.kind][route.name] = {"examples": 0}
+                continue
+            made, _ = _along(trained, part, route, key, bare=False)
             row = figures(part, made)
             names = ("accuracy", "examples", "decodable", "judge", "judge_coded")
             right = {name: row[name] for name in names if name in row}

@@ -40,15 +40,10 @@ def sparse_loss(
 ) -> LossParts:
     """`next_token_loss` without computing the logits of targets of weight 0.
 
-    Targets of positive weight are sorted to the front, and chunks that have none are skipped.
-
-    Args:
-        logits: of the states and places of some tokens.
-        states_btd: from `Transformer.behind`, and so are the places.
-        places_bt: what else `logits` needs.
-        targets: the other arguments of `next_token_loss`.
+    Targets of positive weight are sorted to the front, and chunks that have none are skipped. `logits` gives those of
+    some states and places, which are from `Transformer.behind`; `targets` are the other arguments of `next_token_loss`.
     """
-    *of_token, kinds = (states_btd, places_bt, *targets)
+    of_token, kinds = (states_btd, places_bt, *targets[:3]), targets[3]
     flat = [x.reshape(-1, *x.shape[2:]) for x in of_token]
     order = jnp.argsort(flat[3] <= 0)
     chunks = jnp.pad(order, (0, -len(order) % CHUNK), constant_values=-1).reshape(-1, CHUNK)

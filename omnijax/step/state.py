@@ -189,11 +189,11 @@ def _local_gradients(
         head = model.head_parameters(params, shards)
         kinds_bt = part["kinds"] + kinds * part["source"][:, None] if "source" in part else part["kinds"]
         targets = part["targets"], part["weights"], kinds_bt, kinds * sources
+        logits = functools.partial(model.logits, head, shards=shards)
         if sparse:
-            logits = functools.partial(model.logits, head, shards=shards)
             parts = sparse_loss(logits, states_btd, places_bt, *targets)
         else:
-            parts = next_token_loss(model.logits(head, states_btd, places_bt, shards), *targets)
+            parts = next_token_loss(logits(states_btd, places_bt), *targets)
         return parts.loss / (weight * shards.sizes["tensor"]), parts
 
     gradients, parts = _accumulated(jax.grad(loss, has_aux=True), params, batch, config.optim.accumulate)
