@@ -70,9 +70,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
             name, split = f"{language}{thing}.flac", "test/voice" if language == "da" and thing % 2 else "train"
             split = "validation/word" if (thing + number) % 10 == 0 else split
             soundfile.write(folder / name, say(thing, number), 16000)
-            row = {f"speech_{language}_file_name": name, "label": f"thing {thing}", "split": split}
-            row |= {"by": "synthesiser" if thing % 3 else f"voice {language}", "credit": "a test"}
-            rows.append(row | {f"caption_{language}": captions[thing][f"caption_{language}"]})
+            row = {f"speech_{language}_file_name": name, "label": f"thing {thing}", "split": split, "credit": "a test"}
+            row |= {f"caption_{language}": captions[thing][f"caption_{language}"], "by": f"voice {language}"}
+            rows.append(row)
+            if (thing + number) % 5 == 0:
+                soundfile.write(folder / f"synthetic-{name}", say(thing, number + 9), 16000)
+                other = {f"speech_{language}_file_name": f"synthetic-{name}", "split": "train", "by": "synthesiser"}
+                rows.append(row | other)
     held_out = {"validation/photo": 0, "test/photo": 1, "test/word": 2, "validation/voice": 3}
     for split, place in held_out.items():  # every split has a record
         rows[place]["split"] = split

@@ -15,10 +15,8 @@ import functools
 import importlib.util
 import os
 import sys
-from typing import ClassVar
 
 import numpy as np
-import soxr
 from scipy.fft import dct
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -50,34 +48,7 @@ WRITTEN = ("en", *SPOKEN)
 KINDS = ("artist", "photo", "word", "voice")
 TEXT = TextPieces(least=1, most=80, pieces=2048, tokens=2)
 PICTURE = PatchCodes(name="picture", height=32, width=32, patch=8, code=(16,) * 16, background=255)
-
-
-@dataclasses.dataclass(frozen=True)
-class Voice(Speech):
-    """Speech with a view that is said by somebody else: slower and lower or the other way round, and with noise."""
-
-    views: ClassVar[tuple[str, ...]] = ("varied",)
-
-    def view(self, name, signals, seed, places, total):
-        """`varied`: up to a third of an octave up or down, 6 dB an octave of tilt, and noise at -60 to -20 dB."""
-        if name not in self.views:
-            return super().view(name, signals, seed, places, total)
-        draws = np.random.default_rng(seed).uniform(-1, 1, (total, 3))
-        pairs = zip(signals, draws[places], strict=True)
-        return [self._said_otherwise(np.asarray(samples), *drawn) for samples, drawn in pairs]
-
-    def _said_otherwise(self, samples, pitch, tilt, noise):
-        shortest = len(samples) / (self.seconds * self.sample_rate_hz)
-        samples = soxr.resample(samples.astype(np.float32), max(2 ** (pitch / 3), shortest), 1.0)
-        spectrum = np.fft.rfft(samples)
-        octaves = np.log2(np.maximum(np.arange(len(spectrum)) * self.sample_rate_hz / len(samples), 50) / 1000)
-        samples = np.fft.irfft(spectrum * 10 ** (6 * tilt * octaves / 20), len(samples))
-        loudest = np.abs(samples).max(initial=1e-9)
-        hiss = np.random.default_rng(int(2**32 * (1 + noise))).normal(size=len(samples))
-        return (0.9 * samples / loudest + hiss * 10 ** (noise - 2)).clip(-1, 1).astype(np.float32)
-
-
-SPEECH = Voice(sample_rate_hz=16000, window_samples=640, hop_samples=200, codes=256, stages=2, most=36)
+SPEECH = Speech(sample_rate_hz=16000, window_samples=640, hop_samples=200, codes=256, stages=2, most=36)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,18 +186,19 @@ def get_config() -> Config:
     splits = (TRAIN, *(f"{side}/{kind}" for side in (VALIDATION, TEST) for kind in KINDS))
     data = Things(directory="data/things", fields=fields, label="label", own_splits=splits)
     tasks = (
-        Task(("picture/varied", "caption_en"), (0.0, 4.0), repeats=6),
-        *(Task(("picture/varied", f"caption_{one}"), (0.0, 4.0)) for one in SPOKEN),
-        *(Task((f"speech_{one}/varied", f"caption_{one}"), (0.0, 1.0)) for one in SPOKEN),
-        *(Task((f"caption_{one}", "picture"), (0.0, 0.03)) for one in WRITTEN),
-        *(Task((f"caption_{one}", f"speech_{one}"), (0.0, 0.03)) for one in SPOKEN),
+        Task(("picture/varied", "caption_en"), (0.0, 3.0), repeats=3),
+        *(Task(("picture/varied", f"caption_{one}"), (0.0, 3.0)) for one in SPOKEN),
+        *(Task((f"speech_{one}", f"caption_{one}"), (0.0, 1.0)) for one in SPOKEN),
+        *(Task((f"caption_{one}", "picture"), (0.0, 0.1)) for one in WRITTEN),
+        *(Task((f"caption_{one}", f"speech_{one}"), (0.0, 0.1)) for one in SPOKEN),
     )
     greedy, free = SampleConfig(temperature=0.0), SampleConfig(temperature=1.0, top_p=0.9)
     return Config(
         data=data,
         # Two levels of sixteen are a digit.
         writing=Writing(base=256),
-        batch=BatchConfig(tasks, size=16, sequence_items=192, sequence_length=1500, draws=8),
+        # With few draws the model learns each of them by heart (8 draws: 0.9 nats a caption in training, 5 for others).
+        batch=BatchConfig(tasks, size=16, sequence_items=192, sequence_length=1500, draws=48),
         model=ModelConfig(head="depth", mlp_width=320, unroll=4),
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=100),
         train=TrainConfig(steps=2000, checkpoint_every=500),
