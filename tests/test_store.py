@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import importlib.util
 import itertools
@@ -98,19 +99,19 @@ def test_batches_are_the_same(stored: Config) -> None:
             np.testing.assert_array_equal(array, opened[step][name])
 
 
-def test_epochs_take_the_draws_of_a_view_in_turn(stored: Config) -> None:
+def test_repeats_and_epochs_take_the_draws_of_a_view_in_turn(stored: Config) -> None:
     batch = dataclasses.replace(stored.batch, draws=3)
     assert batch.views == (*NAMES, "image/moved/1", "image/moved/2")
 
     def pictures(config: BatchConfig, epoch: int) -> np.ndarray:
-        """The fragments of all pictures that are moved, by record."""
-        blocks, found = Blocks(made(stored, "train", config.views), config), {}
+        """The fragments of all pictures that are moved, by record; those of repeats side by side."""
+        blocks, found = Blocks(made(stored, "train", config.views), config), collections.defaultdict(list)
         for number in range(blocks.count(epoch)):
             block = blocks.documents(epoch, number)
             chosen = np.flatnonzero(block.task_of == 0)
             places = block.places[block.record_of[chosen]].tolist()
             for place, document in zip(places, blocks.gather(block, chosen)[0].to_list(), strict=True):
-                found[place] = document[0].ids
+                found[place].extend(document[0].ids)
         return np.stack([found[place] for place in sorted(found)])
 
     first, second, third, again = (pictures(batch, epoch) for epoch in range(4))
@@ -118,6 +119,10 @@ def test_epochs_take_the_draws_of_a_view_in_turn(stored: Config) -> None:
     np.testing.assert_array_equal(first, pictures(stored.batch, 0))
     for one, other in ((first, second), (second, third), (first, third)):
         assert 0.4 < (one != other).any(axis=1).mean() < 1  # a quarter is as it was in both
+    tasks = (dataclasses.replace(batch.tasks[0], repeats=2), *batch.tasks[1:])
+    repeated = dataclasses.replace(batch, tasks=tasks)
+    for epoch, pair in enumerate([(first, second), (third, first), (second, third)]):
+        np.testing.assert_array_equal(pictures(repeated, epoch), np.concatenate(pair, axis=1))
 
 
 @pytest.mark.parametrize("calls", [0, 1, 3])

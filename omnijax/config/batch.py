@@ -58,7 +58,7 @@ class BatchConfig:
     seed: int = 0
     """Draws the order of the documents, anew each epoch, and the views."""
     draws: int = 1
-    """How often each view is drawn. All are stored, and epochs take them in turn."""
+    """How often each view is drawn. All are stored, and the repeats of tasks take them in turn, epoch after epoch."""
     prefetch: int = 4
     """Batches that are made ahead on the host."""
 

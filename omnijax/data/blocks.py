@@ -27,7 +27,7 @@ class Contents(NamedTuple):
     """The documents of a block: its records in the form of every task that they have the fields of.
 
     Attributes:
-        draw: of the views.
+        draw_of: int64[documents], which draw of the views each document has; repeats have different ones.
         corpus: the records.
         places: int64[records], place of each record in the split.
         task_of: int64[documents], number of the task of each document.
@@ -37,7 +37,7 @@ class Contents(NamedTuple):
         sizes: int64[documents], its size in units of `BatchConfig.sequence_items`.
     """
 
-    draw: int
+    draw_of: Int64[np.ndarray, " documents"]
     corpus: Corpus
     places: Int64[np.ndarray, " records"]
     task_of: Int64[np.ndarray, " documents"]
@@ -108,8 +108,8 @@ class Blocks:
         counts = self._fields[tasks]
         document_of, starts = np.repeat(np.arange(len(chosen)), counts), np.cumsum(counts) - counts
         field = np.arange(len(document_of)) - starts[document_of]
-        columns, records = self._columns[block.draw][tasks[document_of], field], block.record_of[chosen][document_of]
-        found = block.corpus.gather(columns, records)
+        columns = self._columns[block.draw_of[chosen][document_of], tasks[document_of], field]
+        found = block.corpus.gather(columns, block.record_of[chosen][document_of])
         segments = found.document_segments
         whole = dataclasses.replace(found, document_segments=np.add.reduceat(segments, starts))
         return whole, np.repeat(field, segments)
@@ -130,13 +130,13 @@ class Blocks:
 
     def _read(self, chunks: tuple[int, ...], draw: int) -> Contents:
         corpus, config = self.split.corpus(chunks), self._config
-        names = [task.drawn(draw) for task in config.tasks]
+        turns = [range(draw * task.repeats, (draw + 1) * task.repeats) for task in config.tasks]
+        copies = [(number, one % config.draws) for number, some in enumerate(turns) for one in some]
+        names = [config.tasks[number].drawn(one) for number, one in copies]
         taken = [corpus.having(some) for some in names]
-        forms = np.repeat(np.arange(len(config.tasks)), [task.repeats for task in config.tasks])
-        task_of = np.repeat(forms, [len(taken[number]) for number in forms])
-        record_of = np.concatenate([taken[number] for number in forms])
+        task_of, draw_of = (np.repeat(column, list(map(len, taken))) for column in np.transpose(copies))
         counts = self._counts(corpus, taken, names)
-        found = Contents(draw, corpus, self.split.places(chunks), task_of, record_of, *counts)
+        found = Contents(draw_of, corpus, self.split.places(chunks), task_of, np.concatenate(taken), *counts)
         check_lengths(found.lengths, config.sequence_length)
         if config.sequence_items:
             check_lengths(found.sizes, config.sequence_items, "sequence_items", "items and more")
@@ -158,8 +158,8 @@ class Blocks:
             counts[name] = np.stack([tokens, column.items, column.items + 2 * column.segments])
         around = np.array([[closed], [0], [1]])
         found = [
-            np.tile(sum(counts[name][:, records] for name in some) + around, task.repeats)
-            for task, records, some in zip(self._config.tasks, taken, names, strict=True)
+            sum(counts[name][:, records] for name in some) + around
+            for records, some in zip(taken, names, strict=True)
             if len(records)
         ]
         return list(np.concatenate([np.zeros((3, 0), np.int64), *found], axis=1))
