@@ -60,7 +60,7 @@ class ByHand:
         self.v, self.words = v, words
         self.digits = digits if v.digit_order == "big" else digits[:, ::-1]
 
-    def __call__(self, numbers: jax.Array, tokens_bt: jax.Array, *_: Any) -> jax.Array:
+    def __call__(self, numbers: jax.Array, tokens_bt: jax.Array, *_: Any, **more: Any) -> jax.Array:
         shape = jax.ShapeDtypeStruct((*tokens_bt.shape, self.v.size), jnp.float32)
         return jax.pure_callback(self.logits, shape, numbers, tokens_bt)
 
