@@ -292,7 +292,7 @@ def test_every_mesh_has_the_same_gradients(head: str, mesh: MeshConfig, accumula
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), found, expected)
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(1), MeshConfig(2, 2, 1, 2)])
+@pytest.mark.parametrize("mesh", [MeshConfig(1), MeshConfig(2, 4), MeshConfig(2, 2, 1, 2)])
 @pytest.mark.parametrize("head", ["token", "depth"])
 def test_targets_of_weight_zero_can_be_skipped(
     head: str, mesh: MeshConfig, corpus: Corpus, monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,7 @@ class Task:
     fields: tuple[str, ...]
     """Names of fields, or of views (`FIELD/VIEW`); or `("sequence",)`, a whole interleaved document."""
     weights: tuple[float, ...]
-    """Weight of a token of each field in the loss. The head of the model computes nothing for fields of weight 0."""
+    """Weight of a token of each field in the loss. For 0 the head computes nothing, unless `mesh.tensor` splits it."""
     repeats: int = 1
     """How often every record appears in this form in an epoch."""
     random_order: tuple[float, ...] = ()

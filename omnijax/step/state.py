@@ -179,7 +179,7 @@ def _local_gradients(
     `tensor` have the same loss, so that each counts only its share of it.
     """
     kinds, sources = len(kind_names(config.vocabulary)), len(config.data.parts)
-    sparse = any(weight == 0 for task in config.batch.tasks for weight in task.weights)
+    sparse = not shards.split("tensor") and any(0 in task.weights for task in config.batch.tasks)
 
     def loss(params: Any, part: Any) -> tuple[Array, LossParts]:
         read_bt = part["read"] if "read" in part else part["tokens"]
