@@ -320,7 +320,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     evaluations.png. Nothing is measured twice. Another split than the run's own, as in --split test, has files of its
     own, eval-test.json and so on. A damaged or foreign checkpoint is reported, the others are evaluated, and the exit
     status is 1. After the runs, knobs of `eval` and `mesh` can be set, as in `--mesh.data 2 --mesh.fsdp 4` or
-    `--eval.targets.image.top_p 0.9`. The row records knobs of `eval`. Without --out, they leave eval.json as it is.
+    `--eval.targets.FIELD.top_p 0.9`. The row records knobs of `eval`. Without --out, they leave eval.json as it is.
     """
     from omnijax.config.experiment_file import trust
     from omnijax.evaluate.command import run_command
@@ -337,7 +337,7 @@ def _sample(options: argparse.Namespace) -> int:
     Generates a field of a record from the fields that are known. The value of a text field is the text itself, or @FILE
     to read it from a file. The value of any other field is the path of a file. A folder of files, or a .jsonl file, is
     a batch. A batch that was stopped continues with the same command. Knobs of `eval` can be set, as in
-    `--eval.targets.image.top_p 0.9`.
+    `--eval.targets.FIELD.top_p 0.9`.
     """
     from omnijax.evaluate.sample_command import sample
 

@@ -39,7 +39,7 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     """The configuration with knobs set from a command line, as in `--size base --model.depth 6`.
 
     `--size` is applied first, wherever it stands, so that single knobs override it. Targets are set by the name of the
-    field, as in `--eval.targets.image.top_p 0.9`; a target that the configuration lacks is added. Raises a
+    field, as in `--eval.targets.FIELD.top_p 0.9`; a target that the configuration lacks is added. Raises a
     `ConfigError` for a knob that doesn't exist (with the nearest that does), and for a value of another type.
     """
     sizes = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

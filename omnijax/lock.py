@@ -29,7 +29,7 @@ from omnijax.paths import is_remote, read_version, swap
 
 LOCK = ".lock"
 HOLDS, RUNS, DEAD = "holds", "runs", "dead"
-"""What is known of a holder: the system says that it has the lock, its process is there, its process has ended."""
+"""State of the holder of a lock: it holds the lock, its process still runs, or its process has ended."""
 TOUCH_SECONDS, DEAD_AFTER_SECONDS, POLL_SECONDS, REPORT_AFTER_SECONDS = 10.0, 60.0, 0.1, 3.0
 
 

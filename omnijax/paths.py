@@ -157,9 +157,9 @@ def read_version(path: Path) -> tuple[bytes, int]:
 
 
 def swap(path: Path, generation: int, content: bytes) -> int:
-    """Replaces an object of this generation, or creates it for 0; gives the new generation.
+    """Replaces an object that still has this generation, or creates it if that is 0; returns the new generation.
 
-    It gives 0 if the object has another generation, because somebody else has written it; nothing is written then.
+    Returns 0, and writes nothing, if the object has another generation because somebody else has written it.
     """
     try:
         with translated(path):

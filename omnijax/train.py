@@ -139,7 +139,7 @@ def load_splits(config: Config) -> list[Split]:
 
 
 def make_batches(config: Config, splits: Sequence[Split], rows: Sequence[int] | None = None) -> Batches:
-    """The batches of a run; of all processes, unless `rows` says which sequences this one makes."""
+    """The batches of a run: with all sequences, or only `rows`, which are those of this process."""
     return Batches(splits, config.batch, rows, config.data.part_weights, config.data.unit)
 
 

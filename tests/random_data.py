@@ -29,7 +29,7 @@ def small_vocabulary() -> Vocabulary:
 
 
 def small_config(config: Config, directory: Path) -> Config:
-    """`shrink`, and for documents of random records of up to 7 items a segment."""
+    """`shrink`, with batches that hold documents of random records; a segment has at most 7 items."""
     small = shrink(config, directory)
     batch = BatchConfig(mixed_tasks(), size=8, sequence_length=73)
     known = tuple(target for target in small.eval.targets if target.name in ("text", "image", "speech"))

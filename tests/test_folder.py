@@ -648,7 +648,7 @@ def test_one_film_is_split_by_its_windows_and_stays_so(tmp_path: pathlib.Path) -
 
 
 def test_a_build_that_is_killed_at_random_ends_with_the_same_bytes(tmp_path: pathlib.Path) -> None:
-    """By SIGKILL, in whatever pass it is."""
+    """SIGKILL comes at a random time, in any of the passes."""
     folder = make_files(tmp_path / "raw", range(40))
     random = np.random.default_rng(0)
     command = [sys.executable, "-c", KILLED.format(folder=str(folder), out="{}")]

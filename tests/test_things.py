@@ -155,6 +155,8 @@ def test_drawings_are_rendered_whatever_their_unit(making: ModuleType) -> None:
         assert pixels.shape == (128, 128, 4), head
         assert pixels[64, 32].tolist() == [255, 0, 0, 255]
         assert pixels[64, 96, 3] == 0
+    with pytest.raises(DataError, match="drawing"):
+        make_things._rendered('<svg xmlns="http://www.w3.org/2000/svg"/>')
 
 
 def test_the_table_has_147_things(making: ModuleType) -> None:

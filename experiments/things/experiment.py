@@ -197,7 +197,7 @@ def get_config() -> Config:
         data=data,
         # Two levels of sixteen are a digit.
         writing=Writing(base=256),
-        # With few draws the model learns each of them by heart (8 draws: 0.9 nats a caption in training, 5 for others).
+        # Few draws are learned by heart: with 8, a caption had 0.93 nats on them, and 5.17 on the pictures as they are.
         batch=BatchConfig(tasks, size=16, sequence_items=192, sequence_length=1500, draws=48),
         model=ModelConfig(head="depth", mlp_width=320, unroll=4),
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=100),

@@ -1,10 +1,11 @@
-"""What training must not have: held-out artists, photographs, words and voices, and copies of held-out pictures.
+"""Finds held-out artists, photographs, words and voices among the records for training, and copies of pictures.
 
-python experiments/things/leaks.py data/things.files
+Run it as `python experiments/things/leaks.py data/things.files`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import pathlib
 import sys
@@ -51,7 +52,7 @@ def copies(folder: pathlib.Path, rows: Sequence[Mapping[str, str]]) -> list[tupl
 
 
 def leaks(folder: pathlib.Path) -> list[str]:
-    """One line for each row for training that has what is held out."""
+    """One line for each training row that shows something held out."""
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     keys = {
         "artist": lambda row: row["by"] if PICTURE in row else None,
@@ -71,6 +72,11 @@ def _name(row: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    lines = leaks(pathlib.Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=pathlib.Path, help="folder with metadata.jsonl, such as data/things.files")
+    folder = parser.parse_args().folder
+    if not (folder / "metadata.jsonl").is_file():
+        parser.error(f"{folder} has no metadata.jsonl: make things makes data/things.files")
+    lines = leaks(folder)
     print("\n".join(lines) or "no leak")
     sys.exit(bool(lines))

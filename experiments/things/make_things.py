@@ -276,11 +276,9 @@ def _rendered(svg: str) -> PIL.Image.Image:
     """A drawing as pixels, its longer edge `_SUPERSAMPLING · EDGE`."""
     import resvg_py
 
-    tag = re.search(r"<svg\b[^>]*>", svg)[0]  # type: ignore[index]
+    tag = _found(r"<svg\b[^>]*>", svg)[0]
     box = re.search(r'viewBox="[-\d.]+[ ,]+[-\d.]+[ ,]+([\d.]+)[ ,]+([\d.]+)"', tag)
-    sizes = (
-        box.groups() if box else [_pixels(re.search(rf'\b{side}="([^"]*)"', tag)[1]) for side in ("width", "height")]
-    )  # type: ignore[index]
+    sizes = box.groups() if box else [_pixels(_found(rf'\b{side}="([^"]*)"', tag)[1]) for side in ("width", "height")]
     plain = re.sub(r'\s(width|height)="[^"]*"', "", tag)[:-1]  # the renderer refuses some units
     svg = svg.replace(tag, f'{plain} width="{sizes[0]}" height="{sizes[1]}">', 1)
     return PIL.Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=_SUPERSAMPLING * EDGE))))
@@ -288,8 +286,16 @@ def _rendered(svg: str) -> PIL.Image.Image:
 
 def _pixels(length: str) -> float:
     """A length of SVG in pixels (CSS Values 3, section 6.2)."""
-    number, unit = re.fullmatch(r"([\d.]+)(\w*)", length).groups()  # type: ignore[union-attr]
+    number, unit = _found(r"^([\d.]+)(\w*)$", length).groups()
     return float(number) * {"": 1, "px": 1, "pt": 4 / 3, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96}[unit]
+
+
+def _found(pattern: str, text: str) -> re.Match[str]:
+    """The first match; raises a `DataError` if a drawing has none."""
+    match = re.search(pattern, text)
+    if match is None:
+        raise DataError("drawing", text[:80], f"it must match {pattern}", "use the versions of packages given here")
+    return match
 
 
 def _write_picture(path: pathlib.Path, picture: PIL.Image.Image) -> None:

@@ -90,7 +90,7 @@ class EvalConfig:
     targets: tuple[Target, ...] = ()
     """How fields are generated; a field that isn't named here is drawn at temperature 1.
 
-    On the command line, a target is set by the name of its field: `--eval.targets.image.top_p 0.9`.
+    On the command line, a target is set by the name of its field: `--eval.targets.FIELD.top_p 0.9`.
     """
     routes: tuple[Route, ...] = ()
     """The directions whose results are judged."""

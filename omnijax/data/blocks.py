@@ -27,7 +27,7 @@ class Contents(NamedTuple):
     """The documents of a block: its records in the form of every task that they have the fields of.
 
     Attributes:
-        draw_of: int64[documents], which draw of the views each document has; repeats have different ones.
+        draw_of: int64[documents], number of the draw of each document's views.
         corpus: the records.
         places: int64[records], place of each record in the split.
         task_of: int64[documents], number of the task of each document.

@@ -31,9 +31,9 @@ from omnijax.source import SEQUENCE, Source, fields_present, modalities_of, read
 
 FOLDER, MADE = "items", "made.json"
 FILE_RECORDS = 2**14
-"""Records of a file. A build that was killed repeats at most so many."""
+"""Number of records in a file. A killed build repeats at most this many."""
 CHUNK_RECORDS, CHUNK_BYTES = 2**8, 2**16
-"""A chunk ends when it has so many records, or about so many bytes."""
+"""Number of records and approximate number of bytes at which a chunk ends, whichever comes first."""
 _FIX = "build the data set again, in another directory: `omnijax prepare`"
 
 Views = Mapping[str, Sequence[Encoded]]

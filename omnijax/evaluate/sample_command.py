@@ -51,7 +51,7 @@ def sample(
         count: number of samples of one input, written as a sheet.
         seed: draws the tokens.
         trust: execute the run's experiment file although it comes from elsewhere.
-        overrides: knobs of `eval`, as in `--eval.targets.image.top_p 0.9`.
+        overrides: knobs of `eval`, as in `--eval.targets.FIELD.top_p 0.9`.
 
     Returns:
         A line for people: the signal, or where it is.

@@ -61,7 +61,7 @@ def measure_directions(trained: Trained, split: EvaluatedSplit) -> Finding:
 
 
 def _along(trained: Trained, split: EvaluatedSplit, route: Route, key: Any, bare: bool = True) -> tuple[Made, float]:
-    """What comes out at the end of a route; and, if `bare`, how much decodes when its last step may use any token."""
+    """What a route generates; and, if `bare`, the share that decodes when its last step may use any token."""
     generator, (first, *_), (source, target) = trained.generator, route.through, route.through[-2:]
     places = split.having([first, target])
     items = split.items(first, places)

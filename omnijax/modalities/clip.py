@@ -59,7 +59,7 @@ class Clip(Modality):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The number of frames - 1, and the parts of a frame."""
+        """A header with the number of frames minus 1, then the parts of a frame."""
         return (
             Part(f"{self.name}.frames", (self.most,)),
             *(dataclasses.replace(part, name=f"{self.name}.frame") for part in self.frame.parts),

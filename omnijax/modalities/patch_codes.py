@@ -51,7 +51,7 @@ class PatchCodes(Picture):
             raise ConfigError(f"{field}.code", self.code, rule, "choose such a code")
 
     def fit(self, signals: Sequence[Any], seed: int, progress: Progress) -> dict[str, np.ndarray]:
-        """Fits the transform on all patches, and the levels on 200,000 of them.
+        """Fits the transform to all patches, and the levels to at most about 200,000 of them.
 
         Returns:
             `mean`: float32[sub-pixels], `basis`: float32[coefficients, sub-pixels], `levels`: float32[coefficients,

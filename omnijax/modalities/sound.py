@@ -154,7 +154,7 @@ class Sound(Modality):
         return cls(rate_hz=rate, channels=channels, block=block, most=most, convert=bool(others)), lost
 
     def read(self, stream: BinaryIO) -> Shaped[np.ndarray, "frames channels"]:
-        """The samples of a sound file, bit for bit, unless `convert` allows more; else raises a `DataError`."""
+        """Samples of a sound file. Raises a `DataError` if they have to be changed and `convert` forbids it."""
         most_seconds = self.most * self.block / self.rate_hz
         return read_samples(self.name, stream, self.rate_hz, self.channels, self.bits, most_seconds, self.convert)
 

@@ -141,7 +141,7 @@ class TextPieces(Text):
 
 
 def _learn(texts: Sequence[bytes], number: int) -> list[bytes]:
-    """Pieces in the order in which byte-pair encoding merges them; words aren't joined across spaces."""
+    """Pieces in the merge order of byte-pair encoding. No piece spans two words."""
     model = tokenizers.Tokenizer(tokenizers.models.BPE())
     words = tokenizers.Regex(r"[ \x00-\x1f]?[^ \x00-\x1f]+|[ \x00-\x1f]+")
     model.pre_tokenizer = tokenizers.pre_tokenizers.Split(words, "isolated")

@@ -145,7 +145,7 @@ class Transformer:
         shards: Shards = ALONE,
         most_items: int | None = None,
     ) -> tuple[Float[Array, "b t d"], Int[Array, "b t"]]:
-        """What `logits` makes logits of: the state behind each token, and a place.
+        """The state behind each token, and its place in an item (here 0): the input of `logits`.
 
         If the model is split by hand, all arguments are the parts that this device holds.
 

@@ -316,7 +316,7 @@ def pick(
 
 
 def _likeliest(config: SampleConfig, p_bv: Float[Array, "b v"]) -> Bool[Array, "b v"]:
-    """The tokens that top-k and top-p keep; equally likely tokens are kept or dropped together.
+    """Mask of the tokens that top-k and top-p keep. Tokens of equal probability are kept or dropped together.
 
     It finds the least probability to keep by bisection, which takes a tenth of the time of sorting.
     """

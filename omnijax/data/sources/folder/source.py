@@ -259,7 +259,7 @@ def _read_shard(source: Folder, directory: pathlib.Path, piece: tuple[int, Seque
 
 
 def _write_shard(source: Folder, directory: pathlib.Path, number: int, found: Sequence[tuple[Entry, Any]]) -> None:
-    """Writes the signals of some records, and then what says that they are complete."""
+    """Writes the signals of some records, then the file that marks them as complete."""
     path = _path(directory, number)
     good = [(entry, result) for entry, result in found if not isinstance(result, Failed)]
     write_messages(path, (signals for _, (records, _, _) in good for signals in records))
