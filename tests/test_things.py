@@ -26,7 +26,7 @@ THINGS = pathlib.Path(__file__).parents[1] / "experiments" / "things"
 LANGUAGES = ("fr", "ru", "ro", "ca", "bg", "es", "be", "el", "da")
 ARTISTS = {"round": "train", "square": "train", "flat": "validation/artist", "thin": "test/artist"}
 SMALL = ["--train.steps=4", "--train.checkpoint-every=4", "--train.log-every=2", "--optim.warmup-steps=1"]
-SMALL += ["--model.width=32", "--model.depth=1", "--model.unroll=1", "--eval.examples=6", "--batch.draws=2"]
+SMALL += ["--model.width=32", "--model.depth=1", "--model.unroll=1", "--eval.examples=6"]
 
 
 def draw(thing: int, artist: str) -> PIL.Image.Image:

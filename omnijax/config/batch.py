@@ -23,6 +23,8 @@ class Task:
     """Weight of a token of each field in the loss. For 0 the head computes nothing, unless `mesh.tensor` splits it."""
     repeats: int = 1
     """How often every record appears in this form in an epoch."""
+    draws: int = 1
+    """How often each view is drawn. All are stored, and the repeats take them in turn, epoch after epoch."""
     random_order: tuple[float, ...] = ()
     """For each field, the share of documents that write its fragments in a random order, drawn anew each time; () is
     none. Positions still say where the fragments belong, so that a model learns to go on from any of them."""
@@ -33,7 +35,8 @@ class Task:
         return tuple(field_of(name) for name in self.fields)
 
     def drawn(self, draw: int) -> tuple[str, ...]:
-        """The fields, with the views of one of `BatchConfig.draws`."""
+        """The fields, with the views of one of the draws, which are counted in a circle."""
+        draw %= self.draws
         return tuple(f"{name}/{draw}" if draw and name != field_of(name) else name for name in self.fields)
 
     @property
@@ -57,14 +60,11 @@ class BatchConfig:
     takes `sequence_items` steps for a sequence. `sequence_length` must hold the longest sequence."""
     seed: int = 0
     """Draws the order of the documents, anew each epoch, and the views."""
-    draws: int = 1
-    """How often each view is drawn. All are stored, and the repeats of tasks take them in turn, epoch after epoch."""
     prefetch: int = 4
     """Batches that are made ahead on the host."""
 
     @property
     def views(self) -> tuple[str, ...]:
         """The fields and views that the tasks name, in all draws."""
-        return tuple(
-            dict.fromkeys(one for draw in range(self.draws) for task in self.tasks for one in task.drawn(draw))
-        )
+        drawn = (one for task in self.tasks for draw in range(task.draws) for one in task.drawn(draw))
+        return tuple(dict.fromkeys(drawn))

@@ -60,7 +60,7 @@ class Config:
 MOST_RATE = 1000
 """Of learning rate and weight decay: far above what works, and so low that no parameter overflows in a step."""
 _COUNTS = {
-    "batch": ("size", "prefetch", "draws"),
+    "batch": ("size", "prefetch"),
     "model": ("depth", "width", "heads", "kv_heads", "head_size", "mlp_width", "head_depth", "unroll"),
     "optim": ("accumulate",),
     "train": ("steps", "log_every", "checkpoint_every", "keep_checkpoints"),
@@ -101,8 +101,9 @@ def _check_tasks(config: Config) -> None:
         if not task.fields or len(task.fields) != len(task.weights):
             rule = f"one for each of the fields {shortened(str(task.fields))}"
             raise ConfigError(f"{path}.weights", task.weights, rule, "add or drop one")
-        if not (1 <= task.repeats < 2**31):
-            raise ConfigError(f"{path}.repeats", task.repeats, "must be in 1 … 2^31 - 1", "change it")
+        for name in ("repeats", "draws"):
+            if not (1 <= getattr(task, name) < 2**31):
+                raise ConfigError(f"{path}.{name}", getattr(task, name), "must be in 1 … 2^31 - 1", "change it")
         for weight in (*task.weights, max(task.weights)):
             if not (SMALLEST <= weight <= LARGEST or (weight == 0 < max(task.weights))):
                 rule = f"weights must be 0 or in {SMALLEST:g} … {LARGEST:g}, and one of them above 0"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -77,12 +78,11 @@ class Blocks:
         self.split, self._config = split, config
         most, names = max(len(task.fields) for task in config.tasks), list(split.names)
         number = {name: place for place, name in enumerate(names)}
-        of_task = [[task.drawn(draw) for task in config.tasks] for draw in range(config.draws)]
-        self._columns = np.full((config.draws, len(config.tasks), most), -1)
+        self._draws = math.lcm(*(task.draws for task in config.tasks))
+        self._columns = np.full((max(task.draws for task in config.tasks), len(config.tasks), most), -1)
         for draw, task in np.ndindex(self._columns.shape[:2]):
-            self._columns[draw, task, : len(of_task[draw][task])] = [
-                number.get(name, -1) for name in of_task[draw][task]
-            ]
+            for place, name in enumerate(config.tasks[task].drawn(draw)):
+                self._columns[draw, task, place] = number.get(name, -1)
         self._fields = np.array([len(task.fields) for task in config.tasks])
         self._chunks = functools.lru_cache(maxsize=2)(self._cut)
         self._documents = functools.lru_cache(maxsize=2)(self._read)
@@ -94,7 +94,7 @@ class Blocks:
 
     def documents(self, epoch: int, number: int) -> Contents:
         """The documents of a block; raises a `DataError` if one is longer than a sequence."""
-        return self._documents(self._chunks(epoch)[number], epoch % self._config.draws)
+        return self._documents(self._chunks(epoch)[number], epoch % self._draws)
 
     def block(self, epoch: int, number: int) -> Block:
         """A block; its errors are those of `documents`."""
@@ -130,8 +130,9 @@ class Blocks:
 
     def _read(self, chunks: tuple[int, ...], draw: int) -> Contents:
         corpus, config = self.split.corpus(chunks), self._config
-        turns = [range(draw * task.repeats, (draw + 1) * task.repeats) for task in config.tasks]
-        copies = [(number, one % config.draws) for number, some in enumerate(turns) for one in some]
+        copies = [
+            (n, (draw * t.repeats + one) % t.draws) for n, t in enumerate(config.tasks) for one in range(t.repeats)
+        ]
         names = [config.tasks[number].drawn(one) for number, one in copies]
         taken = [corpus.having(some) for some in names]
         task_of, draw_of = (np.repeat(column, list(map(len, taken))) for column in np.transpose(copies))
