@@ -13,7 +13,7 @@ import numpy as np
 
 from omnijax.errors import DataError
 from omnijax.files import write_atomically
-from omnijax.modalities.base import Modality, Progress
+from omnijax.modalities.base import Modality, PartsOf, Progress
 from omnijax.paths import as_path
 from omnijax.source import TRAIN, Record, Source, modalities_of, read, signals_of
 
@@ -25,7 +25,7 @@ AT_ONCE = 1024
 def fit(source: Source, modality: Modality, progress: Progress) -> dict[str, np.ndarray]:
     """What a modality learns from the training signals of all its fields."""
     fields = [field for field, one in source.fields.items() if one == modality]
-    return modality.fit(_Signals(source.records(TRAIN), fields), source.seed, progress)
+    return modality.fit(_signals(source.records(TRAIN), fields), source.seed, progress)
 
 
 def save(directory: pathlib.Path, modality: Modality, arrays: Mapping[str, np.ndarray]) -> None:
@@ -52,9 +52,8 @@ def fitted(source: Source) -> dict[str, Modality]:
 
 def bound(source: Source, learned: Callable[[Modality], Mapping[str, np.ndarray]]) -> dict[str, Modality]:
     """The modality of each field, with what `learned` gives for it."""
-    modalities = {
-        name: one.bound(learned(one)) if one.learned else one for name, one in modalities_of(source.fields).items()
-    }
+    parts = modalities_of(source.fields)
+    modalities = {name: one.bound(learned(one)) if one.learned else one for name, one in parts.items()}
     return {field: modalities[modality.name] for field, modality in source.fields.items()}
 
 
@@ -74,25 +73,13 @@ def _fit_in_memory(source: Source, modality: Modality) -> Mapping[str, np.ndarra
     return fit(source, modality, lambda share: None)
 
 
-class _Signals(Sequence[Any]):
+def _signals(records: Sequence[Record], fields: Sequence[str]) -> Sequence[Any]:
     """All signals of some fields of some records; records are read many at a time."""
+    starts = range(0, len(records), AT_ONCE)
 
-    def __init__(self, records: Sequence[Record], fields: Sequence[str]):
-        self._records, self._fields = records, fields
-        self._read = functools.lru_cache(maxsize=2)(self._chunk)
-        self._starts = range(0, len(records), AT_ONCE)
-        self._ends = np.cumsum([0, *(len(self._read(start)) for start in self._starts)])[1:]
+    @functools.lru_cache(maxsize=2)
+    def chunk(number: int) -> list[Any]:
+        rows = read(records, range(starts[number], min(starts[number] + AT_ONCE, len(records))))
+        return [signal for row in rows for field in fields for signal in signals_of(row, field)]
 
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        chunk = int(np.searchsorted(self._ends, index, side="right"))
-        return self._read(self._starts[chunk])[index - int(self._ends[chunk])]  # from the end
-
-    def _chunk(self, start: int) -> list[Any]:
-        """The signals of the records from a place on."""
-        rows = read(self._records, range(start, min(start + AT_ONCE, len(self._records))))
-        return [signal for row in rows for field in self._fields for signal in signals_of(row, field)]
+    return PartsOf(chunk, len(starts))

@@ -302,6 +302,22 @@ class Modality:
         stream.write("".join(self.show(signal) + "\n" for signal in signals).encode())
 
 
+class PartsOf(Sequence[Any]):
+    """The parts of some wholes, one after another, as frames of clips. A whole is asked for again for each part."""
+
+    def __init__(self, whole: Callable[[int], Sequence[Any]], count: int):
+        self._whole, self._ends = whole, np.cumsum([len(whole(number)) for number in range(count)])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self._whole(number)[index - int(self._ends[number])]  # from the end
+
+
 def sliced(signal: Any, length: int) -> list[Any]:
     """Parts of a signal along its first axis, as `Modality.windows` has them."""
     parts = [signal[start : start + length] for start in range(0, len(signal), length)]

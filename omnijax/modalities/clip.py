@@ -14,7 +14,7 @@ from etils import epy
 from jaxtyping import Bool, UInt8
 
 from omnijax.errors import ConfigError, DataError
-from omnijax.modalities.base import Items, Modality, Part, Progress, array_of, refuse_digits, sliced
+from omnijax.modalities.base import Items, Modality, Part, PartsOf, Progress, array_of, refuse_digits, sliced
 from omnijax.modalities.clip_file import probe_film, read_frames, write_film
 from omnijax.modalities.inline import data_uri
 from omnijax.modalities.patch_codes import PatchCodes
@@ -95,7 +95,7 @@ class Clip(Modality):
 
     def fit(self, signals: Sequence[Any], seed: int, progress: Progress) -> dict[str, np.ndarray]:
         """What the frames need."""
-        return self.frame.fit(_Frames(signals), seed, progress)
+        return self.frame.fit(PartsOf(signals.__getitem__, len(signals)), seed, progress)
 
     @property
     def _fitted(self) -> Picture:
@@ -127,11 +127,8 @@ class Clip(Modality):
         there = np.ones(len(items.part), bool) if present is None else np.asarray(present)
         frames, digits = int(headers[0, 0]) + 1, items.digits[body]
         frame, seen = self._fitted, there[body]
-        pictures = [
-            frame.decode(Items.one(0, digits[start : start + each]), seen[start : start + each])
-            for start in range(0, frames * each, each)
-        ]
-        return np.stack(pictures)
+        places = (slice(start, start + each) for start in range(0, frames * each, each))
+        return np.stack([frame.decode(Items.one(0, digits[place]), seen[place]) for place in places])
 
     def given(self, half: str, items: Items) -> Bool[np.ndarray, " items"]:
         """The header and the first half of the frames."""
@@ -151,9 +148,8 @@ class Clip(Modality):
         """The clip as an animated picture inside the page."""
         frames = [PIL.Image.fromarray(np.asarray(values, np.uint8)) for values in signal]
         zoom = max(1, 96 // max(frames[0].size))
-        frames[0].save(
-            buffer := io.BytesIO(), "PNG", save_all=True, append_images=frames[1:], duration=1000 / self.rate_hz, loop=0
-        )
+        times = {"duration": 1000 / self.rate_hz, "loop": 0}
+        frames[0].save(buffer := io.BytesIO(), "PNG", save_all=True, append_images=frames[1:], **times)
         width, height = (zoom * edge for edge in frames[0].size)
         return (
             f'<img class="tile{" pixels" if zoom > 1 else ""}" alt="{html.escape(label, quote=True)}" width="{width}" '
@@ -188,20 +184,3 @@ class Clip(Modality):
     def sheet(self, signals: Sequence[UInt8[np.ndarray, "frames height width 3"]], stream: BinaryIO) -> None:
         """Writes a film with the clips one after another."""
         write_film(np.concatenate([np.asarray(signal, np.uint8) for signal in signals]), self.rate_hz, stream)
-
-
-class _Frames(Sequence[Any]):
-    """The frames of all clips."""
-
-    def __init__(self, clips: Sequence[Any]):
-        self._clips = clips
-        self._ends = np.cumsum([len(clip) for clip in clips])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        clip = int(np.searchsorted(self._ends, index, side="right"))
-        return self._clips[clip][index - int(self._ends[clip])]

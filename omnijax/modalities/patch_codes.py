@@ -62,7 +62,7 @@ class PatchCodes(Picture):
         random, kept = np.random.default_rng((seed, 5)), list[Float32[np.ndarray, "n size"]]()
         share = max(1, -(-_FIT_PATCHES // max(1, len(signals))))
         for done, place in enumerate(range(len(signals))):
-            patches = self._raw_patches(signals[place])
+            patches = self._cut(self._checked(np.asarray(signals[place])[None]))[0].astype(np.float64)
             total += patches.sum(0)
             products += patches.T @ patches
             count += len(patches)
@@ -98,9 +98,6 @@ class PatchCodes(Picture):
         chosen = np.take_along_axis(self._fitted("levels"), digits.T.astype(np.int64), axis=1).T
         values = chosen @ self._fitted("basis") + self._fitted("mean")
         return np.clip(np.rint(values), 0, self.levels - 1).astype(self._dtype)
-
-    def _raw_patches(self, signal: Any) -> Float64[np.ndarray, "n size"]:
-        return self._cut(self._checked(np.asarray(signal)[None]))[0].astype(np.float64)
 
     def _fitted(self, name: str) -> Float32[np.ndarray, "..."]:
         if self.arrays.keys() != {"mean", "basis", "levels"}:

@@ -356,9 +356,8 @@ class Picture(Modality):
         centre = (np.array(picture.shape[:2]) - 1) / 2
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
         offset = centre - turn @ (centre + shift)
-        layers = self.background + gains * (
-            (picture[..., None] if picture.ndim == 2 else picture) - float(self.background)
-        )
+        layers = picture[..., None] if picture.ndim == 2 else picture
+        layers = self.background + gains * (layers - float(self.background))
         turned = [scipy.ndimage.affine_transform(one, turn, offset, mode=mode) for one in np.moveaxis(layers, 2, 0)]
         whole = np.clip(np.rint(np.stack(turned, axis=-1)), 0, self.levels - 1).astype(picture.dtype)
         return whole.reshape(picture.shape)

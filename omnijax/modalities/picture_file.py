@@ -33,6 +33,8 @@ _BITS, _INTERPRETATION, _FORMAT, _ORIENTATION = 258, 262, 339, 274
 """Tags of TIFF and EXIF: bits per sample, whether 0 is white, whether samples are signed, how it was turned."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the luma (ITU-R BT.601), as Pillow has them."""
+_RAISED = (OSError, RuntimeError, ValueError, TypeError, AttributeError, SyntaxError, LookupError, EOFError)
+"""What Pillow raises for damaged files, beside errors of zlib, struct and its own; a `RuntimeError` for AVIF and DDS."""
 
 
 def read_picture(
@@ -85,19 +87,7 @@ def _errors(name: str, stream: BinaryIO) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (
-        OSError,
-        RuntimeError,  # AVIF, DDS
-        ValueError,
-        TypeError,
-        AttributeError,
-        SyntaxError,
-        LookupError,
-        EOFError,
-        zlib.error,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except (*_RAISED, zlib.error, struct.error, Image.DecompressionBombError) as error:
         why = str(error).replace(repr(stream), "the file").replace("image file the file", "it as a picture")
         raise DataError(name, "file", f"it can't be read ({why})", "give a picture, for example a PNG file") from error
 

@@ -33,7 +33,7 @@ def read_sound(
     a `DataError` if the file can't be read, its rate isn't in `RATES_HZ`, its length isn't in `least_seconds` …
     `most_seconds`, it is silent, or a sample isn't finite or is beyond ±`LOUDEST`.
     """
-    samples, rate, _ = _decoded(name, stream, "float64", least_seconds, most_seconds)
+    samples, rate = _decoded(name, stream, "float64", least_seconds, most_seconds)
     wrong = ~(np.abs(samples) <= LOUDEST)
     if wrong.any():
         where, value = int(np.flatnonzero(wrong.any(axis=1))[0]), float(samples[wrong][0])
@@ -103,7 +103,7 @@ def read_samples(
         found = f"{header['rate_hz']:,} Hz, {header['channels']} channels, {depth or 'other than 8 or 16'} bits"
         rule = f"a file must have {rate_hz:,} Hz, {channels} channels and {bits} bits, so that nothing is changed"
         raise DataError(name, found, rule, f"convert it, or set {name}.convert")
-    samples, rate, _ = _decoded(name, stream, "int16" if exact else "float64", 0.0, most_seconds)
+    samples, rate = _decoded(name, stream, "int16" if exact else "float64", 0.0, most_seconds)
     if not len(samples):
         raise DataError(name, "0 seconds", "a sound must have samples", "give another file")
     if exact:
@@ -128,13 +128,13 @@ def write_samples(samples: Shaped[np.ndarray, "frames channels"], rate_hz: int, 
 
 def _decoded(
     name: str, stream: BinaryIO, dtype: str, least_seconds: float, most_seconds: float
-) -> tuple[Shaped[np.ndarray, "frames channels"], int, str]:
-    """The samples of a file, its rate and its subtype."""
+) -> tuple[Shaped[np.ndarray, "frames channels"], int]:
+    """The samples of a file, and its rate."""
     if _is_film(stream):
         header = probe_film(name, stream)
         stream.seek(0)
         samples, rate, _ = read_track(name, stream, 0.0, min(most_seconds, header["seconds"]))
-        return samples.astype(np.float64), rate, "film"
+        return samples.astype(np.float64), rate
     try:
         with soundfile.SoundFile(stream) as file:
             rate, seconds = file.samplerate, file.frames / max(file.samplerate, 1)
@@ -148,7 +148,7 @@ def _decoded(
             said, found = _data_bytes(file.extra_info)
             if found < said < STREAMED or (file.format == "FLAC" and len(samples) < file.frames):
                 raise DataError(name, "file", "it ends before its sound does", "give a complete file")
-            return samples, rate, file.subtype
+            return samples, rate
     except (soundfile.LibsndfileError, ValueError, OSError) as error:
         raise _unreadable(name, stream, error) from error
 

@@ -178,9 +178,8 @@ class Speech(Modality):
         most = min(math.ceil(longest * rate / (hop * frames)) + 1, max(8, tokens // 2))
         total = sum(header["seconds"] for header in headers) * rate / (hop * frames)
         codes = min(256, 2 ** max(1, int(math.log2(max(2.0, total / 4)))))
-        lost = [
-            f"sounds become {rate / (hop * frames):g} codes a second, of a codebook of {codes}: timbre and pitch suffer"
-        ]
+        a_second = f"{rate / (hop * frames):g} codes a second"
+        lost = [f"sounds become {a_second}, of a codebook of {codes}: timbre and pitch suffer"]
         return cls(sample_rate_hz=rate, hop_samples=hop, frames=frames, codes=codes, most=most), lost
 
     def read(self, stream: BinaryIO) -> Float32[np.ndarray, " samples"]:

@@ -146,9 +146,8 @@ def _learn(texts: Sequence[bytes], number: int) -> list[bytes]:
     words = tokenizers.Regex(r"[ \x00-\x1f]?[^ \x00-\x1f]+|[ \x00-\x1f]+")
     model.pre_tokenizer = tokenizers.pre_tokenizers.Split(words, "isolated")
     alphabet = [bytes([byte]).decode(_LATIN) for byte in range(256)]
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=256 + number, show_progress=False, initial_alphabet=alphabet, special_tokens=[], min_frequency=2
-    )
+    options: dict[str, Any] = {"show_progress": False, "special_tokens": [], "min_frequency": 2}
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=256 + number, initial_alphabet=alphabet, **options)
     model.train_from_iterator((text.decode(_LATIN) for text in texts), trainer)
     in_order = sorted(model.get_vocab().items(), key=lambda pair: pair[1])
     return [piece.encode(_LATIN) for piece, _ in in_order if len(piece) > 1]
