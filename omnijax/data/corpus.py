@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from omnijax.config import Config, field_of
 from omnijax.data.columns import Column, Encoded, encode_rows, most_tokens, segments_of, side_by_side
-from omnijax.data.fitting import fitted
+from omnijax.data.fitting import AT_ONCE, fitted
 from omnijax.data.manifest import verify
 from omnijax.data.store import StoredRows, Views, usable
 from omnijax.errors import DataError
@@ -20,9 +20,6 @@ from omnijax.modalities.base import Modality, within
 from omnijax.source import SEQUENCE, Record, read
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.vocabulary import Vocabulary
-
-AT_ONCE = 1024
-"""Records that are read and encoded at a time, where no items are stored."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from omnijax.source import TRAIN, Record, Source, modalities_of, read, signals_o
 
 FOLDER = "fitted"
 AT_ONCE = 1024
-"""Records that are read at a time."""
+"""Records that are read at a time, and encoded where no items are stored."""
 
 
 def fit(source: Source, modality: Modality, progress: Progress) -> dict[str, np.ndarray]:

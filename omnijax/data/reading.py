@@ -64,9 +64,8 @@ class _Child:
         except (EOFError, OSError) as error:
             main = getattr(sys.modules["__main__"], "__file__", "the main module")
             rule = "a process that reads files ended at its start: it imports this file, which must do nothing then"
-            raise PlatformError(
-                "script", str(main), rule, 'begin what it does with if __name__ == "__main__":'
-            ) from error
+            fix = 'begin what it does with if __name__ == "__main__":'
+            raise PlatformError("script", str(main), rule, fix) from error
 
     def begin(self, place: int, task: Any) -> None:
         """Gives the child a task; its result comes through the connection."""
@@ -95,7 +94,7 @@ class _Child:
         self.connection.close()
 
 
-class Reader(Generic[T, R]):
+class Reader(contextlib.ExitStack, Generic[T, R]):
     """Calls a function for tasks in child processes; a context manager.
 
     Args:
@@ -106,18 +105,12 @@ class Reader(Generic[T, R]):
     """
 
     def __init__(self, work: Callable[[T], R], children: int = 0, classes: Iterable[type] = (), here: bool = False):
+        super().__init__()
         count = children or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else children or 1
         modules = sorted({kind.__module__ for kind in classes if kind.__module__.startswith(EXPERIMENT_PREFIX)})
         self._files = [str(sys.modules[name].__file__) for name in modules]
         self._work, self._count, self._here = work, count, here
         self._children: list[_Child] = []
-
-    def __enter__(self) -> Reader[T, R]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for child in self._children:
-            child.close()
 
     def read(self, tasks: Iterable[T]) -> Iterator[R | Failed]:
         """The results of all tasks, in their order."""
@@ -126,6 +119,7 @@ class Reader(Generic[T, R]):
             return
         while len(self._children) < self._count:
             self._children.append(_Child(self._work, self._files))
+            self.callback(self._children[-1].close)
         waiting, idle = iter(enumerate(tasks)), list(self._children)
         results, first, left = dict[int, Any](), 0, True
         while left or results or len(idle) < self._count:
@@ -162,7 +156,10 @@ def _serve(connection: Connection, modules: Sequence[str], most_bytes: int, envi
     with contextlib.suppress(EOFError, BrokenPipeError):
         work = connection.recv()
         connection.send("ready")
-        _limit_memory(most_bytes)
+        with contextlib.suppress(OSError, ValueError):  # where there is no /proc, there is no limit
+            pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + most_bytes
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         while True:
             task = connection.recv()
             signal.setitimer(signal.ITIMER_REAL, SECONDS + 5)  # ends it even if the parent was killed meanwhile
@@ -183,10 +180,3 @@ def _tried(work: Callable[[Any], Any], task: Any, most_bytes: int = BYTES) -> An
         return Failed(error.strerror or str(error))
     except (ValueError, TypeError, LookupError, EOFError, AttributeError, ArithmeticError, RuntimeError) as error:
         return Failed(f"{type(error).__name__}: {error}")
-
-
-def _limit_memory(most_bytes: int) -> None:
-    with contextlib.suppress(OSError, ValueError):  # where there is no /proc, there is no limit
-        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + most_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -68,11 +68,8 @@ def write(config: Config, source: Source, progress: Progress, beam: Beam | None 
         folder = as_path(part.directory) / FOLDER
         folder.mkdir(exist_ok=True)
         if not (folder / MADE).exists():
-            views = [
-                view
-                for view in dict.fromkeys([*part.fields, *config.batch.views])
-                if field_of(view) in {*part.fields, SEQUENCE}
-            ]
+            every = dict.fromkeys([*part.fields, *config.batch.views])
+            views = [view for view in every if field_of(view) in {*part.fields, SEQUENCE}]
             write_object(folder / MADE, {"seed": config.batch.seed, "views": views, "modalities": _modalities(part)})
         for split in part.splits:
             counts[name, split] = count = len(part.records(split))
@@ -103,7 +100,7 @@ def _finish(folder: pathlib.Path, split: str, count: int) -> dict[str, Any]:
         raise DataError(f"items.{split}", int(index[:, 2].sum()), rule, "build again, with another runner")
     buffer = io.BytesIO()
     np.save(buffer, index)
-    write_atomically(_index_path(folder, split, count), buffer.getvalue())
+    write_atomically(_path(folder, split, count, "npy"), buffer.getvalue())
     return {"records": count, "present": dict(sorted(present.items()))}
 
 
@@ -120,9 +117,8 @@ def write_file(source: Source, piece: tuple[str, str, int, int], progress: Progr
             places = range(first, min(first + CHUNK_RECORDS, stop))
             rows = read(records, places)
             present.update(json.dumps(names) for names in fields_present(rows, part.fields))
-            views = {
-                name: encode_rows(name, rows, first, len(records), modalities, made["seed"]) for name in made["views"]
-            }
+            given = (rows, first, len(records), modalities, made["seed"])
+            views = {name: encode_rows(name, *given) for name in made["views"]}
             for least, most in itertools.pairwise(_cuts(views, places)):
                 message = packed({name: _stored(found, least, most) for name, found in views.items()})
                 sizes.append((most - least, len(message)))
@@ -172,12 +168,9 @@ def _read_made(folder: pathlib.Path) -> dict[str, Any]:
     return read_object(folder / MADE, ("seed", "views", "modalities"), _FIX)
 
 
-def _path(folder: pathlib.Path, split: str, start: int) -> pathlib.Path:
-    return folder / split.replace("/", ".") / f"{start:012d}.array_record"
-
-
-def _index_path(folder: pathlib.Path, split: str, count: int) -> pathlib.Path:
-    return folder / split.replace("/", ".") / f"{count:012d}.npy"
+def _path(folder: pathlib.Path, split: str, number: int, ending: str = "array_record") -> pathlib.Path:
+    """The file of items from the record of this number on, or the index of so many records."""
+    return folder / split.replace("/", ".") / f"{number:012d}.{ending}"
 
 
 def _complete(folder: pathlib.Path, split: str) -> int:
@@ -208,7 +201,7 @@ class StoredRows:
     def __init__(self, source: Source, name: str, split: str, names: Sequence[str]):
         folder = as_path(source.parts[name].directory) / FOLDER
         said = read_manifest(source.directory)["items"][name][split]
-        index = np.load(local_copy(_index_path(folder, split, said["records"])))
+        index = np.load(local_copy(_path(folder, split, said["records"], "npy")))
         self.present = {tuple(json.loads(fields)): count for fields, count in said["present"].items()}
         self._names, self._start, self._place = names, index[:, 0], index[:, 1]
         self.records, self.bytes = index[:, 2], index[:, 3]

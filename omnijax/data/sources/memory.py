@@ -15,7 +15,7 @@ from etils import epy
 from jaxtyping import Int
 
 from omnijax.data.splits import MIXED, Shares, assign, plain
-from omnijax.errors import ConfigError, DataError
+from omnijax.errors import ConfigError, DataError, check_known
 from omnijax.modalities.base import Modality
 from omnijax.source import SEQUENCE, Record, Source
 
@@ -196,9 +196,7 @@ class HuggingFace(InMemory):
         """All records; raises a `ConfigError` if the data set lacks a column."""
         columns: dict[str, Sequence[Any]] = {}
         for name in dict.fromkeys([*self.fields, *self._keys]):
-            if name not in self.dataset.features:
-                rule = f"the columns of the data set are {', '.join(self.dataset.features)}"
-                raise ConfigError("data.fields", name, rule, "use one of these")
+            check_known("data.fields", name, self.dataset.features, "the columns of the data set are")
             class_names = getattr(self.dataset.features[name], "names", None)
             values = self.dataset[name]
             if class_names:

@@ -103,22 +103,16 @@ def index_folder(folder: pathlib.Path) -> Index:
     if not folder.exists() or folder.is_dir() == (place != folder):
         rule = f"it must be a folder, an archive (.tar), or a table ({', '.join(METADATA)})"
         raise ConfigError("folder", str(folder), rule, "give the path of one")
-    if folder.suffix == ".tar":
-        return _checked(folder, _by_names(place, sorted(_members(place, folder.name, problems)), problems))
-    names = sorted(_files(place, problems))
-    tables = [name for name in names if name.rpartition("/")[2] in METADATA]
+    archive = folder.suffix == ".tar"
+    names = sorted(_members(place, folder.name, problems) if archive else _files(place, problems))
+    tables = [name for name in names if not archive and name.rpartition("/")[2] in METADATA]
     if tables and tables != [name for name in METADATA if name in tables]:
         rule = f"one table of metadata lies in the folder itself, not {', '.join(tables)}"
         raise ConfigError("folder", str(folder), rule, "prepare these folders one by one")
     if len(tables) > 1:
         raise ConfigError("folder", str(folder), f"it has two tables: {', '.join(tables)}", "remove one of them")
-    if tables:
-        return _checked(folder, _by_table(place, tables[0], [name for name in names if name not in tables], problems))
-    return _checked(folder, _by_names(place, names, problems))
-
-
-def _checked(folder: pathlib.Path, index: Index) -> Index:
-    """The index, if it has any record."""
+    others = [name for name in names if name not in tables]
+    index = _by_table(place, tables[0], others, problems) if tables else _by_names(place, others, problems)
     if not index.entries:
         why = "; ".join(f"{one.file}: {one.reason}" for one in index.problems[:3]) or "it has no files"
         endings = " ".join(sorted({suffix for first, *_ in FROM_FILES for suffix in first.suffixes}))
@@ -152,16 +146,13 @@ def kinds_of(name: str) -> list[type[Modality]]:
 
 def _files(folder: pathlib.Path, problems: list[Problem]) -> Iterator[str]:
     """Every file that isn't hidden, relative to the folder, or in an archive."""
-    for name in _objects(folder) if is_remote(folder) else _local_files(folder, problems):
+    for name in files_below(folder) if is_remote(folder) else _local_files(folder, problems):
+        if any(one.startswith(".") for one in name.split("/")):
+            continue
         if name.lower().endswith(".tar"):
             yield from _members(folder, name, problems)
         else:
             yield name
-
-
-def _objects(folder: pathlib.Path) -> Iterator[str]:
-    """The objects below a folder of a store, whose names aren't hidden."""
-    yield from (name for name in files_below(folder) if not any(one.startswith(".") for one in name.split("/")))
 
 
 def _local_files(folder: pathlib.Path, problems: list[Problem]) -> Iterator[str]:
@@ -263,10 +254,8 @@ def _by_names(folder: pathlib.Path, names: Sequence[str], problems: list[Problem
         for kind in kinds_of(name):
             files[kind.field] = name
             kinds[kind.field] = kind
-    if any(len(files) > 1 for files in groups.values()):
-        return Index([Entry(key, files) for key, files in sorted(groups.items())], kinds, "", problems)
     labels = {key: key.rpartition("/")[0].rpartition("/")[2] for key in groups}
-    if not any(labels.values()):
+    if any(len(files) > 1 for files in groups.values()) or not any(labels.values()):
         return Index([Entry(key, files) for key, files in sorted(groups.items())], kinds, "", problems)
     text = next(first for first, *_ in FROM_FILES if first.general)
     if text.field in kinds and len(kinds) > 1:
@@ -297,9 +286,8 @@ def _by_table(folder: pathlib.Path, table: str, names: Sequence[str], problems: 
                 continue
             own = column.removesuffix(FILE).removesuffix("_")
             found = {(own if not n else "") or kind.field: kind for n, kind in enumerate(kinds_of(str(value)))}
-            if str(value) not in there or any(
-                kinds.setdefault(field, kind) is not kind for field, kind in found.items()
-            ):
+            alike = (kinds.setdefault(field, kind) is kind for field, kind in found.items())
+            if str(value) not in there or not all(alike):
                 field = own or next(iter(found), "")
                 missing = missing or f"{value}: no such file, or of a kind that isn't that of {field!r}"
             elif str(value) in named:

@@ -18,18 +18,8 @@ from jaxtyping import Int
 from omnijax.data.manifest import BEGUN, MANIFEST, read_manifest
 from omnijax.data.reading import Failed, Reader
 from omnijax.data.records import StoredRecords, packed, write_messages
-from omnijax.data.sources.folder.index import (
-    IN,
-    SPLIT,
-    Entry,
-    Problem,
-    index_folder,
-    opened,
-    root_of,
-    shown,
-    too_many,
-    trusted,
-)
+from omnijax.data.sources.folder import index
+from omnijax.data.sources.folder.index import IN, SPLIT, Entry, Problem, trusted
 from omnijax.data.splits import Shares, assign
 from omnijax.errors import ConfigError, DataError
 from omnijax.files import read_object, write_atomically, write_object
@@ -103,13 +93,13 @@ class Folder(Source):
 
     def new_entries(self, directory: pathlib.Path) -> tuple[list[Entry], list[Problem]]:
         """The records of the folder that weren't read yet, by key, and what is in no record."""
-        index, shards = index_folder(as_path(self.folder)), _shards(directory)
+        found, shards = index.index_folder(as_path(self.folder)), _shards(directory)
         stored = {key for shard in shards for key in shard["keys"]}
-        left = {entry.key: entry for entry in index.entries if entry.key not in stored}
+        left = {entry.key: entry for entry in found.entries if entry.key not in stored}
         # What was mended or removed since is no problem any more.
         tried = {key: (reason, stamp) for shard in shards for key, reason, stamp in shard["bad"] if key in left}
         bad = [key for key, (_, stamp) in tried.items() if stamp == _stamp(self, left[key])]
-        problems = [*index.problems, *(Problem(key, tried[key][0]) for key in bad)]
+        problems = [*found.problems, *(Problem(key, tried[key][0]) for key in bad)]
         return [entry for key, entry in left.items() if key not in bad], problems
 
     def grown(self) -> bool:
@@ -143,7 +133,7 @@ class Folder(Source):
         write_atomically(state / PROBLEMS, "".join(lines))
         count = sum(len(shard["groups"]) for shard in shards)
         if not count or len(problems) > self.skip_bad * (count + len(problems)):
-            raise too_many(self.folder, problems, count + len(problems), "records")
+            raise index.too_many(self.folder, problems, count + len(problems), "records")
         places_of, how = self._assign(directory, [group for shard in shards for group in shard["groups"]])
         for split, places in places_of.items():
             buffer = io.BytesIO()
@@ -190,7 +180,7 @@ class Folder(Source):
         """The class of each record of a split, as an index into `classes`."""
         if not self.label:
             return None
-        number = {name: index for index, name in enumerate(self.classes)}
+        number = {name: place for place, name in enumerate(self.classes)}
         return np.array([number[record[self.label]] for record in self.records(split)], np.int64)
 
 
@@ -206,7 +196,7 @@ def read_entry(source: Folder, entry: Entry) -> tuple[list[bytes], str, str]:
     digests: dict[bool, str] = {}
     for field, modality in source.fields.items():
         if field in entry.files:
-            with opened(as_path(source.folder), entry.files[field]) as stream:
+            with index.opened(as_path(source.folder), entry.files[field]) as stream:
                 content = stream.read()
             digests.setdefault(bool(modality.general), hashlib.sha256(content).hexdigest())
             try:
@@ -218,7 +208,7 @@ def read_entry(source: Folder, entry: Entry) -> tuple[list[bytes], str, str]:
                 if entry.may_lack(field):
                     continue
                 rule = error.rule if error.value == "file" else f"{error.value}: {error.rule}"
-                raise DataError(field, shown(entry.files[field]), rule, error.fix) from error
+                raise DataError(field, index.shown(entry.files[field]), rule, error.fix) from error
         elif field in entry.texts:
             signals[field] = modality.parse(entry.texts[field])
         if field in signals and modality.general and not modality.learned:  # a text that was added may be too long
@@ -243,7 +233,8 @@ def read_entry(source: Folder, entry: Entry) -> tuple[list[bytes], str, str]:
 
 def _stamp(source: Folder, entry: Entry) -> list[list[int]]:
     """Size and time of change of the files of a record, or of the archives that they are in."""
-    paths = [root_of(as_path(source.folder)) / name.partition(IN)[0] for name in sorted(set(entry.files.values()))]
+    root, names = index.root_of(as_path(source.folder)), sorted(set(entry.files.values()))
+    paths = [root / name.partition(IN)[0] for name in names]
     return [[path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [] for path in paths]
 
 

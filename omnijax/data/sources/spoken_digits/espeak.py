@@ -118,8 +118,6 @@ class Synthesizer:
             status = status or library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _CHARACTERS_UTF8, None, None)
             status = status or library.espeak_Synchronize()
         if status:
-            fix = "reinstall the wheel espeakng-loader"
-            raise errors.DataError(
-                "voice", f"{language}+{variant}", f"espeak-ng must speak with it (status {status})", fix
-            )
+            rule, fix = f"espeak-ng must speak with it (status {status})", "reinstall the wheel espeakng-loader"
+            raise errors.DataError("voice", f"{language}+{variant}", rule, fix)
         return np.concatenate([np.zeros(0, np.int16), *self._chunks])
