@@ -77,12 +77,11 @@ def _message_of(error: Exception) -> str | None:
     if isinstance(error, OSError) and not isinstance(error, OmnijaxError):
         fix = "give another path, or change its permissions"
         return f"{type(error).__name__}: {error}. Fix: {fix}." if error.filename is not None else None
-    if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and re.search(
-        "RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)
-    ):
+    full = re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error))
+    if full and type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError"):
         fix = "lower batch.size (eval.batch_size in an evaluation), raise optim.accumulate, or set model.remat"
         error = PlatformError("memory", "too little", shortened(str(error).partition("\n")[0]), fix)
-    if not isinstance(error, OmnijaxError) and _is_platform_error(error):
+    if not isinstance(error, OmnijaxError) and _raised_in(error).name == "xla_bridge.py":
         why = str(error).partition("\n")[0] or "it isn't there"
         rule, fix = f"JAX can't start this platform ({why})", "unset the variable, or install what the platform needs"
         error = PlatformError("JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), rule, fix)
@@ -109,11 +108,6 @@ def _interruptible(command: str) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _is_platform_error(error: BaseException) -> bool:
-    """Whether JAX raised this error because it can't start the platform in `JAX_PLATFORMS`."""
-    return _raised_in(error).name == "xla_bridge.py"
 
 
 def _raised_in(error: BaseException) -> Path:
@@ -157,9 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--steps", metavar="all|last|best|N,N", help=best)
     evaluate.add_argument("--split", metavar="NAME", help="of the records; eval.split of the run by default")
     evaluate.add_argument("--out", type=_path, metavar="DIR", help="directory of figures and report; else the run")
-    evaluate.add_argument(
-        "--tasks", metavar="TASK,TASK", help="bits, directions, completions, held_out; all by default"
-    )
+    tasks = "bits, directions, completions, held_out; all by default"
+    evaluate.add_argument("--tasks", metavar="TASK,TASK", help=tasks)
     watch = "wait for checkpoints to come, until the last step of each run"
     _add_flags(evaluate, watch=watch, again="measure what has been measured, too")
     evaluate.set_defaults(overrides=[])
@@ -177,7 +170,17 @@ def _parser() -> argparse.ArgumentParser:
     sample.set_defaults(overrides=[])
     rank.add_argument("--to", metavar="FIELD", help="the field of the answers")
     rank.add_argument("--among", nargs="+", required=True, metavar="VALUE", help="the answers")
-    _add_sweep(commands)
+    sweep = _add_command(commands, "sweep", _sweep, "sweep")
+    sweep.add_argument("--out", type=_path, metavar="DIR", help="the directory of the sweep; sweeps/NAME by default")
+    sweep.add_argument("--only", metavar="PATTERN", help="only arms whose names match, as in --only 'base=*'")
+    sweep.add_argument("--seeds", type=int, metavar="N", help="number of seeds; results that exist are kept")
+    here = "arms that run here at the same time, each with its share of the cores; default 1, with --smoke up to 4"
+    sweep.add_argument("--workers", type=int, metavar="N", help=here)
+    sweep.add_argument("--budget", metavar="KIND=AMOUNT", help="flops=2e13, items=4e5 or seconds=60; default: its own")
+    sweep.add_argument("--arm", metavar="NAME", help="run only this arm, in this process; needs --seed")
+    sweep.add_argument("--seed", type=int, metavar="K", help="the seed of --arm")
+    dry_run = "print the cost and the command of each arm, and train nothing (but a budget in seconds is measured)"
+    _add_flags(sweep, dry_run=dry_run, smoke="small models and a few steps, to see whether all of it works")
     plan = _add_command(commands, "plan", _plan, "get_config")
     plan.add_argument("--topology", required=True, help="v5e:16x16, v5p:8x8x8, …; cpu:8 and gpu:8 need no TPU compiler")
     plan.add_argument("--slices", type=int, default=1, help="how many of it, with a slower network in between")
@@ -220,20 +223,6 @@ def _add_command(commands: Any, name: str, run: Callable[..., int], function: st
 def _add_flags(parser: argparse.ArgumentParser, **helps: str) -> None:
     for name, text in helps.items():
         parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
-
-
-def _add_sweep(commands: Any) -> None:
-    sweep = _add_command(commands, "sweep", _sweep, "sweep")
-    sweep.add_argument("--out", type=_path, metavar="DIR", help="the directory of the sweep; sweeps/NAME by default")
-    sweep.add_argument("--only", metavar="PATTERN", help="only arms whose names match, as in --only 'base=*'")
-    sweep.add_argument("--seeds", type=int, metavar="N", help="number of seeds; results that exist are kept")
-    here = "arms that run here at the same time, each with its share of the cores; default 1, with --smoke up to 4"
-    sweep.add_argument("--workers", type=int, metavar="N", help=here)
-    sweep.add_argument("--budget", metavar="KIND=AMOUNT", help="flops=2e13, items=4e5 or seconds=60; default: its own")
-    sweep.add_argument("--arm", metavar="NAME", help="run only this arm, in this process; needs --seed")
-    sweep.add_argument("--seed", type=int, metavar="K", help="the seed of --arm")
-    dry_run = "print the cost and the command of each arm, and train nothing (but a budget in seconds is measured)"
-    _add_flags(sweep, dry_run=dry_run, smoke="small models and a few steps, to see whether all of it works")
 
 
 # Commands import what they need themselves: `omnijax --help` answers at once.

@@ -142,9 +142,8 @@ def look(folders: Mapping[str, pathlib.Path], tokens: int, progress: Progress) -
         longest = max((header["seconds"] for header in known if "seconds" in header), default=0.0)
         if 0 < modality.seconds < longest:
             window = modality.seconds
-            lost.append(
-                f"films and sounds are cut into windows of {window:g} seconds; a rest below half of it is dropped"
-            )
+            rest = "a rest below half of it is dropped"
+            lost.append(f"films and sounds are cut into windows of {window:g} seconds; {rest}")
         fields[field] = dataclasses.replace(modality, name=modality.name if modality.general else field)
         lost += told
     if not fields:
@@ -279,6 +278,7 @@ def experiment_text(
     total = sum(sum(sizes[field] for field in pair) for pair in pairs) * records * EPOCHS
     steps = int(min(MOST_STEPS, max(LEAST_STEPS, total // (size * tokens))))
     counts = ", ".join(f"{len(headers):,} × {field}" for field, headers in found.headers.items())
+    codes = {field: _code(modality) for field, modality in found.fields.items()}
     return _TEMPLATE.format(
         title=f"A model of the files in {', '.join(found.indices)}: {', '.join(found.fields)}.",
         path=path,
@@ -286,10 +286,8 @@ def experiment_text(
         name=path.parent.name,
         data=f"{records:,} records: {counts}",
         lost="\n           ".join(found.lost) or "nothing",
-        classes=", ".join(
-            sorted({name for one in found.fields.values() for name in re.findall(r"(\w+)\(", _code(one))})
-        ),
-        fields="\n".join(f"        {field!r}: {_code(one)}," for field, one in found.fields.items()),
+        classes=", ".join(sorted({name for code in codes.values() for name in re.findall(r"(\w+)\(", code)})),
+        fields="\n".join(f"        {field!r}: {code}," for field, code in codes.items()),
         sources="from omnijax.data.sources.folder import Folder"
         + "\nfrom omnijax.data.sources.mixture import Mixture" * (len(folders) > 1),
         data_code=_data_code(found, folders),

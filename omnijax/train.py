@@ -216,8 +216,7 @@ class Log:
             "items_per_second": sums["items"] / seconds,
         }
         for name, nats, count, epoch in sources:
-            means |= {f"epoch/{name}".rstrip("/"): epoch} | (
-                {f"loss/from {name}": nats / count} if name and count else {}
-            )
+            means[f"epoch/{name}".rstrip("/")] = epoch
+            means |= {f"loss/from {name}": nats / count} if name and count else {}
         self._writer.write(step, {name: float(value) for name, value in means.items()})
         self._sums, self._since = {}, now

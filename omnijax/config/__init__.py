@@ -12,15 +12,5 @@ from omnijax.config.optim import MeshConfig, OptimConfig, TrainConfig
 from omnijax.config.serial import from_dict, to_dict
 from omnijax.config.writing import Writing
 
-__all__ = [
-    "BatchConfig",
-    "Completion",
-    "Config",
-    "EvalConfig",
-    "HeldOut",
-    "MeshConfig",
-    "ModelConfig",
-    "OptimConfig",
-    "Route",
-]
-__all__ += ["SampleConfig", "Target", "Task", "TrainConfig", "Writing", "field_of", "from_dict", "to_dict"]
+__all__ = ["BatchConfig", "Completion", "Config", "EvalConfig", "HeldOut", "MeshConfig", "ModelConfig", "OptimConfig"]
+__all__ += ["Route", "SampleConfig", "Target", "Task", "TrainConfig", "Writing", "field_of", "from_dict", "to_dict"]

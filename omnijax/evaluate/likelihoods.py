@@ -269,19 +269,13 @@ def _sums(
     accepted_b = jnp.take_along_axis(legal_btv, tokens_bt[..., None], axis=-1).all((1, 2)) & grammar.mask(state)[:, PAD]
     before_btv, legal_btv, next_bt = logits_btv[:, :-1], legal_btv[:, 1:], tokens_bt[:, 1:]
     first_legal_bt = jnp.argmax(jnp.where(legal_btv, before_btv, -jnp.inf), axis=-1)
-    raw_bt, renormalised_bt, wrong_bt, missed_bt = (
-        jnp.pad(values_bt, ((0, 0), (1, 0)))
-        for values_bt in (
-            *token_bits(before_btv, PrimaryIds(next_bt), legal_btv),
-            (jnp.argmax(before_btv, axis=-1) != next_bt).astype(jnp.float32),
-            (first_legal_bt != next_bt).astype(jnp.float32),
-        )
-    )
+    misses = ((one_bt != next_bt).astype(jnp.float32) for one_bt in (jnp.argmax(before_btv, axis=-1), first_legal_bt))
+    of_next = (*token_bits(before_btv, PrimaryIds(next_bt), legal_btv), *misses)
+    raw_bt, renormalised_bt, wrong_bt, missed_bt = (jnp.pad(values_bt, ((0, 0), (1, 0))) for values_bt in of_next)
     kinds_btk = jax.nn.one_hot(kinds_bt, len(kind_names(vocabulary)))
     reading = decode(vocabulary, tokens)
-    raw, renormalised, missed = (
-        item_bits(vocabulary, tokens, values_bt) for values_bt in (raw_bt, renormalised_bt, missed_bt)
-    )
+    of_items = functools.partial(item_bits, vocabulary, tokens)
+    raw, renormalised, missed = map(of_items, (raw_bt, renormalised_bt, missed_bt))
     ends_bt = (reading.kind == Kind.GENERAL) | (reading.kind == Kind.FRAGMENT)
     closes_bt = reading.kind == Kind.CONTROL
     structural_bt = closes_bt | (reading.kind == Kind.AOS)

@@ -15,7 +15,7 @@ import numpy as np
 import rich.progress
 
 from omnijax.config.evaluation import SEEDS
-from omnijax.errors import ConfigError, DataError
+from omnijax.errors import ConfigError, DataError, check_known
 from omnijax.evaluate.many import check_overrides
 from omnijax.evaluate.trained_run import Ranked, TrainedRun, load
 from omnijax.experiment import override
@@ -152,9 +152,7 @@ def read_value(trained: TrainedRun, field: str, value: str) -> Any:
         ConfigError: the run has no such field.
         DataError: there is no such file, or it can't be read.
     """
-    if field not in trained.modalities:
-        names = ", ".join(trained.modalities)
-        raise ConfigError("--from", field, f"the fields of the run are {names}", "use one of these")
+    check_known("--from", field, trained.modalities, "the fields of the run are")
     modality = trained.modalities[field]
     if not modality.suffix and not value.startswith("@"):
         return modality.parse(value)

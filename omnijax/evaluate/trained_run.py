@@ -11,7 +11,7 @@ import numpy as np
 
 from omnijax.config import Config
 from omnijax.data.corpus import encode_records, fields_of
-from omnijax.errors import ConfigError, DataError
+from omnijax.errors import ConfigError, DataError, check_known
 from omnijax.evaluate.likelihoods import Form, document_sums, forms_of
 from omnijax.evaluate.loading import OpenRun
 from omnijax.evaluate.split import decoded
@@ -178,8 +178,7 @@ class TrainedRun:
             ConfigError: the run has no such field.
             DataError: a signal can't be written.
         """
-        if field not in self.modalities:
-            raise ConfigError("field", field, f"the fields are {', '.join(self.modalities)}", "use one of these")
+        check_known("field", field, self.modalities, "the fields are")
         return self.modalities[field].encode(list(signals)).split()
 
     def _form(self, given: Collection[str], to: str | None, sampled: bool = False) -> tuple[Form, int]:

@@ -180,10 +180,8 @@ def cudnn(inputs: AttentionInputs) -> Float[Array, "b t h k"]:
     whole = isinstance(offset, int) and offset == 0 and t == s
     same_bts = documents_bt[:, :, None] == documents_bs[:, None, :]
     mask_bts = same_bts if whole else visible(documents_bt, documents_bs, offset)
-    y_bthk = jax.nn.dot_product_attention(
-        q_bthk, k_bsnk, v_bsnk, mask=mask_bts[:, None], is_causal=whole, implementation="cudnn"
-    )
-    return y_bthk[:, :t]
+    kernel = functools.partial(jax.nn.dot_product_attention, is_causal=whole, implementation="cudnn")
+    return kernel(q_bthk, k_bsnk, v_bsnk, mask=mask_bts[:, None])[:, :t]
 
 
 def splash(inputs: AttentionInputs, interpret: bool = False) -> Float[Array, "b t h k"]:

@@ -338,9 +338,8 @@ class Transformer:
                 carry, _ = layer(carry, numbered)
         else:
             stacked = (params["layers"], jnp.arange(self.config.depth))
-            carry, _ = lax.scan(
-                self._kept(layer, shards), carry, stacked, unroll=min(self.config.unroll, self.config.depth)
-            )
+            unroll = min(self.config.unroll, self.config.depth)
+            carry, _ = lax.scan(self._kept(layer, shards), carry, stacked, unroll=unroll)
         return carry
 
     def _kept(self, layer: Callable[..., Any], shards: Shards) -> Callable[..., Any]:

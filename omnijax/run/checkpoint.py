@@ -49,7 +49,7 @@ class Restored(NamedTuple):
     figures: Any
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of a run directory; a context manager that waits for the last one to be written.
 
     Args:
@@ -68,9 +68,6 @@ class Checkpoints:
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             cleanup_tmp_directories=self._writes,
         )
-
-    def __enter__(self) -> Checkpoints:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:

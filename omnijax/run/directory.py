@@ -138,7 +138,9 @@ def claim(
     facts |= {"parameters": parameter_count(params), "vocabulary_size": config.vocabulary.size}
     facts |= {"vocabulary": config.vocabulary.fingerprint, FILES: files}
     if config.data.directory:
-        facts[DATA] = _beside(as_path(config.data.directory), run)
+        data = as_path(config.data.directory)
+        apart = is_remote(data) or is_remote(run)
+        facts[DATA] = real_path(data) if apart else os.path.relpath(real_path(data), real_path(run))
     write_object(run / RUN, facts)
 
 
@@ -166,11 +168,6 @@ def load_config(run: Path, trusted: bool = False) -> Config:
     if not recorded or not as_path(there).is_dir() or there == real_path(said):
         return config
     return dataclasses.replace(config, data=dataclasses.replace(config.data, directory=there))
-
-
-def _beside(data: Path, run: Path) -> str:
-    """The path of a data set, relative to the run directory if both are local."""
-    return real_path(data) if is_remote(data) or is_remote(run) else os.path.relpath(real_path(data), real_path(run))
 
 
 def real_path(path: Path) -> str:

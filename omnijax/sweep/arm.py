@@ -66,9 +66,8 @@ def run_job(job: Job, out: Path, tasks: tuple[str, ...], experiment: Path, comma
         OmnijaxError: see `omnijax.train.train`.
     """
     run, splits = job.run(out), load_splits(job.config)
-    for part, found in data_hashes(
-        job.config, [split.corpus() for split in splits], split_of(job.config).corpus
-    ).items():
+    hashes = data_hashes(job.config, [split.corpus() for split in splits], split_of(job.config).corpus)
+    for part, found in hashes.items():
         if found != job.data[part]:
             rule = f"{HASHED[part]} must have the hash that the sweep was started with, {job.data[part][:16]}"
             raise DataError(f"arms.{job.arm}.data", found[:16], rule, "use the same data as the other arms")

@@ -70,9 +70,8 @@ def _decode(v: Vocabulary, tokens: Array) -> Reading:
         marks.number(lengths),
         *(jnp.where(is_fragment, limb, 0) for limb in limbs[1:]),
     )
-    kind, error, number, position, segment, length, *high = (
-        marks.out_of_blocks(field)[..., : tokens.shape[-1]] for field in fields
-    )
+    streams = (marks.out_of_blocks(field)[..., : tokens.shape[-1]] for field in fields)
+    kind, error, number, position, segment, length, *high = streams
     return Reading(kind, error, number, position, segment, length, tuple(high))
 
 

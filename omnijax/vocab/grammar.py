@@ -278,9 +278,8 @@ class Grammar:
             begun=jnp.where(token, 1, state.begun),
         )
         if self.order == "any":
-            after = after._replace(
-                used=jnp.where(whole[:, None], grammar_tables.with_position(state.used, number), state.used)
-            )
+            used = grammar_tables.with_position(state.used, number)
+            after = after._replace(used=jnp.where(whole[:, None], used, state.used))
         if v.position == "after":
             return after._replace(digits=jnp.where(token, CLOSED, after.digits)), finished | whole
         begins = _at(self._tables.segments.start, state.marker)

@@ -340,9 +340,8 @@ def _steps(v: Vocabulary, state: _State) -> list[tuple[int, _State | None]]:
         return [(0, None)]
     bound = int(v.contexts.bounds[state.context][read - longest if big else -1 - read])
     # Radix of the next digit, for each number of digits that the id can have.
-    places = {
-        k: radices[read - k if big else -1 - read] for k in range(read + 1, longest + 1) if state.lengths >> k & 1
-    }
+    possible = (k for k in range(read + 1, longest + 1) if state.lengths >> k & 1)
+    places = {k: radices[read - k if big else -1 - read] for k in possible}
     steps: list[tuple[int, _State | None]] = []
     for digit in sorted({0, 1, bound, bound + 1, *places.values()}):
         bits = sum(1 << k for k, radix in places.items() if digit < radix)

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from omnijax.vocab.rules import END, Rule, enforce
 from omnijax.vocab.vocabulary import Vocabulary
 
-_SAME = (
-    *("general", "positions", "digits", "layout", "position", "width"),
-    *("digit_order", "position_places", "check_digit", "general_names"),
-)
+_SAME = ["general", "positions", "digits", "layout", "position", "width", "digit_order", "position_places"]
+_SAME += ["check_digit", "general_names"]
 
 
 def check_growth(old: Vocabulary, new: Vocabulary, number_line: bool = True) -> None:
