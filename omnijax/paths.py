@@ -195,8 +195,7 @@ def translated(path: Path) -> Iterator[None]:
 def user_cache(name: str) -> Path:
     """A folder of the user's cache, which is made if needed.
 
-    Raises:
-        OSError, RuntimeError: there is no home directory, or it can't be written to.
+    Raises an `OSError` or a `RuntimeError` if there is no home directory, or if it can't be written to.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omnijax" / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -75,12 +75,8 @@ def trust(path: Path) -> None:
 def run_stored(path: Path, trusted: bool) -> ModuleType:
     """Executes the experiment file that a run has stored, and says so.
 
-    Args:
-        path: of the file.
-        trusted: execute it although this user never trained with it.
-
-    Raises:
-        ConfigError: the file is missing, or comes from elsewhere.
+    A `trusted` file is executed although this user never trained with it. Raises a `ConfigError` if the file is
+    missing, or comes from elsewhere.
     """
     if path.is_file() and not trusted and not _is_trusted(path):
         rule = "the run comes from elsewhere, and loading it executes this file"

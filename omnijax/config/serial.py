@@ -56,12 +56,8 @@ def needs_experiment(parts: Any) -> bool:
 def from_dict(parts: dict[str, Any], experiment: Callable[[], ModuleType] | None = None) -> Config:
     """The configuration that `to_dict` gave.
 
-    Args:
-        parts: as JSON has them.
-        experiment: executes the experiment file, for classes that it defines and data that it holds.
-
-    Raises:
-        ConfigError: a knob is unknown or missing, or a class can't be found.
+    `parts` are as JSON has them. `experiment` executes the experiment file, for classes that it defines and data that
+    it holds. Raises a `ConfigError` if a knob is unknown or missing, or if a class can't be found.
     """
     return Config(**_knobs(Config, parts, "config", experiment))
 

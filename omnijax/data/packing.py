@@ -53,11 +53,7 @@ def check_lengths(
 def pack(lengths: Int64[np.ndarray, " n"], sequence_length: int) -> list[list[int]]:
     """Puts documents, in order, into the first open sequence with room. No document is cut or left out.
 
-    Returns:
-        For each sequence the indices of its documents.
-
-    Raises:
-        DataError: a document is longer than a sequence.
+    Returns for each sequence the indices of its documents. Raises a `DataError` for a document that fits into none.
     """
     check_lengths(lengths, sequence_length)
     shortest = int(lengths.min()) if lengths.size else 0

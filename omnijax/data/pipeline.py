@@ -62,6 +62,7 @@ class Batches:
     """The batches of a run, by step: a random-access source.
 
     An epoch is every record in the form of every task whose fields it has, as often as the task says, in its own order.
+    Raises a `DataError` for a task that no record has the fields of, or a document that is longer than a sequence.
 
     Args:
         splits: of each source.
@@ -73,9 +74,6 @@ class Batches:
     Attributes:
         config: how records become sequences.
         sources: the blocks of each source.
-
-    Raises:
-        DataError: a task that no record has the fields of, or a document that is longer than a sequence.
     """
 
     def __init__(

@@ -33,12 +33,9 @@ INCOMPLETE = 1
 def run_command(options: argparse.Namespace, console: rich.console.Console) -> int:
     """Evaluates runs with the options that `omnijax.cli` defines, and prints tables.
 
-    Returns:
-        The exit status: 0, `INCOMPLETE`, `RESUMABLE` if a signal ended it, or `WRONG_INPUT` if nothing of the one run
-        whose whole evaluation was asked for can be evaluated.
-
-    Raises:
-        ConfigError: what is asked for can't be; nothing has been measured then.
+    Returns the exit status: 0, `INCOMPLETE`, `RESUMABLE` if a signal ended it, or `WRONG_INPUT` if nothing of the one
+    run whose whole evaluation was asked for can be evaluated. Raises a `ConfigError` if what is asked for can't be;
+    nothing has been measured then.
     """
     runs = list(dict.fromkeys(options.workdirs))
     if options.out is not None:

@@ -83,7 +83,8 @@ def bits_per_item(
     """Mean bits of an item, for every form of document that the model was trained on.
 
     The first field of `("A", "B")` gives `A`, the second one `B|A`. A field without weight in the loss isn't measured.
-    A form takes the records that have all of its fields.
+    A form takes the records that have all of its fields. Raises a `DataError` for a record that the grammar of the
+    configuration doesn't accept.
 
     Args:
         config: of the run.
@@ -102,9 +103,6 @@ def bits_per_item(
         often the likeliest token is wrong after right ones; `exact`, the share of items all of whose tokens are the
         likeliest legal ones after right ones, as in greedy generation; `units`, bits per natural unit by its name;
         `records`; `sources`, `renormalised` and `records` by the name of the source in a mixture.
-
-    Raises:
-        DataError: a record that the grammar of the configuration doesn't accept.
     """
     found: dict[str, dict[str, Any]] = {}
     for form in forms_of(config):

@@ -190,7 +190,8 @@ def evaluate(
 ) -> Session:
     """Evaluates checkpoints of runs, and adds a row for each to the run's `evaluations.jsonl`.
 
-    What was measured of the same parameters, with the same configuration, isn't measured again.
+    What was measured of the same parameters, with the same configuration, isn't measured again. Raises a `ConfigError`
+    if there is no such task or split, or if a run doesn't fit the mesh; nothing has been measured then.
 
     Args:
         runs: their directories.
@@ -198,9 +199,6 @@ def evaluate(
             `history.mean_bits`, so that the bits of all checkpoints are measured first; or those of some steps.
         tasks: names of `TASKS`; those of the session, if there is one.
         session: a new one by default.
-
-    Raises:
-        ConfigError: there is no such task or split, or a run doesn't fit the mesh; nothing has been measured then.
     """
     session = session or Session(check_tasks(tasks))
     with session.open(runs) as every:

@@ -107,11 +107,8 @@ class TrainedRun:
     def route(self, names: Sequence[str], to: str) -> tuple[Any, ...]:
         """The way from some fields to another.
 
-        Returns:
-            The given fields in the order of a task, and the further fields of a route, if one is needed.
-
-        Raises:
-            ConfigError: no task and no evaluated route leads there.
+        Returns the given fields in the order of a task, and the further fields of a route, if one is needed. Raises a
+        `ConfigError` if no task and no evaluated route leads there.
         """
         for route in self.config.eval.routes:
             if [route.through[0]] == list(names) and route.through[-1] == to and len(route.through) > 2:

@@ -44,7 +44,8 @@ def read_frames(
 
     Each time of the grid shows the last frame that was presented at or before it; times are those that the film says,
     so that films of a variable rate are right. It ends with the film. Frames are turned as they are shown, and resized
-    by the mean over the area of a pixel.
+    by the mean over the area of a pixel. Raises a `DataError` if it is no film, is damaged, or has no frame from
+    `start` on.
 
     Args:
         name: name of the modality, for errors.
@@ -53,9 +54,6 @@ def read_frames(
         size: width and height of the result in pixels.
         start: seconds from the start of the film.
         most: most frames of the result.
-
-    Raises:
-        DataError: it is no film, it is damaged, or it has no frame from `start` on.
     """
     found: list[UInt8[np.ndarray, "height width 3"]] = []
     with _opened(name, stream) as film:

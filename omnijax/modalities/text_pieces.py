@@ -63,11 +63,8 @@ class TextPieces(Text):
     def fit(self, signals: Sequence[Any], seed: int, progress: Progress) -> dict[str, np.ndarray]:
         """Learns pieces from at most 64 MiB of text: the merges that byte-pair encoding makes first.
 
-        Returns:
-            `bytes`: uint8[all], the pieces one after another, sorted; `lengths`: int64[pieces].
-
-        Raises:
-            DataError: the texts have too few different pieces.
+        Returns `bytes`, uint8[all], the pieces one after another, sorted; and `lengths`, int64[pieces]. Raises a
+        `DataError` if the texts have too few different pieces.
         """
         ranks, size = np.random.default_rng((seed, 7)).permutation(len(signals)), 0
         chosen = list[tuple[int, bytes]]()  # a heap; signals are read in their order, since any other order is slow

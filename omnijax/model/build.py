@@ -13,12 +13,9 @@ from omnijax.vocab.vocabulary import Vocabulary
 def model_of(config: Config, vocabulary: Vocabulary | None = None) -> Transformer:
     """The model of a configuration.
 
-    Args:
-        config: its `model.head` says whether the backbone steps once for each token or for each item.
-        vocabulary: used instead of the configuration's own.
-
-    Raises:
-        ConfigError: the shape is impossible, or the head doesn't work with this vocabulary, batch or mesh.
+    Its `model.head` says whether the backbone steps once for each token or for each item. A `vocabulary` is used
+    instead of its own. Raises a `ConfigError` if the shape is impossible, or if the head doesn't work with this
+    vocabulary, batch or mesh.
     """
     vocabulary, head = vocabulary or config.vocabulary, config.model.head
     if head == "token":

@@ -53,15 +53,13 @@ class Ends(nnx.Module):
 class Transformer:
     """The model as pure functions of its parameters. It is hashable, so that `jax.jit` takes it as a static argument.
 
-    A sampler needs `unstacked`, `empty_memory`, `slots_needed`, `begin` and `read`. A row is one document.
+    A sampler needs `unstacked`, `empty_memory`, `slots_needed`, `begin` and `read`. A row is one document. Raises a
+    `ConfigError` if the numbers of heads don't divide, a head has an odd size, or `unroll` is out of range.
 
     Attributes:
         config: its shape.
         tokens: number of primary tokens; logits have one entry for each.
         reads_ahead: one pass over several tokens of a row is cheaper than one pass for each token.
-
-    Raises:
-        ConfigError: the numbers of heads don't divide, a head has an odd size, or `unroll` is out of range.
     """
 
     reads_ahead: bool = True

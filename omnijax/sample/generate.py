@@ -105,19 +105,14 @@ class Generator:
     ) -> Generated:
         """Generates what is missing of signals of which some fragments are known, in an order that the model chooses.
 
+        Returns the items by position, known ones included. Raises a `ConfigError` as `check_completion`.
+
         Args:
             field: of the signals.
             items: whole signals, one for each document. A header is taken as known.
             known: which of their items are known; these stay as they are, and the others are not looked at.
             key: draws the tokens.
             given: fields that stand before it; None for nothing.
-
-        Returns:
-            The items by position, known ones included.
-
-        Raises:
-            ConfigError: positions aren't written before their fragments, ids have no fixed width, or the field is
-                written in general tokens.
         """
         check_completion(self.config, field)
         v, modality = self.config.vocabulary, self.config.data.fields[field]
@@ -145,15 +140,9 @@ class Generator:
     ) -> tuple[Generated, list[Int[np.ndarray, " t"]]]:
         """Draws the rest of a segment of each document.
 
-        Args:
-            target: the field, and how tokens are drawn.
-            number: of the segment, one for each part.
-            bounds: fewest and most items in each document.
-            opened: tokens of each document up to where the segment goes on.
-            key: draws the tokens.
-
-        Returns:
-            The segments, and the tokens of the documents up to their ends.
+        `number` is that of the segment, one for each part; `bounds` are the fewest and most items in each document;
+        `opened` are its tokens up to where the segment goes on. Returns the segments, and the tokens of the documents
+        up to their ends.
         """
         v, modality = self.config.vocabulary, self.config.data.fields[target.name]
         wanted = segment_target(self.config, target.name, number, target)
@@ -183,9 +172,7 @@ class Generator:
     ) -> list[Int[np.ndarray, " t"]]:
         """Tokens of the given fields of each document, without the token that closes it.
 
-        Args:
-            given: the fields.
-            order: in which the last items of each document are written; None for their own.
+        `order` is that in which the last items of each document are written; None for their own.
         """
         if not len(next(iter(given.values()))):
             return []

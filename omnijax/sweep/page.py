@@ -40,13 +40,8 @@ _READING = {
 def write_report(out: pathlib.Path) -> pathlib.Path:
     """Writes `report.html` and `figures/*.png` into the directory of a sweep, which may still be running.
 
-    The page needs no other file and no network.
-
-    Returns:
-        Path of the page.
-
-    Raises:
-        DataError: see `read_results`; nothing has been written then.
+    Returns the path of the page, which needs no other file and no network. Raises a `DataError` as `read_results`;
+    nothing has been written then.
     """
     results, plots = read_results(out), Figures(out / "figures")
     plots.directory.mkdir(exist_ok=True)

@@ -15,16 +15,14 @@ def check_growth(old: Vocabulary, new: Vocabulary, number_line: bool = True) -> 
     """Checks that every document of the old vocabulary is written with the same tokens in the new one.
 
     The new vocabulary may have more spaces and control tokens behind the old ones, more ids in the last space, more
-    places in front of a mixed radix, and another capacity. Everything else must stay.
+    places in front of a mixed radix, and another capacity. Everything else must stay. Raises a `VocabularyError` that
+    names what would be written differently.
 
     Args:
         old: the vocabulary that documents are written in.
         new: the vocabulary that it becomes.
         number_line: whether untyped segments of old documents may have fragments, which are written on the common
             number line. If not, every space may be enlarged, and with fixed width a new space may have any size.
-
-    Raises:
-        VocabularyError: names what would be written differently.
     """
     for rules in (_tokens(old, new), _base(old, new), _spaces(old, new, number_line), _widths(old, new, number_line)):
         enforce(rules, "vocabulary.")

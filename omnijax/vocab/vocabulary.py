@@ -72,6 +72,7 @@ class Vocabulary:
     space and writes their ids within the space. With `Marker.general` it holds general tokens, too. All other segments
     are untyped: they may mix general tokens with fragments of all spaces. An untyped segment writes ids on the common
     number line, as the worked example does. With fixed width each id there takes as many digits as the end of the line.
+    Raises a `VocabularyError` if a part is out of its bounds, or if what is written could not be read back.
 
     Attributes:
         general: number of general tokens. 256 general tokens are the bytes.
@@ -92,9 +93,6 @@ class Vocabulary:
         check_digit: whether another digit follows those of a fragment. It is in the largest radix and follows from the
             alternating sum of the digits.
         general_names: names under which general tokens are shown; bytes by default.
-
-    Raises:
-        VocabularyError: a part is out of its bounds, or what is written could not be read back.
     """
 
     positions: int

@@ -81,13 +81,10 @@ class Hilbert(Assignment):
     digits.) If all sides are the same power of two, numbers i and i + 1 differ in one coordinate, by one (J. Skilling,
     Programming the Hilbert curve, 2004). Otherwise the box is cut out of the smallest such cube that holds it. Its
     points are numbered in the order in which the curve meets them. Where the curve leaves the box and comes back,
-    neighbours are further apart.
+    neighbours are further apart. Raises a `VocabularyError` if there are no sides, or if one is out of its bounds.
 
     Attributes:
         sides: sides of the box, one for each coordinate, each in 2 … 2^16. Their product is the size of the space.
-
-    Raises:
-        VocabularyError: there are no sides, or a side is out of its bounds.
     """
 
     kind: str = dataclasses.field(default="hilbert", kw_only=True)

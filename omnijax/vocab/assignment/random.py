@@ -23,12 +23,10 @@ class Random(Assignment):
     It is a Feistel network over the b bits of size - 1. Two halves, of b // 2 and b - b // 2 bits, take turns: one is
     xored with a hash of the other half and of the key of the round. Numbers beyond the space go through the network
     again (cycle walking). Since 2^b < 2 · size, the mean number of passes is below two. This is not a secure cipher.
+    Raises a `VocabularyError` if the key is no whole number ≥ 0.
 
     Attributes:
         key: chooses the shuffle; any whole number ≥ 0.
-
-    Raises:
-        VocabularyError: the key is not such a number.
     """
 
     kind: str = dataclasses.field(default="random", kw_only=True)

@@ -40,14 +40,12 @@ class Synthesizer:
     The library keeps phases, counters and a random generator in global variables that no call of its own resets.
     Each instance therefore loads its own copy of the library: a new instance starts from the same state in every
     process, and the same sequence of calls gives the same samples. An instance is not for use from several threads at
-    once; several instances are.
+    once; several instances are. Raises a `PlatformError` if the wheel, its library or its voices are missing or don't
+    load here.
 
     Attributes:
         sample_rate_hz: of the waveforms that `speak` returns.
         variants: names of the English voice variants, sorted.
-
-    Raises:
-        PlatformError: the wheel, its library or its voices are missing or don't load here.
     """
 
     def __init__(self) -> None:
