@@ -137,6 +137,14 @@ class Source:
         """Accuracy of baselines, such as nearest neighbours, on a split along a route (`FIRST->LAST`), by name."""
         return {}
 
+    def credit(self, record: Record) -> str:
+        """Who made a record, and its licence, for pages that show it; "" where the data set doesn't say."""
+        return ""
+
+    def nearest(self, field: str, signals: Sequence[Any]) -> Sequence[Record]:
+        """The training record whose field each signal is most like, to show copies; [] where this isn't measured."""
+        return ()
+
     def present(self, split: str) -> Mapping[tuple[str, ...], int]:
         """Numbers of records by the fields that they have. By default it reads all records."""
         records = self.records(split)

@@ -18,7 +18,7 @@ import pytest
 from nbclient import NotebookClient
 
 ROOM = pathlib.Path(__file__).parents[1] / "experiments" / "colab"
-NAMES = ("quickstart", "your_files", "vocabulary", "radix", "evaluate")
+NAMES = ("quickstart", "your_files", "things", "vocabulary", "radix", "evaluate")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_SECONDS = 1200
 """A cell that takes longer hangs. No cell takes a tenth of it."""
@@ -111,7 +111,7 @@ def test_the_set_up_keeps_what_is_preinstalled(calls: list[list[str]], tmp_path:
     assert listing[-2:] == ["list", "--format=freeze"]
     kept = tmp_path / install[install.index("--constraint") + 1]
     assert kept.read_text() == f"jax=={jax.__version__}\n"
-    assert install[-1] == f"{tmp_path / 'omnijax-checkout'}[demo]"
+    assert install[-1] == f"{tmp_path / 'omnijax-checkout'}[things]"
     assert sys.path[0] == str(tmp_path / "omnijax-checkout")
 
 
@@ -122,7 +122,7 @@ def test_the_set_up_installs_the_checkout_that_it_lies_in(calls: list[list[str]]
     os.chdir(tmp_path / "experiments" / "colab")
     exec(code("quickstart")[0], {})
     _, install = calls
-    assert install[-2:] == ["--editable", f"{tmp_path}[demo]"]
+    assert install[-2:] == ["--editable", f"{tmp_path}[things]"]
 
 
 def test_the_set_up_asks_for_a_repository(calls: list[list[str]]) -> None:

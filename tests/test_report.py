@@ -87,6 +87,14 @@ def weather() -> tuple[dict[str, Any], dict[str, Any]]:
             "name": bits([], {}, {"general": 0.067}),
         },
         "anchors": {"sky": {"unit": "dot", "zlib": 3.1415, "a<b": 4.5}, "name": {"unit": "byte", "zlib": 9.0}},
+        "tests": {
+            "place": {
+                "sky->name": {"accuracy": 0.5, "interval": [0.41, 0.59], "top_1": 0.52, "top_5": 0.83, "examples": 1234}
+                | {"decodable": 1.0, "judge": 0.96, "anchors": {"nearest <sky>": 0.25}},
+                "sky->hum": {"decodable": 0.75, "examples": 12, "anchors": {}},
+            },
+            "hour": {"name->sky": {"examples": 0}},
+        },
     }
     classes = [0, 1, 2, 0, 1, 2, 0]
     read = [0, 2, -1, 0, 1, 2, 1]
@@ -100,13 +108,19 @@ def weather() -> tuple[dict[str, Any], dict[str, Any]]:
                 "made": None if number == 5 else piece(f"{name} made {number}"),
                 "real": piece(f"{name} real {number}"),
                 "judged": judge,
+                "credit": f"by <{name}>",
             }
             for number, (label, judge) in enumerate(zip(classes, read, strict=True))
         ]
 
+    way = {"between": {"name": piece("on the way")}, "nearest": {"html": piece("much alike"), "credit": "by another"}}
+    held_out = {"place/sky->name": made("sky->name"), "place/sky->hum": [one | way for one in made("sky->hum")]}
+    held_out["place/sky->hum"][0] |= {"real": None, "between": {"name": None}}
+
     examples = {
         "directions": {name: made(name) for name in ACCURACY},
         "completions": {name: made(name) for name in COMPLETED},
+        "held_out": held_out,
         "real": {
             field: [
                 {
@@ -224,7 +238,7 @@ def test_page_is_well_formed_and_needs_nothing_else(name: str, request: pytest.F
     assert outline.addresses
     assert all(address.startswith("data:") for address in outline.addresses)
     assert not re.search(r"https?://|file:|@import|url\(", text)
-    assert len(outline.anchors) == len(set(outline.anchors)) == (9 if name == "classed" else 8)
+    assert len(outline.anchors) == len(set(outline.anchors)) == (11 if name == "classed" else 8)
     assert text.count("<script>") == 1
 
 
@@ -334,6 +348,28 @@ def test_completions_stand_beside_what_is_left_blank(classed: pathlib.Path) -> N
         assert [f"{name} given 0", f"{name} made 0", f"{name} real 0", "✓ calm"] in rows
 
 
+def test_held_out_kinds_have_a_table_and_examples(classed: pathlib.Path) -> None:
+    rows = Outline(classed).rows["unseen"]
+    right = f"{percent(0.5)} ({percent(0.41)} to {percent(0.59)})"
+    shares = [percent(share) for share in (0.52, 0.83, 0.96, 1, 0.25)]
+    assert rows[:4] == [
+        ["", "right", "ranked first", "among the first 5", "judge", "decodable", "nearest <sky>", "records"],
+        ["place: sky → name", right, *shares, "1,234"],
+        ["place: sky → hum", "", "", "", "", percent(0.75), "", "12"],
+        ["hour: name → sky", "", "", "", "", "", "", "0"],
+    ]
+    assert ["sky given", "name generated", "hum generated", "real hum", "judge", "nearest in training"] in rows
+    assert ["sky->hum given 0", "", "sky->hum made 0", "", "✓ calm", "much alike"] in rows
+
+
+def test_credits_name_every_source_of_a_signal(classed: pathlib.Path, classless: pathlib.Path) -> None:
+    text = classed.read_text(encoding="utf-8")
+    for name in (*ACCURACY, *COMPLETED):
+        assert html.escape(f"by <{name}>") in text
+    assert "by another" in text
+    assert 'id="credits"' not in classless.read_text(encoding="utf-8")
+
+
 def test_confusion_matrices_hold_the_counts(classed: pathlib.Path) -> None:
     rows = Outline(classed).rows["confusion"]
     assert len(rows) == 4 * len(ACCURACY)
@@ -423,7 +459,7 @@ def test_the_page_is_the_same_each_time(classed: pathlib.Path, tmp_path: pathlib
 @pytest.mark.parametrize("kinds", [(), ("digit_0", "digit_1")])
 def test_absent_kinds_of_loss_and_nothing_generated(tmp_path: pathlib.Path, kinds: tuple[str, ...]) -> None:
     evaluation, _ = weather()
-    evaluation |= {"directions": {}, "completions": {}}
+    evaluation |= {"directions": {}, "completions": {}, "tests": {}}
     examples = {"directions": {}, "completions": {}, "real": {}}
     page = write_report(write_run(tmp_path / "run", (evaluation, examples), kinds))
     assert Outline(page).anchors == ["loss", "bits", "errors", "making"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import io
 import json
 import pathlib
+import re
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -19,28 +22,15 @@ import omnijax
 from omnijax.cli import WRONG_INPUT, main
 from omnijax.errors import DataError, PlatformError
 from omnijax.evaluate.history import read_rows
-from omnijax.experiment import load_experiment
+from omnijax.evaluate.judging import Made, examples
+from omnijax.evaluate.split import EvaluatedSplit
+from omnijax.experiment import load_experiment, override
 
 pytest.importorskip("espeakng_loader", reason="needs the extra [demo]")
 THINGS = pathlib.Path(__file__).parents[1] / "experiments" / "things"
-LANGUAGES = ("fr", "ru", "ro", "ca", "bg", "es", "be", "el", "da")
-ARTISTS = {"round": "train", "square": "train", "flat": "validation/artist", "thin": "test/artist"}
+LANGUAGES = ("fr", "ru", "el", "da")
 SMALL = ["--train.steps=4", "--train.checkpoint-every=4", "--train.log-every=2", "--optim.warmup-steps=1"]
 SMALL += ["--model.width=32", "--model.depth=1", "--model.unroll=1", "--eval.examples=6"]
-
-
-def draw(thing: int, artist: str) -> PIL.Image.Image:
-    """A thing has a colour and a size; an artist has a shape."""
-    row, column = np.abs(np.mgrid[-15.5:16:1, -15.5:16:1])
-    size = 5 + thing // 5 * 3
-    inside = {
-        "round": np.hypot(row, column) < size,
-        "square": np.maximum(row, column) < size,
-        "flat": np.hypot(1.3 * row, column) < size,
-        "thin": np.hypot(row, 1.3 * column) < size,
-    }[artist]
-    colour = [(200, 30, 30), (30, 160, 60), (40, 60, 220), (240, 200, 0), (20, 20, 20)][thing % 5]
-    return PIL.Image.fromarray(np.where(inside[..., None], colour, 255).astype(np.uint8))
 
 
 def blocks(name: str) -> PIL.Image.Image:
@@ -49,56 +39,68 @@ def blocks(name: str) -> PIL.Image.Image:
     return PIL.Image.fromarray(found).resize((32, 32), PIL.Image.Resampling.NEAREST)
 
 
-def say(thing: int, language: int) -> np.ndarray:
-    """Half a second of a tone that rises and falls with the thing, and as noisy as the language."""
-    time, random = np.arange(8000) / 16000, np.random.default_rng((thing, language))
-    tone = np.sin(2 * np.pi * (200 + 40 * thing) * time * (1 + 0.2 * np.sin(2 * np.pi * (1 + thing % 3) * time)))
-    return 0.3 * tone + 0.01 * (1 + language) * random.normal(size=time.size)
+@pytest.fixture(scope="module")
+def miniature() -> ModuleType:
+    """The module that draws twenty things."""
+    spec = importlib.util.spec_from_file_location("miniature", THINGS / "miniature.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def files(tmp_path_factory: pytest.TempPathFactory, miniature: ModuleType) -> pathlib.Path:
     """Twenty things, in the form of make_things.py."""
-    folder, rows = tmp_path_factory.mktemp("things"), []
-    captions = [{f"caption_{one}": f"{one} {number:02d}" for one in ("en", *LANGUAGES)} for number in range(20)]
-    for thing in range(20):
-        for artist, split in ARTISTS.items():
-            draw(thing, artist).save(folder / f"{artist}{thing}.png")
-            row = {"picture_file_name": f"{artist}{thing}.png", "label": f"thing {thing}", "split": split}
-            rows.append(row | captions[thing] | {"by": artist, "credit": "a test"})
-        for number, language in enumerate(LANGUAGES):
-            name, split = f"{language}{thing}.flac", "test/voice" if language == "da" and thing % 2 else "train"
-            split = "validation/word" if (thing + number) % 10 == 0 else split
-            soundfile.write(folder / name, say(thing, number), 16000)
-            row = {f"speech_{language}_file_name": name, "label": f"thing {thing}", "split": split, "credit": "a test"}
-            row |= {f"caption_{language}": captions[thing][f"caption_{language}"], "by": f"voice {language}"}
-            rows.append(row)
-            if (thing + number) % 5 == 0:
-                soundfile.write(folder / f"synthetic-{name}", say(thing, number + 9), 16000)
-                other = {f"speech_{language}_file_name": f"synthetic-{name}", "split": "train", "by": "synthesiser"}
-                rows.append(row | other)
-    held_out = {"validation/photo": 0, "test/photo": 1, "test/word": 2, "validation/voice": 3}
-    for split, place in held_out.items():  # every split has a record
-        rows[place]["split"] = split
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = tmp_path_factory.mktemp("things")
+    miniature.make(folder, LANGUAGES)
     return folder
 
 
-def test_it_goes_through_every_command(files: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    data, run, experiment = tmp_path / "data", tmp_path / "run", tmp_path / "experiment.py"
-    text = (THINGS / "experiment.py").read_text()
-    assert "pieces=2048" in text
-    experiment.write_text(text.replace("pieces=2048", "pieces=50"))  # twenty things have no more
-    knobs = ["--data.folder", str(files), "--data.directory", str(data), *SMALL]
-    assert main(["train", str(experiment), "--workdir", str(run), *knobs]) == 0
+@pytest.fixture(scope="module")
+def train(files: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that trains the experiment in small, with fewer languages and pieces. The data are prepared."""
+    folder, text = tmp_path_factory.mktemp("small"), (THINGS / "experiment.py").read_text()
+    spoken = re.search(r"^SPOKEN = \(.+\)$", text, re.MULTILINE)
+    assert spoken is not None
+    assert "pieces=2048" in text  # twenty things have no more than 50
+    text = text.replace(spoken[0], f"SPOKEN = {LANGUAGES}").replace("pieces=2048", "pieces=50")
+    (folder / "experiment.py").write_text(text)
+    knobs = ["--data.folder", str(files), "--data.directory", str(folder / "data"), *SMALL]
+    assert main(["prepare", str(folder / "experiment.py"), *knobs]) == 0
+    return ["train", str(folder / "experiment.py"), *knobs]
+
+
+def test_pictures_have_credits_and_the_nearest_in_training(train: list[str]) -> None:
+    config = override(load_experiment(pathlib.Path(train[1])), train[2:])
+    config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, examples=40))
+    split = EvaluatedSplit(config)
+    shown = [row["picture"] for row in config.data.records("train") if row.get("picture") is not None]
+    places, pictures = split.places(["picture"])[:4], shown[-4:]
+    decodable = np.ones(4, bool)
+    made = Made("picture", places, [None, *pictures[1:]], decodable, "caption_en", ["a", "b", "c", "d"], "caption_en")
+    made = made._replace(between={"caption_fr": ["<b>", None, "c", "d"]})
+    found = {entry["record"]: entry for entry in examples(split, made)}
+    assert "nearest" not in found[places[0]]
+    for place, picture in zip(places[1:], pictures[1:], strict=True):
+        entry = found[place]
+        assert entry["nearest"]["html"] == split.modalities["picture"].html(picture, "nearest in training")
+        assert entry["nearest"]["credit"].endswith("(made here)")
+        assert entry["credit"] == f"{config.data.classes[entry['class']]}: flat (made here)"
+
+
+def test_it_goes_through_every_command(train: list[str], tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "run"
+    assert main([*train, "--workdir", str(run)]) == 0
     assert main(["evaluate", str(run), "--tasks", "directions,held_out"]) == 0  # bits have a program for each task
     figures = read_rows(run)[-1]
     assert figures["decodable"] == 1
     tests = figures["tests"]
     assert {kind: list(found) for kind, found in tests.items()} == {
         "artist": ["picture->caption_en", "caption_en->picture"],
-        "photo": ["picture->caption_en"],
-        "word": [f"speech_{one}->caption_{one}" for one in LANGUAGES[:7]],
+        "photo": ["picture->caption_en", "picture->speech_ru"],
+        "word": [*(f"speech_{one}->caption_{one}" for one in LANGUAGES[:-2]), "speech_fr->picture"],
         "voice": ["speech_el->caption_el", "speech_da->caption_da"],
     }
     artist = tests["artist"]["picture->caption_en"]
@@ -106,6 +108,9 @@ def test_it_goes_through_every_command(files: pathlib.Path, tmp_path: pathlib.Pa
     assert 0 <= artist["top_1"] <= artist["top_5"] < 1  # it has hardly learned
     assert artist["interval"][0] <= artist["accuracy"] <= artist["interval"][1]
     assert artist["anchors"]["nearest picture"] > 0.3  # an artist is much like another one
+    drawn = tests["word"].pop("speech_fr->picture")
+    assert drawn["decodable"] == 1
+    assert "judge" not in drawn  # there is no picture beside a clip
     word = [row["anchors"]["nearest synthetic clip"] for row in tests["word"].values()]
     assert np.mean(word) > 0.3  # tones that rise and fall alike
     assert tests["voice"] == dict.fromkeys(tests["voice"], {"examples": 0})  # this side has no record of it
@@ -136,7 +141,7 @@ def making(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     import fetch_packages
 
     yield fetch_packages
-    for name in ("fetch_packages", "make_things", "leaks"):
+    for name in ("fetch_packages", "make_things", "leaks", "miniature"):
         sys.modules.pop(name, None)
 
 
@@ -221,6 +226,8 @@ CODE_POINTS = {"cat": "1f408", "dog": "1f415", "black dog": "1f415-200d-2b1b"}
 
 def write_packages(folder: pathlib.Path, making: ModuleType, things: ModuleType) -> None:
     """Packages with three things: two stamps of a cat, one of a dog, clips in two languages, drawings of two."""
+    from miniature import say
+
     folder.mkdir()
     stamps, clip = {}, io.BytesIO()
     soundfile.write(clip, np.concatenate([np.zeros(16000), say(3, 0), np.zeros(8000)]), 16000, format="OGG")

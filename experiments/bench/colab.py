@@ -3,7 +3,7 @@
     python3.13 experiments/bench/colab.py [--smoke 0] [--directory DIRECTORY]
 
 Makes a virtual environment with the packages that Colab preinstalls, in the versions of launch/constraints/colab.txt,
-clones what is committed here, and executes the five notebooks in turn. The set-up cell of the first notebook installs
+clones what is committed here, and executes the six notebooks in turn. The set-up cell of the first notebook installs
 omnijax and missing packages. Every preinstalled package must keep its version. Prints a JSON line for each
 notebook and a last line with the versions. The exit status is 0 if all notebooks ran and no version changed. Needs only
 Python and a package index. With `--smoke 0` the notebooks run at full size. With `--directory` the environment and
@@ -23,7 +23,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parents[2]
-NOTEBOOKS = ("quickstart", "your_files", "vocabulary", "radix", "evaluate")
+NOTEBOOKS = ("quickstart", "your_files", "things", "vocabulary", "radix", "evaluate")
 PREINSTALLED = (
     *("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "scipy", "scikit-learn"),
     *("matplotlib", "pillow", "protobuf", "pyarrow", "tqdm", "ipykernel", "nbclient"),

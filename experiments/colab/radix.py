@@ -37,7 +37,7 @@ if getattr(importlib.util.find_spec("omnijax"), "origin", None) is None:
         subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(clone)], check=True)
     pip, kept = [sys.executable, "-m", "pip"], pathlib.Path("preinstalled.txt")
     kept.write_text(subprocess.check_output([*pip, "list", "--format=freeze"], text=True))
-    install = ["install", "--quiet", "--constraint", str(kept), "--editable", f"{checkout}[demo]"]
+    install = ["install", "--quiet", "--constraint", str(kept), "--editable", f"{checkout}[things]"]
     subprocess.run([*pip, *install], check=True)
     sys.path.insert(0, str(checkout))  # so that this process finds the new package
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from omnijax.evaluate.split import EvaluatedSplit
-from omnijax.source import Judge
+from omnijax.source import Judge, signals_of
 
 SHUFFLES = 20
 NONE = -1
@@ -34,6 +34,7 @@ class Made(NamedTuple):
         given_field: the field that each was generated from.
         given: signals of that field.
         told: what these are, in words.
+        between: signals of the fields on the way, None where nothing could be decoded.
     """
 
     field: str
@@ -43,6 +44,7 @@ class Made(NamedTuple):
     given_field: str
     given: list[Any]
     told: str
+    between: Mapping[str, list[Any]] = {}
 
 
 def judge_of(split: EvaluatedSplit, field: str) -> Judge | None:
@@ -69,7 +71,7 @@ def accuracy(classes: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], pref
 def figures(split: EvaluatedSplit, made: Made) -> dict[str, Any]:
     """How good generated signals are: `accuracy` and what belongs to it where the field has a judge, and metrics."""
     modality, real = split.modalities[made.field], split.signals(made.field, made.places)
-    pairs = [(a, b) for a, b in zip(real, made.signals, strict=True) if b is not None]
+    pairs = [(a, b) for a, b in zip(real, made.signals, strict=True) if a is not None and b is not None]
     found: dict[str, Any] = {"examples": len(made.places), "decodable": float(made.decodable.mean())}
     found["metrics"] = modality.metrics([a for a, _ in pairs], [b for _, b in pairs])
     judge = judge_of(split, made.field)
@@ -85,8 +87,10 @@ def figures(split: EvaluatedSplit, made: Made) -> dict[str, Any]:
         "chance": 1 / count,
         "shuffled": float(np.mean(shuffled)),
         "confusion": table.tolist(),
-        "judge": accuracy(judge(real), labels)["accuracy"],
     }
+    if all(one is None for one in real):
+        return found
+    found["judge"] = accuracy(judge(real), labels)["accuracy"]
     if not modality.lossless:
         found["judge_coded"] = accuracy(judge(_coded(split, made.field, made.places)), labels)["accuracy"]
     return found
@@ -105,7 +109,15 @@ def examples(split: EvaluatedSplit, made: Made) -> list[dict[str, Any]]:
     given = [split.modalities[made.given_field].html(made.given[place], f"given, {made.told}") for place in chosen]
     kinds = {"made": ("generated", signals), "real": ("real", split.signals(made.field, records))}
     pieces = _pieces(split, made.field, records, kinds)
-    return [piece | {"given": one, "judged": read} for piece, one, read in zip(pieces, given, classes, strict=True)]
+    for piece, one, read, place in zip(pieces, given, classes, chosen, strict=True):
+        between = {field: _html(split, field, some[place], "on the way") for field, some in made.between.items()}
+        piece |= {"given": one, "judged": read, "between": between}
+    there = [piece for piece, signal in zip(pieces, signals, strict=True) if signal is not None]
+    like = split.config.data.nearest(made.field, [signal for signal in signals if signal is not None])
+    for piece, record in zip(there, like, strict=bool(like)):
+        signal, credit = signals_of(record, made.field)[0], split.config.data.credit(record)
+        piece["nearest"] = {"html": _html(split, made.field, signal, "nearest in training"), "credit": credit}
+    return pieces
 
 
 def real_examples(split: EvaluatedSplit, field: str) -> list[dict[str, Any]]:
@@ -120,16 +132,21 @@ def _pieces(
     split: EvaluatedSplit, field: str, records: Int[np.ndarray, " n"], kinds: dict[str, tuple[str, list[Any]]]
 ) -> list[dict[str, Any]]:
     """HTML of some signals of each record, with what they are; None where there is none."""
-    found, data, html = [], split.config.data, split.modalities[field].html
+    found, data = [], split.config.data
     for number, record in enumerate(records.tolist()):
         label = None if split.labels is None else int(split.labels[record])
         name = f"record {record}" if label is None else f"{data.label} {data.classes[label]}"
         pieces = {
-            kind: None if signals[number] is None else html(signals[number], f"{told}, {name}")
-            for kind, (told, signals) in kinds.items()
+            kind: _html(split, field, signals[number], f"{told}, {name}") for kind, (told, signals) in kinds.items()
         }
-        found.append({"record": record, "class": label, **pieces})
+        credit = data.credit(split.records[record])
+        found.append({"record": record, "class": label, "credit": credit, **pieces})
     return found
+
+
+def _html(split: EvaluatedSplit, field: str, signal: Any, label: str) -> str | None:
+    """A signal as a piece of a page; None if there is none."""
+    return None if signal is None else split.modalities[field].html(signal, label)
 
 
 def shown(split: EvaluatedSplit, places: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:

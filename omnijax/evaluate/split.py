@@ -68,8 +68,8 @@ class EvaluatedSplit:
         return found
 
     def signals(self, field: str, places: Sequence[int] | Int[np.ndarray, " n"]) -> list[Any]:
-        """The first signal of a field of some records."""
-        return [signals_of(self.records[int(place)], field)[0] for place in places]
+        """The first signal of a field of some records; None where a record lacks it."""
+        return [next(iter(signals_of(self.records[int(place)], field)), None) for place in places]
 
     def items(self, field: str, places: Sequence[int] | Int[np.ndarray, " n"]) -> list[Items]:
         """The items of the first signal of a field of some records, as the corpus has them."""

@@ -63,15 +63,17 @@ def measure_directions(trained: Trained, split: EvaluatedSplit) -> Finding:
 def _along(trained: Trained, split: EvaluatedSplit, route: Route, key: Any, bare: bool = True) -> tuple[Made, float]:
     """What a route generates; and, if `bare`, the share that decodes when its last step may use any token."""
     generator, (first, *_), (source, target) = trained.generator, route.through, route.through[-2:]
-    places = split.having([first, target])
+    places = split.places([first, target])
+    if not len(places):
+        places = split.having([first])  # a judge may read what has no real one beside it
     items = split.items(first, places)
-    generated = generator.along(route.through, items, key)
-    signals = decoded(split.modalities[target], generated)
-    made = Made(target, places, signals, generated.decodable, first, split.signals(first, places), first)
+    steps = generator.along(route.through, items, key)
+    read = {field: decoded(split.modalities[field], one) for field, one in zip(route.through[1:], steps, strict=True)}
+    signals, given = read.pop(target), split.signals(first, places)
+    made = Made(target, places, signals, steps[-1].decodable, first, given, first, read)
     if not bare:
         return made, math.nan
-    if len(route.through) > 2:
-        items = generator.along(route.through[:-1], items, key).items
+    items = steps[-2].items if len(steps) > 1 else items
     free = dataclasses.replace(trained.config.target(target).sample, grammar=False)
     last = jax.random.fold_in(key, len(route.through) - 2)
     return made, float(generator.generate({source: items}, target, last, free).decodable.mean())
@@ -100,11 +102,12 @@ def measure_completions(trained: Trained, split: EvaluatedSplit) -> Finding:
 def measure_held_out(trained: Trained, split: EvaluatedSplit) -> Finding:
     """What is generated on each of `eval.held_out`, how often it is right, and how answers rank if there are any."""
     found: dict[str, dict[str, Any]] = {}
+    pages: dict[str, Any] = {}
     for number, kind in enumerate(trained.config.eval.held_out):
         part, found[kind.kind] = split.sibling(kind), {}
         for place, route in enumerate(kind.routes):
             key = jax.random.fold_in(jax.random.key(trained.config.eval.seed), 1000 * (1 + number) + place)
-            if not len(part.places([route.through[0], route.through[-1]])):
+            if not len(part.places(route.through[:1])):
                 found[kind.kind][route.name] = {"examples": 0}
                 continue
             made, _ = _along(trained, part, route, key, bare=False)
@@ -117,7 +120,8 @@ def measure_held_out(trained: Trained, split: EvaluatedSplit) -> Finding:
             tops = {f"top_{n}": float((ranks <= n).mean()) for n in (1, 5)} if len(ranks) else {}
             anchors = trained.config.data.anchors(part.config.eval.split, route.name)
             found[kind.kind][route.name] = right | tops | {"anchors": dict(anchors)}
-    return Finding({"tests": found} if found else {})
+            pages[f"{kind.kind}/{route.name}"] = examples(part, made)
+    return Finding({"tests": found}, {"held_out": pages}) if found else Finding({})
 
 
 TASKS: dict[str, Callable[[Trained, EvaluatedSplit], Finding]] = {

@@ -99,7 +99,7 @@ class TrainedRun:
         items = {name: self.encode(name, [record[name] for record in records]) for name in route[0]}
         key = jax.random.key(seed)
         if len(route) > 1:
-            found = self.generator.along([*route[0], *route[1:]], items[route[0][0]], key)
+            found = self.generator.along([*route[0], *route[1:]], items[route[0][0]], key)[-1]
         else:
             found = self.generator.generate(items, to, key, count=len(records))
         return decoded(self.modalities[to], found)

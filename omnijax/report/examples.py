@@ -6,10 +6,11 @@ A signal is a piece of HTML that its modality made, so that nothing here knows w
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omnijax.report.inputs import RunFiles
-from omnijax.report.measures import measured_table
+from omnijax.report.measures import held_out_table, measured_table
 from omnijax.report.text import arrow, grid, percent, section, sheet
 
 _EXAMPLES_SHOWN = 5
@@ -26,7 +27,7 @@ def live_examples(run: RunFiles) -> str:
     for name, measured in run.evaluation["directions"].items():
         source, target = measured["through"][0], measured["through"][-1]
         head = (f"{source} given", f"{target} generated", f"real {target}")
-        cards.append(_card(run, "directions", name, arrow(name), head))
+        cards.append(_card(run, measured, run.examples["directions"].get(name, []), arrow(name), head))
     note = f"Each line is one record of {run.split}: what the model was given, what it generated, and the real signal "
     note += f"of the same record. No example was chosen by its result. {_judge_told(run, 'directions')}"
     return section("examples", "What it can do", note, grid(cards, "cards"))
@@ -38,12 +39,39 @@ def completed(run: RunFiles) -> str:
     if not measured:
         return ""
     titles = {name: "{} from its {} half".format(*name.split("/")) for name in measured}
-    cards = [_card(run, "completions", name, titles[name], ("given", "completed", "real")) for name in measured]
+    head, shown = ("given", "completed", "real"), run.examples["completions"]
+    cards = [_card(run, measured[name], shown.get(name, []), titles[name], head) for name in measured]
     note = "Each fragment is written behind its position, and the model was trained on fragments in random order. So "
     note += f"it can go on from any part of a signal. Here it gets one half of a signal of {run.split} and generates "
     note += f"the other half. {_judge_told(run, 'completions')}"
-    shown = measured_table({titles[name]: entry for name, entry in measured.items()})
-    return section("completions", "Completed from one half", note, grid([shown, grid(cards, "cards")]))
+    figures = measured_table({titles[name]: entry for name, entry in measured.items()})
+    return section("completions", "Completed from one half", note, grid([figures, grid(cards, "cards")]))
+
+
+def held_out(run: RunFiles) -> str:
+    """Each kind of what training never had: figures beside those of baselines, then examples."""
+    cards = []
+    for path, entries in run.examples.get("held_out", {}).items():
+        kind, name = path.split("/", 1)
+        source, target = name.split("->")
+        head = (f"{source} given", f"{target} generated", f"real {target}")
+        cards.append(_card(run, run.evaluation["tests"][kind][name], entries, f"{kind}: {arrow(name)}", head))
+    note = (
+        "Training had none of these records, and nothing else of their group: not another picture by this artist, for "
+    )
+    note += "example. “Right” is what was generated freely, with its 95 % interval. The ranks order the answers of all "
+    note += "classes by their exact likelihood. The baselines had the same records."
+    return section("unseen", "What it never met", note, grid([held_out_table(run), grid(cards, "cards")]))
+
+
+def credits(run: RunFiles) -> str:
+    """Who made the signals on the page, where the data set says so."""
+    shown = [run.examples[part] for part in ("directions", "completions", "real")] + [run.examples.get("held_out", {})]
+    entries = [entry for part in shown for some in part.values() for entry in some]
+    entries += [entry["nearest"] for entry in entries if "nearest" in entry]
+    lines = sorted({html.escape(entry["credit"]) for entry in entries if entry.get("credit")})
+    body = f"<details><summary>{len(lines)} records</summary>{'<br>'.join(lines)}</details>" if lines else ""
+    return section("credits", "Credits", "Who made the real signals on this page, and under which licence.", body)
 
 
 def grids(run: RunFiles) -> str:
@@ -58,7 +86,7 @@ def grids(run: RunFiles) -> str:
         for name, entries in run.examples["directions"].items():
             for entry in entries if name.endswith(f"->{field}") else ():
                 line = lines.setdefault(_line(run, entry), {})
-                line.setdefault("real", [entry["real"]])
+                line.setdefault("real", [entry["real"] or ""])
                 line.setdefault("encoded and decoded", [])
                 line.setdefault(f"generated, {arrow(name)}", []).append(_made(entry, framed=True))
         if shown := sheet("", _rows(lines, _MOST_IN_CELL if run.evaluation["classes"] else 1), "signals keyed"):
@@ -95,17 +123,23 @@ def _rows(lines: Lines, each: int) -> list[tuple[str, dict[str, str]]]:
     return [(html.escape(name), line) for name, line in zip(shown, several, strict=True)]
 
 
-def _card(run: RunFiles, part: str, name: str, title: str, head: tuple[str, str, str]) -> str:
+def _card(
+    run: RunFiles,
+    measured: Mapping[str, Any],
+    entries: Sequence[dict[str, Any]],
+    title: str,
+    head: tuple[str, str, str],
+) -> str:
     """The first examples of different classes, or the first ones where there are no classes, right or wrong."""
-    measured, entries = run.evaluation[part][name], run.examples[part].get(name, [])
     score = percent(measured["accuracy"]) if "accuracy" in measured else f"decodable {percent(measured['decodable'])}"
     first: dict[str, dict[str, Any]] = {}
     for entry in entries:
         first.setdefault(_line(run, entry), entry)
-    rows = [
-        (entry["given"], {head[1]: _made(entry), head[2]: entry["real"], "judge": _verdict(run, entry)})
-        for entry in list(first.values())[:_EXAMPLES_SHOWN]
-    ]
+    rows = []
+    for entry in list(first.values())[:_EXAMPLES_SHOWN]:
+        between = {f"{field} generated": piece or "" for field, piece in entry.get("between", {}).items()}
+        cells = between | {head[1]: _made(entry), head[2]: entry["real"] or "", "judge": _verdict(run, entry)}
+        rows.append((entry["given"], cells | {"nearest in training": entry.get("nearest", {"html": ""})["html"]}))
     return (
         f'<article class="card"><header><h3>{html.escape(title)}</h3><span class="score">{score}</span></header>'
         f"{sheet(head[0], rows, 'signals')}</article>"

@@ -17,6 +17,8 @@ from omnijax.report.theme import Figures
 _MOST_CLASSES, _MOST_MISTAKES = 25, 15
 _SHARES = {"accuracy": "accuracy", "shuffled": "shuffled", "blank_accuracy": "blank", "judge": "judge"}
 _SHARES |= {"judge_coded": "judge, coded", "decodable": "decodable", "decodable_without_grammar": "without grammar"}
+_HELD_OUT = {"accuracy": "right", "top_1": "ranked first", "top_5": "among the first 5"}
+_HELD_OUT |= {"judge": "judge", "judge_coded": "judge, coded", "decodable": "decodable"}
 _KINDS = {"general": "general token", "check": "check digit", "aos": "boundary (aos)"}
 """Kinds of tokens as a reader expects them, where the name doesn't say it."""
 _BITS = {"uniform": "all alike", "raw": "raw", "renormalised": "renormalised", "leak": "leak"}
@@ -75,6 +77,19 @@ def directions(run: RunFiles) -> str:
     )
     rows = {arrow(name): entry for name, entry in measured.items()}
     return section("directions", "How often it is right", note, measured_table(rows))
+
+
+def held_out_table(run: RunFiles) -> str:
+    """Figures of each kind of held-out records, by direction."""
+    rows = []
+    for kind, directions_of in run.evaluation.get("tests", {}).items():
+        for name, entry in directions_of.items():
+            cells = {title: percent(entry[key]) for key, title in _HELD_OUT.items() if key in entry}
+            if "interval" in entry:
+                cells["right"] += " ({} to {})".format(*map(percent, entry["interval"]))
+            cells |= {title: percent(share) for title, share in entry.get("anchors", {}).items()}
+            rows.append((html.escape(f"{kind}: {arrow(name)}"), cells | {"records": f"{entry['examples']:,}"}))
+    return f'<div class="card">{sheet("", rows, "lean")}</div>' if rows else ""
 
 
 def confusions(run: RunFiles) -> str:

@@ -36,15 +36,17 @@ def write_report(run_dir: pathlib.Path, split: str | None = None, out: pathlib.P
     body = [
         _opening(run, headline),
         examples.live_examples(run),
+        examples.held_out(run),
         measures.directions(run),
         examples.grids(run),
         examples.completed(run),
         measures.confusions(run),
         measures.bits(run),
         measures.errors(run),
+        examples.credits(run),
         _making(run),
     ]
-    body.insert(6, measures.losses(run, plots))  # it writes, so that it comes last
+    body.insert(7, measures.losses(run, plots))  # it writes, so that it comes last
     page = file_of(out, "report.html", split)
     write_atomically(page, whole_page(f"{run.name}: {headline}", "".join(body), beside("player.js")))
     return page

@@ -58,13 +58,13 @@ class Generator:
     params: Any
     progress: rich.progress.Progress | None = None
 
-    def along(self, route: Sequence[str], items: Sequence[Items], key: PRNGKeyArray) -> Generated:
-        """Goes from the first field of a route to the last, one document for each step of the way."""
-        generated = Generated(list(items), np.ones(len(items), bool))
+    def along(self, route: Sequence[str], items: Sequence[Items], key: PRNGKeyArray) -> list[Generated]:
+        """What each step from a field of a route to the next one makes; decodable if all before it is."""
+        steps = [Generated(list(items), np.ones(len(items), bool))]
         for number, (source, target) in enumerate(zip(route, route[1:], strict=False)):
-            step = self.generate({source: generated.items}, target, jax.random.fold_in(key, number))
-            generated = Generated(step.items, generated.decodable & step.decodable)
-        return generated
+            step = self.generate({source: steps[-1].items}, target, jax.random.fold_in(key, number))
+            steps.append(Generated(step.items, steps[-1].decodable & step.decodable))
+        return steps[1:]
 
     def generate(
         self, given: Given, field: str, key: PRNGKeyArray, sample: SampleConfig | None = None, count: int = 1
