@@ -309,7 +309,7 @@ def test_evaluation_keeps_examples_and_writes_the_report(config: Config, run: pa
     for name, shown in examples["directions"].items():
         assert len(shown) == config.eval.show
         for one in shown:
-            assert set(one) == {"record", "class", "given", "made", "real", "judged"}
+            assert set(one) == {"record", "class", "credit", "given", "between", "made", "real", "judged"}
             assert -1 <= one["judged"] < 10
             pieces = zip(name.split("->"), (one["given"], one["real"]), strict=True)
             assert all({"text": "<span", "image": "<img", "speech": "audio"}[field] in piece for field, piece in pieces)

@@ -248,7 +248,6 @@ def drawn(**knobs: Any) -> dict[str, Any]:
         ("optim", {"learning_rate": math.inf}, "optim.learning_rate"),
         ("optim", {"learning_rate": 1e308}, "optim.learning_rate"),
         ("optim", {"weight_decay": 1e308}, "optim.weight_decay"),
-        ("batch", {"draws": 0}, "batch.draws"),
         ("batch", {"tasks": (Task(("a" * 5000,), (1.0, 1.0)),)}, "batch.tasks.0.weights"),
     ],
 )

@@ -137,7 +137,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return tmp_path_factory.mktemp("notebooks")
 
 
-PROOFS = ("quickstart", "radix", "evaluate")
+PROOFS = ("quickstart", "things", "radix", "evaluate")
 """`make prove P=notebooks` runs them, and all others."""
 
 

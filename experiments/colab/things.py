@@ -105,7 +105,8 @@ def show(title, field, signal):
 
 
 run = omnijax.load(RUN)
-for record in run.config.data.records("validation/artist")[:: 1 if SMOKE else 12][:6]:
+records = list(run.config.data.records("validation/artist"))
+for record in records[:: 1 if SMOKE else 12][:6]:
     show(run.config.data.credit(record), "picture", record["picture"])
     for language in ("en", "ru", "fr"):
         name = run.sample({"picture": record["picture"]}, to=f"caption_{language}")
