@@ -104,6 +104,10 @@ def show(title, field, signal):
     display(HTML(f"<b>{title}</b> {shown}"))
 
 
+def usable(name):
+    return name is not None and 0 < len(name.encode()) <= 80  # a model that has hardly learned writes anything
+
+
 run = omnijax.load(RUN)
 records = list(run.config.data.records("validation/artist"))
 for record in records[:: 1 if SMOKE else 12][:6]:
@@ -111,7 +115,7 @@ for record in records[:: 1 if SMOKE else 12][:6]:
     for language in ("en", "ru", "fr"):
         name = run.sample({"picture": record["picture"]}, to=f"caption_{language}")
         show(language, f"caption_{language}", name)
-    if name is not None:
+    if usable(name):
         show("spoken", "speech_fr", run.sample({"caption_fr": name}, to="speech_fr"))
 
 # %% [markdown]
@@ -123,7 +127,7 @@ for record in clips[:6]:
     show(record["caption_fr"], "speech_fr", record["speech_fr"])
     name = run.sample({"speech_fr": record["speech_fr"]}, to="caption_fr")
     show("understood as", "caption_fr", name)
-    if name is not None:
+    if usable(name):
         show("drawn", "picture", run.sample({"caption_fr": name}, to="picture"))
 
 # %% [markdown]
