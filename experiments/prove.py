@@ -149,7 +149,7 @@ def all_of(name: str, quick: str) -> Callable[[pathlib.Path, bool], Sequence[Par
 
 
 def colab(directory: pathlib.Path, tiny: bool) -> Sequence[Part]:
-    """The six notebooks in small; the program itself keeps what ran."""
+    """The six notebooks at a tiny size. The program continues where it was stopped."""
     program = str(ROOT / "experiments" / "bench" / "colab.py")
     return [Part("notebooks", ("python3.13", program, "--directory", str(directory / "colab")))]
 

@@ -138,11 +138,11 @@ class Source:
         return {}
 
     def credit(self, record: Record) -> str:
-        """Who made a record, and its licence, for pages that show it; "" where the data set doesn't say."""
+        """Author and licence of a record, for the credits of a page that shows it; "" if they aren't known."""
         return ""
 
     def nearest(self, field: str, signals: Sequence[Any]) -> Sequence[Record]:
-        """The training record whose field each signal is most like, to show copies; [] where this isn't measured."""
+        """For each signal of a field the most similar training record, so that copies are seen; [] without a search."""
         return ()
 
     def present(self, split: str) -> Mapping[tuple[str, ...], int]:

@@ -152,7 +152,7 @@ class Things(Folder):
         return f"{record['label']}: {record['by']} ({record['credit']})"
 
     def nearest(self, field, signals):
-        """The training picture whose `features` are nearest."""
+        """For each generated picture the training record with the smallest distance between `features`."""
         if field != "picture" or not len(signals):
             return ()
         shown = [record for record, _ in self._of(TRAIN, field)]

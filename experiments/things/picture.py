@@ -19,7 +19,7 @@ from omnijax.report.theme import DARK, DOTS_PER_INCH, LIGHT, Theme, new_figure
 
 SPLIT, COLUMNS, LANGUAGES = "validation/artist", 9, ("en", "ru", "fr")
 SPOKEN_TO = ("fr", "el", "ru", "es", "da", "bg", "ro", "en", "ca")
-"""Language that each drawing is asked for in."""
+"""Language of the caption that each drawing is generated from."""
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "docs" / "figures"
 
 

@@ -24,7 +24,7 @@ class Task:
     repeats: int = 1
     """How often every record appears in this form in an epoch."""
     draws: int = 1
-    """How often each view is drawn. All are stored, and the repeats take them in turn, epoch after epoch."""
+    """Number of stored variants of each view. Each repeat and each epoch takes the next one; then they start again."""
     random_order: tuple[float, ...] = ()
     """For each field, the share of documents that write its fragments in a random order, drawn anew each time; () is
     none. Positions still say where the fragments belong, so that a model learns to go on from any of them."""
@@ -35,7 +35,7 @@ class Task:
         return tuple(field_of(name) for name in self.fields)
 
     def drawn(self, draw: int) -> tuple[str, ...]:
-        """The fields, with the views of one of the draws, which are counted in a circle."""
+        """The fields, with the views of variant `draw` modulo `draws`."""
         draw %= self.draws
         return tuple(f"{name}/{draw}" if draw and name != field_of(name) else name for name in self.fields)
 
@@ -65,6 +65,6 @@ class BatchConfig:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The fields and views that the tasks name, in all draws."""
+        """The fields and views that the tasks name, with all variants of the views."""
         drawn = (one for task in self.tasks for draw in range(task.draws) for one in task.drawn(draw))
         return tuple(dict.fromkeys(drawn))

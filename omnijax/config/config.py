@@ -101,9 +101,9 @@ def _check_tasks(config: Config) -> None:
         if not task.fields or len(task.fields) != len(task.weights):
             rule = f"one for each of the fields {shortened(str(task.fields))}"
             raise ConfigError(f"{path}.weights", task.weights, rule, "add or drop one")
-        for name in ("repeats", "draws"):
-            if not (1 <= getattr(task, name) < 2**31):
-                raise ConfigError(f"{path}.{name}", getattr(task, name), "must be in 1 … 2^31 - 1", "change it")
+        for name, value, most in (("repeats", task.repeats, 2**31 - 1), ("draws", task.draws, 1024)):
+            if not 1 <= value <= most:
+                raise ConfigError(f"{path}.{name}", value, f"must be in 1 … {most:,}", "change it")
         for weight in (*task.weights, max(task.weights)):
             if not (SMALLEST <= weight <= LARGEST or (weight == 0 < max(task.weights))):
                 rule = f"weights must be 0 or in {SMALLEST:g} … {LARGEST:g}, and one of them above 0"

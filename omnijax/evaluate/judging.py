@@ -34,7 +34,8 @@ class Made(NamedTuple):
         given_field: the field that each was generated from.
         given: signals of that field.
         told: what these are, in words.
-        between: signals of the fields on the way, None where nothing could be decoded.
+        between: generated signals of each field between the first and the last of a route; None where one can't be
+            decoded.
     """
 
     field: str

@@ -68,7 +68,7 @@ class EvaluatedSplit:
         return found
 
     def signals(self, field: str, places: Sequence[int] | Int[np.ndarray, " n"]) -> list[Any]:
-        """The first signal of a field of some records; None where a record lacks it."""
+        """For each of some records the first signal of a field, or None if the record lacks the field."""
         return [next(iter(signals_of(self.records[int(place)], field)), None) for place in places]
 
     def items(self, field: str, places: Sequence[int] | Int[np.ndarray, " n"]) -> list[Items]:

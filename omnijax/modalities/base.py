@@ -303,7 +303,10 @@ class Modality:
 
 
 class PartsOf(Sequence[Any]):
-    """The parts of some wholes, one after another, as frames of clips. A whole is asked for again for each part."""
+    """All parts of several sequences as one sequence, such as the frames of all clips.
+
+    `whole(number)` gives a sequence; it is called for every part that is read.
+    """
 
     def __init__(self, whole: Callable[[int], Sequence[Any]], count: int):
         self._whole, self._ends = whole, np.cumsum([len(whole(number)) for number in range(count)])

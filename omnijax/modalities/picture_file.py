@@ -34,7 +34,7 @@ _BITS, _INTERPRETATION, _FORMAT, _ORIENTATION = 258, 262, 339, 274
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the luma (ITU-R BT.601), as Pillow has them."""
 _RAISED = (OSError, RuntimeError, ValueError, TypeError, AttributeError, SyntaxError, LookupError, EOFError)
-"""What Pillow raises, beside errors of zlib, struct and its own; a `RuntimeError` for AVIF and DDS."""
+"""Exceptions of Pillow for damaged files. It also raises its own, and those of zlib and struct."""
 
 
 def read_picture(

@@ -56,8 +56,8 @@ class Speech(Modality):
     stages: int = 1
     """Codes of a fragment. The first is the coarsest: each further one is for what the ones before it leave."""
     code: tuple[int, ...] = ()
-    """If given, fragments are coefficients of a transform (`Transform`) instead: the levels of each, by decreasing
-    variance. Similar sounds have similar digits then."""
+    """Number of levels of each coefficient, by decreasing variance. If it is given, a fragment is written as quantised
+    coefficients of a `Transform` instead of codebook entries, so that similar sounds have similar digits."""
     most: int = 31
     """Most fragments of a waveform."""
     griffin_lim_iterations: int = dataclasses.field(default=60, metadata={"shapes_data": False})

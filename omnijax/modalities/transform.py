@@ -42,7 +42,7 @@ class Transform(NamedTuple):
         name: str,
         progress: Progress,
     ) -> Self:
-        """Fits the transform to all vectors, and the levels to at most about 200,000 of them.
+        """Fits the mean and the basis to all vectors, and the levels to a sample of about 200,000 vectors.
 
         Args:
             parts: the vectors of each signal.
@@ -52,7 +52,8 @@ class Transform(NamedTuple):
             name: of the modality, for errors.
             progress: told the share that is done.
 
-        Raises a `DataError` if there are fewer than two vectors.
+        Raises:
+            DataError: there are fewer than two vectors.
         """
         random, kept = np.random.default_rng((seed, 5)), list[Float32[np.ndarray, "n size"]]()
         share, number = max(1, -(-_FIT_VECTORS // max(1, count))), 0
@@ -77,7 +78,7 @@ class Transform(NamedTuple):
         return cls(mean.astype(np.float32), basis.astype(np.float32), levels)
 
     def digits(self, vectors: Shaped[np.ndarray, "... size"], code: Sequence[int]) -> UInt32[np.ndarray, "... digits"]:
-        """The nearest level of each coefficient."""
+        """For each vector the index of the nearest level of each coefficient."""
         coefficients = (vectors.astype(np.float32) - self.mean) @ self.basis.T
         digits = np.empty(coefficients.shape, np.uint32)
         for place, number in enumerate(code):
@@ -86,12 +87,12 @@ class Transform(NamedTuple):
         return digits
 
     def vectors(self, digits: UInt32[np.ndarray, "n digits"]) -> Float32[np.ndarray, "n size"]:
-        """The vectors that have these digits."""
+        """Reconstructs vectors from the levels that the digits name."""
         return np.take_along_axis(self.levels, digits.T.astype(np.int64), axis=1).T @ self.basis + self.mean
 
 
 def transform_of(modality: Modality) -> Transform:
-    """The transform that a modality was fitted with; raises a `DataError` if it wasn't."""
+    """The fitted transform of a modality; raises a `DataError` if the modality isn't fitted."""
     if not set(Transform._fields) <= modality.arrays.keys():
         rule = "the codes are fitted on the training split"
         raise DataError(f"{modality.name} codes", sorted(modality.arrays), rule, "build the data set: omnijax prepare")
@@ -99,7 +100,7 @@ def transform_of(modality: Modality) -> Transform:
 
 
 def check_code(field: str, code: Sequence[int], least: int, most: int) -> None:
-    """Raises a `ConfigError` for fewer than `least` or more than `most` coefficients, or for impossible levels."""
+    """Raises a `ConfigError` unless a code has `least` to `most` coefficients, each with 2 to 65,536 levels."""
     if not least <= len(code) <= most or not all(2 <= levels <= 2**16 for levels in code):
         rule = f"has {least} to {most} coefficients, each with 2 … 65,536 levels"
         raise ConfigError(f"{field}.code", code, rule, "choose such a code")

@@ -49,23 +49,23 @@ def completed(run: RunFiles) -> str:
 
 
 def held_out(run: RunFiles) -> str:
-    """Each kind of what training never had: figures beside those of baselines, then examples."""
+    """For each kind of held-out records the figures, beside those of baselines; then examples."""
     cards = []
     for path, entries in run.examples.get("held_out", {}).items():
         kind, name = path.split("/", 1)
         source, target = name.split("->")
         head = (f"{source} given", f"{target} generated", f"real {target}")
         cards.append(_card(run, run.evaluation["tests"][kind][name], entries, f"{kind}: {arrow(name)}", head))
-    note = (
-        "Training had none of these records, and nothing else of their group: not another picture by this artist, for "
+    note = "Training had none of these records, and nothing else of their group. “Right” is the share of generated "
+    note += (
+        "signals that the judge read as the right class, with its 95 % interval. “Ranked first” and “among the first "
     )
-    note += "example. “Right” is what was generated freely, with its 95 % interval. The ranks order the answers of all "
-    note += "classes by their exact likelihood. The baselines had the same records."
+    note += "5” compare the answers of all classes by their exact likelihood. The baselines had the same records."
     return section("unseen", "What it never met", note, grid([held_out_table(run), grid(cards, "cards")]))
 
 
 def credits(run: RunFiles) -> str:
-    """Who made the signals on the page, where the data set says so."""
+    """The credits of the records on the page, where the data set has them."""
     shown = [run.examples[part] for part in ("directions", "completions", "real")] + [run.examples.get("held_out", {})]
     entries = [entry for part in shown for some in part.values() for entry in some]
     entries += [entry["nearest"] for entry in entries if "nearest" in entry]

@@ -80,7 +80,7 @@ def directions(run: RunFiles) -> str:
 
 
 def held_out_table(run: RunFiles) -> str:
-    """Figures of each kind of held-out records, by direction."""
+    """A table with a row for each kind of held-out records and each direction."""
     rows = []
     for kind, directions_of in run.evaluation.get("tests", {}).items():
         for name, entry in directions_of.items():

@@ -59,7 +59,11 @@ class Generator:
     progress: rich.progress.Progress | None = None
 
     def along(self, route: Sequence[str], items: Sequence[Items], key: PRNGKeyArray) -> list[Generated]:
-        """What each step from a field of a route to the next one makes; decodable if all before it is."""
+        """Generates the second field of a route from the first, the third from the second, and so on.
+
+        Returns what was generated of each field behind the first. A signal counts as decodable only if the signals
+        that it was generated from are decodable.
+        """
         steps = [Generated(list(items), np.ones(len(items), bool))]
         for number, (source, target) in enumerate(zip(route, route[1:], strict=False)):
             step = self.generate({source: steps[-1].items}, target, jax.random.fold_in(key, number))
