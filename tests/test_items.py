@@ -24,7 +24,7 @@ from omnijax.errors import ConfigError
 from omnijax.evaluate import likelihoods
 from omnijax.evaluate.likelihoods import document_sums, forms_of
 from omnijax.experiment import load_experiment
-from omnijax.model.build import grouping_of, model_of
+from omnijax.model.build import grouping_of, model_of, with_natural_digits
 from omnijax.model.groups import Grouping
 from omnijax.model.items import ItemTransformer
 from omnijax.model.shards import ALONE
@@ -352,3 +352,27 @@ def test_a_depth_head_learns_what_goes_with_what_and_parallel_heads_cannot() -> 
             params, state, _ = step(params, state, batches[number])
         bits = np.mean([step(params, state, batches[number])[2] for number in range(90, 100)]) / np.log(2)
         assert least <= bits < most, head  # the draws of a finite corpus cost a little more or less than one bit
+
+
+def test_digits_with_similar_natural_digits_begin_with_similar_embeddings() -> None:
+    parts, plain = (2, 10), small("depth", dataclasses.replace(WRITING, base=20))
+    config = dataclasses.replace(plain, model=dataclasses.replace(plain.model, width=512, natural_digits=parts))
+    v = config.vocabulary
+    params = model_of(config).init(jax.random.key(1))
+    changed = with_natural_digits(config, params, jax.random.key(2))
+    rows = slice(v.digit_start, v.digit_start + 20)
+    same, others = changed["ends"].pop("embed"), params["ends"].pop("embed")
+    jax.tree.map(np.testing.assert_array_equal, changed, params)
+    np.testing.assert_array_equal(np.delete(same, np.r_[rows], 0), np.delete(others, np.r_[rows], 0))
+    near = np.corrcoef(same[rows])
+    ordered = near[0, : parts[1]]  # against the digits that differ in the last natural digit alone
+    assert (np.diff(ordered) < 0).all()
+    assert near[0, 1] > near[0, parts[1]]  # the last one has more levels, so that two of them are more similar
+    assert np.abs(np.corrcoef(others[rows]) - np.eye(20)).max() < 0.3
+
+
+@pytest.mark.parametrize("wrong", [(2, 3), (1, 16), (0,)])
+def test_natural_digits_have_to_multiply_up_to_the_base(wrong: tuple[int, ...]) -> None:
+    config = small("depth")
+    with pytest.raises(ConfigError, match="model.natural_digits"):
+        dataclasses.replace(config, model=dataclasses.replace(config.model, natural_digits=wrong))

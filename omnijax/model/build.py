@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
 from omnijax.config import Config
 from omnijax.errors import ConfigError
 from omnijax.model.groups import Grouping
 from omnijax.model.items import ItemTransformer
-from omnijax.model.transformer import Transformer
+from omnijax.model.transformer import Params, Transformer
 from omnijax.vocab.vocabulary import Vocabulary
 
 
@@ -38,3 +42,16 @@ def grouping_of(vocabulary: Vocabulary) -> Grouping:
     v = vocabulary
     lengths = tuple(v.fragment_tokens(context) for context in (0, *v.contexts.of_control))
     return Grouping(v.position_start, v.control_start, lengths)
+
+
+def with_natural_digits(config: Config, params: Params, key: PRNGKeyArray) -> Params:
+    """Parameters in which digits with similar `model.natural_digits` have similar embeddings.
+
+    An embedding is a random quadratic function of the natural digits, plus 0.3 times what it was.
+    """
+    radices, embed = np.array(config.model.natural_digits), params["ends"]["embed"]
+    digits = np.stack(np.unravel_index(np.arange(radices.prod()), radices), axis=1) / (radices - 1) * 2 - 1
+    powers = np.concatenate([np.ones((len(digits), 1)), digits, digits**2 - 0.4], axis=1, dtype=np.float32)
+    drawn = jax.random.normal(key, (powers.shape[1], embed.shape[1])) * powers.shape[1] ** -0.5
+    rows = slice(config.vocabulary.digit_start, config.vocabulary.digit_start + len(digits))
+    return {**params, "ends": {**params["ends"], "embed": embed.at[rows].multiply(0.3).at[rows].add(powers @ drawn)}}

@@ -57,10 +57,8 @@ def held_out(run: RunFiles) -> str:
         head = (f"{source} given", f"{target} generated", f"real {target}")
         cards.append(_card(run, run.evaluation["tests"][kind][name], entries, f"{kind}: {arrow(name)}", head))
     note = "Training had none of these records, and nothing else of their group. “Right” is the share of generated "
-    note += (
-        "signals that the judge read as the right class, with its 95 % interval. “Ranked first” and “among the first "
-    )
-    note += "5” compare the answers of all classes by their exact likelihood. The baselines had the same records."
+    note += "signals in which the judge read the right class, with its 95 % interval. “Ranked first” and “among the "
+    note += "first 5” compare the answers of all classes by exact likelihood. The baselines had the same records."
     return section("unseen", "What it never met", note, grid([held_out_table(run), grid(cards, "cards")]))
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from omnijax.config import Config
 from omnijax.data.packing import Batch
 from omnijax.errors import ConfigError
+from omnijax.model.build import with_natural_digits
 from omnijax.model.layers import token_keys
 from omnijax.model.shards import Shards
 from omnijax.model.transformer import Transformer
@@ -89,6 +90,8 @@ def init_state(config: Config, model: Transformer, mesh: Mesh) -> State:
 
 def _init(config: Config, model: Transformer, key: PRNGKeyArray) -> State:
     params = model.init(key)
+    if config.model.natural_digits:
+        params = with_natural_digits(config, params, jax.random.fold_in(key, 2))
     return State(params, optimizer(config.optim, config.train.steps).init(params), jnp.zeros((), jnp.int32))
 
 
