@@ -66,6 +66,7 @@ demo: setup ## Train the digits experiment, evaluate it, and write runs/demo/rep
 things: setup ## Fetch packages, train the showpiece on them, measure it, and write runs/things/report.html.
 	@$(HUGE_PAGES) $(BIN)/omnijax train experiments/things/experiment.py --workdir runs/things
 	@$(HUGE_PAGES) $(BIN)/omnijax evaluate runs/things
+	@$(HUGE_PAGES) $(BIN)/omnijax evaluate runs/things --split test/artist
 
 test: lint ## Lint, types, and all tests.
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile

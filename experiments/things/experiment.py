@@ -222,22 +222,29 @@ def get_config() -> Config:
     fields |= {f"caption_{one}": TEXT for one in WRITTEN} | {f"speech_{one}": SPEECH for one in SPOKEN}
     splits = (TRAIN, *(f"{side}/{kind}" for side in (VALIDATION, TEST) for kind in KINDS))
     data = Things(directory="data/things", fields=fields, label="label", own_splits=splits)
+    # English is the hub: pictures have names in English, and names are translated.
+    others = tuple(one for one in WRITTEN if one != "en")
     tasks = (
-        Task(("picture/varied", "caption_en"), (0.0, 3.0), repeats=12, draws=48),
-        *(Task(("picture/varied", f"caption_{one}"), (0.0, 3.0), repeats=2, draws=48) for one in SPOKEN),
+        Task(("picture/varied", "caption_en"), (0.0, 4.0), repeats=24, draws=96),
+        Task(("caption_en", "picture"), (0.0, 1.5), repeats=8),
+        *(Task(("caption_en", f"caption_{one}"), (0.0, 1.0)) for one in others),
+        *(Task((f"caption_{one}", "caption_en"), (0.0, 1.0)) for one in others),
         *(Task((f"speech_{one}/varied", f"caption_{one}"), (0.0, 3.0), draws=4) for one in SPOKEN),
-        *(Task((f"caption_{one}", "picture"), (0.0, 0.1)) for one in WRITTEN),
-        *(Task((f"caption_{one}", f"speech_{one}"), (0.0, 0.1)) for one in SPOKEN),
+        *(Task((f"caption_{one}", f"speech_{one}"), (0.0, 0.2)) for one in SPOKEN),
     )
+    named, drawn = Route(("picture", "caption_en")), Route(("caption_en", "picture"))
+    translated = tuple(Route((*named.through, f"caption_{one}")) for one in ("ru", "fr"))
+    of_others = tuple(Route((f"caption_{one}", *drawn.through)) for one in ("ru", "fr"))
+    spoken, of_speech = Route((*translated[0].through, "speech_ru")), Route(("speech_fr", *of_others[1].through))
     heard = tuple(Route((f"speech_{one}", f"caption_{one}")) for one in SPOKEN)
     greedy, free = SampleConfig(temperature=0.0), SampleConfig(temperature=1.0, top_p=0.9)
     return Config(
         data=data,
         writing=Writing(base=256),
-        batch=BatchConfig(tasks, size=8, sequence_items=192, sequence_length=1800),
-        model=ModelConfig(head="depth", mlp_width=320, unroll=4),
+        batch=BatchConfig(tasks, size=8, sequence_items=96, sequence_length=640),
+        model=ModelConfig(head="depth", natural_digits=(16, 16), mlp_width=320, unroll=4),
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=100),
-        train=TrainConfig(steps=4400, checkpoint_every=1100),
+        train=TrainConfig(steps=12000, checkpoint_every=3000, digit_noise=0.02),
         eval=EvalConfig(
             split=f"{VALIDATION}/artist",
             targets=(
@@ -246,15 +253,11 @@ def get_config() -> Config:
                 Target("speech_ru", free),
             ),
             held_out=(
-                HeldOut("artist", (Route(("picture", "caption_en")), Route(("caption_en", "picture")))),
-                HeldOut("photo", (Route(("picture", "caption_en")), Route(("picture", "caption_ru", "speech_ru")))),
-                HeldOut("word", (*heard[:-2], Route(("speech_fr", "caption_fr", "picture")))),
+                HeldOut("artist", (named, drawn)),
+                HeldOut("photo", (named, spoken)),
+                HeldOut("word", (*heard[:-2], of_speech)),
                 HeldOut("voice", heard[-2:]),
             ),
-            routes=(
-                Route(("picture", "caption_en")),
-                Route(("picture", "caption_ru")),
-                Route(("caption_en", "picture")),
-            ),
+            routes=(named, *translated, drawn, *of_others),
         ),
     )

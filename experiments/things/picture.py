@@ -18,7 +18,7 @@ from omnijax.evaluate import TrainedRun
 from omnijax.report.theme import DARK, DOTS_PER_INCH, LIGHT, Theme, new_figure
 
 SPLIT, COLUMNS, LANGUAGES = "validation/artist", 9, ("en", "ru", "fr")
-SPOKEN_TO = ("fr", "el", "ru", "es", "da", "bg", "ro", "en", "ca")
+SPOKEN_TO = ("fr", "en", "ru", "fr", "en", "ru", "fr", "en", "ru")
 """Language of the caption that each drawing is generated from."""
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "docs" / "figures"
 
