@@ -6,8 +6,10 @@ Command    omnijax train experiments/things/experiment.py --workdir runs/things 
 Data       147 things that are both an emoji and a stamp of Tux Paint: 1,321 pictures by nine artists and of Tux
            Paint, 1,600 recorded clips, 2,600 synthetic ones. make_things.py has the packages, and what is held out.
 Hardware   2 CPU cores (x86-64), 4 GiB
-Time       some minutes for the data; 25 minutes for 4,400 steps beside other work
-Expect     on validation 0.62 of an unseen artist's drawings ranked first, 0.87 among five; seven tries, none on test
+Time       1.3 minutes for the data; 13.4 minutes for 13,000 steps; 4.6 minutes for the evaluation
+Expect     on validation 0.68 of an unseen artist's drawings ranked first, 0.86 among five; a judge reads 0.65 of the
+           generated pictures, and 0.78 of real ones. Not yet: 0.12 of the unseen photographs are ranked first, and no
+           word that only the synthesiser said. 16 tries, none on test
 """
 
 import dataclasses
@@ -226,7 +228,7 @@ def get_config() -> Config:
     others = tuple(one for one in WRITTEN if one != "en")
     tasks = (
         Task(("picture/varied", "caption_en"), (0.0, 4.0), repeats=24, draws=96),
-        Task(("caption_en", "picture"), (0.0, 1.5), repeats=8),
+        Task(("caption_en", "picture"), (0.0, 2.0), repeats=8),
         *(Task(("caption_en", f"caption_{one}"), (0.0, 1.0)) for one in others),
         *(Task((f"caption_{one}", "caption_en"), (0.0, 1.0)) for one in others),
         *(Task((f"speech_{one}/varied", f"caption_{one}"), (0.0, 3.0), draws=4) for one in SPOKEN),
@@ -238,18 +240,19 @@ def get_config() -> Config:
     spoken, of_speech = Route((*translated[0].through, "speech_ru")), Route(("speech_fr", *of_others[1].through))
     heard = tuple(Route((f"speech_{one}", f"caption_{one}")) for one in SPOKEN)
     greedy, free = SampleConfig(temperature=0.0), SampleConfig(temperature=1.0, top_p=0.9)
+    cold = SampleConfig(temperature=0.2, top_p=0.9)
     return Config(
         data=data,
         writing=Writing(base=256),
         batch=BatchConfig(tasks, size=8, sequence_items=96, sequence_length=640),
         model=ModelConfig(head="depth", natural_digits=(16, 16), mlp_width=320, unroll=4),
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=100),
-        train=TrainConfig(steps=12000, checkpoint_every=3000, digit_noise=0.02),
+        train=TrainConfig(steps=13000, checkpoint_every=3250, digit_noise=0.02),
         eval=EvalConfig(
             split=f"{VALIDATION}/artist",
             targets=(
                 *(Target(f"caption_{one}", greedy) for one in WRITTEN),
-                Target("picture", free),
+                Target("picture", cold),
                 Target("speech_ru", free),
             ),
             held_out=(
