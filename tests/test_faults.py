@@ -59,6 +59,17 @@ def small(tmp_path_factory) -> pathlib.Path:
 # ---------------------------------------------------------------------- run directories
 
 
+def test_a_directory_is_new_while_another_process_of_the_run_begins_it(
+    config: Config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_process(path: pathlib.Path, name: str) -> None:
+        write_object(path / "config.json", to_dict(config))
+
+    monkeypatch.setattr("omnijax.run.directory.check_writable", other_process)
+    check(tmp_path, config)
+    assert (tmp_path / "config.json").exists()
+
+
 def test_a_new_run_directory_may_hold_logs_but_no_other_files(config: Config, tmp_path: pathlib.Path) -> None:
     for name in ("123.log", "slurm-7.out", "log.txt", ".DS_Store", "config.tmp", LOCK):
         (tmp_path / name).touch()

@@ -50,8 +50,9 @@ def check(run: Path, config: Config) -> None:
         if run.is_symlink() and not run.exists():
             raise CheckpointError("workdir", str(run), "it is a broken symbolic link", "choose another directory")
         check_writable(run, "workdir")
-        there = [one for one in run.iterdir() if not _is_harmless(one)] if run.exists() else []
-        strange = [one.name for one in there if begun or one.name not in OWN]
+        there = [one.name for one in run.iterdir() if not _is_harmless(one)] if run.exists() else []
+        # By now another process of the run may have written CONFIG.
+        strange = [name for name in there if name != CONFIG and (begun or name not in OWN)]
         if strange:
             rule = f"it holds something that is no run: {', '.join(sorted(strange)[:3])}"
             raise CheckpointError("workdir", str(run), rule, "choose a new directory")
