@@ -70,6 +70,12 @@ def test_a_directory_is_new_while_another_process_of_the_run_begins_it(
     assert (tmp_path / "config.json").exists()
 
 
+def test_a_broken_link_in_place_of_the_configuration_is_no_new_run(config: Config, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"no run: config\.json"):
+        check(tmp_path, config)
+
+
 def test_a_new_run_directory_may_hold_logs_but_no_other_files(config: Config, tmp_path: pathlib.Path) -> None:
     for name in ("123.log", "slurm-7.out", "log.txt", ".DS_Store", "config.tmp", LOCK):
         (tmp_path / name).touch()

@@ -31,7 +31,7 @@ from omnijax.model.shards import ALONE
 from omnijax.sample.sampler import Sampler
 from omnijax.step import losses
 from omnijax.step.sharding import make_mesh
-from omnijax.step.state import gradients_of
+from omnijax.step.state import gradients_of, init_state
 from omnijax.vocab.decode import Kind
 from omnijax.vocab.encode import encode
 
@@ -364,6 +364,8 @@ def test_digits_with_similar_natural_digits_begin_with_similar_embeddings() -> N
     same, others = changed["ends"].pop("embed"), params["ends"].pop("embed")
     jax.tree.map(np.testing.assert_array_equal, changed, params)
     np.testing.assert_array_equal(np.delete(same, np.r_[rows], 0), np.delete(others, np.r_[rows], 0))
+    state = init_state(config, model_of(config), make_mesh(config.mesh))  # a run begins with them, too
+    assert np.corrcoef(jax.device_get(state.params["ends"]["embed"])[rows])[0, 1] > 0.5
     near = np.corrcoef(same[rows])
     ordered = near[0, : parts[1]]  # against the digits that differ in the last natural digit alone
     assert (np.diff(ordered) < 0).all()

@@ -18,7 +18,7 @@ from omnijax.evaluate import TrainedRun
 from omnijax.report.theme import DARK, DOTS_PER_INCH, LIGHT, Theme, new_figure
 
 SPLIT, COLUMNS, LANGUAGES = "validation/artist", 9, ("en", "ru", "fr")
-SPOKEN_TO = ("fr", "en", "ru", "fr", "en", "ru", "fr", "en", "ru")
+TOLD_IN = ("fr", "en", "ru", "fr", "en", "ru", "fr", "en", "ru")
 """Language of the caption that each drawing is generated from."""
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "docs" / "figures"
 
@@ -36,7 +36,7 @@ def cells(trained: TrainedRun) -> list[tuple[np.ndarray, list[tuple[str, bool]],
         told = trained.sample_batch([{"picture": row["picture"]} for row in rows], field)
         names.append(list(zip(told, judges[field](told) == labels[places], strict=True)))
     for column, row in enumerate(rows):
-        field = f"caption_{SPOKEN_TO[column]}"
+        field = f"caption_{TOLD_IN[column]}"
         drawn = trained.sample({field: row[field]}, "picture", seed=column)
         (like,) = data.nearest("picture", [drawn])
         found.append((row["picture"], [one[column] for one in names], row[field], drawn, like["picture"]))

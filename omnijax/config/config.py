@@ -93,7 +93,7 @@ def _check_bounds(config: Config) -> None:
                     raise ConfigError(f"{part}.{name}", value, f"must be {rule}", "see --knobs for what it means")
     radices, base = config.model.natural_digits, config.writing.base
     if radices and (min(radices) < 2 or math.prod(radices) != base):
-        rule = f"must be 2 or more each, and multiply up to writing.base = {base}"
+        rule = f"each radix must be 2 or more, and their product must be writing.base = {base}"
         raise ConfigError("model.natural_digits", radices, rule, "change one of them, or use ()")
 
 

@@ -27,8 +27,8 @@ class ModelConfig:
     head_depth: int = 1
     """Gated MLPs of that small network."""
     natural_digits: tuple[int, ...] = ()
-    """Radices that multiply up to `writing.base`. Digits are split by them; those with similar parts begin with similar
-    embeddings, not with independent ones. (16, 16) suits base 256 and codes of 16 levels."""
+    """Radices of the natural digits in one digit; their product is `writing.base`. Digits with close natural digits
+    start with similar embeddings. Use (16, 16) where a digit of base 256 holds two coefficients of 16 levels."""
     dropout: float = 0.0
     """Share of the residual updates that is dropped in training."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"

@@ -45,9 +45,9 @@ def grouping_of(vocabulary: Vocabulary) -> Grouping:
 
 
 def with_natural_digits(config: Config, params: Params, key: PRNGKeyArray) -> Params:
-    """Parameters in which digits with similar `model.natural_digits` have similar embeddings.
+    """Initial parameters in which digits with close natural digits (`model.natural_digits`) have similar embeddings.
 
-    An embedding is a random quadratic function of the natural digits, plus 0.3 times what it was.
+    Each new embedding is a random quadratic function of the natural digits plus 0.3 times the old embedding.
     """
     radices, embed = np.array(config.model.natural_digits), params["ends"]["embed"]
     digits = np.stack(np.unravel_index(np.arange(radices.prod()), radices), axis=1) / (radices - 1) * 2 - 1

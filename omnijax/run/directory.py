@@ -51,8 +51,8 @@ def check(run: Path, config: Config) -> None:
             raise CheckpointError("workdir", str(run), "it is a broken symbolic link", "choose another directory")
         check_writable(run, "workdir")
         there = [one.name for one in run.iterdir() if not _is_harmless(one)] if run.exists() else []
-        # By now another process of the run may have written CONFIG.
-        strange = [name for name in there if name != CONFIG and (begun or name not in OWN)]
+        own = () if begun else OWN  # another process of the run may have written CONFIG by now
+        strange = [name for name in there if name not in own and not (name == CONFIG and (run / CONFIG).exists())]
         if strange:
             rule = f"it holds something that is no run: {', '.join(sorted(strange)[:3])}"
             raise CheckpointError("workdir", str(run), rule, "choose a new directory")
