@@ -125,11 +125,13 @@ def test_samples_are_as_frequent_as_they_are_likely(drawing: TrainedRun, exact: 
 
 def test_a_known_number_of_items_costs_nothing_where_the_document_ends(drawing: TrainedRun) -> None:
     """The header says how many patches there are, so that neither the next marker nor the end is a choice."""
-    form = forms_of(drawing.config)[0]
+    form = forms_of(drawing.config)[0]._replace(learned=(True, True))
     items = {"name": drawing.encode("name", [NAME[:1]] * 26), "photo": drawing.encode("photo", EVERY_PICTURE)}
-    sums = document_sums(drawing.config, drawing.generator.model, drawing.generator.params,
-                         documents_of(drawing.config, items), form)  # fmt: skip
+    of_run = drawing.config, drawing.generator.model, drawing.generator.params
+    sums = document_sums(*of_run, documents_of(drawing.config, items), form)
     assert sums["accepted"].all()
+    last = document_sums(*of_run, documents_of(drawing.config, items), form._replace(learned=(False, True)))
+    np.testing.assert_allclose(last["renormalised"][:, 1], sums["renormalised"][:, 1], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(sums["structure"][:, 1], 0, atol=1e-5)
     assert (sums["structure"][:, 0] > 0.01).all()  # how long a name is isn't known
     np.testing.assert_array_equal(sums["items"][:, 1], [1 + picture.size for picture in EVERY_PICTURE])

@@ -196,6 +196,19 @@ def test_bits_need_no_more_steps_than_a_document_has_items(trained, corpus: Corp
         np.testing.assert_allclose(sums, found[1][name], rtol=1e-5, atol=1e-4, err_msg=name)
 
 
+def test_a_field_has_the_same_bits_whether_those_before_it_are_learned(trained, corpus: Corpus) -> None:
+    config, model, params = trained
+    for form in forms_of(config):
+        documents = corpus.documents(range(20), form.fields)
+        whole, last = (
+            document_sums(config, model, params, documents, form._replace(learned=(first, True)))
+            for first in (True, False)
+        )
+        for name in ("raw", "renormalised", "content", "structure", "exact", "wrong", "places"):
+            np.testing.assert_allclose(last[name][:, 1], whole[name][:, 1], rtol=1e-5, atol=1e-4, err_msg=name)
+            assert name not in ("raw", "renormalised", "content", "places") or not last[name][:, 0].any()
+
+
 # ------------------------------------------------------------------ token by token
 
 

@@ -210,8 +210,10 @@ class StoredRows:
     def read(self, chunks: Sequence[int]) -> Views:
         """The items of some chunks, in order; their records are numbered from 0."""
         found: dict[str, dict[str, list[Encoded]]] = {name: {} for name in self._names}
+        groups = itertools.groupby(chunks, key=lambda chunk: int(self._start[chunk]))
+        read = (self._file(start).read([int(self._place[chunk]) for chunk in group]) for start, group in groups)
         first = 0
-        for chunk, content in zip(chunks, self._contents(chunks), strict=True):
+        for chunk, content in zip(chunks, map(unpacked, itertools.chain.from_iterable(read)), strict=True):
             for name in self._names:
                 for field, arrays in content[name].items():
                     items = Items(arrays["part"], arrays["digits"], arrays["counts"])
@@ -219,11 +221,6 @@ class StoredRows:
                     found[name].setdefault(field, []).append(one)
             first += int(self.records[chunk])
         return {name: [_joined(parts) for parts in fields.values()] for name, fields in found.items()}
-
-    def _contents(self, chunks: Sequence[int]) -> Iterator[Any]:
-        for start, group in itertools.groupby(chunks, key=lambda chunk: int(self._start[chunk])):
-            for message in self._file(start).read([int(self._place[chunk]) for chunk in group]):
-                yield unpacked(message)
 
 
 def _joined(parts: Sequence[Encoded]) -> Encoded:

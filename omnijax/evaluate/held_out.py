@@ -39,7 +39,7 @@ def ranks_of(
     forms = [form for form in forms_of(config) if form.fields[:2] == (source, target) and not any(form.shuffled)]
     if len(route.through) > 2 or not forms or not len(answers) or labels is None:
         return np.zeros(0, np.int64)
-    form = Form(forms[0].fields[:2], forms[0].shuffled[:2], forms[0].learned[:2])
+    form = Form(forms[0].fields[:2], forms[0].shuffled[:2], (False, True))
     classes = [number for number, answer in enumerate(answers) if answer is not None]
     written = split.modalities[target].encode([answers[number] for number in classes]).split()
     ranks = list[int]()

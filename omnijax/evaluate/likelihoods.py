@@ -17,6 +17,7 @@ from omnijax.config import Config
 from omnijax.data.columns import markers_of
 from omnijax.data.corpus import Corpus
 from omnijax.errors import DataError
+from omnijax.model.shards import ALONE
 from omnijax.model.transformer import Transformer
 from omnijax.sample.document_grammar import grammar_of
 from omnijax.source import SEQUENCE
@@ -143,29 +144,33 @@ def bits_per_item(
 def document_sums(
     config: Config, model: Transformer, params: Any, documents: Documents, form: Form
 ) -> dict[str, np.ndarray]:
-    """Sums over each document, one number for each field of the form, [documents, fields]: see `_sums`."""
+    """Sums over each document, one number for each field of the form, [documents, fields]: see `_sums`.
+
+    The items of fields before the first that is learned don't pass the head: they have 0 bits.
+    """
     encoded = encode(config.vocabulary, documents, writing_order(config, documents, form))
-    lengths = encoded.document_tokens
+    lengths, count = encoded.document_tokens, len(encoded.document_tokens)
     longest = -(-lengths.max() // WIDTH) * WIDTH
     tokens = _table(lengths, encoded.tokens.array, PAD, longest)
     kinds = _table(lengths, encoded.kinds, PAD_KIND, longest)
-    given = (tokens, kinds, _fields_of_segments(config, documents, form), _bounds(config, documents))
+    fields = _fields_of_segments(config, documents, form)
+    unmeasured = ((fields >= 0) & (fields < form.learned.index(True))).sum(axis=1, keepdims=True)
+    opens = np.cumsum(kinds == kind_names(config.vocabulary).index("control"), axis=1) > unmeasured
+    starts = np.maximum(1, opens.argmax(axis=1)).astype(np.int32)[:, None]
+    tail = min(longest - 1, -(-int((lengths - starts[:, 0]).max()) // WIDTH) * WIDTH)
+    given = (tokens, kinds, starts, fields, _bounds(config, documents))
     # Some rows at a time, spread over the devices that hold the parameters.
-    mesh, count = mesh_of(params), len(tokens)
+    mesh = mesh_of(params)
     devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     place = None if mesh is None else NamedSharding(mesh, ROWS)
-    parts = -(-count // config.eval.batch_size)
-    rows = -(-count // (parts * devices)) * devices
-    whole = [
-        np.pad(one, ((0, parts * rows - count), (0, 0)), constant_values=fill)
-        for one, fill in zip(given, (PAD, PAD_KIND, -1, -1), strict=True)
-    ]
+    rows = -(-min(count, config.eval.batch_size) // devices) * devices
+    whole = [np.pad(one, ((0, -count % rows), (0, 0)), "edge") for one in given]  # one program serves all parts
     sizes = 1 + np.bincount(np.repeat(np.arange(count), documents.document_segments), documents.segment_items + 2)
     most_items = -(-int(sizes.max()) // WIDTH) * WIDTH
     found, grammar = [], grammar_of(config, form.order)
-    for start in range(0, parts * rows, rows):
+    for start in range(0, count, rows):
         placed = [jax.device_put(one[start : start + rows], place) for one in whole]
-        found.append(jax.device_get(_sums(model, grammar, len(form.fields), most_items, params, *placed)))
+        found.append(jax.device_get(_sums(model, grammar, len(form.fields), most_items, tail, params, *placed)))
     return {key: np.concatenate([one[key] for one in found])[:count] for key in found[0]}
 
 
@@ -246,30 +251,37 @@ def _uniform(vocabulary: Vocabulary, documents: Documents, fields: Int[np.ndarra
     return float(np.array([math.log2(size) for size in sizes])[spaces].sum() / max(len(spaces), 1))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _sums(
     model: Transformer,
     grammar: Grammar,
     fields: int,
     most_items: int,
+    tail: int,
     params: Any,
     tokens_bt: Array,
     kinds_bt: Array,
+    starts_b1: Array,
     fields_bs: Array,
     exactly_bs: Array,
 ) -> dict[str, Array]:
     """Which documents the grammar accepts; and sums over each of them, one number for each of its fields."""
     vocabulary, tokens = grammar.vocabulary, PrimaryIds(tokens_bt)
-    positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
+    positions_bt, one_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape), jnp.zeros_like(tokens_bt)
     # Padding stands behind the document, where nothing of it can look.
-    logits_btv = model(params, tokens_bt, positions_bt, jnp.zeros_like(tokens_bt), most_items=most_items)
+    states_btd, places_bt = model.behind(params, tokens_bt, positions_bt, one_bt, most_items=most_items)
     state, legal_btv = grammar.read(grammar.start_state(tokens_bt.shape[0], exactly_bs, exactly_bs), tokens)
     accepted_b = jnp.take_along_axis(legal_btv, tokens_bt[..., None], axis=-1).all((1, 2)) & grammar.mask(state)[:, PAD]
-    before_btv, legal_btv, next_bt = logits_btv[:, :-1], legal_btv[:, 1:], tokens_bt[:, 1:]
-    first_legal_bt = jnp.argmax(jnp.where(legal_btv, before_btv, -jnp.inf), axis=-1)
-    misses = ((one_bt != next_bt).astype(jnp.float32) for one_bt in (jnp.argmax(before_btv, axis=-1), first_legal_bt))
-    of_next = (*token_bits(before_btv, PrimaryIds(next_bt), legal_btv), *misses)
-    raw_bt, renormalised_bt, wrong_bt, missed_bt = (jnp.pad(values_bt, ((0, 0), (1, 0))) for values_bt in of_next)
+    measured_bt = starts_b1 + jnp.arange(tail)[None]  # the others don't pass the head
+    here_bt, take = jnp.minimum(measured_bt, tokens_bt.shape[1] - 1), functools.partial(jnp.take_along_axis, axis=1)
+    states_btd, places_bt = take(states_btd, here_bt[..., None] - 1), take(places_bt, here_bt - 1)
+    legal_btv, next_bt = take(legal_btv, here_bt[..., None]), take(tokens_bt, here_bt)
+    logits_btv = model.logits(model.head_parameters(params, ALONE), states_btd, places_bt, ALONE)
+    first_legal_bt = jnp.argmax(jnp.where(legal_btv, logits_btv, -jnp.inf), axis=-1)
+    misses = ((one_bt != next_bt).astype(jnp.float32) for one_bt in (jnp.argmax(logits_btv, axis=-1), first_legal_bt))
+    of_next = (*token_bits(logits_btv, PrimaryIds(next_bt), legal_btv), *misses)
+    whole = jnp.zeros(tokens_bt.shape).at[jnp.arange(len(tokens_bt))[:, None], measured_bt]
+    raw_bt, renormalised_bt, wrong_bt, missed_bt = (whole.set(values_bt, mode="drop") for values_bt in of_next)
     kinds_btk = jax.nn.one_hot(kinds_bt, len(kind_names(vocabulary)))
     reading = decode(vocabulary, tokens)
     of_items = functools.partial(item_bits, vocabulary, tokens)

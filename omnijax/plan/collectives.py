@@ -104,7 +104,8 @@ def _collective(call: Call, one: Instruction, network: Network) -> Collective | 
     groups = _across(network) if between else replica_groups(one, len(network.slices))
     if groups.shape[1] < 2:
         return None
-    size = call.computation.operand_bytes(one) * (groups.shape[1] if kind == "all-gather" else 1)
+    read = sum(call.computation.instructions[name].bytes for name in one.operands)
+    size = read * (groups.shape[1] if kind == "all-gather" else 1)
     if kind == "all-reduce" and call.fused and call.computation.name.startswith("all-reduce-scatter"):
         kind = "reduce-scatter"
     # On TPU, a plain instruction with an `async_collective_name` isn't asynchronous in spite of its name.

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator
 
 _HEADER = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _END = re.compile(r"\}(, execution_thread=.*)?$")
@@ -73,10 +72,6 @@ class Computation:
     name: str
     instructions: dict[str, Instruction]
     root: Instruction
-
-    def operand_bytes(self, instruction: Instruction) -> int:
-        """Bytes of the arrays that an instruction reads."""
-        return sum(self.instructions[name].bytes for name in instruction.operands)
 
     def constant(self, name: str) -> int | None:
         """The value of an instruction that is a constant whole number, or a copy of one; None otherwise."""
@@ -174,7 +169,10 @@ def _parse(text: str) -> tuple[dict[str, Computation], str]:
                 name, lines = header[2], []
                 entry = name if header[1] else entry
         elif _END.match(line):
-            made = list(_instructions(lines))
+            found = [_INSTRUCTION.match(one) for one in lines]
+            if None in found:
+                raise ValueError(f"not an instruction: {lines[found.index(None)][:200]!r}")
+            made = [Instruction(*one.groups()) for one in found if one]
             root = next(one for one, line in zip(made, lines, strict=True) if line.startswith("  ROOT "))
             computations[name] = Computation(name, {one.name: one for one in made}, root)
             name = ""
@@ -185,14 +183,6 @@ def _parse(text: str) -> tuple[dict[str, Computation], str]:
     if not entry:
         raise ValueError(f"no text of a compiled module: {text[:80]!r}")
     return computations, entry
-
-
-def _instructions(lines: list[str]) -> Iterator[Instruction]:
-    for line in lines:
-        found = _INSTRUCTION.match(line)
-        if found is None:
-            raise ValueError(f"not an instruction: {line[:200]!r}")
-        yield Instruction(*found.groups())
 
 
 @functools.cache
