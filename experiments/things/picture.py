@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
+import textwrap
 
 import matplotlib.figure
 import numpy as np
@@ -17,8 +18,8 @@ import omnijax
 from omnijax.evaluate import TrainedRun
 from omnijax.report.theme import DARK, DOTS_PER_INCH, LIGHT, Theme, new_figure
 
-SPLIT, COLUMNS, LANGUAGES = "validation/artist", 9, ("en", "ru", "fr")
-TOLD_IN = ("fr", "en", "ru", "fr", "en", "ru", "fr", "en", "ru")
+SPLIT, COLUMNS, LANGUAGES = "validation/artist", 8, ("en", "ru", "fr")
+TOLD_IN = ("fr", "en", "ru", "en", "fr", "en", "ru", "en")
 """Language of the caption that each drawing is generated from."""
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "docs" / "figures"
 
@@ -44,23 +45,38 @@ def cells(trained: TrainedRun) -> list[tuple[np.ndarray, list[tuple[str, bool]],
 
 
 def paint(columns: list, theme: Theme) -> matplotlib.figure.Figure:
-    """Four lines: pictures, their names, drawings of captions, and the training pictures nearest to those."""
-    figure = new_figure(1.35 * COLUMNS, 5.6, theme)
-    axes = figure.subplots(4, COLUMNS, height_ratios=[1, 0.62, 1, 1], squeeze=False)
-    titles = ("by an artist whom it never saw", "named", "drawn from a caption", "nearest in training")
+    """Five lines: pictures, their names, captions, drawings of them, and the training pictures nearest to those."""
+    figure = new_figure(1.4 * COLUMNS, 6.6, theme)
+    figure.set_layout_engine("none")
+    space = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.95, "hspace": 0.22, "wspace": 0.12}
+    axes = figure.add_gridspec(5, COLUMNS, height_ratios=[1, 0.62, 0.18, 1, 1], **space).subplots()
     for column, (picture, names, caption, drawn, like) in enumerate(columns):
-        for line, shown in ((0, picture), (2, drawn), (3, like)):
+        for line, shown in ((0, picture), (3, drawn), (4, like)):
             axes[line, column].imshow(shown, interpolation="nearest")
-        for height, (name, right) in zip((0.8, 0.5, 0.2), names, strict=True):
+        for height, (name, right) in zip((1.04, 0.66, 0.28), names, strict=True):
             colour = theme.ink if right else theme.series[4]
-            axes[1, column].text(0.5, height, name, color=colour, fontsize=8.5, ha="center", va="center")
-        axes[2, column].set_title(f"“{caption}”", fontsize=8.5, color=theme.ink)
-    for line, title in enumerate(titles):
-        for one in axes[line]:
+            axes[1, column].text(0.5, height, _lines(name), color=colour, fontsize=8, ha="center", va="center")
+        axes[2, column].text(0.5, 0.3, _lines(caption), color=theme.ink, fontsize=8, ha="center", va="center")
+    for line in axes:
+        for one in line:
             one.set(xticks=[], yticks=[], facecolor=theme.paper)
             one.spines[:].set_visible(False)
-        axes[line, 0].set_ylabel(title, fontsize=8.5, color=theme.muted)
+    titles = (
+        "Drawings by an artist whom the model never saw, and their names in English, Russian and French (red: wrong)",
+        "",
+        "What it draws when it is given a caption in one of these languages",
+        "",
+        "The training picture nearest to each",
+    )
+    for line, title in zip(axes, titles, strict=True):
+        box = line[0].get_position()
+        figure.text(box.x0, box.y1 + 0.012, title, fontsize=9.5, color=theme.muted, ha="left", va="bottom")
     return figure
+
+
+def _lines(text: str) -> str:
+    """A text in at most two lines of 20 characters."""
+    return "\n".join(textwrap.wrap(text, 20, max_lines=2, placeholder=" …"))
 
 
 def main() -> None:
