@@ -228,12 +228,13 @@ def get_config() -> Config:
     fields |= {f"caption_{one}": TEXT for one in WRITTEN} | {f"speech_{one}": SPEECH for one in SPOKEN}
     splits = (TRAIN, *(f"{side}/{kind}" for side in (VALIDATION, TEST) for kind in KINDS))
     data = Things(directory="data/things", fields=fields, label="label", own_splits=splits)
-    # English is the hub: pictures have names in English, and names are translated.
+    # English is the hub: pictures have names in English, and names are translated, most often into those of routes.
+    often = {"ru": 4, "fr": 4}
     tasks = (
         Task(("picture/varied", "caption_en"), (0.0, 4.0), repeats=24, draws=96),
         Task(("caption_en", "picture"), (0.0, 2.0), repeats=8),
-        *(Task(("caption_en", f"caption_{one}"), (0.0, 1.0), repeats=2) for one in SPOKEN),
-        *(Task((f"caption_{one}", "caption_en"), (0.0, 1.0), repeats=2) for one in SPOKEN),
+        *(Task(("caption_en", f"caption_{one}"), (0.0, 1.0), repeats=often.get(one, 1)) for one in SPOKEN),
+        *(Task((f"caption_{one}", "caption_en"), (0.0, 1.0), repeats=often.get(one, 1)) for one in SPOKEN),
         *(Task((f"speech_{one}/varied", f"caption_{one}"), (0.0, 3.0), draws=4) for one in SPOKEN),
         *(Task((f"caption_{one}", f"speech_{one}"), (0.0, 0.2)) for one in SPOKEN),
     )
@@ -250,7 +251,7 @@ def get_config() -> Config:
         batch=BatchConfig(tasks, size=8, sequence_items=96, sequence_length=640),
         model=ModelConfig(head="depth", natural_digits=(16, 16), mlp_width=320, unroll=4),
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=100),
-        train=TrainConfig(steps=6000, checkpoint_every=1500, digit_noise=0.02),
+        train=TrainConfig(steps=13000, checkpoint_every=3250, digit_noise=0.02),
         eval=EvalConfig(
             split=f"{VALIDATION}/artist",
             targets=(
