@@ -60,11 +60,17 @@ class ByHand:
         self.v, self.words = v, words
         self.digits = digits if v.digit_order == "big" else digits[:, ::-1]
 
-    def __call__(self, numbers: jax.Array, tokens_bt: jax.Array, *_: Any, **more: Any) -> jax.Array:
+    def behind(self, numbers: jax.Array, tokens_bt: jax.Array, *_: Any, **more: Any) -> tuple[jax.Array, jax.Array]:
         shape = jax.ShapeDtypeStruct((*tokens_bt.shape, self.v.size), jnp.float32)
-        return jax.pure_callback(self.logits, shape, numbers, tokens_bt)
+        return jax.pure_callback(self.log_probabilities, shape, numbers, tokens_bt), jnp.zeros_like(tokens_bt)
 
-    def logits(self, numbers: Any, tokens_bt: Any) -> np.ndarray:
+    def head_parameters(self, numbers: jax.Array, shards: Any) -> Any:
+        return None
+
+    def logits(self, head: Any, states_btv: jax.Array, places_bt: jax.Array, shards: Any) -> jax.Array:
+        return states_btv
+
+    def log_probabilities(self, numbers: Any, tokens_bt: Any) -> np.ndarray:
         numbers, tokens = np.asarray(numbers), np.asarray(tokens_bt)
         found = np.full((*tokens.shape, self.v.size), -np.inf, np.float32)
         for row, sequence in enumerate(tokens.tolist()):
