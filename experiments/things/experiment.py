@@ -228,13 +228,13 @@ def get_config() -> Config:
     fields |= {f"caption_{one}": TEXT for one in WRITTEN} | {f"speech_{one}": SPEECH for one in SPOKEN}
     splits = (TRAIN, *(f"{side}/{kind}" for side in (VALIDATION, TEST) for kind in KINDS))
     data = Things(directory="data/things", fields=fields, label="label", own_splits=splits)
-    # English is the hub: pictures have names in English, and names are translated, most often into those of routes.
-    often = {"ru": 4, "fr": 4}
+    # English is the hub: pictures have names in English, and names are translated, most often those of the routes.
+    repeats = dict.fromkeys(SPOKEN, 1) | {"ru": 4, "fr": 4}
     tasks = (
         Task(("picture/varied", "caption_en"), (0.0, 4.0), repeats=24, draws=96),
         Task(("caption_en", "picture"), (0.0, 2.0), repeats=8),
-        *(Task(("caption_en", f"caption_{one}"), (0.0, 1.0), repeats=often.get(one, 1)) for one in SPOKEN),
-        *(Task((f"caption_{one}", "caption_en"), (0.0, 1.0), repeats=often.get(one, 1)) for one in SPOKEN),
+        *(Task(("caption_en", f"caption_{one}"), (0.0, 1.0), repeats=repeats[one]) for one in SPOKEN),
+        *(Task((f"caption_{one}", "caption_en"), (0.0, 1.0), repeats=repeats[one]) for one in SPOKEN),
         *(Task((f"speech_{one}/varied", f"caption_{one}"), (0.0, 3.0), draws=4) for one in SPOKEN),
         *(Task((f"caption_{one}", f"speech_{one}"), (0.0, 0.2)) for one in SPOKEN),
     )

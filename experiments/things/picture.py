@@ -45,7 +45,7 @@ def cells(trained: TrainedRun) -> list[tuple[np.ndarray, list[tuple[str, bool]],
 
 
 def paint(columns: list, theme: Theme) -> matplotlib.figure.Figure:
-    """Five lines: pictures, their names, captions, drawings of them, and the training pictures nearest to those."""
+    """Rows: pictures, the names that the model gives them, captions, what it draws, the nearest training pictures."""
     figure = new_figure(1.4 * COLUMNS, 6.6, theme)
     figure.set_layout_engine("none")
     space = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.95, "hspace": 0.22, "wspace": 0.12}
@@ -74,9 +74,9 @@ def paint(columns: list, theme: Theme) -> matplotlib.figure.Figure:
     return figure
 
 
-def _lines(text: str) -> str:
-    """A text in at most two lines of 20 characters."""
-    return "\n".join(textwrap.wrap(text, 20, max_lines=2, placeholder=" …"))
+def _lines(text: str | None) -> str:
+    """A text in at most two lines of 20 characters; a dash where it can't be decoded."""
+    return "\n".join(textwrap.wrap(text or "–", 20, max_lines=2, placeholder=" …"))
 
 
 def main() -> None:

@@ -146,7 +146,7 @@ def document_sums(
 ) -> dict[str, np.ndarray]:
     """Sums over each document, one number for each field of the form, [documents, fields]: see `_sums`.
 
-    The items of fields before the first that is learned don't pass the head: they have 0 bits.
+    Items of fields before the first learned one don't pass the head; only `accepted`, `items` and `count` hold there.
     """
     encoded = encode(config.vocabulary, documents, writing_order(config, documents, form))
     lengths, count = encoded.document_tokens, len(encoded.document_tokens)
@@ -156,7 +156,7 @@ def document_sums(
     fields = _fields_of_segments(config, documents, form)
     unmeasured = ((fields >= 0) & (fields < form.learned.index(True))).sum(axis=1, keepdims=True)
     opens = np.cumsum(kinds == kind_names(config.vocabulary).index("control"), axis=1) > unmeasured
-    starts = np.maximum(1, opens.argmax(axis=1)).astype(np.int32)[:, None]
+    starts = np.maximum(1, opens.argmax(axis=1)).astype(np.int32)[:, None]  # the marker of the first learned field
     tail = min(longest - 1, -(-int((lengths - starts[:, 0]).max()) // WIDTH) * WIDTH)
     given = (tokens, kinds, starts, fields, _bounds(config, documents))
     # Some rows at a time, spread over the devices that hold the parameters.
@@ -267,21 +267,21 @@ def _sums(
 ) -> dict[str, Array]:
     """Which documents the grammar accepts; and sums over each of them, one number for each of its fields."""
     vocabulary, tokens = grammar.vocabulary, PrimaryIds(tokens_bt)
-    positions_bt, one_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape), jnp.zeros_like(tokens_bt)
+    place_bt, numbers_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape), jnp.zeros_like(tokens_bt)
     # Padding stands behind the document, where nothing of it can look.
-    states_btd, places_bt = model.behind(params, tokens_bt, positions_bt, one_bt, most_items=most_items)
+    states_btd, places_bt = model.behind(params, tokens_bt, place_bt, numbers_bt, most_items=most_items)
     state, legal_btv = grammar.read(grammar.start_state(tokens_bt.shape[0], exactly_bs, exactly_bs), tokens)
     accepted_b = jnp.take_along_axis(legal_btv, tokens_bt[..., None], axis=-1).all((1, 2)) & grammar.mask(state)[:, PAD]
-    measured_bt = starts_b1 + jnp.arange(tail)[None]  # the others don't pass the head
-    here_bt, take = jnp.minimum(measured_bt, tokens_bt.shape[1] - 1), functools.partial(jnp.take_along_axis, axis=1)
+    take = functools.partial(jnp.take_along_axis, axis=1)
+    here_bt = jnp.minimum(starts_b1 + jnp.arange(tail)[None], tokens_bt.shape[1] - 1)  # the others don't pass the head
     states_btd, places_bt = take(states_btd, here_bt[..., None] - 1), take(places_bt, here_bt - 1)
     legal_btv, next_bt = take(legal_btv, here_bt[..., None]), take(tokens_bt, here_bt)
     logits_btv = model.logits(model.head_parameters(params, ALONE), states_btd, places_bt, ALONE)
     first_legal_bt = jnp.argmax(jnp.where(legal_btv, logits_btv, -jnp.inf), axis=-1)
-    misses = ((one_bt != next_bt).astype(jnp.float32) for one_bt in (jnp.argmax(logits_btv, axis=-1), first_legal_bt))
+    misses = ((guess != next_bt).astype(jnp.float32) for guess in (jnp.argmax(logits_btv, axis=-1), first_legal_bt))
     of_next = (*token_bits(logits_btv, PrimaryIds(next_bt), legal_btv), *misses)
-    whole = jnp.zeros(tokens_bt.shape).at[jnp.arange(len(tokens_bt))[:, None], measured_bt]
-    raw_bt, renormalised_bt, wrong_bt, missed_bt = (whole.set(values_bt, mode="drop") for values_bt in of_next)
+    at_bt = jnp.where(place_bt < starts_b1, tail, place_bt - starts_b1)  # beyond the end: not measured
+    raw_bt, renormalised_bt, wrong_bt, missed_bt = (take(x_bt, at_bt, mode="fill", fill_value=0) for x_bt in of_next)
     kinds_btk = jax.nn.one_hot(kinds_bt, len(kind_names(vocabulary)))
     reading = decode(vocabulary, tokens)
     of_items = functools.partial(item_bits, vocabulary, tokens)

@@ -155,9 +155,9 @@ class TrainedRun:
         if not among:
             raise DataError("among", (), "there must be something to rank", "give at least one answer")
         form, number = self._form(given, to)
-        *names, asked = form.fields
-        repeated = {name: self.encode(name, [given[name]]) * len(among) for name in names}
-        items = {**repeated, asked: self.encode(asked, among)}
+        form = form._replace(learned=(*[False] * number, True))  # no other field is measured
+        repeated = {name: self.encode(name, [given[name]]) * len(among) for name in form.fields[:-1]}
+        items = {**repeated, form.fields[-1]: self.encode(form.fields[-1], among)}
         bits = self._bits(form, documents_of(self.config, items))[0][:, number]
         shares = np.exp2(bits.min() - bits)
         order = np.argsort(bits, kind="stable")
