@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import multiprocessing
 import os
 import platform
 import sys
@@ -187,6 +188,8 @@ def _acquire(path: Path, lock: Lock, wait: bool) -> bool:
             return True
         if alive and not wait:
             return False
+        if alive and getattr(multiprocessing.current_process(), "_inheriting", False):  # it imports its parent's script
+            raise CheckpointError("lock", str(path), "its holder waits for this process", "guard the script")
         if not said and time.monotonic() > started + REPORT_AFTER_SECONDS:
             print(f"omnijax: {path}: held by {describe(holder)}; waiting …", file=sys.stderr)
             said = True

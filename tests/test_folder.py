@@ -193,6 +193,12 @@ def get_config():
 """
 
 
+PREPARE = """
+from omnijax.data.prepare import prepare
+prepare(get_config())
+"""
+
+
 def test_an_experiment_file_may_define_its_own_folder(tmp_path: pathlib.Path) -> None:
     raw = write_table(tmp_path / "raw", OWN)
     (tmp_path / "mine.py").write_text(OWN_CLASS.replace("FOLDER", repr(str(raw))))
@@ -207,6 +213,12 @@ def test_a_script_without_a_guard_is_named(tmp_path: pathlib.Path) -> None:
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert f"PlatformError: script = '{script}'" in done.stderr
+    raw = write_table(tmp_path / "raw", OWN)
+    building = tmp_path / "building.py"
+    building.write_text(OWN_CLASS.replace("FOLDER", repr(str(raw))) + PREPARE)
+    done = subprocess.run([sys.executable, str(building)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert f"PlatformError: script = '{building}'" in done.stderr  # it doesn't wait for its parent for ever
     script.write_text(script.read_text().replace("print", "if __name__ == '__main__': print"))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout == "1\n"

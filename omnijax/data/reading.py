@@ -78,8 +78,7 @@ class _Child:
             return self.connection.recv() if self.connection.poll() else self._renewed(f"it takes over {SECONDS:g} s")
         except (EOFError, OSError):
             self._process.join(1)
-            code = self._process.exitcode
-            name = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+            name = signal.Signals(-code).name if (code := self._process.exitcode or 0) < 0 else f"exit status {code}"
             return self._renewed(f"the process that read it ended ({name})")
 
     def _renewed(self, reason: str) -> Failed:
@@ -124,8 +123,7 @@ class Reader(contextlib.ExitStack, Generic[T, R]):
         results, first, left = dict[int, Any](), 0, True
         while left or results or len(idle) < self._count:
             while idle and left and len(results) < AHEAD * self._count:
-                entry = next(waiting, None)
-                if left := entry is not None:
+                if left := (entry := next(waiting, None)) is not None:
                     idle[-1].begin(*entry)
                     idle.pop()
             for child in self._finished(idle):
@@ -140,8 +138,8 @@ class Reader(contextlib.ExitStack, Generic[T, R]):
         busy = {child.connection: child for child in self._children if child not in idle}
         if not busy:
             return []
-        until = min(child.deadline for child in busy.values())
-        ready = multiprocessing.connection.wait(list(busy), max(0.0, until - time.monotonic()))
+        left = min(child.deadline for child in busy.values()) - time.monotonic()
+        ready = multiprocessing.connection.wait(list(busy), max(0.0, left))
         late = [child for child in busy.values() if child.deadline <= time.monotonic()]
         return list({id(one): one for one in [*(busy[one] for one in ready), *late]}.values())  # type: ignore[index]
 
@@ -157,9 +155,8 @@ def _serve(connection: Connection, modules: Sequence[str], most_bytes: int, envi
         work = connection.recv()
         connection.send("ready")
         with contextlib.suppress(OSError, ValueError):  # where there is no /proc, there is no limit
-            pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
-            limit = pages * resource.getpagesize() + most_bytes
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            pages = pathlib.Path("/proc/self/statm").read_text().split()
+            resource.setrlimit(resource.RLIMIT_AS, (int(pages[0]) * resource.getpagesize() + most_bytes,) * 2)
         while True:
             task = connection.recv()
             signal.setitimer(signal.ITIMER_REAL, SECONDS + 5)  # ends it even if the parent was killed meanwhile
