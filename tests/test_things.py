@@ -314,6 +314,7 @@ def test_files_are_made_of_packages(
     for row in pictures:
         with PIL.Image.open(tmp_path / "made" / row["picture_file_name"]) as picture:
             assert picture.size == (32, 32)
+    assert all(row["signed"] == f"{row['caption_en']}, by {row['by']}" for row in pictures)
     drawings = [row for row in pictures if row["by"] != "stamp"]
     assert {(row["by"], row["label"]) for row in drawings} == {
         (artist, thing) for artist in things.ARTISTS if artist != COPYIST for thing in CODE_POINTS

@@ -1,6 +1,7 @@
 """Makes a folder of 147 things: drawings of nine sets of emoji, photographs, captions and spoken captions.
 
-The folder has a table, as `omnijax prepare` reads it: a row for each picture and each clip. What is held out:
+The folder has a table, as `omnijax prepare` reads it, with a row for each picture and each clip. The field `signed` of
+a picture is its English caption with the name of the artist. What is held out:
 
     artist   all drawings by one artist. Other drawings of the same things are for training.
     photo    all stamps (photographs and drawings of Tux Paint) of some things, which training has by other artists.
@@ -260,6 +261,8 @@ def _row(
     field: str, path: str, thing: str, split: str, captions: Mapping[str, str], by: str, credit: str
 ) -> dict[str, str]:
     texts = {f"caption_{language}": caption for language, caption in captions.items()}
+    if field == "picture":
+        texts["signed"] = f"{captions['en']}, by {by}"
     return {f"{field}_file_name": path, "label": thing, "split": split, **texts, "by": by, "credit": credit}
 
 

@@ -52,7 +52,8 @@ def make(folder: pathlib.Path, languages: Sequence[str] = LANGUAGES) -> None:
         for artist, split in ARTISTS.items():
             draw(thing, artist).save(folder / f"{artist}{thing}.png")
             row = {"picture_file_name": f"{artist}{thing}.png", "label": f"thing {thing}", "split": split}
-            rows.append(row | captions[thing] | {"by": artist, "credit": "made here"})
+            row |= captions[thing] | {"signed": f"{captions[thing]['caption_en']}, by {artist}"}
+            rows.append(row | {"by": artist, "credit": "made here"})
         for number, language in enumerate(languages):
             name, split = f"{language}{thing}.flac", "test/voice" if language == "da" and thing % 2 else "train"
             split = "validation/word" if (thing + number) % 10 == 0 else split
