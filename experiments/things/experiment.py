@@ -6,8 +6,8 @@ Command    omnijax train experiments/things/experiment.py --workdir runs/things 
 Data       147 things that are both an emoji and a stamp of Tux Paint: 1,321 pictures by nine artists and of Tux
            Paint, 1,600 recorded clips, 2,600 synthetic ones. make_things.py has the packages, and what is held out.
 Hardware   2 CPU cores (x86-64), 4 GiB
-Time       on a fast processor 1.3 minutes for the data, 13 for the training and 4 for the evaluation; on a slow one
-           4, 35 and 7
+Time       not measured yet with these tasks. Before pictures were signed, on a slow processor: 4 minutes for the data,
+           39 for 13,000 steps (beside other work), 7 for the evaluation
 Expect     not measured yet with these tasks. Before pictures were signed, on validation: 0.62 of an unseen artist's
            drawings ranked first, 0.88 among five; a judge read 0.53 of the generated pictures, and 0.78 of real ones;
            0.12 of the unseen photographs, and no word that only the synthesiser said. 19 tries, none on test
@@ -113,7 +113,7 @@ class Things(Folder):
         return bool(self.folder) and super().grown()
 
     def _read(self, split):
-        """All records of a split, each with the number of its thing."""
+        """Pairs of a record and the index of its class, for all records of a split."""
         number = {name: place for place, name in enumerate(self.classes)}
         return [(record, number[record[self.label]]) for record in self.records(split)]
 
@@ -230,7 +230,7 @@ def get_config() -> Config:
     splits = (TRAIN, *(f"{side}/{kind}" for side in (VALIDATION, TEST) for kind in KINDS))
     data = Things(directory="data/things", fields=fields, label="label", own_splits=splits)
     # English is the hub: pictures have names in English, and names are translated, most often those of the routes. The
-    # model chooses an artist before it draws: nine artists draw a thing in nine ways, and their mean is no drawing.
+    # model chooses an artist before it draws: artists draw a thing in different ways, and their mean is no drawing.
     repeats = dict.fromkeys(SPOKEN, 1) | {"ru": 12, "fr": 12}
     tasks = (
         Task(("picture/varied", "caption_en"), (0.0, 4.0), repeats=24, draws=96),
