@@ -189,9 +189,7 @@ def _acquire(path: Path, lock: Lock, wait: bool) -> bool:
         if alive and not wait:
             return False
         if alive and getattr(multiprocessing.current_process(), "_inheriting", False):  # it imports its parent's script
-            raise CheckpointError(
-                "lock", str(path), "its holder waits for this process", 'use if __name__ == "__main__":'
-            )
+            raise CheckpointError("lock", str(path), "its holder waits for us", 'use if __name__ == "__main__":')
         if not said and time.monotonic() > started + REPORT_AFTER_SECONDS:
             print(f"omnijax: {path}: held by {describe(holder)}; waiting …", file=sys.stderr)
             said = True
