@@ -235,7 +235,7 @@ def get_config() -> Config:
     tasks = (
         Task(("picture/varied", "caption_en"), (0.0, 4.0), repeats=24, draws=96),
         Task(("caption_en", "signed"), (0.0, 1.0), repeats=2),
-        Task(("signed", "picture"), (0.0, 2.0), repeats=8),
+        Task(("signed", "picture"), (0.0, 1.5), repeats=8),
         *(Task(("caption_en", f"caption_{one}"), (0.0, 1.0), repeats=repeats[one]) for one in SPOKEN),
         *(Task((f"caption_{one}", "caption_en"), (0.0, 1.0), repeats=repeats[one]) for one in SPOKEN),
         *(Task((f"speech_{one}/varied", f"caption_{one}"), (0.0, 3.0), draws=4) for one in SPOKEN),
@@ -254,7 +254,7 @@ def get_config() -> Config:
         batch=BatchConfig(tasks, size=8, sequence_items=96, sequence_length=640),
         model=ModelConfig(head="depth", natural_digits=(16, 16), mlp_width=320, unroll=4),
         optim=OptimConfig(learning_rate=2.5e-3, warmup_steps=100),
-        train=TrainConfig(steps=13000, checkpoint_every=3250, digit_noise=0.02),
+        train=TrainConfig(steps=11500, checkpoint_every=2875, digit_noise=0.02),
         eval=EvalConfig(
             split=f"{VALIDATION}/artist",
             targets=(
