@@ -231,11 +231,11 @@ def get_config() -> Config:
     data = Things(directory="data/things", fields=fields, label="label", own_splits=splits)
     # English is the hub: pictures have names in English, and names are translated, most often those of the routes. The
     # model chooses an artist before it draws: artists draw a thing in different ways, and their mean is no drawing.
-    repeats = dict.fromkeys(SPOKEN, 1) | {"ru": 12, "fr": 12}
+    repeats = dict.fromkeys(SPOKEN, 1) | {"ru": 8, "fr": 8}
     tasks = (
         Task(("picture/varied", "caption_en"), (0.0, 4.0), repeats=24, draws=96),
         Task(("caption_en", "signed"), (0.0, 1.0), repeats=2),
-        Task(("signed", "picture"), (0.0, 1.5), repeats=8),
+        Task(("signed", "picture"), (0.0, 1.2), repeats=12),
         *(Task(("caption_en", f"caption_{one}"), (0.0, 1.0), repeats=repeats[one]) for one in SPOKEN),
         *(Task((f"caption_{one}", "caption_en"), (0.0, 1.0), repeats=repeats[one]) for one in SPOKEN),
         *(Task((f"speech_{one}/varied", f"caption_{one}"), (0.0, 3.0), draws=4) for one in SPOKEN),
