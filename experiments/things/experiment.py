@@ -235,7 +235,7 @@ def get_config() -> Config:
     tasks = (
         Task(("picture/varied", "caption_en"), (0.0, 4.0), repeats=24, draws=96),
         Task(("caption_en", "signed"), (0.0, 1.0), repeats=2),
-        Task(("signed", "picture"), (0.0, 1.2), repeats=12),
+        Task(("signed", "picture"), (0.0, 1.2), repeats=10),
         *(Task(("caption_en", f"caption_{one}"), (0.0, 1.0), repeats=repeats[one]) for one in SPOKEN),
         *(Task((f"caption_{one}", "caption_en"), (0.0, 1.0), repeats=repeats[one]) for one in SPOKEN),
         *(Task((f"speech_{one}/varied", f"caption_{one}"), (0.0, 3.0), draws=4) for one in SPOKEN),
