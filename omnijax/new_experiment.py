@@ -202,7 +202,8 @@ def prepare_folders(
     if not 0 <= skip_bad <= 1:
         raise ConfigError("--skip-bad", skip_bad, "it is a share, in 0 … 1", "give such a number")
     check_writable(out, "--out")
-    named = {_name_of(folder): folder if trusted(folder) else folder.resolve() for folder in folders}
+    places = [(one, str(one)) if trusted(one) else (one.resolve(), one.resolve().name) for one in folders]
+    named = {re.sub(r"[^\w-]+", "_", name).strip("_") or "files": place for place, name in places}
     if len(named) < len(folders):
         rule = "the folders of a mixture have different names"
         raise ConfigError("folder", ", ".join(map(str, folders)), rule, "rename one of them")
@@ -242,10 +243,6 @@ def cost_here(config: Config) -> str:
     minutes, device = config.train.steps * statistics.median(took[1:]) / 60, jax.devices()[0].device_kind
     memory = (found.argument_size_in_bytes + found.temp_size_in_bytes) / 1e9 if found else 0.0
     return f"about {math.ceil(minutes)} min and {memory:.1f} GB on {jax.device_count()} × {device}"
-
-
-def _name_of(folder: pathlib.Path) -> str:
-    return re.sub(r"[^\w-]+", "_", str(folder) if trusted(folder) else folder.resolve().name).strip("_") or "files"
 
 
 def _placed(source: Source, folders: Mapping[str, pathlib.Path], skip_bad: float) -> Source:

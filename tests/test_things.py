@@ -108,7 +108,7 @@ def test_a_missing_recogniser_is_said(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_it_goes_through_every_command(
-    train: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    train: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     assert main([*train, "--workdir", str(run)]) == 0
@@ -146,6 +146,11 @@ def test_it_goes_through_every_command(
         ranks.append(1 + ranked.index(row["caption_en"]))
     assert artist["top_1"] == pytest.approx(np.mean(np.array(ranks) == 1))
     assert artist["top_5"] == pytest.approx(np.mean(np.array(ranks) <= 5))
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--tasks", "held_out"]) == 0  # nothing is measured again, but it is shown
+    shown = capsys.readouterr().out
+    assert "artist: picture → caption_en" in shown
+    assert "nearest" in shown  # of the anchor, in two lines
     found = listened(run, monkeypatch)
     assert found["fr"]["clips"] == sum("speech_fr" in row for row in opened.config.data.records("validation/word"))
     assert found["fr"]["cer_real"] == found["fr"]["cer_generated"] > 0.5  # the same is always heard

@@ -14,13 +14,14 @@ from typing import Any
 import rich.console
 
 from omnijax.errors import RESUMABLE, WRONG_INPUT, ConfigError, PlatformError
-from omnijax.evaluate.display import print_steps, print_table, summary, write_plot
+from omnijax.evaluate.display import print_rows, print_steps, print_table, summary, write_plot
 from omnijax.evaluate.history import ROWS
 from omnijax.evaluate.loading import Meshes, OpenRun
 from omnijax.evaluate.many import Session, check_overrides, eval_knobs, evaluate, parse_steps, watch
 from omnijax.evaluate.tasks import TASKS, check_tasks
 from omnijax.files import check_writable
 from omnijax.report import write_report
+from omnijax.report.measures import told_tests
 from omnijax.report.theme import check_drawing
 from omnijax.run.directory import CONFIG, real_path
 from omnijax.run.stopping import SIGNALS, Stop
@@ -66,9 +67,10 @@ def run_command(options: argparse.Namespace, console: rich.console.Console) -> i
             figures = ", ".join(f"{name} {figure}" for name, figure in summary(row).items() if figure != "—")
             took = f"{row['seconds']:.0f} s" if now else "measured before"
             tell(f"{opened.run} step {row['step']}: {figures} ({took})")
+            print_rows("records kept from training", told_tests(row.get("tests", {})), console)
 
     def after(opened: OpenRun) -> None:
-        if own and not (whole or session.unwritten):
+        if own and not (whole or session.unwritten) and tasks != ("held_out",):  # nothing of it is in the plot
             plots[opened.run] = _drawn("no plot", lambda: write_plot(opened))
 
     check_overrides(options.overrides, ("eval", "mesh"))

@@ -15,7 +15,7 @@ from omnijax.evaluate.history import history, mean_bits
 from omnijax.evaluate.loading import OpenRun
 from omnijax.report.curves import Line, draw_lines, name_ends
 from omnijax.report.inputs import file_of
-from omnijax.report.measures import told_figures
+from omnijax.report.measures import told_figures, told_tests
 from omnijax.report.text import arrow, given, nonempty
 from omnijax.report.theme import DOTS_PER_INCH, LIGHT, check_drawing, dress, new_figure
 
@@ -27,10 +27,20 @@ Series = dict[str, list[tuple[int, float]]]
 
 
 def print_table(result: dict[str, Any], console: rich.console.Console) -> None:
-    """Prints the content of `eval.json`: directions and completions, and bits of each form."""
+    """Prints the content of `eval.json`: directions and completions, held-out records, and bits of each form."""
     rows = {name: told_figures(entry) for name, entry in {**result["directions"], **result["completions"]}.items()}
+    print_rows(f"{result['split']}, {result['examples']} records, step {result['step']}", rows, console)
+    print_rows("records kept from training", told_tests(result.get("tests", {})), console)
+    for form, entry in result["bits_per_item"].items():
+        units = (f", {bits:.3f} bits per {unit}" for unit, bits in entry["units"].items())
+        console.print(f"{given(form)}: {entry['renormalised']:.3f} bits per item{''.join(units)}", highlight=False)
+        for source, own in entry["sources"].items():
+            console.print(f"  of {source}: {own['renormalised']:.3f} ({own['records']} records)", highlight=False)
+
+
+def print_rows(title: str, rows: Mapping[str, Mapping[str, str]], console: rich.console.Console) -> None:
+    """Prints a table with a row for each entry, and a column for each figure that some row has; nothing for no rows."""
     columns = nonempty(rows.values())
-    title = f"{result['split']}, {result['examples']} records, step {result['step']}"
     table = rich.table.Table(title=title, box=rich.box.SIMPLE, padding=0, collapse_padding=True, pad_edge=False)
     table.add_column(no_wrap=True)
     for column in columns:
@@ -39,11 +49,6 @@ def print_table(result: dict[str, Any], console: rich.console.Console) -> None:
         table.add_row(name, *(row.get(column, "") for column in columns))
     if rows:
         console.print(table)
-    for form, entry in result["bits_per_item"].items():
-        units = (f", {bits:.3f} bits per {unit}" for unit, bits in entry["units"].items())
-        console.print(f"{given(form)}: {entry['renormalised']:.3f} bits per item{''.join(units)}", highlight=False)
-        for source, own in entry["sources"].items():
-            console.print(f"  of {source}: {own['renormalised']:.3f} ({own['records']} records)", highlight=False)
 
 
 def print_steps(rows: Mapping[Path, Mapping[int, Mapping[str, Any]]], console: rich.console.Console) -> None:

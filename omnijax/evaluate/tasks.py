@@ -114,8 +114,7 @@ def measure_held_out(trained: Trained, split: EvaluatedSplit) -> Finding:
             row = figures(part, made)
             names = ("accuracy", "examples", "decodable", "judge", "judge_coded")
             right = {name: row[name] for name in names if name in row}
-            if "accuracy" in row:
-                right["interval"] = interval(row["accuracy"], row["examples"])
+            right |= {"interval": interval(row["accuracy"], row["examples"])} if "accuracy" in row else {}
             ranks = ranks_of(trained, part, route, made.places)
             tops = {f"top_{n}": float((ranks <= n).mean()) for n in (1, 5)} if len(ranks) else {}
             anchors = trained.config.data.anchors(part.config.eval.split, route.name)

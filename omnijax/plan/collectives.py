@@ -101,7 +101,8 @@ def _collective(call: Call, one: Instruction, network: Network) -> Collective | 
     kind = between[1].lower().replace("_", "-") if between else one.opcode.removesuffix("-start")
     if not KINDS.fullmatch(kind):
         return None
-    groups = _across(network) if between else replica_groups(one, len(network.slices))
+    across = np.argsort(np.array(network.slices), kind="stable").reshape(max(network.slices) + 1, -1).T
+    groups = across if between else replica_groups(one, len(network.slices))  # TPU's hosts send across slices
     if groups.shape[1] < 2:
         return None
     read = sum(call.computation.instructions[name].bytes for name in one.operands)
@@ -157,11 +158,6 @@ def replica_groups(one: Instruction, devices: int) -> Groups:
     order = [names.index(name) for name in (*(n for n in names if n not in chosen), *chosen)]
     members = math.prod(sizes[name] for name in chosen)
     return np.arange(math.prod(shape)).reshape(shape).transpose(order).reshape(-1, members)
-
-
-def _across(network: Network) -> Groups:
-    """Groups of devices at the same place of each slice, between which TPU's compiler sends through the hosts."""
-    return np.argsort(np.array(network.slices), kind="stable").reshape(max(network.slices) + 1, -1).T
 
 
 def totals(collectives: Sequence[Collective]) -> list[dict[str, Any]]:

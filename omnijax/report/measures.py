@@ -81,15 +81,21 @@ def directions(run: RunFiles) -> str:
 
 def held_out_table(run: RunFiles) -> str:
     """A table with a row for each kind of held-out records and each direction."""
-    rows = []
-    for kind, directions_of in run.evaluation.get("tests", {}).items():
+    rows = [(html.escape(title), cells) for title, cells in told_tests(run.evaluation.get("tests", {})).items()]
+    return f'<div class="card">{sheet("", rows, "lean")}</div>' if rows else ""
+
+
+def told_tests(tests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Figures of each direction of each kind of held-out records, by column, as plain text."""
+    rows = {}
+    for kind, directions_of in tests.items():
         for name, entry in directions_of.items():
             cells = {title: percent(entry[key]) for key, title in _HELD_OUT.items() if key in entry}
             if "interval" in entry:
                 cells["right"] += " ({} to {})".format(*map(percent, entry["interval"]))
             cells |= {title: percent(share) for title, share in entry.get("anchors", {}).items()}
-            rows.append((html.escape(f"{kind}: {arrow(name)}"), cells | {"records": f"{entry['examples']:,}"}))
-    return f'<div class="card">{sheet("", rows, "lean")}</div>' if rows else ""
+            rows[f"{kind}: {arrow(name)}"] = cells | {"records": f"{entry['examples']:,}"}
+    return rows
 
 
 def confusions(run: RunFiles) -> str:

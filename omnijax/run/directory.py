@@ -35,6 +35,7 @@ DATA, FILES = "data", "files"
 WHERE = ["mesh", "data.directory", "batch.prefetch", "optim.accumulate"]
 WHERE += ["model.attention", "model.remat", "model.unroll"]
 """Knobs that say where and how a run is computed. A run may go on with other values; only the order of sums changes."""
+_LOGS = (".tmp", ".log", ".txt", ".out", ".err")  # of launchers and of kills; a new run directory may hold them
 _WRITE_AGAIN = "give the `omnijax train` command of the run again: it writes the file, and repeats no step"
 PACKAGES = ("omnijax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -50,9 +51,10 @@ def check(run: Path, config: Config) -> None:
         if run.is_symlink() and not run.exists():
             raise CheckpointError("workdir", str(run), "it is a broken symbolic link", "choose another directory")
         check_writable(run, "workdir")
-        there = [one.name for one in run.iterdir() if not _is_harmless(one)] if run.exists() else []
+        there = run.iterdir() if run.exists() else ()
+        names = [one.name for one in there if one.name[0] != "." and one.suffix not in _LOGS]
         own = () if begun else OWN  # another process of the run may have written CONFIG by now
-        strange = [name for name in there if name not in own and not (name == CONFIG and (run / CONFIG).exists())]
+        strange = [name for name in names if name not in own and not (name == CONFIG and (run / CONFIG).exists())]
         if strange:
             rule = f"it holds something that is no run: {', '.join(sorted(strange)[:3])}"
             raise CheckpointError("workdir", str(run), rule, "choose a new directory")
@@ -65,11 +67,6 @@ def check(run: Path, config: Config) -> None:
 def _begun(run: Path) -> bool:
     """Whether the run has logged or saved at least one step."""
     return any((run / FOLDER).glob("*")) or ((run / METRICS).exists() and (run / METRICS).stat().st_size > 0)
-
-
-def _is_harmless(entry: Path) -> bool:
-    """Whether a new run directory may hold this: logs of launchers, hidden files, temporary files of a kill."""
-    return entry.suffix in (".tmp", ".log", ".txt", ".out", ".err") or entry.name.startswith(".")
 
 
 def read_config(run: Path) -> dict[str, Any]:

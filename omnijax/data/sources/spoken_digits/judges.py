@@ -47,12 +47,10 @@ def fit_judges(source: Settings) -> Mapping[str, Judge]:
             judged[audible] = sounds.predict(_cepstra([signals[k] for k in audible], rate))
         return judged
 
+    def judge_words(signals: Sequence[str]) -> Int64[np.ndarray, " n"]:
+        return np.array([WORDS.index(word) if word in WORDS else NOT_A_DIGIT for word in signals], np.int64)
+
     return {"text": judge_words, "image": judge_images, "speech": judge_sounds}
-
-
-def judge_words(signals: Sequence[str]) -> Int64[np.ndarray, " n"]:
-    """The digit that each word names; -1 where it isn't exactly the name of a digit."""
-    return np.array([WORDS.index(word) if word in WORDS else NOT_A_DIGIT for word in signals], np.int64)
 
 
 def _machine(features: Float32[np.ndarray, "n features"], labels: Int64[np.ndarray, " n"]) -> Any:
