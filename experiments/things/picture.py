@@ -45,28 +45,28 @@ def cells(trained: TrainedRun) -> list[tuple[np.ndarray, list[tuple[str, bool]],
 
 
 def paint(columns: list, theme: Theme) -> matplotlib.figure.Figure:
-    """Rows: pictures, the names that the model gives them, captions, what it draws, the nearest training pictures."""
+    """Rows: captions, what the model draws of them, the nearest training pictures, pictures, and its names for them."""
     figure = new_figure(1.4 * COLUMNS, 6.6, theme)
     figure.set_layout_engine("none")
     space = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.95, "hspace": 0.22, "wspace": 0.12}
-    axes = figure.add_gridspec(5, COLUMNS, height_ratios=[1, 0.62, 0.18, 1, 1], **space).subplots()
+    axes = figure.add_gridspec(5, COLUMNS, height_ratios=[0.18, 1, 1, 1, 0.62], **space).subplots()
     for column, (picture, names, caption, drawn, like) in enumerate(columns):
-        for line, shown in ((0, picture), (3, drawn), (4, like)):
+        for line, shown in ((1, drawn), (2, like), (3, picture)):
             axes[line, column].imshow(shown, interpolation="nearest")
         for height, (name, right) in zip((1.04, 0.66, 0.28), names, strict=True):
             colour = theme.ink if right else theme.series[4]
-            axes[1, column].text(0.5, height, _lines(name), color=colour, fontsize=8, ha="center", va="center")
-        axes[2, column].text(0.5, 0.3, _lines(caption), color=theme.ink, fontsize=8, ha="center", va="center")
+            axes[4, column].text(0.5, height, _lines(name), color=colour, fontsize=8, ha="center", va="center")
+        axes[0, column].text(0.5, 0.3, _lines(caption), color=theme.ink, fontsize=8, ha="center", va="center")
     for line in axes:
         for one in line:
             one.set(xticks=[], yticks=[], facecolor=theme.paper)
             one.spines[:].set_visible(False)
     titles = (
-        "Drawings by an artist whom the model never saw, and their names in English, Russian and French (red: wrong)",
-        "",
-        "What it draws when it is given a caption in one of these languages",
+        "What the model draws when it is given a caption in English, Russian or French",
         "",
         "The training picture nearest to each",
+        "Drawings by an artist whom it never saw, and its names for them in these languages (red: wrong)",
+        "",
     )
     for line, title in zip(axes, titles, strict=True):
         box = line[0].get_position()
