@@ -10,7 +10,8 @@ Time       32 minutes from nothing with `make things`: 5 for installation and da
            validation, 5 on test. The processor's speed varied by a third from hour to hour
 Expect     on test, measured once: 0.59 of an unseen artist's drawings ranked first, 0.83 among five (validation: 0.68,
            0.89); a judge reads 0.76 of the generated pictures, and 0.73 of real ones; 0.04 of the unseen photographs
-           (validation: 0.19), and no word that only the synthesiser said. Chosen on validation, in 23 tries
+           (validation: 0.19), and no word that only the synthesiser said. A recogniser doesn't understand its speech
+           (listen.py). Chosen on validation, in 23 tries
 """
 
 import dataclasses

