@@ -21,6 +21,7 @@ import soundfile
 import omnijax
 from omnijax.cli import WRONG_INPUT, main
 from omnijax.errors import DataError, PlatformError
+from omnijax.evaluate.display import PLOT
 from omnijax.evaluate.history import read_rows
 from omnijax.evaluate.judging import Made, examples
 from omnijax.evaluate.split import EvaluatedSplit
@@ -147,7 +148,9 @@ def test_it_goes_through_every_command(
     assert artist["top_1"] == pytest.approx(np.mean(np.array(ranks) == 1))
     assert artist["top_5"] == pytest.approx(np.mean(np.array(ranks) <= 5))
     capsys.readouterr()
+    (run / PLOT).unlink()
     assert main(["evaluate", str(run), "--tasks", "held_out"]) == 0  # nothing is measured again, but it is shown
+    assert not (run / PLOT).exists()  # it would have no line
     shown = capsys.readouterr().out
     assert "artist: picture → caption_en" in shown
     assert "nearest" in shown  # of the anchor, in two lines

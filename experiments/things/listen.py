@@ -6,7 +6,7 @@ The recogniser is Whisper base (Radford et al., 2022), which comes with the extr
 `speech.json` in the directory of the run has, for each language: `clips`, how many of each kind were read; `cer_real`,
 `cer_coded` and `cer_generated`, mean rates of wrong characters of recorded clips, of these after they were encoded and
 decoded, and of generated ones; `right_…`, shares whose nearest caption among those of all things is the right one. 54
-clips are read, which takes a minute or some.
+clips are read, which takes about a minute.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def cells(trained: TrainedRun) -> list[tuple[np.ndarray, list[tuple[str, bool]],
 
 
 def paint(columns: list, theme: Theme) -> matplotlib.figure.Figure:
-    """Rows: captions, what the model draws of them, the nearest training pictures, pictures, and its names for them."""
+    """Five rows: captions, generated pictures, the nearest training pictures, held-out pictures, generated names."""
     figure = new_figure(1.4 * COLUMNS, 6.6, theme)
     figure.set_layout_engine("none")
     space = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.95, "hspace": 0.22, "wspace": 0.12}

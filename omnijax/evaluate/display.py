@@ -27,7 +27,7 @@ Series = dict[str, list[tuple[int, float]]]
 
 
 def print_table(result: dict[str, Any], console: rich.console.Console) -> None:
-    """Prints the content of `eval.json`: directions and completions, held-out records, and bits of each form."""
+    """Prints tables of directions, completions and held-out records, and the bits of each form, from `eval.json`."""
     rows = {name: told_figures(entry) for name, entry in {**result["directions"], **result["completions"]}.items()}
     print_rows(f"{result['split']}, {result['examples']} records, step {result['step']}", rows, console)
     print_rows("records kept from training", told_tests(result.get("tests", {})), console)
@@ -39,7 +39,7 @@ def print_table(result: dict[str, Any], console: rich.console.Console) -> None:
 
 
 def print_rows(title: str, rows: Mapping[str, Mapping[str, str]], console: rich.console.Console) -> None:
-    """Prints a table with a row for each entry, and a column for each figure that some row has; nothing for no rows."""
+    """Prints a table of rows, cells by column, without empty columns; prints nothing if there is no row."""
     columns = nonempty(rows.values())
     table = rich.table.Table(title=title, box=rich.box.SIMPLE, padding=0, collapse_padding=True, pad_edge=False)
     table.add_column(no_wrap=True)

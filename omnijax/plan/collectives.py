@@ -101,8 +101,8 @@ def _collective(call: Call, one: Instruction, network: Network) -> Collective | 
     kind = between[1].lower().replace("_", "-") if between else one.opcode.removesuffix("-start")
     if not KINDS.fullmatch(kind):
         return None
-    across = np.argsort(np.array(network.slices), kind="stable").reshape(max(network.slices) + 1, -1).T
-    groups = across if between else replica_groups(one, len(network.slices))  # TPU's hosts send across slices
+    same_place = np.argsort(np.array(network.slices), kind="stable").reshape(max(network.slices) + 1, -1).T
+    groups = same_place if between else replica_groups(one, len(network.slices))  # between slices hosts send
     if groups.shape[1] < 2:
         return None
     read = sum(call.computation.instructions[name].bytes for name in one.operands)

@@ -86,7 +86,7 @@ def held_out_table(run: RunFiles) -> str:
 
 
 def told_tests(tests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Figures of each direction of each kind of held-out records, by column, as plain text."""
+    """Table rows of held-out records: for each kind and direction, its figures as plain text by column."""
     rows = {}
     for kind, directions_of in tests.items():
         for name, entry in directions_of.items():
