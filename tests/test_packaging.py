@@ -143,3 +143,21 @@ def test_make_says_what_is_wrong_with_an_interpreter() -> None:
     assert result.returncode != 0
     assert "Python 3.11 or newer" in result.stderr
     assert "no-such-python: not found" in result.stderr
+
+
+def test_the_showpiece_needs_no_other_extra() -> None:
+    """In a process that can't import what other extras bring, its texts are cut into pieces."""
+    other, own = (
+        {one.name for one in requirements(*extras)} for extras in (("films", "pieces", "ablations"), ("things",))
+    )
+    program = f"""
+import runpy, sys
+sys.modules |= dict.fromkeys({sorted(other - own)})
+things = runpy.run_path({str(ROOT / "experiments" / "things" / "experiment.py")!r})
+assert things["get_config"]().data.fields["caption_en"] == things["TEXT"]
+text = things["TextPieces"](pieces=4, most=9)
+text = text.bound(text.fit(["one one one, two two"] * 9, 0, print))
+assert text.decode(text.encode(["one two"])) == "one two"
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
