@@ -7,7 +7,7 @@ from etils import epy
 from jaxtyping import Int
 
 from omnijax.config import Route
-from omnijax.evaluate.likelihoods import Form, document_sums, forms_of
+from omnijax.evaluate.likelihoods import TOTAL, Form, document_sums, forms_of
 from omnijax.evaluate.loading import Trained
 from omnijax.evaluate.split import EvaluatedSplit
 from omnijax.modalities.base import Items
@@ -42,15 +42,19 @@ def ranks_of(
     form = Form(forms[0].fields[:2], forms[0].shuffled[:2], (False, True))
     classes = [number for number, answer in enumerate(answers) if answer is not None]
     written = split.modalities[target].encode([answers[number] for number in classes]).split()
-    ranks = list[int]()
-    for some in np.split(places, range(AT_ONCE, len(places), AT_ONCE)):
+    # Records of about the same length are measured together, so that little is padded.
+    order = np.argsort([one.part.size for one in split.items(source, places)], kind="stable")
+    ranks = np.zeros(len(places), np.int64)
+    for chosen in np.split(order, range(AT_ONCE, len(order), AT_ONCE)):
+        some = places[chosen]
         given, asked, counts = list[Items](), list[Items](), list[int]()
         for place, one, own in zip(some, split.items(source, some), split.items(target, some), strict=True):
             others = [items for number, items in zip(classes, written, strict=True) if number != labels[place]]
             given += [one] * (1 + len(others))
             asked += [own, *others]
             counts.append(1 + len(others))
-        sums = document_sums(config, model, params, documents_of(config, {source: given, target: asked}), form)
+        documents = documents_of(config, {source: given, target: asked})
+        sums = document_sums(config, model, params, documents, form, TOTAL)
         bits = (sums["renormalised"].astype(np.float64) + sums["structure"])[:, 1]
-        ranks += [1 + int((one[1:] <= one[0]).sum()) for one in np.split(bits, np.cumsum(counts)[:-1])]
-    return np.array(ranks, np.int64)
+        ranks[chosen] = [1 + int((one[1:] <= one[0]).sum()) for one in np.split(bits, np.cumsum(counts)[:-1])]
+    return ranks

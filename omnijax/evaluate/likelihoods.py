@@ -21,7 +21,7 @@ from omnijax.model.shards import ALONE
 from omnijax.model.transformer import Transformer
 from omnijax.sample.document_grammar import grammar_of
 from omnijax.source import SEQUENCE
-from omnijax.step.sharding import ROWS, mesh_of
+from omnijax.step.sharding import ROWS, divisible, mesh_of
 from omnijax.vocab.decode import Kind, decode
 from omnijax.vocab.documents import Documents
 from omnijax.vocab.encode import encode
@@ -36,6 +36,8 @@ IN_ANY_ORDER = ", any order"
 WIDTH = 16
 """Documents are padded to a multiple of this many tokens, so that few widths are compiled."""
 NOT_IN_ITEMS = ("pad", "aos", "control")
+TOTAL = ("accepted", "items", "renormalised", "structure")
+"""The sums that make up the bits of a field."""
 
 
 class Form(NamedTuple):
@@ -142,11 +144,12 @@ def bits_per_item(
 
 
 def document_sums(
-    config: Config, model: Transformer, params: Any, documents: Documents, form: Form
+    config: Config, model: Transformer, params: Any, documents: Documents, form: Form, wanted: Sequence[str] = ()
 ) -> dict[str, np.ndarray]:
     """Sums over each document, one number for each field of the form, [documents, fields]: see `_sums`.
 
     Items of fields before the first learned one don't pass the head; only `accepted`, `items` and `count` hold there.
+    `wanted` names the sums to return, () for all: each takes its time.
     """
     encoded = encode(config.vocabulary, documents, writing_order(config, documents, form))
     lengths, count = encoded.document_tokens, len(encoded.document_tokens)
@@ -161,16 +164,15 @@ def document_sums(
     given = (tokens, kinds, starts, fields, _bounds(config, documents))
     # Some rows at a time, spread over the devices that hold the parameters.
     mesh = mesh_of(params)
-    devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     place = None if mesh is None else NamedSharding(mesh, ROWS)
-    rows = -(-min(count, config.eval.batch_size) // devices) * devices
+    rows = divisible(min(count, config.eval.batch_size), mesh)
     whole = [np.pad(one, ((0, -count % rows), (0, 0)), "edge") for one in given]  # one program serves all parts
     sizes = 1 + np.bincount(np.repeat(np.arange(count), documents.document_segments), documents.segment_items + 2)
     most_items = -(-int(sizes.max()) // WIDTH) * WIDTH
     found, grammar = [], grammar_of(config, form.order)
     for start in range(0, count, rows):
         placed = [jax.device_put(one[start : start + rows], place) for one in whole]
-        found.append(jax.device_get(_sums(model, grammar, len(form.fields), most_items, tail, params, *placed)))
+        found.append(jax.device_get(_sums(model, grammar, len(form.fields), most_items, tail, wanted, params, *placed)))
     return {key: np.concatenate([one[key] for one in found])[:count] for key in found[0]}
 
 
@@ -251,13 +253,14 @@ def _uniform(vocabulary: Vocabulary, documents: Documents, fields: Int[np.ndarra
     return float(np.array([math.log2(size) for size in sizes])[spaces].sum() / max(len(spaces), 1))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
 def _sums(
     model: Transformer,
     grammar: Grammar,
     fields: int,
     most_items: int,
     tail: int,
+    wanted: Sequence[str],
     params: Any,
     tokens_bt: Array,
     kinds_bt: Array,
@@ -300,13 +303,14 @@ def _sums(
         "content": raw.content,
         "position": raw.position,
     }
-    return {name: jnp.einsum("bt,bts->bs", values_bt, inside) for name, values_bt in of_token.items()} | {
+    sums = {name: jnp.einsum("bt,bts->bs", values_bt, inside) for name, values_bt in of_token.items()} | {
         "accepted": accepted_b,
         "structure": jnp.einsum("bt,bts->bs", renormalised_bt * structural_bt, closing),
         "places": jnp.einsum("btk,bts->bsk", raw.places, inside),
         "count": jnp.einsum("btk,bts->bsk", kinds_btk, inside),
         "wrong": jnp.einsum("bt,btk,bts->bsk", wrong_bt, kinds_btk, inside),
     }
+    return {name: sums[name] for name in wanted or sums}
 
 
 def _field_at(fields_bs: Array, segment_bt: Array, fields: int) -> Array:

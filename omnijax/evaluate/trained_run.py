@@ -12,7 +12,7 @@ import numpy as np
 from omnijax.config import Config
 from omnijax.data.corpus import encode_records, fields_of
 from omnijax.errors import ConfigError, DataError, check_known
-from omnijax.evaluate.likelihoods import Form, document_sums, forms_of
+from omnijax.evaluate.likelihoods import TOTAL, Form, document_sums, forms_of
 from omnijax.evaluate.loading import OpenRun
 from omnijax.evaluate.split import decoded
 from omnijax.modalities.base import Items
@@ -193,7 +193,7 @@ class TrainedRun:
     def _bits(self, form: Form, documents: Documents) -> tuple[np.ndarray, np.ndarray]:
         """Bits of each field of some documents, the tokens around its items included, and number of its items."""
         model, params = self.generator.model, self.generator.params
-        sums = document_sums(self.config, model, params, documents, form)
+        sums = document_sums(self.config, model, params, documents, form, TOTAL)
         if not sums["accepted"].all():
             rule = "the grammar of the run doesn't accept it: its modalities say how many items a field has"
             raise DataError("record", int(np.argmin(sums["accepted"])), rule, "give a signal within its limits")

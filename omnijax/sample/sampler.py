@@ -15,7 +15,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Int, PRNGKeyArray
 
 from omnijax.config import SampleConfig
@@ -23,7 +22,7 @@ from omnijax.errors import ConfigError
 from omnijax.model.cache import slots
 from omnijax.model.transformer import Transformer
 from omnijax.sample.decode_loop import ChunkResult, LoopState, Programs, unstacked, unstacked_shardings
-from omnijax.step.sharding import mesh_of
+from omnijax.step.sharding import divisible, mesh_of
 from omnijax.step.state import abstract
 from omnijax.vocab.grammar import Grammar, SegmentRule
 from omnijax.vocab.vocabulary import END, PAD, Vocabulary
@@ -125,7 +124,7 @@ class Sampler(Programs):
             self._check_bounds(bounds_n2)
             bounds_n2 = bounds_n2.astype(np.int32)
         prompts = (tokens, np.asarray(lengths_n, np.int32), bounds_n2)
-        side = _divisible(min(rows or count, count), mesh)
+        side = divisible(min(rows or count, count), mesh)
         queue = _Queue(dataclasses.replace(self, mesh=mesh), prompts, key, side)
         return queue.run(unstacked(self.model, mesh, params), progress)
 
@@ -181,7 +180,7 @@ class _Queue:
     def __init__(self, programs: Sampler, prompts: tuple[Any, ...], key: PRNGKeyArray, side: int) -> None:
         self.programs, self.prompts, self.key = programs, prompts, key
         count = len(prompts[0])
-        self.group = side if count <= side else _divisible(-(-side // REFILL), programs.mesh)
+        self.group = side if count <= side else divisible(-(-side // REFILL), programs.mesh)
         self.next, self.numbers, self.needed = 0, np.full(side, -1), np.zeros(side, np.int32)
         self.drawn = np.full((count, programs.most_tokens), PAD, np.int32)
 
@@ -235,9 +234,3 @@ class _Queue:
         count, most = self.drawn.shape
         finished = self.next - (self.numbers >= 0).sum()
         return float(finished * most + result.written[here & ~done].sum()) / (count * most)
-
-
-def _divisible(rows: int, mesh: Mesh | None) -> int:
-    """`rows`, rounded up so that each device has the same number."""
-    devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    return -(-rows // devices) * devices

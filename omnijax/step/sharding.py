@@ -80,6 +80,12 @@ def mesh_of(params: Any) -> Mesh | None:
     return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
 
 
+def divisible(rows: int, mesh: Mesh | None) -> int:
+    """`rows`, rounded up so that each device along `data` and `fsdp` has the same number."""
+    devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    return -(-rows // devices) * devices
+
+
 def parameter_spec(path: str, shape: tuple[int, ...]) -> PartitionSpec:
     """How the parameter at a path like `layers/mlp/up` is split; raises a `ConfigError` unless just one rule fits."""
     found = [spec for rule, spec in RULES if re.search(rf"(^|/){rule}$", path)]
