@@ -161,12 +161,18 @@ def cases() -> dict[str, Case]:
         "Sound": case_of_sounds(),
         "Sound in stereo": case_of_sounds(channels=2),
         "Sound of 8 bits": case_of_sounds(bits=8, block=3),
+        "Sound as differences": case_of_sounds(channels=2, residuals=True),
+        "Sound of 8 bits as differences": case_of_sounds(bits=8, residuals=True),
         "TextPieces": case_of_pieces(),
         "Picture": case_of_pictures(height=8, width=6, levels=17),
         "Picture in colour": case_of_pictures(height=6, width=10, channels=3),
         "Picture of any size": case_of_pictures(height=9, width=7, channels=3, patch=2, variable=True),
         "Picture as green and differences": case_of_pictures(height=6, width=10, channels=3, colours="green"),
         "Picture in YCoCg": case_of_pictures(height=6, width=5, channels=4, colours="ycocg", variable=True),
+        "Picture as residuals": case_of_pictures(height=6, width=5, levels=17, variable=True, residuals=True),
+        "Picture as residuals of YCoCg": case_of_pictures(
+            height=6, width=5, channels=4, colours="ycocg", residuals=True
+        ),
         "Picture with opacity": case_of_pictures(height=5, width=5, channels=4, patch=3),
         "Picture of 65,536 levels": case_of_pictures(height=5, width=4, channels=2, levels=2**16),
     }

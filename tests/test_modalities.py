@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from omnijax import errors
-from omnijax.modalities import GENERAL, Codes, Items, PatchCodes, Picture, Speech, Text, colours
+from omnijax.modalities import GENERAL, Codes, Items, PatchCodes, Picture, Sound, Speech, Text, colours
 from omnijax.modalities.codebook import fit_codebook, nearest
 from omnijax.modalities.spectrogram import Spectrogram, mel_bank
 from omnijax.modalities.transform import transform_of
@@ -105,6 +105,44 @@ def test_colours_are_one_to_one(kind: Literal["green", "ycocg"]) -> None:
         assert other.dtype == dtype
         np.testing.assert_array_equal(other[:, 3], many[:, 3])
         np.testing.assert_array_equal(colours.original(other, kind, levels), many)
+
+
+def reference_residual(values: np.ndarray, levels: int, row: int, column: int) -> int:
+    """What a value has more than the median of its neighbours and the plane through them, one value at a time."""
+    west = int(values[row, column - 1]) if column else 0
+    north = int(values[row - 1, column]) if row else 0
+    corner = int(values[row - 1, column - 1]) if row and column else 0
+    return (int(values[row, column]) - sorted([west, north, west + north - corner])[1]) % levels
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 16)))
+def test_residuals_are_what_the_neighbours_do_not_predict(picture: np.ndarray) -> None:
+    modality = Picture(height=6, width=6, levels=17, patch=1, variable=True, residuals=True)
+    items = modality.encode([picture])
+    wanted = [[reference_residual(picture, 17, *place)] for place in np.ndindex(picture.shape)]
+    assert items.of(1, 1).tolist() == wanted
+    np.testing.assert_array_equal(modality.decode(items), picture)
+
+
+def test_residuals_of_smooth_colours_are_small() -> None:
+    ramp = np.add.outer(np.arange(8), np.arange(8)).astype(np.uint8)
+    picture = np.stack([ramp + 100, ramp + 103, ramp + 98], axis=2)  # differences of both signs
+    modality = Picture(height=8, width=8, channels=3, patch=1, colours="green", residuals=True)
+    digits = modality.encode([picture]).digits.reshape(8, 8, 3)
+    assert digits[1:, 1:].tolist() == np.where(np.arange(3) == 0, 1, 0)[None, None].repeat(7, 0).repeat(7, 1).tolist()
+
+
+def test_signals_as_residuals_cannot_be_completed() -> None:
+    assert Picture().halves
+    assert Sound().halves
+    assert not Picture(residuals=True).halves
+    assert not Sound(residuals=True).halves
+
+
+def test_differences_of_samples_wrap() -> None:
+    frames = np.array([[1], [255], [0], [3]], np.uint8)
+    sound = Sound(bits=8, block=1, residuals=True)
+    assert sound.encode([frames]).of(1, 1).ravel().tolist() == [1, 254, 1, 3]
 
 
 def test_grey_in_other_colours_has_no_differences() -> None:

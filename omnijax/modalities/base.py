@@ -152,8 +152,6 @@ class Modality:
     """Whether `fit` has to learn something before signals can be encoded."""
     views: ClassVar[tuple[str, ...]] = ()
     """Names of the augmentations that `view` makes."""
-    halves: ClassVar[tuple[str, ...]] = ()
-    """Names of the parts of a signal that `given` knows, from which the rest can be completed."""
     suffix: ClassVar[str] = ""
     """Ending of the files that `read` and `write` know; "" where people type the signal."""
     suffixes: ClassVar[tuple[str, ...]] = ()
@@ -171,6 +169,11 @@ class Modality:
     def limits(self) -> tuple[tuple[int, int], ...]:
         """Fewest and most items of each segment: one for each part, or one of general tokens."""
         raise ConfigError("modality", type(self).__name__, "a modality has `limits`", "define them in the class")
+
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """Names of the parts of a signal that `given` knows, from which the rest can be completed."""
+        return ()
 
     @property
     def seconds(self) -> float:
@@ -296,6 +299,21 @@ class Modality:
     def write(self, signal: Any, stream: BinaryIO) -> None:
         """Writes a signal as a file of this modality."""
         stream.write((self.show(signal) + "\n").encode())
+
+    def cut(self, stream: BinaryIO) -> tuple[list[Any], dict[str, int]]:
+        """The signals that make up a file without loss, each within `limits`; and what `paste` has to be told.
+
+        Raises a `DataError` if the file can't be read, or not without changing something.
+        """
+        raise DataError("modality", self.name, "its files can't be cut without loss", "choose another field")
+
+    def exactly(self, items: Items) -> Any:
+        """The signal of items, as `cut` has it."""
+        return self.decode(items)
+
+    def paste(self, signals: Sequence[Any], told: Mapping[str, int], stream: BinaryIO) -> None:
+        """Writes the file that `cut` made into signals: the same text, pixels or samples."""
+        raise DataError("modality", self.name, "its files can't be cut without loss", "choose another field")
 
     def sheet(self, signals: Sequence[Any], stream: BinaryIO) -> None:
         """Writes several signals as one file: by default a line for each, as `show` has it."""

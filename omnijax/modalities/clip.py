@@ -42,7 +42,6 @@ class Clip(Modality):
     most: int = 16
     """Most frames."""
 
-    halves: ClassVar[tuple[str, ...]] = ("first",)
     suffix: ClassVar[str] = ".mp4"
     suffixes: ClassVar[tuple[str, ...]] = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v")
     field: ClassVar[str] = "clip"
@@ -64,6 +63,11 @@ class Clip(Modality):
             Part(f"{self.name}.frames", (self.most,)),
             *(dataclasses.replace(part, name=f"{self.name}.frame") for part in self.frame.parts),
         )
+
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """What a signal can be completed from."""
+        return ("first",)
 
     @property
     def limits(self) -> tuple[tuple[int, int], ...]:

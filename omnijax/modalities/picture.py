@@ -6,7 +6,7 @@ import dataclasses
 import html
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
@@ -14,11 +14,11 @@ from etils import epy
 from jaxtyping import Bool, Float64, Int, Shaped, UInt32
 
 from omnijax.errors import ConfigError, DataError
-from omnijax.modalities import colours
+from omnijax.modalities import colours, predict
 from omnijax.modalities.base import Items, Modality, Part, array_of, refuse_digits
 from omnijax.modalities.colours import Colours
 from omnijax.modalities.inline import data_uri, png
-from omnijax.modalities.picture_file import probe_picture, read_picture
+from omnijax.modalities.picture_file import probe_picture, read_picture, read_pixels
 
 with epy.lazy_imports():  # extras: files and views need them, training on arrays doesn't
     import PIL.Image
@@ -59,10 +59,12 @@ class Picture(Modality):
     colours: Colours = "rgb"
     """How three channels are written, without loss: as they are; `green`: green, red - green, blue - green; `ycocg`:
     YCoCg-R. Differences are modulo `levels`. It needs 3 or 4 channels."""
+    residuals: bool = False
+    """Each value is written as what it has more than its left and upper neighbours predict, modulo `levels`. A small
+    model needs fewer bits then; but a patch alone says nothing, so that pictures can't be completed."""
 
     lossless: ClassVar[bool] = True
     views: ClassVar[tuple[str, ...]] = ("moved", "varied")
-    halves: ClassVar[tuple[str, ...]] = ("left", "right", "top", "bottom")
     suffix: ClassVar[str] = ".png"
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
     field: ClassVar[str] = "picture"
@@ -74,6 +76,11 @@ class Picture(Modality):
         if not self.variable:
             return (Part(self.name, radices),)
         return (Part(f"{self.name}.size", (self.height, self.width)), Part(f"{self.name}.patch", radices))
+
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """What a signal can be completed from."""
+        return () if self.residuals else ("left", "right", "top", "bottom")
 
     @property
     def limits(self) -> tuple[tuple[int, int], ...]:
@@ -89,6 +96,9 @@ class Picture(Modality):
         if self.colours != "rgb" and (self.channels not in (3, 4) or not self.lossless):
             rule = "needs 3 or 4 channels, and patches that are written without loss"
             raise ConfigError(f"{field}.colours", self.colours, rule, "use rgb")
+        if self.residuals and not self.lossless:
+            rule = "needs patches that are written without loss"
+            raise ConfigError(f"{field}.residuals", self.residuals, rule, "set it to False")
 
     def bounds(self, before: Items) -> tuple[int, int]:
         """The header, then exactly the patches of the size that it says."""
@@ -107,7 +117,7 @@ class Picture(Modality):
 
     def _items(self, pictures: Shaped[np.ndarray, "n ..."]) -> Items:
         """The items of pictures of one size."""
-        patches = self._written(self._cut(self._checked(pictures)))
+        patches = self._written(self._cut(self._transformed(self._checked(pictures))))
         if not self.variable:
             return Items.many(0, patches)
         sequences, count, places = patches.shape
@@ -134,7 +144,7 @@ class Picture(Modality):
             pixels = np.where(np.asarray(present)[items.part == body][:, None], pixels, 0)
         p, rows, columns = self.patch, -(-height // self.patch), -(-width // self.patch)
         blocks = pixels.reshape(rows, columns, p, p, self.channels).swapaxes(1, 2)
-        whole = blocks.reshape(rows * p, columns * p, self.channels)[:height, :width].astype(self._dtype)
+        whole = self._restored(blocks.reshape(rows * p, columns * p, self.channels)[:height, :width])
         return whole[..., 0] if self.channels == 1 else whole
 
     def view(
@@ -253,6 +263,29 @@ class Picture(Modality):
         pixels = np.rint(shown * most).clip(0, most).astype(self._dtype)
         return pixels[..., 0] if self.channels == 1 else pixels
 
+    def cut(self, stream: BinaryIO) -> tuple[list[Any], dict[str, int]]:
+        """The pixels of a file in tiles of `height` × `width`, in raster order.
+
+        Tiles at the right and lower edge are smaller where the size is variable; otherwise they repeat the last pixel.
+        """
+        if self.levels != 256:
+            raise DataError(f"{self.name}.levels", self.levels, "files have 256 levels", "choose another field")
+        pixels = read_pixels(self.name, stream, self.channels)
+        height, width = pixels.shape[:2]
+        if not self.variable:
+            pixels = np.pad(pixels, ((0, -height % self.height), (0, -width % self.width), (0, 0)), mode="edge")
+        pixels = pixels[..., 0] if self.channels == 1 else pixels
+        corners = itertools.product(range(0, height, self.height), range(0, width, self.width))
+        tiles = [pixels[top : top + self.height, left : left + self.width] for top, left in corners]
+        return tiles, {"height": height, "width": width}
+
+    def paste(self, signals: Sequence[Any], told: Mapping[str, int], stream: BinaryIO) -> None:
+        """Writes a PNG file of the pixels."""
+        columns = -(-told["width"] // self.width)
+        starts = range(0, len(signals), columns)
+        whole = np.concatenate([np.concatenate(signals[start : start + columns], axis=1) for start in starts])
+        _save(self._bytes(whole[: told["height"], : told["width"]]), 1, stream)
+
     def _fitting(self, width: int, height: int) -> tuple[int, int]:
         """Width and height, in pixels, that a picture file is resized to."""
         if not self.variable:
@@ -308,15 +341,28 @@ class Picture(Modality):
 
     def _written(self, patches: Shaped[np.ndarray, "n patches size"]) -> Shaped[np.ndarray, "n patches digits"]:
         """The digits of patches of sub-pixels."""
-        return patches if self.colours == "rgb" else self._by_pixel(colours.written, patches)
+        return patches
 
     def _pixels(self, digits: UInt32[np.ndarray, "patches digits"]) -> Shaped[np.ndarray, "patches size"]:
         """The sub-pixels that have these digits."""
-        return digits if self.colours == "rgb" else self._by_pixel(colours.original, digits)
+        return digits
 
-    def _by_pixel(self, transform: Callable[..., np.ndarray], values: Shaped[np.ndarray, "..."]) -> np.ndarray:
-        pixels = values.reshape(*values.shape[:-1], -1, self.channels)
-        return transform(pixels, self.colours, self.levels).reshape(values.shape)
+    def _transformed(self, pictures: Shaped[np.ndarray, "n h w c"]) -> Shaped[np.ndarray, "n h w c"]:
+        """Pictures in the colours that are written, and without what neighbours predict."""
+        found = pictures if self.colours == "rgb" else colours.written(pictures, self.colours, self.levels)
+        return predict.residuals((found + self._middle) % self.levels, self.levels) if self.residuals else found
+
+    def _restored(self, values: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "h w c"]:
+        """The inverse of `_transformed`, of one picture."""
+        if self.residuals:
+            values = (predict.original(values.astype(np.int64)[None], self.levels)[0] - self._middle) % self.levels
+        found = values if self.colours == "rgb" else colours.original(values, self.colours, self.levels)
+        return found.astype(self._dtype)
+
+    @property
+    def _middle(self) -> Int[np.ndarray, " channels"]:
+        """What is added to differences of channels, so that small ones lie beside each other for predictions."""
+        return np.where(np.isin(np.arange(self.channels), (1, 2)) & (self.colours != "rgb"), self.levels // 2, 0)
 
     def _cut(self, pictures: Shaped[np.ndarray, "n h w c"]) -> Shaped[np.ndarray, "n patches digits"]:
         p, (n, height, width, channels) = self.patch, pictures.shape

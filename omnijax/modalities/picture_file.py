@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 from etils import epy
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from omnijax.errors import DataError
 
@@ -28,6 +28,7 @@ READ_AS = {
 """The mode that each mode of Pillow is converted to. Other modes are refused."""
 FULL_SCALE = {"L": 255, "LA": 255, "RGB": 255, "RGBA": 255, "F": 1}
 """Value of full brightness, by mode. Other modes have 16 bits, even where Pillow stores them in 32."""
+_EXACT = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 MOST_PIXELS = 2**26
 _BITS, _INTERPRETATION, _FORMAT, _ORIENTATION = 258, 262, 339, 274
 """Tags of TIFF and EXIF: bits per sample, whether 0 is white, whether samples are signed, how it was turned."""
@@ -64,6 +65,27 @@ def read_picture(
         with Image.open(stream) as picture:
             _check(name, picture, levels)
             return _layers(name, ImageOps.exif_transpose(picture), channels, background, size)
+
+
+def read_pixels(name: str, stream: BinaryIO, channels: int) -> UInt8[np.ndarray, "height width channels"]:
+    """The stored pixels of a file, 8 bits for each of 1 to 4 channels; nothing is converted, turned or made visible.
+
+    Raises a `DataError` as `read_picture`, and for pixels of another form.
+    """
+    with _errors(name, stream):
+        with Image.open(stream) as picture:
+            picture.verify()
+        stream.seek(0)
+        with Image.open(stream) as picture:
+            _check(name, picture, 2)
+            reduced = any(";" in str(tile) for tile in getattr(picture, "tile", ()))
+            turned = picture.getexif().get(_ORIENTATION, 1) != 1
+            hidden = picture.has_transparency_data and picture.mode not in ("LA", "RGBA")
+            if picture.mode != _EXACT.get(channels) or reduced or turned or hidden:
+                kind = f"mode {picture.mode}{', not 8 bits' * reduced}{', turned' * turned}{', transparent' * hidden}"
+                rule = f"a file must have {channels} channels of 8 bits, upright, so that nothing is changed"
+                raise DataError(name, kind, rule, "convert it, for example to a PNG file without EXIF data")
+            return np.asarray(picture).reshape(picture.height, picture.width, channels)
 
 
 def probe_picture(name: str, stream: BinaryIO) -> dict[str, int | float]:

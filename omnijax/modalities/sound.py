@@ -39,11 +39,12 @@ class Sound(Modality):
     """Frames in a fragment. The last fragment repeats the last frame until it is full."""
     most: int = 4096
     """Most fragments."""
+    residuals: bool = False
+    """Each sample is written as its difference from the one before, modulo 2^bits. Sounds can't be completed then."""
     convert: bool = dataclasses.field(default=False)
     """Files of another rate, number of channels or depth are converted; otherwise they are refused."""
 
     lossless: ClassVar[bool] = True
-    halves: ClassVar[tuple[str, ...]] = ("first",)
     suffix: ClassVar[str] = ".wav"
     suffixes: ClassVar[tuple[str, ...]] = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", *Clip.suffixes)
     field: ClassVar[str] = "sound"
@@ -53,6 +54,11 @@ class Sound(Modality):
         """The number of frames - 1; fragments, high bytes first."""
         radices = (256,) * (self.block * self.channels * self.bits // 8)
         return (Part(f"{self.name}.frames", (self.most * self.block,)), Part(f"{self.name}.samples", radices))
+
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """What a signal can be completed from."""
+        return () if self.residuals else ("first",)
 
     @property
     def limits(self) -> tuple[tuple[int, int], ...]:
@@ -89,6 +95,7 @@ class Sound(Modality):
         filled = np.pad(frames, ((0, count * self.block - len(frames)), (0, 0)), mode="edge")
         # The bytes of a sample, high first, from a value without sign, so that neighbouring values have near digits.
         raw = filled if self.bits == 8 else (filled.astype(np.int32) + 2**15).astype(">u2")
+        raw = np.diff(raw, axis=0, prepend=raw.dtype.type(0)).astype(raw.dtype) if self.residuals else raw
         digits = np.ascontiguousarray(raw).view(np.uint8).reshape(count, -1)
         return Items.chained(Items.one(0, np.array([[len(frames) - 1]])), Items.one(1, digits))
 
@@ -104,7 +111,8 @@ class Sound(Modality):
         raw = np.ascontiguousarray(digits).view(np.uint8 if self.bits == 8 else ">u2").reshape(-1, self.channels)
         if present is not None:
             there = np.repeat(np.asarray(present)[items.part == 1], self.block)
-            raw = np.where(there[:, None], raw, 2 ** (self.bits - 1))
+            raw = np.where(there[:, None], raw, 0 if self.residuals else 2 ** (self.bits - 1))
+        raw = np.cumsum(raw, axis=0, dtype=raw.dtype) if self.residuals else raw
         return (raw if self.bits == 8 else (raw.astype(np.int32) - 2**15).astype(np.int16))[:frames].astype(self._dtype)
 
     def given(self, half: str, items: Items) -> Bool[np.ndarray, " items"]:
@@ -157,6 +165,16 @@ class Sound(Modality):
         """Samples of a sound file. Raises a `DataError` if they have to be changed and `convert` forbids it."""
         most_seconds = self.most * self.block / self.rate_hz
         return read_samples(self.name, stream, self.rate_hz, self.channels, self.bits, most_seconds, self.convert)
+
+    def cut(self, stream: BinaryIO) -> tuple[list[Any], dict[str, int]]:
+        """The samples of a file, `most` fragments at a time, and those that are left."""
+        frames = read_samples(self.name, stream, self.rate_hz, self.channels, self.bits, _LONGEST, convert=False)
+        length = self.most * self.block
+        return [frames[start : start + length] for start in range(0, len(frames), length)], {}
+
+    def paste(self, signals: Sequence[Any], told: Mapping[str, int], stream: BinaryIO) -> None:
+        """Writes a WAV file of the sounds one after another."""
+        self.write(np.concatenate(signals), stream)
 
     def write(self, signal: Shaped[np.ndarray, "frames channels"], stream: BinaryIO) -> None:
         """Writes a WAV file of the same samples."""

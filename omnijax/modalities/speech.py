@@ -64,13 +64,17 @@ class Speech(Modality):
     """Rounds of phase estimation when a waveform is made again."""
 
     learned: ClassVar[bool] = True
-    halves: ClassVar[tuple[str, ...]] = ("first",)
     suffix: ClassVar[str] = ".wav"
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """Codes, a digit for each stage or coefficient."""
         return (Part(self.name, self.code or (self.codes,) * self.stages),)
+
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """What a signal can be completed from."""
+        return ("first",)
 
     @property
     def limits(self) -> tuple[tuple[int, int], ...]:

@@ -45,10 +45,39 @@ class Text(Modality):
         return Items(np.full(len(flat), GENERAL, np.int8), flat[:, None], counts)
 
     def decode(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> str:
-        """The string of some bytes; bytes that aren't UTF-8 become U+FFFD, since a model may sample any."""
+        """The string of some items; bytes that aren't UTF-8 become U+FFFD, since a model may sample any."""
+        return self.joined(items, present).decode(errors="replace")
+
+    def joined(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> bytes:
+        """The bytes of some items: exactly those that were encoded."""
         refuse_digits(self, items)
         kept = items.digits[:, 0] if present is None else items.digits[present, 0]
-        return kept.astype(np.uint8).tobytes().decode(errors="replace")
+        return kept.astype(np.uint8).tobytes()
+
+    def exactly(self, items: Items) -> bytes:
+        """The bytes of a text."""
+        return self.joined(items)
+
+    def cut(self, stream: BinaryIO) -> tuple[list[bytes], dict[str, int]]:
+        """The bytes of a file in texts of at most `most` items, which end with a line or before a space if they can."""
+        raw, texts = stream.read(), list[bytes]()
+        while raw:
+            ends = self._ends(raw)
+            whole = raw[: ends[-1]]
+            near = (whole.rfind(b"\n") + 1, whole.rfind(b" "))
+            end = (
+                len(raw) if len(whole) == len(raw) else next((one for one in near if one > 0 and one in ends), ends[-1])
+            )
+            texts, raw = [*texts, raw[:end]], raw[end:]
+        return texts, {}
+
+    def _ends(self, raw: bytes) -> Sequence[int]:
+        """Where an item of a text ends, of its first `most`."""
+        return range(1, min(len(raw), self.most) + 1)
+
+    def paste(self, signals: Sequence[bytes], told: Mapping[str, int], stream: BinaryIO) -> None:
+        """Writes the texts one after another."""
+        stream.write(b"".join(signals))
 
     def units(self, signal: str | bytes) -> tuple[int, str]:
         """Number of bytes."""

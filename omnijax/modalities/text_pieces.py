@@ -98,16 +98,18 @@ class TextPieces(Text):
         digits = np.where(ids < self.general, ids, ids - self.general).astype(np.uint32)
         return Items(part, digits[:, None], np.array([len(one) for one in found], np.int64))
 
-    def decode(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> str:
-        """The string of some pieces and bytes; bytes that aren't UTF-8 become U+FFFD."""
-        return self.joined(items, present).decode(errors="replace")
-
     def joined(self, items: Items, present: Bool[np.ndarray, " items"] | None = None) -> bytes:
         """The bytes of some pieces and bytes; exactly those that were encoded."""
         refuse_digits(self, items)
         table, kept = self._table, np.ones(len(items.part), bool) if present is None else np.asarray(present)
         pairs = zip(items.part[kept].tolist(), items.digits[kept, 0].tolist(), strict=True)
         return b"".join(bytes([number]) if part == GENERAL else table[number] for part, number in pairs)
+
+    def _ends(self, raw: bytes) -> list[int]:
+        """Where the first `most` pieces and bytes end: the best cut of a text begins with the best cut of its start."""
+        items = self.encode([raw[: 16 * self.most]])
+        lengths = np.where(items.part == GENERAL, 1, self.arrays["lengths"][items.digits[:, 0] % self.pieces])
+        return np.cumsum(lengths)[: self.most].tolist()
 
     @functools.cached_property
     def _table(self) -> list[bytes]:
