@@ -74,6 +74,8 @@ S3_SERVER = ["flask>=3", "flask-cors>=5", "moto[s3]>=5.1"]
 PHOTOGRAPHS = ["pillow>=11", "scikit-image>=0.25"]
 # What the outside anchors of an ablation are measured with.
 ABLATIONS = ["brotli>=1.1", "zstandard>=0.23"]
+# The arithmetic coder of `omnijax compress`.
+COMPRESS = ["constriction>=0.4"]
 # What pairs the notebooks of experiments/colab/ with their text, and runs them.
 JUPYTER = ["ipykernel", "jupytext", "nbclient"]
 # What builds the documentation. mkdocs-material itself keeps mkdocs below 2.
@@ -86,6 +88,7 @@ TEST = [
     *GS,
     *(f"{one}; python_version < '3.13'" for one in (*S3, *S3_SERVER)),
     *ABLATIONS,
+    *COMPRESS,
     *JUPYTER,
     *DOCS,
     "gcp-storage-emulator>=2026.7",
@@ -123,6 +126,7 @@ setup(
         "gs": GS,
         "s3": S3,
         "ablations": ABLATIONS,
+        "compress": COMPRESS,
         "jupyter": JUPYTER,
         "docs": DOCS,
         "test": TEST,

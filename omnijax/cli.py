@@ -1,4 +1,4 @@
-"""The command line: `omnijax train | evaluate | sample | rank | sweep | plan | prepare | vocab`."""
+"""The command line: `omnijax train`, `evaluate`, `sample`, `compress` and the other commands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DOESNT_FIT = 1
 """Exit status of a plan for a machine with too little memory."""
 STOPPED = "omnijax: stopped; the same command goes on"
-ALONE = ("evaluate", "sample", "rank")
+ALONE = ("evaluate", "sample", "rank", "compress", "decompress")
 """Commands that one process runs on the devices of one machine."""
 
 
@@ -161,7 +161,14 @@ def _parser() -> argparse.ArgumentParser:
     for one in (sample, rank):
         one.add_argument("workdir", type=_path, metavar="RUN", help="a run directory")
         one.add_argument("--from", help="a field that is known", **known)
-    for one in (evaluate, sample, rank):
+    compress = _add_command(commands, "compress", _compress)
+    compress.add_argument("--field", metavar="FIELD", help="that the file belongs to, where its ending doesn't say it")
+    decompress = _add_command(commands, "decompress", _decompress)
+    for one, file in ((compress, "a text, picture or sound"), (decompress, "a file that compress made")):
+        one.add_argument("workdir", type=_path, metavar="RUN", help="a run directory")
+        one.add_argument("file", type=_path, metavar="FILE", help=file)
+        one.add_argument("--out", type=_path, metavar="FILE", help="where it goes; beside FILE by default")
+    for one in (evaluate, sample, rank, compress, decompress):
         _add_flags(one, trust="execute the experiment file of a run from elsewhere")
     sample.add_argument("--to", required=True, metavar="FIELD", help="the field to generate")
     sample.add_argument("--out", type=_path, metavar="FILE", help="where it goes; a folder for a batch")
@@ -345,6 +352,27 @@ def _rank(options: argparse.Namespace) -> int:
 
     for answer, found in rank(options.workdir, options.given, options.to, options.among, options.trust):
         print(f"{found.probability:8.4f}  {found.bits:9.2f} bits  {answer}")
+    return 0
+
+
+def _compress(options: argparse.Namespace) -> int:
+    """Write a text, picture or sound in as few bytes as a run can, without loss.
+
+    An arithmetic coder writes the file at the cost of its exact likelihood. The result depends on the checkpoint, the
+    version of JAX and the kind of device: only the same three give the file back.
+    """
+    from omnijax.evaluate.compress_command import compress
+
+    out, payload, raw = compress(options.workdir, options.file, options.field, options.out, options.trust)
+    print(f"{out}: {raw:,} bytes in {payload:,}, {100 * payload / max(raw, 1):.1f} %")
+    return 0
+
+
+def _decompress(options: argparse.Namespace) -> int:
+    """Give back what `omnijax compress` wrote: the same text, pixels (in a PNG file) or samples (in a WAV file)."""
+    from omnijax.evaluate.compress_command import decompress
+
+    print(decompress(options.workdir, options.file, options.out, options.trust))
     return 0
 
 

@@ -108,7 +108,8 @@ def test_metadata() -> None:
 def test_every_import_is_declared() -> None:
     distributions = importlib.metadata.packages_distributions()
     declared = {
-        canonicalize_name(one.name) for one in requirements("demo", "films", "pieces", "gs", "s3", "ablations", "beam")
+        canonicalize_name(one.name)
+        for one in requirements("demo", "films", "pieces", "gs", "s3", "ablations", "compress", "beam")
     }
     missing = {}
     for path in sorted((ROOT / "omnijax").rglob("*.py")):

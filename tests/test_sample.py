@@ -497,7 +497,7 @@ def test_samples_of_every_layout_pass_the_checker_and_are_written_again_the_same
 
 def test_a_given_field_is_its_document_without_the_end(config: Config, generator: Generator, given: dict) -> None:
     v = config.vocabulary
-    rows = generator._prompts({"image": given["image"], TEXT: given[TEXT]})
+    rows = generator.prompts({"image": given["image"], TEXT: given[TEXT]})
     for row, image, text in zip(rows, given["image"], given[TEXT], strict=True):
         segments = [Segment.of(v, "image", SecondaryIds("image", ids_of(image)))]
         segments.append(Segment.of(v, TEXT, GeneralIds(ids_of(text))))

@@ -183,7 +183,7 @@ class Programs:
 
         def go_on(carry: tuple[LoopState, Array]) -> tuple[LoopState, Array]:
             loop, step = carry
-            return self._read(params, self._draw(loop)), step + 1
+            return self.told(params, loop, self._drawn(loop)), step + 1
 
         loop, _ = lax.while_loop(more, go_on, (loop, jnp.zeros((), jnp.int32)))
         rows = loop.rows
@@ -199,13 +199,22 @@ class Programs:
         needed = self.model.slots_needed(loop.memory, 1 + self.most_forced)
         return jnp.minimum(needed, loop.lengths + self.most_tokens)
 
-    def _draw(self, loop: LoopState) -> LoopState:
-        """Draws a token for each row that the model has read, and writes the forced tokens behind it."""
-        rows = loop.rows
-        keys_b = jax.vmap(jax.random.fold_in)(loop.keys, rows.length)
-        token = pick(self.config, loop.logits, rows.legal, keys_b)
-        write = self._write_with_forced if self.most_forced else self._write
-        return loop._replace(rows=write(rows, token, ~rows.done & (loop.read == rows.length)))
+    def told(self, params: Any, loop: LoopState, token_b: Int[Array, " b"]) -> LoopState:
+        """Writes a token for each row that the model has read, and the forced tokens behind it; then the model reads.
+
+        Args:
+            params: from `unstacked`.
+            loop: the state to go on from.
+            token_b: one for each row; not looked at where a row is done or has tokens to read.
+        """
+        rows, write = loop.rows, self._write_with_forced if self.most_forced else self._write
+        rows = write(rows, token_b, ~rows.done & (loop.read == rows.length))
+        return self._read(params, loop._replace(rows=rows))
+
+    def _drawn(self, loop: LoopState) -> Int[Array, " b"]:
+        """A token for each row, drawn from what the model gives it."""
+        keys_b = jax.vmap(jax.random.fold_in)(loop.keys, loop.rows.length)
+        return pick(self.config, loop.logits, loop.rows.legal, keys_b)
 
     def _write(self, rows: RowBuffers, token: Int[Array, " b"], active: Bool[Array, " b"]) -> RowBuffers:
         """Appends a token to the active rows."""

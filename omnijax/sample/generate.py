@@ -87,7 +87,7 @@ class Generator:
         """
         target, modality = self.config.target(field), self.config.data.fields[field]
         target = dataclasses.replace(target, sample=sample or target.sample)
-        rows = self._prompts(given) if given else [np.zeros(0, np.int32)] * count
+        rows = self.prompts(given) if given else [np.zeros(0, np.int32)] * count
         found = Generated([Items.joined([])] * len(rows), np.ones(len(rows), bool))
         for number, marker in enumerate(markers_of(field, modality) if rows else ()):
             opened = [np.append(row, self.config.vocabulary.token(marker)) for row in rows]
@@ -127,7 +127,7 @@ class Generator:
         part = len(modality.parts) - 1
         unknown = [~np.asarray(mask)[one.part == part] for one, mask in zip(items, known, strict=True)]
         each = v.fragment_tokens(v.context(markers_of(field, modality)[-1]))
-        rows = self._prompts({**(given or {}), field: items}, [np.argsort(mask, kind="stable") for mask in unknown])
+        rows = self.prompts({**(given or {}), field: items}, [np.argsort(mask, kind="stable") for mask in unknown])
         opened = [row[: row.size - each * mask.sum()] for row, mask in zip(rows, unknown, strict=True)]
         bounds = np.array([[mask.size] * 2 if part else modality.limits[0] for mask in unknown], np.int32)
         read, _ = self._draw(target, part, bounds, opened, key)
@@ -151,19 +151,7 @@ class Generator:
         v, modality = self.config.vocabulary, self.config.data.fields[target.name]
         wanted = segment_target(self.config, target.name, number, target)
         bounded = len(modality.limits) > 1 and target.sample.grammar  # nothing else keeps bounds
-        prompts, lengths = padded(opened)
-        bars = self.progress or rich.progress.Progress(disable=True)
-        bar = bars.add_task(f"  {wanted.name}", total=1.0)
-        drawn = Sampler.of(self.model, v, wanted)(
-            self.params,
-            prompts,
-            lengths,
-            key,
-            self.config.eval.batch_size,
-            lambda share: bars.update(bar, completed=share),
-            bounds if bounded else None,
-        )
-        bars.remove_task(bar)
+        drawn = self._completed(wanted, *padded(opened), key, bounds if bounded else None)
         starts = [np.flatnonzero(row == v.token(wanted.name))[-1] for row in opened]
         rows = [np.append(row[at:], tokens) for row, at, tokens in zip(opened, starts, drawn, strict=True)]
         read = read_segment(v, modality, number, bounds, rows)
@@ -171,7 +159,30 @@ class Generator:
         ends = np.argmax(closing, axis=1)  # the first token that closes the segment, or padding
         return read, [np.append(row, tokens[:end]) for row, tokens, end in zip(opened, drawn, ends, strict=True)]
 
-    def _prompts(
+    def _completed(
+        self,
+        target: SegmentTarget,
+        prompts_nt: Int[np.ndarray, "n t"],
+        lengths_n: Int[np.ndarray, " n"],
+        key: PRNGKeyArray,
+        bounds_n2: Int[np.ndarray, "n 2"] | None,
+    ) -> Int[np.ndarray, "n m"]:
+        """The tokens of a segment that follow each prompt, as a `Sampler` gives them."""
+        bars = self.progress or rich.progress.Progress(disable=True)
+        bar = bars.add_task(f"  {target.name}", total=1.0)
+        drawn = Sampler.of(self.model, self.config.vocabulary, target)(
+            self.params,
+            prompts_nt,
+            lengths_n,
+            key,
+            self.config.eval.batch_size,
+            lambda share: bars.update(bar, completed=share),
+            bounds_n2,
+        )
+        bars.remove_task(bar)
+        return drawn
+
+    def prompts(
         self, given: Given, order: Sequence[Int[np.ndarray, " n"]] | None = None
     ) -> list[Int[np.ndarray, " t"]]:
         """Tokens of the given fields of each document, without the token that closes it.

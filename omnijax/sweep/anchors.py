@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from omnijax.errors import DataError
 
-Measure = Literal["bits per pixel", "bits per sample", "bits per byte", "accuracy"]
+Measure = Literal["bits per pixel", "bits per sub-pixel", "bits per sample", "bits per byte", "accuracy"]
 
 
 @dataclasses.dataclass(frozen=True)
