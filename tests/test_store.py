@@ -253,3 +253,28 @@ def test_without_beam_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(errors.PlatformError, match=r"pip install 'omnijax\[beam\]'"):
         Beam()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Numbers(Source):
+    """More records than a number of 16 bits counts, each its own number as text."""
+
+    fields = {"text": Text(most=5)}
+
+    def build(self, directory, progress, beam=None):
+        """Nothing is stored but the items."""
+
+    def records(self, split):
+        """More than 2^15 for training."""
+        return [{"text": f"{number}"} for number in range(2**15 + 300 if split == "train" else 3)]
+
+
+def test_many_chunks_are_read_at_once(tmp_path: pathlib.Path) -> None:
+    config = Config(Numbers(directory=str(tmp_path / "numbers")), BatchConfig((Task(("text",), (1.0,)),), size=8))
+    prepare(config)
+    opened = read_split(config, "train", ("text",))
+    assert len(opened.rows.records) > 2
+    column, plain = opened.corpus().columns["text"], made(config, "train", ("text",)).corpus().columns["text"]
+    np.testing.assert_array_equal(column.items, plain.items)
+    places = [0, 2**15 - 1, 2**15, 2**15 + 299]
+    assert same_documents(column.take(places), plain.take(places))

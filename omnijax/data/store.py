@@ -217,7 +217,7 @@ class StoredRows:
             for name in self._names:
                 for field, arrays in content[name].items():
                     items = Items(arrays["part"], arrays["digits"], arrays["counts"])
-                    one = Encoded(field, items, arrays["record"] + first, arrays["place"].astype(np.int64))
+                    one = Encoded(field, items, arrays["record"].astype(np.int64) + first, arrays["place"])
                     found[name].setdefault(field, []).append(one)
             first += int(self.records[chunk])
         return {name: [_joined(parts) for parts in fields.values()] for name, fields in found.items()}
