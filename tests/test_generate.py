@@ -18,7 +18,7 @@ from omnijax.data.corpus import Corpus, encode_records
 from omnijax.data.fitting import fitted
 from omnijax.errors import ConfigError, DataError
 from omnijax.evaluate import EvaluatedSplit, Trained, TrainedRun, tasks
-from omnijax.evaluate.likelihoods import bits_per_item, document_sums, forms_of
+from omnijax.evaluate.likelihoods import TOTAL, bits_per_item, document_sums, forms_of
 from omnijax.evaluate.tasks import measure_directions
 from omnijax.modalities import Items
 from omnijax.sample.decode_loop import Programs
@@ -130,6 +130,10 @@ def test_a_known_number_of_items_costs_nothing_where_the_document_ends(drawing: 
     of_run = drawing.config, drawing.generator.model, drawing.generator.params
     sums = document_sums(*of_run, documents_of(drawing.config, items), form)
     assert sums["accepted"].all()
+    some = document_sums(*of_run, documents_of(drawing.config, items), form, TOTAL)
+    assert list(some) == list(TOTAL)
+    for name, values in some.items():
+        np.testing.assert_allclose(values, sums[name], rtol=1e-5, atol=1e-5)
     last = document_sums(*of_run, documents_of(drawing.config, items), form._replace(learned=(False, True)))
     np.testing.assert_allclose(last["renormalised"][:, 1], sums["renormalised"][:, 1], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(sums["structure"][:, 1], 0, atol=1e-5)

@@ -13,12 +13,14 @@ import pytest
 from sweeps import DIGITS, ITEMS, leave, measured_by, small_config, sweep_of, write
 
 from omnijax.cli import main
-from omnijax.config import Config, Task
+from omnijax.config import BatchConfig, Config, EvalConfig, Task
 from omnijax.data.pipeline import Batches
 from omnijax.data.prepare import prepare
+from omnijax.data.sources.folder import Folder
 from omnijax.errors import CheckpointError, ConfigError, DataError, OmnijaxError, PlatformError, VocabularyError
 from omnijax.experiment import override
 from omnijax.files import read_object, write_object
+from omnijax.modalities import Text
 from omnijax.model.flops import TRAINING
 from omnijax.plan.cost import step_flops
 from omnijax.sweep import jobs as job_module
@@ -209,6 +211,19 @@ def test_jobs_have_the_same_documents_in_every_step(jobs: list[Job]) -> None:
         assert one.end.tokens > other.end.tokens
     assert jobs[0].data["order"] != jobs[2].data["order"]
     assert jobs[0].data["heldout"] == jobs[2].data["heldout"]
+
+
+def test_a_folder_of_files_can_be_swept(config: Config, tmp_path: pathlib.Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(40):
+        (files / f"{number}.txt").write_text(f"text {number}")
+    source = Folder(directory=str(tmp_path / "data"), folder=str(files), fields={"caption": Text(most=9)})
+    batch = BatchConfig((Task(("caption",), (1.0,)),), size=8, sequence_items=16)
+    arms = {"a": dataclasses.replace(config, data=source, batch=batch, eval=EvalConfig(examples=4))}
+    prepare(arms["a"])
+    (job,) = make_jobs(Sweep(arms, Budget("items", 200), "Does it work?", "a"), ["a"], [0], tmp_path / "out")
+    assert job.end.items >= 200
 
 
 def test_a_job_follows_from_its_budget_and_seed(config: Config, jobs: list[Job]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,7 +137,8 @@ def _prepare(config: Config, seed: int, hashes: Hashes) -> Prepared:
     for form in forms_of(config):
         grammar_of(config, form.order)
     v, views = config.vocabulary, frozenset(batch.views)
-    key = config.data, config.eval.split, views, v.general, v.control, tuple((one.name, one.size) for one in v.spaces)
+    data = json.dumps(to_dict(config)["data"])  # the fields of a folder can't be hashed
+    key = data, config.eval.split, views, v.general, v.control, tuple((one.name, one.size) for one in v.spaces)
     splits = load_splits(config)
     if key not in hashes:
         hashes[key] = data_hashes(config, [split.corpus() for split in splits], split_of(config).corpus)
