@@ -168,7 +168,8 @@ def test_it_goes_through_every_command(
 
 @pytest.fixture
 def making(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(THINGS))
+    for folder in (THINGS, THINGS.parent):
+        monkeypatch.syspath_prepend(str(folder))
     import fetch_packages
 
     yield fetch_packages

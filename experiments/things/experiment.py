@@ -103,7 +103,8 @@ class Things(Folder):
             return
         files = as_path(f"{self.directory}.files")
         if not (files / "metadata.jsonl").exists():  # which is written last
-            sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+            here = os.path.dirname(os.path.abspath(__file__))
+            sys.path[:0] = [here, os.path.dirname(here)]
             from make_things import make
 
             make(files, self.packages, self.voices, self.seed, lambda share: progress(share / 2))

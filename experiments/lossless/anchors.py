@@ -1,0 +1,152 @@
+"""Codecs on the held-out pictures, sounds and texts of the lossless experiments, each at its best setting.
+
+    python experiments/lossless/anchors.py [--split test] [--out FILE.csv]
+
+Prints a table, and writes it as CSV. Sub-pixels of crops of 32×32, and of the squares of 64×64 that four crops make up;
+samples; bytes. "After training" is a stream behind a part of the training split that both sides know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import io
+import itertools
+import math
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import PIL.Image
+import rich.console
+import soundfile
+
+from omnijax.data.manifest import verify
+from omnijax.experiment import load_experiment
+from omnijax.source import Source, read
+from omnijax.sweep.anchors import Anchor, Measure
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # experiments/ isn't installed
+
+from experiments.ablations.anchors import print_anchors
+from experiments.anchors import write_anchors
+from experiments.anchors.codecs import FAMILIES, Best, Codec, Writing, best_after, best_of, settings
+from experiments.anchors.per_unit import of_signals
+
+BYTES = (Writing("bytes", bytes, lambda data, like: data),)
+MOST_BEFORE = 2**22
+"""Bytes of training signals that a compressor knows."""
+UNITS: dict[str, Measure] = {"picture": "bits per sub-pixel", "sound": "bits per sample", "text": "bits per byte"}
+
+
+def measured(train: dict[str, list], heldout: dict[str, list]) -> Iterator[Anchor]:
+    """All anchors of pictures uint8[h, w, 3], sounds uint8[samples] and texts (bytes), lists by field."""
+    crops = heldout["picture"]
+    squares = [np.block([[[one] for one in pair] for pair in ((a, b), (c, d))]) for a, b, c, d in _fours(crops)]
+    for codecs in filter(None, (list(png()), list(webp()), list(jpeg_xl()))):
+        for told, some in (("crops of 32×32", crops), ("squares of 64×64", squares), ("one canvas", [canvas(squares)])):
+            yield _anchor("picture", told, best_of(codecs, some), [one.size for one in crops])
+    sounds = heldout["sound"]
+    for told, some in (("each alone", sounds), ("one stream", [np.concatenate(sounds)])):
+        yield _anchor("sound", told, best_of(flac(), some), [one.size for one in sounds])
+    for field in ("sound", "text"):
+        signals = [bytes(one) for one in heldout[field]]
+        stream, before = b"".join(signals), b"".join(bytes(one) for one in train[field])
+        sizes = [len(one) for one in signals]
+        for family in FAMILIES:
+            yield _anchor(field, "each alone", best_of(settings(family), signals, BYTES), sizes)
+            yield _anchor(field, "one stream", best_of(settings(family), [stream], BYTES), sizes)
+            after = best_after(settings(family), before, stream, BYTES, MOST_BEFORE)
+            yield _anchor(field, f"one stream after {MOST_BEFORE >> 20} MiB of training", after, sizes)
+
+
+def _anchor(field: str, told: str, best: Best, sizes: list[int]) -> Anchor:
+    name, note = f"{best.codec.family}, {told}", f"best of several: {best.told}"
+    if len(best.bits) == len(sizes):
+        return of_signals(name, field, UNITS[field], best.bits, np.array(sizes), note)
+    return Anchor(name, field, UNITS[field], float(best.bits.sum()) / sum(sizes), None, note)
+
+
+def _fours(crops: list[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
+    return itertools.batched(crops, 4) if sys.version_info >= (3, 12) else zip(*[iter(crops)] * 4, strict=True)
+
+
+def canvas(squares: list[np.ndarray]) -> np.ndarray:
+    """All squares in rows, uint8[height, width, 3]; black where the last row isn't full."""
+    columns = math.ceil(math.sqrt(len(squares)))
+    filled = squares + [np.zeros_like(squares[0])] * (-len(squares) % columns)
+    return np.concatenate([np.concatenate(row, 1) for row in np.array(filled).reshape(-1, columns, *squares[0].shape)])
+
+
+def png() -> Iterator[Codec]:
+    """PNG with every way of deflating that the library has."""
+    for strategy in range(5):
+        yield _file("PNG", f"strategy {strategy}", "PNG", compress_level=9, compress_type=strategy)
+
+
+def webp() -> Iterator[Codec]:
+    """Lossless WebP at its slowest."""
+    yield _file("WebP", "method 6", "WEBP", lossless=True, quality=100, method=6, exact=True)
+
+
+def jpeg_xl() -> Iterator[Codec]:
+    """Lossless JPEG XL at efforts 7 and 9, where `pillow-jxl-plugin` is installed."""
+    if not importlib.util.find_spec("pillow_jxl"):
+        return
+    importlib.import_module("pillow_jxl")  # adds the format to Pillow
+    for effort in (7, 9):
+        yield _file("JPEG XL", f"effort {effort}", "JXL", lossless=True, effort=effort)
+
+
+def _file(family: str, told: str, kind: str, **options: object) -> Codec:
+    def encode(pixels: np.ndarray) -> bytes:
+        PIL.Image.fromarray(pixels).save(buffer := io.BytesIO(), kind, **options)
+        return buffer.getvalue()
+
+    return Codec(family, told, encode, lambda data: np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def flac() -> Iterator[Codec]:
+    """FLAC of 8 bits at its lowest, default and highest level."""
+    for level in (0, 5, 8):
+
+        def encode(samples: np.ndarray, level: int = level) -> bytes:
+            wide = ((samples.astype(np.int32) - 128) << 8).astype(np.int16)
+            options = {"format": "FLAC", "subtype": "PCM_S8", "compression_level": level / 8}
+            soundfile.write(buffer := io.BytesIO(), wide, 16_000, **options)
+            return buffer.getvalue()
+
+        def decode(data: bytes) -> np.ndarray:
+            return ((soundfile.read(io.BytesIO(data), dtype="int16")[0] >> 8) + 128).astype(np.uint8)
+
+        yield Codec("FLAC", f"level {level}", encode, decode)
+
+
+def signals_of(source: Source, split: str) -> dict[str, list]:
+    """The signals of a split, by field; texts in UTF-8."""
+    records = source.records(split)
+    rows = read(records, range(len(records)))
+    fields = {field: [row[field] for row in rows if field in row] for field in UNITS}
+    return fields | {"sound": [one[:, 0] for one in fields["sound"]], "text": [one.encode() for one in fields["text"]]}
+
+
+def main() -> None:
+    """Measures, prints and writes the anchors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--split", default="validation", help="%(default)s by default")
+    parser.add_argument("--out", type=pathlib.Path, help="a table, as CSV")
+    parser.add_argument("--data.directory", dest="directory", default="data/lossless", help="the data set")
+    arguments = parser.parse_args()
+    source = load_experiment(pathlib.Path(__file__).with_name("experiment.py")).data
+    source = dataclasses.replace(source, directory=arguments.directory)
+    verify(source)
+    found = list(measured(signals_of(source, "train"), signals_of(source, arguments.split)))
+    print_anchors(found, rich.console.Console())
+    if arguments.out:
+        write_anchors(found, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
