@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     compress = _add_command(commands, "compress", _compress)
     compress.add_argument("--field", metavar="FIELD", help="that the file belongs to, where its ending doesn't say it")
     decompress = _add_command(commands, "decompress", _decompress)
-    for one, file in ((compress, "a text, picture or sound"), (decompress, "a file that compress made")):
+    for one, file in ((compress, "what to compress"), (decompress, "a file that compress made")):
         one.add_argument("workdir", type=_path, metavar="RUN", help="a run directory")
         one.add_argument("file", type=_path, metavar="FILE", help=file)
         one.add_argument("--out", type=_path, metavar="FILE", help="where it goes; beside FILE by default")
@@ -356,10 +356,10 @@ def _rank(options: argparse.Namespace) -> int:
 
 
 def _compress(options: argparse.Namespace) -> int:
-    """Write a text, picture or sound in as few bytes as a run can, without loss.
+    """Compress a file of a lossless field with a run.
 
-    An arithmetic coder writes the file at the cost of its exact likelihood. The result depends on the checkpoint, the
-    version of JAX and the kind of device: only the same three give the file back.
+    An arithmetic coder writes the file in as many bits as its exact likelihood says. Decompress it with the same
+    checkpoint, the same version of JAX and the same kind of processor: the model must compute the same floats.
     """
     from omnijax.evaluate.compress_command import compress
 
@@ -369,7 +369,7 @@ def _compress(options: argparse.Namespace) -> int:
 
 
 def _decompress(options: argparse.Namespace) -> int:
-    """Give back what `omnijax compress` wrote: the same text, pixels (in a PNG file) or samples (in a WAV file)."""
+    """Decompress a file that `omnijax compress` made with the same run."""
     from omnijax.evaluate.compress_command import decompress
 
     print(decompress(options.workdir, options.file, options.out, options.trust))

@@ -1,4 +1,4 @@
-"""Codecs on the held-out pictures, sounds and texts of the lossless experiments, each at its best setting.
+"""Measures codecs on the held-out pictures, sounds and texts, each codec at its best setting.
 
     python experiments/lossless/anchors.py [--split test] [--out FILE.csv]
 
@@ -109,7 +109,7 @@ def _file(family: str, told: str, kind: str, **options: object) -> Codec:
 
 
 def flac() -> Iterator[Codec]:
-    """FLAC of 8 bits at its lowest, default and highest level."""
+    """FLAC of 8-bit samples at its lowest, default and highest compression level."""
     for level in (0, 5, 8):
 
         def encode(samples: np.ndarray, level: int = level) -> bytes:

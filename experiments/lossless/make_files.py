@@ -1,6 +1,6 @@
 """Makes a folder of photographs, sounds and texts: what the experiments with lossless fragments train on.
 
-    python experiments/lossless/make_files.py [FOLDER] [--packages DIRECTORY]
+    python experiments/lossless/make_files.py [FOLDER] [--data.packages DIRECTORY]
 
 The files come from packages, which are downloaded by apt-get, or found in a directory. The folder has a table, as
 `omnijax prepare` reads it, with a row for each crop, sound and text.
@@ -50,7 +50,7 @@ PHOTOGRAPHS = {
     VALIDATION: ("GreenMeadow", "TwoWings", "BytheWater", "Grey"),
     TEST: ("Storm", "FallenLeaf", "Path", "summer_1am"),
 }
-"""Names of the photographs among the wallpapers; the other wallpapers are drawings."""
+"""Names of the wallpapers that are photographs, by split. The other wallpapers are drawings, and aren't used."""
 EDGE, SQUARE = 32, 64
 """Pixels of a crop, and of the square of four crops that validation and test are made of."""
 CROPS, SQUARES = 800, 24
@@ -91,7 +91,7 @@ def split_of(field: str, content: bytes) -> str:
 
 
 def _crops(folder: pathlib.Path, mate: pathlib.Path, plasma: pathlib.Path, seed: int) -> Iterator[dict[str, str]]:
-    """Rows of the crops: one each for training, the four of a square one after another otherwise."""
+    """Table rows of the crops. For validation and test, the four crops of a square follow each other."""
     photographs = dict[str, np.ndarray]()
     for path in (mate, plasma):
         for name, content in members(path, lambda one: "/mate/nature/" in one or "/contents/images/2560x1600" in one):
@@ -114,7 +114,7 @@ def _crops(folder: pathlib.Path, mate: pathlib.Path, plasma: pathlib.Path, seed:
 
 
 def _sounds(folder: pathlib.Path, path: pathlib.Path) -> Iterator[dict[str, str]]:
-    """Rows of stretches of the sounds; what is left at the end of a sound is left out."""
+    """Table rows of the sounds in stretches of `SAMPLES`; a shorter rest at the end of a sound is dropped."""
     (folder / "sounds").mkdir(parents=True, exist_ok=True)
     for name, content in sorted(members(path, lambda one: one.endswith(".flac"))):
         samples, rate = soundfile.read(io.BytesIO(content), always_2d=True)
@@ -130,7 +130,7 @@ def _sounds(folder: pathlib.Path, path: pathlib.Path) -> Iterator[dict[str, str]
 
 
 def _texts(folder: pathlib.Path, language: str, path: pathlib.Path) -> Iterator[dict[str, str]]:
-    """Rows of the texts of a package, each one once. A line with `%` stands between two. Files in UTF-8 are read."""
+    """Table rows of the texts of a package, without duplicates. Lines of `%` separate the texts in its UTF-8 files."""
     (folder / "texts" / language).mkdir(parents=True, exist_ok=True)
     there, seen = "./usr/share/games/fortunes/", set[str]()
     for _, content in sorted(members(path, lambda one: one.startswith(there) and not one.endswith((".dat", ".u8")))):
@@ -163,7 +163,8 @@ def main() -> None:
     """Makes the folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path, nargs="?", default="data/lossless.files", help="%(default)s")
-    parser.add_argument("--packages", default="", metavar="DIRECTORY", help="where the packages are; else downloaded")
+    where = "where the packages are; by default they are downloaded"
+    parser.add_argument("--data.packages", dest="packages", default="", metavar="DIRECTORY", help=where)
     arguments = parser.parse_args()
     try:
         make(arguments.folder, arguments.packages)

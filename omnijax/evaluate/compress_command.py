@@ -25,7 +25,13 @@ SUFFIX, MAGIC = ".omnijax", b"omnijax 1 "
 
 
 class Compressed(NamedTuple):
-    """What was written: the file, its payload and the text, pixels or samples that it stands for, in bytes."""
+    """A compressed file.
+
+    Attributes:
+        out: its path.
+        payload: bytes that the arithmetic coder wrote, without the header.
+        raw: bytes of the same content uncompressed, as `Modality.raw` has it.
+    """
 
     out: Path
     payload: int
@@ -33,7 +39,7 @@ class Compressed(NamedTuple):
 
 
 def compress(run: Path, file: Path, field: str | None, out: Path | None, trust: bool = False) -> Compressed:
-    """Writes a file of a lossless field in as few bytes as the newest checkpoint of a run can.
+    """Compresses a file of a lossless field with the newest checkpoint of a run.
 
     Args:
         run: its directory.
@@ -43,12 +49,12 @@ def compress(run: Path, file: Path, field: str | None, out: Path | None, trust: 
         trust: execute the run's experiment file although it comes from elsewhere.
 
     Raises:
-        ConfigError: no field of the run fits.
+        ConfigError: no field of the run fits, or `out` is there.
         DataError: the file can't be read, or not without changing something.
         PlatformError: the coder isn't installed.
     """
     out = out or file.with_name(file.name + SUFFIX)
-    check_writable(out.parent, "--out")
+    _check_new(out)
     if not file.is_file():
         raise DataError("FILE", str(file), "there is no such file", "give the path of one")
     with OpenRun(run, trusted=trust) as opened:
@@ -70,7 +76,7 @@ def compress(run: Path, file: Path, field: str | None, out: Path | None, trust: 
 
 
 def decompress(run: Path, file: Path, out: Path | None, trust: bool = False) -> Path:
-    """Writes the text, pixels or samples of a file that `compress` made with the same run, and returns where.
+    """Decompresses a file that `compress` made with the same run; returns the path of the result.
 
     Args:
         run: its directory.
@@ -79,9 +85,10 @@ def decompress(run: Path, file: Path, out: Path | None, trust: bool = False) -> 
         trust: execute the run's experiment file although it comes from elsewhere.
 
     Raises:
+        ConfigError: the result is there.
         CheckpointError: another run made the file, or the run doesn't have this checkpoint any more.
         DataError: the file is damaged, or `compress` didn't make it.
-        PlatformError: this machine computes other numbers than the one that made the file.
+        PlatformError: the coder isn't installed, or this machine computes other floats than the one that made the file.
     """
     header, payload = _read(file)
     with OpenRun(run, trusted=trust) as opened:
@@ -93,22 +100,27 @@ def decompress(run: Path, file: Path, out: Path | None, trust: bool = False) -> 
         modality = load_modalities(run, config)[header["field"]]
     ending = modality.suffix or header["suffix"]
     out = out or Path(str(file).removesuffix(SUFFIX)).with_suffix(ending)
-    check_writable(out.parent, "--out")
-    if out.resolve() == file.resolve():
-        raise ConfigError("--out", str(out), "it is the compressed file", "give another name")
+    _check_new(out)
     there = {name: header[name] for name in _machine()}
-    rule, fix = f"it was made with {_words(there)}, and this is {_words(_machine())}", "decompress it there"
+    rule = f"this processor computes other floats ({_words(_machine())}) than the one that made it ({_words(there)})"
+    fix = "decompress it where it was made"
     try:
         found = _coded(lambda: restored(generator, header["field"], header["signals"], payload))
         signals = [modality.exactly(items) for items in found]
     except (DataError, AssertionError) as error:
-        raise PlatformError(str(file), "other numbers", rule, fix) from error
+        raise PlatformError(str(file), "other floats", rule, fix) from error
     if zlib.crc32(b"".join(modality.raw(signal) for signal in signals)) != header["raw"]:
-        raise PlatformError(str(file), "other numbers", rule, fix)
+        raise PlatformError(str(file), "other floats", rule, fix)
     modality.paste(signals, header["told"], buffer := io.BytesIO())
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, buffer.getvalue())
     return out
+
+
+def _check_new(out: Path) -> None:
+    check_writable(out.parent, "--out")
+    if out.exists():
+        raise ConfigError("--out", str(out), "there is a file of this name", "give another name, or remove the file")
 
 
 def _fields(config: Config) -> dict[str, Modality]:

@@ -60,8 +60,8 @@ class Picture(Modality):
     """How three channels are written, without loss: as they are; `green`: green, red - green, blue - green; `ycocg`:
     YCoCg-R. Differences are modulo `levels`. It needs 3 or 4 channels."""
     residuals: bool = False
-    """Each value is written as what it has more than its left and upper neighbours predict, modulo `levels`. A small
-    model needs fewer bits then; but a patch alone says nothing, so that pictures can't be completed."""
+    """Each value is written as its difference from what its left and upper neighbours predict, modulo `levels`. A small
+    model then needs fewer bits. But a patch can't be decoded without its neighbours, so pictures can't be completed."""
 
     lossless: ClassVar[bool] = True
     views: ClassVar[tuple[str, ...]] = ("moved", "varied")
@@ -361,7 +361,7 @@ class Picture(Modality):
 
     @property
     def _middle(self) -> Int[np.ndarray, " channels"]:
-        """What is added to differences of channels, so that small ones lie beside each other for predictions."""
+        """An offset for each channel: it moves differences between channels, which wrap around 0, to the middle."""
         return np.where(np.isin(np.arange(self.channels), (1, 2)) & (self.colours != "rgb"), self.levels // 2, 0)
 
     def _cut(self, pictures: Shaped[np.ndarray, "n h w c"]) -> Shaped[np.ndarray, "n patches digits"]:

@@ -167,7 +167,7 @@ class Sound(Modality):
         return read_samples(self.name, stream, self.rate_hz, self.channels, self.bits, most_seconds, self.convert)
 
     def cut(self, stream: BinaryIO) -> tuple[list[Any], dict[str, int]]:
-        """The samples of a file, `most` fragments at a time, and those that are left."""
+        """The samples of a file in parts of `most` fragments; the last part may be shorter."""
         frames = read_samples(self.name, stream, self.rate_hz, self.channels, self.bits, _LONGEST, convert=False)
         length = self.most * self.block
         return [frames[start : start + length] for start in range(0, len(frames), length)], {}

@@ -60,23 +60,21 @@ class Text(Modality):
 
     def cut(self, stream: BinaryIO) -> tuple[list[bytes], dict[str, int]]:
         """The bytes of a file in texts of at most `most` items, which end with a line or before a space if they can."""
-        raw, texts = stream.read(), list[bytes]()
-        while raw:
-            ends = self._ends(raw)
-            whole = raw[: ends[-1]]
-            near = (whole.rfind(b"\n") + 1, whole.rfind(b" "))
-            end = (
-                len(raw) if len(whole) == len(raw) else next((one for one in near if one > 0 and one in ends), ends[-1])
-            )
-            texts, raw = [*texts, raw[:end]], raw[end:]
+        raw, texts, start = stream.read(), list[bytes](), 0
+        while start < len(raw):
+            ends = self._ends(raw[start : start + 16 * self.most])
+            whole = raw[start : start + ends[-1]]
+            near = () if start + len(whole) == len(raw) else (whole.rfind(b"\n") + 1, whole.rfind(b" "))
+            texts.append(whole[: next((one for one in near if one > 0 and one in ends), ends[-1])])
+            start += len(texts[-1])
         return texts, {}
 
     def _ends(self, raw: bytes) -> Sequence[int]:
-        """Where an item of a text ends, of its first `most`."""
+        """Where each of the first `most` items of a text ends, in bytes."""
         return range(1, min(len(raw), self.most) + 1)
 
     def paste(self, signals: Sequence[bytes], told: Mapping[str, int], stream: BinaryIO) -> None:
-        """Writes the texts one after another."""
+        """Writes the texts as one file, with nothing between them."""
         stream.write(b"".join(signals))
 
     def units(self, signal: str | bytes) -> tuple[int, str]:

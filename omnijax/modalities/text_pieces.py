@@ -106,8 +106,8 @@ class TextPieces(Text):
         return b"".join(bytes([number]) if part == GENERAL else table[number] for part, number in pairs)
 
     def _ends(self, raw: bytes) -> list[int]:
-        """Where the first `most` pieces and bytes end: the best cut of a text begins with the best cut of its start."""
-        items = self.encode([raw[: 16 * self.most]])
+        """Where each of the first `most` items ends, in bytes. The best cut of a text begins with that of its start."""
+        items = self.encode([raw])
         lengths = np.where(items.part == GENERAL, 1, self.arrays["lengths"][items.digits[:, 0] % self.pieces])
         return np.cumsum(lengths)[: self.most].tolist()
 

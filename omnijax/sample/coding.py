@@ -56,7 +56,7 @@ class Asked(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Coding(Generator):
-    """A generator whose tokens are chosen instead of drawn."""
+    """A generator in which `choose` gives each token, instead of a random draw."""
 
     choose: Choose = lambda *_: np.zeros(0, np.int32)
 
