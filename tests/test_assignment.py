@@ -17,7 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnijax.errors import VocabularyError
-from omnijax.vocab.assignment import KINDS, Assignment, Frequency, Gray, Hilbert, Random, Tree, assignment_from_dict
+from omnijax.vocab.assignment import (
+    KINDS,
+    Assignment,
+    Frequency,
+    Gray,
+    Hilbert,
+    Random,
+    Transposed,
+    Tree,
+    assignment_from_dict,
+)
 from omnijax.vocab.assignment import random as random_module
 from omnijax.vocab.assignment.curves import LARGEST_BOX
 from omnijax.vocab.assignment.table import LARGEST_TABLE, packed
@@ -43,6 +53,11 @@ def embeddings(size: int) -> np.ndarray:
     return np.random.default_rng(size).standard_normal((size, 3)).astype(np.float32)
 
 
+def transposed(sides: tuple[int, ...]) -> Transposed:
+    axes = np.random.default_rng(len(sides)).permutation(len(sides))
+    return Transposed(sides=sides, axes=tuple(axes.tolist()))
+
+
 MAKE: dict[str, Callable[[int, Base], Assignment | None]] = {
     "identity": lambda size, base: KINDS["identity"](),
     "random": lambda size, base: Random(key=size % 5),
@@ -50,8 +65,9 @@ MAKE: dict[str, Callable[[int, Base], Assignment | None]] = {
     "gray": lambda size, base: Gray(),
     "hilbert": lambda size, base: Hilbert(sides=factors(size)) if size > 1 else None,
     "tree": lambda size, base: Tree.of(embeddings(size), base),
+    "transposed": lambda size, base: transposed(factors(size)) if size > 1 else None,
 }
-WIDE = ("identity", "random", "gray", "hilbert")
+WIDE = ("identity", "random", "gray", "hilbert", "transposed")
 
 
 def radices_for(size: int, base: Base) -> tuple[int, ...]:
@@ -82,7 +98,7 @@ def test_a_bijection_of_every_small_space(kind: str) -> None:
 
 def wide_sizes(kind: str) -> st.SearchStrategy[tuple[int, tuple[int, ...]]]:
     """A size, and the sides of a box of that size."""
-    if kind != "hilbert":
+    if kind not in ("hilbert", "transposed"):
         return st.integers(1, 2**256).map(lambda size: (size, ()))
     boxes = st.tuples(st.integers(1, 16), st.integers(1, 24)).filter(lambda box: math.prod(box) <= 256)
     return boxes.map(lambda box: (2 ** math.prod(box), (2 ** box[0],) * box[1]))
@@ -95,7 +111,9 @@ def test_wide_spaces_and_back(kind: str, data: Any) -> None:
     size, sides = data.draw(wide_sizes(kind))
     base = data.draw(st.sampled_from([2, 3, 64, 1000, 65536]))
     ids = data.draw(st.lists(st.integers(0, size - 1), max_size=5)) + [0, size - 1]
-    assignment = Hilbert(sides=sides) if kind == "hilbert" else MAKE[kind](size, base)
+    boxes: dict[str, Callable[[tuple[int, ...]], Assignment]] = {"hilbert": lambda sides: Hilbert(sides=sides)}
+    boxes["transposed"] = transposed
+    assignment = boxes[kind](sides) if sides else MAKE[kind](size, base)
     assert assignment is not None
     radices = radices_for(size, base)
     assignment.check(size, radices)
@@ -149,6 +167,12 @@ def test_what_the_space_has_not_is_refused(kind: str) -> None:
         ({"kind": "hilbert"}, "assignment.sides"),
         ({"kind": "hilbert", "sides": [1, 24]}, "assignment.sides"),
         ({"kind": "hilbert", "sides": [5, 5]}, "assignment.sides"),
+        ({"kind": "transposed"}, "assignment.sides"),
+        ({"kind": "transposed", "sides": [1, 24], "axes": [0, 1]}, "assignment.sides"),
+        ({"kind": "transposed", "sides": [5, 5], "axes": [0, 1]}, "assignment.sides"),
+        ({"kind": "transposed", "sides": [4, 6], "axes": [0, 0]}, "assignment.axes"),
+        ({"kind": "transposed", "sides": [4, 6], "axes": [0]}, "assignment.axes"),
+        ({"kind": "transposed", "sides": [4, 6], "axes": [1.0, 0]}, "assignment.axes"),
         ({"kind": "frequency", "entries": 0, "table": ""}, "assignment.entries"),
         ({"kind": "frequency", "entries": LARGEST_TABLE + 1, "table": ""}, "assignment.entries"),
         ({"kind": "frequency", "entries": 24, "table": "?"}, "assignment.table"),
@@ -453,3 +477,23 @@ def test_importing_needs_no_training_library() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "set()"
+
+
+# ------------------------------------------------------------------------------------------------ transposed
+
+
+@given(st.lists(st.integers(2, 7), min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_transposed_is_numpys_transpose(sides: list[int], random: Any) -> None:
+    axes = random.sample(range(len(sides)), len(sides))
+    size = math.prod(sides)
+    order = np.arange(size).reshape(sides).transpose(axes).ravel()  # the id of each number
+    found = Transposed(sides=tuple(sides), axes=tuple(axes)).inverse(np.arange(size), size, ())
+    assert found.tolist() == order.tolist()
+
+
+def test_transposed_reorders_the_bytes_of_a_wide_id() -> None:
+    axes = (3, 0, 11, 5, 1, 2, 4, 6, 10, 8, 9, 7)
+    content = bytes(range(100, 112))
+    given = from_ints([int.from_bytes(content)], 3)
+    (number,) = to_ints(Transposed(sides=(256,) * 12, axes=axes).forward(given, 2**96, ()))
+    assert number.to_bytes(12) == bytes(content[axis] for axis in axes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import html
 import json
 import os
@@ -129,6 +130,69 @@ def test_a_table_names_files_and_has_texts(tmp_path: pathlib.Path, table: str) -
         f"{table}:3": "lost.png: no such file, or of a kind that isn't that of 'picture'",
         "more.png": f"no row of {table} names it",
     }
+
+
+TEXTS = [
+    {"question": "two and two?", "answer": "four"},
+    {"question": "two and three?", "answer": "five"},
+    {"question": "two and two?", "answer": "four"},
+    {"question": "", "answer": None},
+    {"question": "and five?", "answer": ""},
+]
+
+
+@pytest.mark.parametrize("table", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
+def test_a_table_may_have_texts_alone(tmp_path: pathlib.Path, table: str) -> None:
+    if table.endswith(".csv"):
+        with (tmp_path / table).open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["question", "answer"])
+            writer.writeheader()
+            writer.writerows(TEXTS)
+    elif table.endswith(".jsonl"):
+        (tmp_path / table).write_text("".join(json.dumps(row) + "\n" for row in TEXTS))
+    else:
+        parquet.write_table(pyarrow.Table.from_pylist(TEXTS), tmp_path / table)
+    index = index_folder(tmp_path)
+    assert [entry.files for entry in index.entries] == [{}] * 4
+    said = sorted(tuple(entry.texts.values()) for entry in index.entries)
+    assert said == [("and five?",), ("two and three?", "five"), ("two and two?", "four"), ("two and two?", "four")]
+    assert len(set(keys(index))) == 4
+    assert reasons(index) == {f"{table}:4": "it has no text"}
+    (tmp_path / "a.png").touch()
+    assert reasons(index_folder(tmp_path))["a.png"] == f"no row of {table} names it"
+
+
+def test_rows_of_a_table_that_names_files_need_one(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "metadata.csv").write_text("file_name,caption\na.png,a red house\n,a lost house\n")
+    (tmp_path / "a.png").touch()
+    index = index_folder(tmp_path)
+    assert keys(index) == ["a.png"]
+    assert reasons(index) == {"metadata.csv:2": "it names no file"}
+
+
+def test_equal_rows_of_texts_are_in_one_split_and_none_is_read_twice(
+    tmp_path: pathlib.Path, unmeasured: None, capsys
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "data"
+    raw.mkdir()
+    rows = [{"text": f"text {number % 40}"} for number in range(120)]
+    (raw / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["prepare", str(raw), "--out", str(out)]) == 0
+
+    def texts() -> dict[str, list[str]]:
+        data = load_experiment(out / "experiment.py").data
+        return {split: sorted(record["text"] for record in data.records(split)) for split in data.splits}
+
+    before = texts()
+    assert sorted(sum(before.values(), [])) == sorted(row["text"] for row in rows)
+    assert all(found.count(text) == 3 for found in before.values() for text in found)
+    rows += [{"text": "text 3"}, {"text": "text 77"}]
+    (raw / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["prepare", str(raw), "--out", str(out)]) == 0
+    after = texts()
+    assert sorted(sum(after.values(), [])) == sorted(row["text"] for row in rows)
+    (home,) = [split for split, found in before.items() if "text 3" in found]
+    assert after[home].count("text 3") == 4
 
 
 def write_table(raw: pathlib.Path, splits: list[str]) -> pathlib.Path:

@@ -72,6 +72,67 @@ def test_codecs_give_back_what_they_were_given() -> None:
     assert found["sound: FLAC, one stream"] < 1
     assert found["text: brotli, one stream"] < found["text: brotli, each alone"]
     assert found["text: xz, one stream after 4 MiB of training"] < found["text: xz, one stream"]
+    assert found["picture: counting"] < 8  # the same noise was counted
+    assert found["text: counting"] < found["text: xz, one stream"]
+    assert {one.partition(": ")[0] for one in found} == {"picture", "sound", "text"}
+
+
+@pytest.fixture(scope="module")
+def counting() -> ModuleType:
+    sys.path.insert(0, str(EXPERIMENTS.parent))
+    return importlib.import_module("experiments.lossless.counting")
+
+
+def test_chances_of_all_bytes_sum_to_one_and_are_those_of_a_slow_count(counting: ModuleType) -> None:
+    random = np.random.default_rng(3)
+    texts = [bytes(random.integers(97, 101, random.integers(1, 30)).astype(np.uint8)) for _ in range(20)]
+    train = counting.of_texts(texts)
+
+    def slow(context: bytes, byte: int) -> float:
+        chance = 1 / 256
+        for order in range(counting.ORDERS + 1):
+            seen = [after for text in texts for before, after in _pairs(text, order) if before == context[5 - order :]]
+            if seen:
+                kinds = len(set(seen))
+                chance = (seen.count(byte) + kinds * chance) / (len(seen) + kinds)
+        return chance
+
+    def _pairs(text: bytes, order: int) -> list[tuple[bytes, int]]:
+        padded = bytes(5) + text
+        return [(padded[place - order : place], padded[place]) for place in range(5, len(padded))]
+
+    for context in (b"abcda", b"\0\0\0ab", b"zzzzz", b"\0\0\0\0\0"):
+        every = np.arange(256, dtype=np.uint8)
+        columns = [np.frombuffer(context[5 - order :], np.uint8) for order in range(6)]
+        asked = [np.full(256, int.from_bytes(bytes(column[::-1]), "big"), np.int64) for column in columns]
+        chances = 2.0 ** -counting.bits(train, counting.Signals(every, asked))
+        assert chances.sum() == pytest.approx(1)
+        for byte in (97, 99, 0):
+            assert chances[byte] == pytest.approx(slow(context, byte)), (context, byte)
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(st.integers(0, 2**32 - 1))
+def test_contexts_know_nothing_of_what_comes_later(counting: ModuleType, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    picture, sound = random.integers(0, 256, (4, 5, 3)).astype(np.uint8), random.integers(0, 256, 30).astype(np.uint8)
+    row, column, other = random.integers(4), random.integers(5), random.integers(0, 256, 3)
+    changed = picture.copy()
+    changed[row, column] = other
+    before = np.arange(4 * 5 * 3) < (row * 5 + column) * 3
+    for one, two in zip(
+        counting.of_pictures([picture]).contexts, counting.of_pictures([changed]).contexts, strict=True
+    ):
+        assert (one[before] == two[before]).all()
+    for field, signal in (("sound", sound), ("text", sound.tobytes())):
+        place = int(random.integers(30))
+        later = bytearray(signal)
+        later[place] = int(other[0])
+        again = np.array(later) if field == "sound" else bytes(later)
+        for one, two in zip(
+            counting.MODELS[field]([signal]).contexts, counting.MODELS[field]([again]).contexts, strict=True
+        ):
+            assert (one[: place + 1] == two[: place + 1]).all()
 
 
 def test_a_sequence_holds_a_picture_or_a_sound() -> None:

@@ -1,4 +1,4 @@
-"""Measures codecs on the held-out pictures, sounds and texts, each codec at its best setting.
+"""Measures codecs, each at its best setting, and counting on the held-out pictures, sounds and texts.
 
     python experiments/lossless/anchors.py [--split test] [--out FILE.csv]
 
@@ -34,6 +34,7 @@ from experiments.ablations.anchors import print_anchors
 from experiments.anchors import write_anchors
 from experiments.anchors.codecs import FAMILIES, Best, Codec, Writing, best_after, best_of, settings
 from experiments.anchors.per_unit import of_signals
+from experiments.lossless import counting
 
 BYTES = (Writing("bytes", bytes, lambda data, like: data),)
 MOST_BEFORE = 2**22
@@ -60,6 +61,7 @@ def measured(train: dict[str, list], heldout: dict[str, list]) -> Iterator[Ancho
             yield _anchor(field, "one stream", best_of(settings(family), [stream], BYTES), sizes)
             after = best_after(settings(family), before, stream, BYTES, MOST_BEFORE)
             yield _anchor(field, f"one stream after {MOST_BEFORE >> 20} MiB of training", after, sizes)
+    yield from counting.anchors(train, heldout, UNITS)
 
 
 def _anchor(field: str, told: str, best: Best, sizes: list[int]) -> Anchor:

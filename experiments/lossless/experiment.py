@@ -27,11 +27,16 @@ REPEATS = {"picture": 4, "sound": 8, "text": 1}
 
 
 def get_config() -> Config:
-    """Each field by itself: no position tells where a fragment belongs, since all stand in their order."""
+    """All fields."""
+    return config_of(*FIELDS)
+
+
+def config_of(*names: str) -> Config:
+    """Some of the fields, each by itself: no position tells where a fragment belongs, since all are in order."""
     source = Folder(
         directory="data/lossless", folder="data/lossless.files", fields=FIELDS, own_splits=(TRAIN, VALIDATION, TEST)
     )
-    tasks = tuple(Task((name,), (1.0,), repeats=repeats) for name, repeats in REPEATS.items())
+    tasks = tuple(Task((name,), (1.0,), repeats=REPEATS[name]) for name in names)
     return Config(
         source,
         # A sequence holds one picture or sound, or some texts: their items, two for each segment, and one.

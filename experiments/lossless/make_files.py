@@ -1,6 +1,6 @@
 """Makes a folder of photographs, sounds and texts: what the experiments with lossless fragments train on.
 
-    python experiments/lossless/make_files.py [FOLDER] [--data.packages DIRECTORY]
+    python experiments/lossless/make_files.py [FOLDER] [--edge 32] [--data.packages DIRECTORY]
 
 The files come from packages, which are downloaded by apt-get, or found in a directory. The folder has a table, as
 `omnijax prepare` reads it, with a row for each crop, sound and text.
@@ -52,29 +52,30 @@ PHOTOGRAPHS = {
 }
 """Names of the wallpapers that are photographs, by split. The other wallpapers are drawings, and aren't used."""
 EDGE, SQUARE = 32, 64
-"""Pixels of a crop, and of the square of four crops that validation and test are made of."""
+"""Pixels of a crop, unless another edge is asked for, and of the squares that validation and test are cut from."""
 CROPS, SQUARES = 800, 24
-"""Crops of each photograph for training; squares of each one for validation and test."""
+"""Crops of `EDGE` of each photograph for training; squares of each one for validation and test."""
 RATE_HZ, SAMPLES = 16_000, 1024
 MOST_BYTES = 256
 HELD_OUT = {"sound": 10, "text": 100}
 """One sound or text in so many is for test, and another one for validation."""
 
 
-def make(folder: pathlib.Path, packages: str = "", seed: int = 0) -> None:
+def make(folder: pathlib.Path, packages: str = "", seed: int = 0, edge: int = EDGE) -> None:
     """Fills a folder.
 
     Args:
         folder: new.
         packages: directory with the files of `PACKAGES`; "" downloads them, beside the folder.
         seed: draws the places of the crops.
+        edge: pixels of a crop; it divides `SQUARE`. Smaller crops are more, of as many pixels in all.
     """
     with rich.progress.Progress() as bars:
         bar = bars.add_task("Packages and files", total=1.0)
         kept = folder.parent / "packages"
         found = gather(PACKAGES, packages, kept, lambda share: bars.update(bar, completed=share / 2))
         paths = dict(zip(PACKAGES, found, strict=True))
-        rows = list(_crops(folder, paths[MATE], paths[PLASMA], seed))
+        rows = list(_crops(folder, paths[MATE], paths[PLASMA], seed, edge))
         bars.update(bar, completed=0.8)
         rows += _sounds(folder, paths[SONIC_PI])
         for language, package in TEXTS.items():
@@ -90,8 +91,10 @@ def split_of(field: str, content: bytes) -> str:
     return {0: TEST, 1: VALIDATION}.get(number, TRAIN)
 
 
-def _crops(folder: pathlib.Path, mate: pathlib.Path, plasma: pathlib.Path, seed: int) -> Iterator[dict[str, str]]:
-    """Table rows of the crops. For validation and test, the four crops of a square follow each other."""
+def _crops(
+    folder: pathlib.Path, mate: pathlib.Path, plasma: pathlib.Path, seed: int, edge: int
+) -> Iterator[dict[str, str]]:
+    """Table rows of the crops. For validation and test, the crops of a square follow each other."""
     photographs = dict[str, np.ndarray]()
     for path in (mate, plasma):
         for name, content in members(path, lambda one: "/mate/nature/" in one or "/contents/images/2560x1600" in one):
@@ -101,13 +104,13 @@ def _crops(folder: pathlib.Path, mate: pathlib.Path, plasma: pathlib.Path, seed:
     random = np.random.default_rng((seed, 1))
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     for split, names in PHOTOGRAPHS.items():
-        edge, count = (EDGE, CROPS) if split == TRAIN else (SQUARE, SQUARES)
+        whole, count = (edge, CROPS * EDGE**2 // edge**2) if split == TRAIN else (SQUARE, SQUARES)
         for name in names:
             pixels = photographs[name]
-            for number, (top, left) in enumerate(random.integers(0, np.array(pixels.shape[:2]) - edge, (count, 2))):
-                square = pixels[top : top + edge, left : left + edge]
-                blocks = square.reshape(edge // EDGE, EDGE, edge // EDGE, EDGE, 3).swapaxes(1, 2)
-                for part, crop in enumerate(blocks.reshape(-1, EDGE, EDGE, 3)):
+            for number, (top, left) in enumerate(random.integers(0, np.array(pixels.shape[:2]) - whole, (count, 2))):
+                square = pixels[top : top + whole, left : left + whole]
+                blocks = square.reshape(whole // edge, edge, whole // edge, edge, 3).swapaxes(1, 2)
+                for part, crop in enumerate(blocks.reshape(-1, edge, edge, 3)):
                     path = f"pictures/{name}-{number:03}-{part}.png"
                     PIL.Image.fromarray(crop).save(folder / path)
                     yield {"picture_file_name": path, "split": split}
@@ -163,11 +166,13 @@ def main() -> None:
     """Makes the folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path, nargs="?", default="data/lossless.files", help="%(default)s")
+    edge = f"pixels of a crop: a divisor of {SQUARE}; %(default)s by default"
+    parser.add_argument("--edge", type=int, choices=(8, 16, 32, 64), default=EDGE, help=edge)
     where = "where the packages are; by default they are downloaded"
     parser.add_argument("--data.packages", dest="packages", default="", metavar="DIRECTORY", help=where)
     arguments = parser.parse_args()
     try:
-        make(arguments.folder, arguments.packages)
+        make(arguments.folder, arguments.packages, edge=arguments.edge)
     except OmnijaxError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -9,9 +9,11 @@ A table of a card is between one of these lines and `<!-- end -->`:
                                              document such as `image|text`, or `image,anyorder` if its items are in any
                                              order. Columns are those of `COLUMNS`.
     <!-- against ARM NAME FORM PATTERN -->   the arms that fit a pattern, and their differences to ARM
+    <!-- units FORM UNIT NAME … -->          the arms of several sweeps over the same signals in bits per UNIT, and
+                                             their differences to the baseline of the first sweep
     <!-- directions NAME -->                 accuracies of generated signals
-    <!-- anchors MODALITY -->                the anchors of results/anchors.csv, without those that compress each signal
-                                             by itself
+    <!-- anchors MODALITY [FILE] -->         the anchors of results/FILE, or those of results/anchors.csv without those
+                                             that compress each signal by itself
 """
 
 from __future__ import annotations
@@ -139,13 +141,35 @@ def against(arm: str, name: str, form: str, pattern: str) -> Iterator[str]:
         yield f"| {other} | {mean} | {' | '.join(cells)} |"
 
 
-def anchors(modality: str) -> Iterator[str]:
+def units(form: str, unit: str, *names: str) -> Iterator[str]:
+    """The lines of a Markdown table of bits per unit of a signal, which items of any kind have in common."""
+    arms = {(name, line["arm"]): line for name in names for line in lines_of(RESULTS / name / "table.csv")}
+    arms = {key: line for key, line in arms.items() if line["form"] == form and line["seeds"] != "0"}
+    bits: dict[tuple[str, str], dict[int, float]] = {key: {} for key in arms}
+    for name in names:
+        for line in lines_of(RESULTS / name / "results.csv"):
+            if line["form"] == form:
+                bits[name, line["arm"]][int(line["seed"])] = number(line, "bits_per_unit")
+    first = next(key for key, line in arms.items() if baseline(line))
+    yield f"| sweep | arm | bits per {unit} | difference | verdict | {unit}s seen | steps | parameters |"
+    yield "|---|---|" + "--:|" * 6
+    for (name, arm), line in arms.items():
+        difference = paired(bits[name, arm], bits[first])
+        word = SAID.get(verdict(difference), verdict(difference))
+        compared = ("", "the baseline") if (name, arm) == first else (told(difference, sign="+"), word)
+        per_item = number(line, "bits_mean") / number(line, "bits_per_unit_mean")
+        seen = quantity(number(line, "items") * per_item)
+        cells = (told(spread(line, "bits_per_unit")), *compared, seen, COLUMNS["steps"][1](line))
+        yield f"| {name} | {arm} | {' | '.join(cells)} | {COLUMNS['parameters'][1](line)} |"
+
+
+def anchors(modality: str, file: str = "anchors.csv") -> Iterator[str]:
     """The lines of a Markdown table of anchors, the lowest first."""
-    found = [one for one in read_anchors(RESULTS / "anchors.csv") if one.modality == modality]
+    found = [one for one in read_anchors(RESULTS / file) if one.modality == modality]
     yield f"| outside anchor | {found[0].measure} |"
     yield "|---|--:|"
     for one in sorted(found, key=lambda one: one.value):
-        if "each alone" not in one.name:
+        if file != "anchors.csv" or "each alone" not in one.name:
             error = "" if one.standard_error is None else f" ± {one.standard_error:.3f}"
             yield f"| {one.name} | {one.value:.3f}{error} |"
 
@@ -153,7 +177,7 @@ def anchors(modality: str) -> Iterator[str]:
 def filled(text: str) -> str:
     """Returns a card with its tables filled."""
     kinds: dict[str, Callable[..., Iterator[str]]] = {"table": table, "directions": directions}
-    kinds |= {"against": against, "anchors": anchors}
+    kinds |= {"against": against, "anchors": anchors, "units": units}
 
     def made(found: re.Match[str]) -> str:
         lines = kinds[found["kind"]](*found["what"].split())

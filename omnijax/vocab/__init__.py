@@ -4,7 +4,7 @@ A library of its own: it needs NumPy and JAX, and of omnijax nothing but the err
 """
 
 from omnijax.vocab.assemble import assemble
-from omnijax.vocab.assignment import Assignment, Frequency, Gray, Hilbert, Identity, Random, Tree
+from omnijax.vocab.assignment import Assignment, Frequency, Gray, Hilbert, Identity, Random, Transposed, Tree
 from omnijax.vocab.cost import position_tokens
 from omnijax.vocab.decode import Error, Kind, Reading, decode
 from omnijax.vocab.documents import Documents, Segment
@@ -16,5 +16,5 @@ from omnijax.vocab.vocabulary import Marker, Space, Vocabulary
 
 __all__ = ["Assignment", "Documents", "Error", "Frequency", "GeneralIds", "Grammar", "Gray", "Hilbert", "Identity"]
 __all__ += ["Kind", "Marker", "PrimaryIds", "Random", "Reading", "SecondaryIds", "Segment", "SegmentRule", "Space"]
-__all__ += ["Tree", "Vocabulary", "assemble", "count_tokens", "decode", "encode", "item_bits", "position_tokens"]
-__all__ += ["token_bits"]
+__all__ += ["Transposed", "Tree", "Vocabulary", "assemble", "count_tokens", "decode", "encode", "item_bits"]
+__all__ += ["position_tokens", "token_bits"]

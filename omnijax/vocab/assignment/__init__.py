@@ -9,12 +9,13 @@ from omnijax.vocab.assignment.base import Assignment, Identity
 from omnijax.vocab.assignment.curves import Gray, Hilbert
 from omnijax.vocab.assignment.random import Random
 from omnijax.vocab.assignment.table import Frequency, Tree
+from omnijax.vocab.assignment.transposed import Transposed
 from omnijax.vocab.rules import from_parts
 
-__all__ = ["KINDS", "Assignment", "Frequency", "Gray", "Hilbert", "Identity", "Random", "Tree"]
+__all__ = ["KINDS", "Assignment", "Frequency", "Gray", "Hilbert", "Identity", "Random", "Transposed", "Tree"]
 __all__ += ["assignment_from_dict"]
 
-KINDS: dict[str, Any] = {kind.kind: kind for kind in (Identity, Random, Frequency, Gray, Hilbert, Tree)}
+KINDS: dict[str, Any] = {kind.kind: kind for kind in (Identity, Random, Frequency, Gray, Hilbert, Tree, Transposed)}
 """All assignments by name."""
 
 

@@ -2,7 +2,8 @@
 
 1. A table `metadata.csv`, `.jsonl` or `.parquet` in the folder has a row for each record. A column `file_name`, or
    `NAME_file_name`, names a file; any other column is a text, in a field of its name. Hugging Face's folders have it.
-   If `split` says `train`, `validation` or another name in each row, it divides the records.
+   A table without a column for files has texts alone. If `split` says `train`, `validation` or another name in each
+   row, it divides the records.
 2. Files with one stem in one place are one record: `cat.jpg`, `cat.wav` and `cat.txt`. The stem ends at the first dot.
    webdataset has it, in archives (`.tar`), which are read like folders.
 3. Each file is a record, and the name of the folder that it lies in is its label.
@@ -12,10 +13,13 @@ A mixture of conventions is an error. Hidden files are left out. Everything else
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -275,12 +279,13 @@ def _by_table(folder: pathlib.Path, table: str, names: Sequence[str], problems: 
     rows = _rows(folder / table)
     there, named, kinds, entries = set(names), dict[str, str](), dict[str, type[Modality]](), []
     text = next(first for first, *_ in FROM_FILES if first.general)
+    of_texts, copies = not any(map(_names_files, itertools.chain(*rows))), collections.Counter[str]()
     for number, row in enumerate(rows, 1):
         files, texts, missing = dict[str, str](), dict[str, str](), ""
         for column, value in row.items():
             if value is None or value == "":
                 continue
-            if column != FILE and not column.endswith(f"_{FILE}"):
+            if not _names_files(column):
                 texts[column] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
                 kinds.setdefault(column, text)
                 continue
@@ -294,11 +299,14 @@ def _by_table(folder: pathlib.Path, table: str, names: Sequence[str], problems: 
                 missing = missing or f"{value}: {named[str(value)]} names it, too"
             else:
                 files |= dict.fromkeys(found, str(value))
-        if missing or not files:
-            problems.append(Problem(f"{table}:{number}", missing or "it names no file"))
+        if missing or not (texts.keys() - {SPLIT} if of_texts else files):
+            empty = "it has no text" if of_texts else "it names no file"
+            problems.append(Problem(f"{table}:{number}", missing or empty))
             continue
         named |= dict.fromkeys(files.values(), f"{table}:{number}")
-        entries.append(Entry(min(files.values()), files, texts))
+        key = min(files.values(), default="") or hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+        copies[key] += 1
+        entries.append(Entry(key if copies[key] == 1 else f"{key} ({copies[key]})", files, texts))
     unnamed = sorted(there - set(named))
     if any(name.rpartition(".")[0] in {key.rpartition(".")[0] for key in named} for name in unnamed):
         rule = f"{table} names files that have sidecars, too, such as {unnamed[0]}"
@@ -311,6 +319,10 @@ def _by_table(folder: pathlib.Path, table: str, names: Sequence[str], problems: 
     else:
         splits = ()
     return Index(sorted(entries, key=lambda entry: entry.key), kinds, label, problems, splits=splits)
+
+
+def _names_files(column: str) -> bool:
+    return column == FILE or column.endswith(f"_{FILE}")
 
 
 def _rows(path: pathlib.Path) -> list[dict[str, object]]:

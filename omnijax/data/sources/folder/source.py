@@ -188,12 +188,14 @@ def read_entry(source: Folder, entry: Entry) -> tuple[list[bytes], str, str]:
     """The signals of a record in MessagePack, its group, and its class; several records where it is cut into windows.
 
     All windows have the texts and pictures of the record, and are one group. Records with the same picture, sound, or
-    whatever comes first, are one group, unless the source names a field. With `own_splits`, the group is the split.
+    whatever comes first, are one group, and so are equal rows of texts, unless the source names a field. With
+    `own_splits`, the group is the split.
     Raises a `DataError` if a file can't be read.
     """
     signals: dict[str, Any] = {}
     cut: dict[str, list[Any]] = {}
-    digests: dict[bool, str] = {}
+    row = json.dumps(entry.texts, sort_keys=True).encode()
+    digests = {} if entry.files else {True: hashlib.sha256(row).hexdigest()}
     for field, modality in source.fields.items():
         if field in entry.files:
             with index.opened(as_path(source.folder), entry.files[field]) as stream:

@@ -1,0 +1,38 @@
+"""Lossless pictures: what a head, a base and a way to write pixels do to the bits of photographs.
+
+Question   Which head, base, colour transform and predictor need the fewest bits for photographs, without loss?
+Command    omnijax sweep experiments/ablations/lossless_pictures.py --workers 2
+           and at as many items as head=depth saw: the same with --only head=depth --budget items=712704 and one of
+           --data.fields.picture.colours rgb --data.directory data/lossless-rgb --out sweeps/lossless_pictures-rgb
+           --data.fields.picture.residuals False --data.directory data/lossless-plain
+           --out sweeps/lossless_pictures-plain
+Data       the photographs of experiments/lossless/make_files.py
+Hardware   2 CPU cores (x86-64), one for each arm
+Time       not measured yet
+Result     not measured yet
+"""
+
+import dataclasses
+import pathlib
+
+from omnijax.config import Config
+from omnijax.config.experiment_file import run_file
+from omnijax.sweep.arms import arms_of, bases, chain, heads
+from omnijax.sweep.sweep import Budget, Sweep
+
+LOSSLESS = run_file(pathlib.Path(__file__).parents[1] / "lossless" / "experiment.py")
+SECONDS = 360
+
+
+def get_config() -> Config:
+    """The pictures alone."""
+    config = LOSSLESS.config_of("picture")
+    # A head of tokens reads 3,100 of them for a picture, so few pictures at a time.
+    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, batch_size=8))
+
+
+def sweep() -> Sweep:
+    """Both heads, and digits that are halves of sub-pixels."""
+    choices = chain(heads("depth", "token"), bases(16))
+    question = "Which head and base need the fewest bits for photographs, without loss?"
+    return Sweep(arms_of(get_config(), choices), Budget("seconds", SECONDS), question, "head=depth", points=2)

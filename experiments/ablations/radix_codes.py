@@ -1,0 +1,40 @@
+"""Radix on codes: digits that fall on the coefficients of a patch, and digits that cut them.
+
+Question   Patches of 8×8 pixels are codes of 16 coefficients with 16 levels each, below 2^64. Must digits fall on
+           coefficients?
+Command    omnijax sweep experiments/ablations/radix_codes.py --workers 2
+           and the same with --budget items=500000 --only 'base=*[46]'
+Data       the photographs of experiments/lossless/make_files.py, coded as the pictures of experiments/things/ are
+Hardware   2 CPU cores (x86-64), one for each arm
+Time       not measured yet
+Result     not measured yet
+"""
+
+import pathlib
+
+from omnijax.config import Config
+from omnijax.config.experiment_file import run_file
+from omnijax.modalities import PatchCodes
+from omnijax.sweep.arms import arms_of, assignments, bases, chain, heads, product
+from omnijax.sweep.sweep import Budget, Sweep
+
+PHOTOGRAPHS = run_file(pathlib.Path(__file__).with_name("radix_photographs.py"))
+
+
+def get_config() -> Config:
+    """Base 16: a digit is a coefficient. Four pictures in a sequence."""
+    picture = PatchCodes(height=32, width=32, patch=8, code=(16,) * 16)
+    return PHOTOGRAPHS.config_of(picture, "data/lossless.files", "data/lossless-codes", 73)
+
+
+def sweep() -> Sweep:
+    """Four bases; coefficients in a shuffled order; bits in a shuffled order; a depth head."""
+    shuffled = PHOTOGRAPHS.shuffled
+    orders = {"shuffled_coefficients": shuffled(16, 16), "shuffled_bits": shuffled(2, 64)}
+    choices = chain(
+        bases(16, 64, 256, 4096),
+        product(bases(16), chain(assignments("picture", orders), heads("depth"))),
+    )
+    question = "Must digits fall on the coefficients of a patch?"
+    budget = Budget("seconds", PHOTOGRAPHS.SECONDS)
+    return Sweep(arms_of(PHOTOGRAPHS.by_token(get_config()), choices), budget, question, "base=16", points=4)

@@ -1,0 +1,63 @@
+"""Radix on photographs: digits that fall on sub-pixels, and digits that cut them.
+
+Question   Patches of 2×2 RGB pixels are fragments below 2^96. Must digits fall on sub-pixels?
+Command    python experiments/lossless/make_files.py data/lossless-16.files --edge 16
+           omnijax sweep experiments/ablations/radix_photographs.py --workers 2
+           and the same with --budget items=500000 --only 'base=*[46]'
+Data       crops of 16×16 pixels of the photographs of experiments/lossless/make_files.py
+Hardware   2 CPU cores (x86-64), one for each arm
+Time       not measured yet
+Result     not measured yet
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from omnijax.config import Config
+from omnijax.config.experiment_file import run_file
+from omnijax.modalities import Modality, Picture
+from omnijax.sweep.arms import arms_of, assignments, bases, chain, heads, product
+from omnijax.sweep.sweep import Budget, Sweep
+from omnijax.vocab import Transposed
+
+LOSSLESS = run_file(pathlib.Path(__file__).parents[1] / "lossless" / "experiment.py")
+SECONDS = 180
+
+
+def config_of(picture: Modality, folder: str, directory: str, items: int) -> Config:
+    """Pictures alone; `items` of a sequence: those of its pictures, two more for each, and one for the end."""
+    config = LOSSLESS.config_of("picture")
+    fields = {**config.data.fields, "picture": picture}
+    data = dataclasses.replace(config.data, fields=fields, directory=directory, folder=folder)
+    batch = dataclasses.replace(config.batch, size=16, sequence_items=items)
+    return dataclasses.replace(config, data=data, batch=batch, eval=dataclasses.replace(config.eval, batch_size=16))
+
+
+def get_config() -> Config:
+    """Sub-pixels as they are, base 256: a digit is a sub-pixel."""
+    picture = Picture(height=16, width=16, channels=3)
+    return config_of(picture, "data/lossless-16.files", "data/lossless-16", 67)
+
+
+def shuffled(side: int, count: int) -> Transposed:
+    """The same order of the digits of every fragment, drawn once."""
+    axes = np.random.default_rng(count).permutation(count)
+    return Transposed(sides=(side,) * count, axes=tuple(axes.tolist()))
+
+
+def sweep() -> Sweep:
+    """Four bases; sub-pixels in a shuffled order; bits in a shuffled order; a depth head."""
+    orders = {"shuffled_subpixels": shuffled(256, 12), "shuffled_bits": shuffled(2, 96)}
+    choices = chain(
+        bases(16, 64, 256, 4096),
+        product(bases(256), chain(assignments("picture", orders), heads("depth"))),
+    )
+    question = "Must digits fall on the sub-pixels of a patch?"
+    return Sweep(arms_of(by_token(get_config()), choices), Budget("seconds", SECONDS), question, "base=256", points=4)
+
+
+def by_token(config: Config) -> Config:
+    """With a head of tokens."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, head="token"))
