@@ -88,6 +88,22 @@ def exact(drawing: TrainedRun) -> dict[tuple[Any, ...], float]:
 # ---------------------------------------------------------------------- exact likelihoods
 
 
+def test_records_are_scored_together_as_alone(everything: TrainedRun) -> None:
+    records = [{"name": NAME, "photo": picture} for picture in EVERY_PICTURE[::5]]
+    records.insert(2, {"title": NAME, "sketch": EVERY_PICTURE[3]})
+    together = everything.score_batch(records)
+    for record, found in zip(records, together, strict=True):
+        alone = everything.score(record)
+        assert list(found) == list(alone)
+        for name, (bits, items) in alone.items():
+            assert found[name].items == items
+            assert found[name].bits == pytest.approx(bits, rel=1e-4)
+    assert set(together[2]) != set(together[1])
+    with pytest.raises(ConfigError, match="record"):
+        everything.score_batch([records[0], {"photo": EVERY_PICTURE[0]}, {}])
+    assert everything.score_batch([]) == []
+
+
 def test_probabilities_of_all_pictures_of_all_sizes_sum_to_one(exact: dict) -> None:
     assert len(exact) == 2 + 4 + 4 + 16
     assert sum(2.0**-bits for bits in exact.values()) == pytest.approx(1, abs=1e-4)

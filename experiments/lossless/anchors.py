@@ -1,9 +1,10 @@
-"""Measures codecs, each at its best setting, and counting on the held-out pictures, sounds and texts.
+"""Measures codecs, each at its best setting, counting, and runs on the held-out pictures, sounds and texts.
 
-    python experiments/lossless/anchors.py [--split test] [--out FILE.csv]
+    python experiments/lossless/anchors.py [--run RUN …] [--split test] [--out FILE.csv]
 
 Prints a table, and writes it as CSV. Sub-pixels of crops of 32×32, and of the squares of 64×64 that four crops make up;
-samples; bytes. "After training" is a stream behind a part of the training split that both sides know.
+samples; bytes. "After training" is a stream behind a part of the training split that both sides know. A run is measured
+with the tokens around its items: these are the bits that `omnijax compress` writes.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import math
 import pathlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import rich.console
 import soundfile
 
+import omnijax
 from omnijax.data.manifest import verify
 from omnijax.experiment import load_experiment
 from omnijax.source import Source, read
@@ -62,6 +65,25 @@ def measured(train: dict[str, list], heldout: dict[str, list]) -> Iterator[Ancho
             after = best_after(settings(family), before, stream, BYTES, MOST_BEFORE)
             yield _anchor(field, f"one stream after {MOST_BEFORE >> 20} MiB of training", after, sizes)
     yield from counting.anchors(train, heldout, UNITS)
+
+
+def of_run(path: pathlib.Path, heldout: dict[str, list]) -> Iterator[Anchor]:
+    """The exact bits of a run, for each of its fields."""
+    trained = omnijax.load(path)
+    known = {name for task in trained.config.batch.tasks for name in task.names}
+    for field in (name for name in UNITS if name in known):
+        records = [{field: _told(field, signal)} for signal in heldout[field]]
+        bits = [found[field].bits for found in trained.score_batch(records)]
+        sizes = [len(one) if field == "text" else one.size for one in heldout[field]]
+        note = f"{trained.config.train.steps} steps"
+        yield of_signals(f"omnijax, {path.name}", field, UNITS[field], np.array(bits), np.array(sizes), note)
+
+
+def _told(field: str, signal: Any) -> Any:
+    """A signal as records have it."""
+    if field == "sound":
+        return signal[:, None]
+    return signal.decode() if field == "text" else signal
 
 
 def _anchor(field: str, told: str, best: Best, sizes: list[int]) -> Anchor:
@@ -138,13 +160,16 @@ def main() -> None:
     """Measures, prints and writes the anchors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--split", default="validation", help="%(default)s by default")
+    parser.add_argument("--run", type=pathlib.Path, nargs="*", default=[], help="directories of runs")
     parser.add_argument("--out", type=pathlib.Path, help="a table, as CSV")
     parser.add_argument("--data.directory", dest="directory", default="data/lossless", help="the data set")
     arguments = parser.parse_args()
     source = load_experiment(pathlib.Path(__file__).with_name("experiment.py")).data
     source = dataclasses.replace(source, directory=arguments.directory)
     verify(source)
-    found = list(measured(signals_of(source, "train"), signals_of(source, arguments.split)))
+    heldout = signals_of(source, arguments.split)
+    found = [one for run in arguments.run for one in of_run(run, heldout)]
+    found += measured(signals_of(source, "train"), heldout)
     print_anchors(found, rich.console.Console())
     if arguments.out:
         write_anchors(found, arguments.out)

@@ -128,16 +128,29 @@ class TrainedRun:
             ConfigError: no task has only fields of this record.
             DataError: a signal can't be written, or the grammar doesn't accept the record.
         """
-        found: dict[str, Bits] = {}
-        corpus = encode_records(self.config, [record], fields_of(self.config), self.modalities)
+        return self.score_batch([record])[0]
+
+    def score_batch(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Bits]]:
+        """The likelihoods of some records, as `score` gives them, in batches of `eval.batch_size` documents.
+
+        Raises an error as `score`, if one of the records can't be scored.
+        """
+        if not records:
+            return []
+        found = [dict[str, Bits]() for _ in records]
+        corpus = encode_records(self.config, records, fields_of(self.config), self.modalities)
         for form in forms_of(self.config):
-            if len(corpus.having(form.fields)) and not any(form.shuffled):
-                bits, items = self._bits(form, corpus.documents([0], form.fields))
-                for number in np.flatnonzero(form.learned).tolist():
-                    found.setdefault(form.name(number), Bits(float(bits[0, number]), int(items[0, number])))
-        if not found:
-            rule, fix = f"the tasks are {'; '.join(self._tasks)}", "give all fields of one of them"
-            raise ConfigError("record", sorted(record), rule, fix)
+            places = corpus.having(form.fields)
+            if len(places) and not any(form.shuffled):
+                bits, items = self._bits(form, corpus.documents(places, form.fields))
+                for row, place in enumerate(places.tolist()):
+                    for number in np.flatnonzero(form.learned).tolist():
+                        new = Bits(float(bits[row, number]), int(items[row, number]))
+                        found[place].setdefault(form.name(number), new)
+        for record, bits_of in zip(records, found, strict=True):
+            if not bits_of:
+                rule, fix = f"the tasks are {'; '.join(self._tasks)}", "give all fields of one of them"
+                raise ConfigError("record", sorted(record), rule, fix)
         return found
 
     def rank(self, given: Mapping[str, Any], among: Sequence[Any], to: str | None = None) -> list[Ranked]:
