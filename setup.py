@@ -73,7 +73,7 @@ S3_SERVER = ["flask>=3", "flask-cors>=5", "moto[s3]>=5.1"]
 # The photographs of experiments/colour.py.
 PHOTOGRAPHS = ["pillow>=11", "scikit-image>=0.25"]
 # What the outside anchors of an ablation are measured with.
-ABLATIONS = ["brotli>=1.1", "zstandard>=0.23"]
+ABLATIONS = ["brotli>=1.1", "imagecodecs>=2025.3", "zstandard>=0.23"]
 # The arithmetic coder of `omnijax compress`.
 COMPRESS = ["constriction>=0.4"]
 # What pairs the notebooks of experiments/colab/ with their text, and runs them.

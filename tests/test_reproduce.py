@@ -15,7 +15,9 @@ from omnijax.sweep.statistics import interval
 
 ROOT = pathlib.Path(__file__).parents[1]
 ROOM = ROOT / "experiments" / "reproduce"
-CARDS = sorted(path for path in ROOM.glob("*.md") if "<!-- table " in path.read_text(encoding="utf-8"))
+SHOWN = re.compile(r"<!-- (?:table|units \S+ \S+) ((?:\S+ )+)")
+"""The results that a table of a card is made of; the words behind them are no results."""
+CARDS = sorted(path for path in ROOM.glob("*.md") if SHOWN.search(path.read_text(encoding="utf-8")))
 SWEEPS = sorted(path.parent for path in ROOM.glob("results/*/table.csv"))
 each_card = pytest.mark.parametrize("card", CARDS, ids=[path.name for path in CARDS])
 each_sweep = pytest.mark.parametrize("sweep", SWEEPS, ids=[path.name for path in SWEEPS])
@@ -28,8 +30,10 @@ def cards() -> ModuleType:
 
 def test_there_are_cards_and_results() -> None:
     assert {path.stem for path in CARDS} >= {"radix", "assignment", "heads", "position"}
-    shown = {name for card in CARDS for name in re.findall(r"<!-- table (\S+)", card.read_text(encoding="utf-8"))}
-    assert shown == {path.name for path in SWEEPS}, "every result stands on a card, and every card has its results"
+    shown = {
+        word for card in CARDS for words in SHOWN.findall(card.read_text(encoding="utf-8")) for word in words.split()
+    }
+    assert shown >= {path.name for path in SWEEPS}, "every result stands on a card"
 
 
 @each_card
@@ -93,8 +97,38 @@ def test_arms_can_be_compared_with_any_other(sweep: pathlib.Path, cards: ModuleT
     found = list(cards.against(baseline, sweep.name, form, "*"))[2:]
     told = list(cards.table(sweep.name, form, "bits", "difference", "verdict"))[2:]
     assert found == told, "against the baseline it is the table itself"
-    other = next(arm for arm in arms if arm != baseline)
-    assert len(list(cards.against(other, sweep.name, form, baseline))) == 4
+    for other in arms:
+        assert len(list(cards.against(other, sweep.name, form, baseline))) == (4 if other != baseline else 3)
+
+
+def test_arms_of_several_sweeps_are_compared_by_unit(cards: ModuleType, tmp_path, monkeypatch) -> None:
+    """The second sweep has other items; pairs of seeds are compared, and an arm with itself is the baseline."""
+    monkeypatch.setattr(cards, "RESULTS", tmp_path)
+    columns = ("arm", "form", "seeds", "bits_mean", "difference_low", "difference_high", "items", "steps", "parameters")
+    for name, arms in {"one": {"a": (2.0, 2.2), "b": (2.5, 2.9)}, "two": {"a": (1.0, 1.4)}}.items():
+        (tmp_path / name).mkdir()
+        lines = [
+            {"arm": arm, "form": "x", "seed": seed, "bits_per_unit": value}
+            for arm, values in arms.items()
+            for seed, value in enumerate(values)
+        ]
+        table = []
+        for arm, values in arms.items():
+            mean = sum(values) / 2
+            low = 0 if arm == "a" else 0.1
+            spread = {f"bits_per_unit_{end}": mean for end in ("mean", "low", "high")}
+            table.append(dict(zip(columns, (arm, "x", 2, 4 * mean, low, low, 1000, 10, 5000), strict=True)) | spread)
+        for file, rows in (("results.csv", lines), ("table.csv", table)):
+            with (tmp_path / name / file).open("w", newline="", encoding="utf-8") as out:
+                writer = csv.DictWriter(out, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+    head, _, *found = list(cards.units("x", "sample", "one", "two"))
+    assert "bits per sample" in head
+    assert "samples seen" in head
+    assert [line.split(" | ")[3] for line in found] == ["", "+0.600 ± 1.271", "−0.900 ± 1.271"]
+    assert found[0].split(" | ")[4] == "the baseline"
+    assert found[1].split(" | ")[5] == "4\N{NO-BREAK SPACE}k"
 
 
 def compared(*arguments: pathlib.Path) -> subprocess.CompletedProcess[str]:

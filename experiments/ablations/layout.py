@@ -11,7 +11,7 @@ Result     not measured yet
 import pathlib
 
 from omnijax.config.experiment_file import run_file
-from omnijax.sweep.arms import knob, product
+from omnijax.sweep.arms import chain, knob
 
 BASE_SIZE = run_file(pathlib.Path(__file__).with_name("base_size.py"))
 QUESTION = "Does layout, width or digit order change the bits of an item, and what do the shorter ways save?"
@@ -22,9 +22,10 @@ def get_config():
 
 
 def sweep():
-    ways = product(
+    """Each way alone, beside the usual ones."""
+    ways = chain(
         knob("writing.layout", "grouped", "inline", name="layout"),
-        knob("writing.width", "fixed", "minimal", name="width"),
-        knob("writing.digit_order", "big", "little", name="order"),
+        knob("writing.width", "minimal", name="width"),
+        knob("writing.digit_order", "little", name="order"),
     )
-    return BASE_SIZE.sweep_of(ways, QUESTION, "layout=grouped,width=fixed,order=big")
+    return BASE_SIZE.sweep_of(ways, QUESTION, "layout=grouped")

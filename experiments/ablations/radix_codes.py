@@ -24,7 +24,8 @@ PHOTOGRAPHS = run_file(pathlib.Path(__file__).with_name("radix_photographs.py"))
 def get_config() -> Config:
     """Base 16: a digit is a coefficient. Four pictures in a sequence."""
     picture = PatchCodes(height=32, width=32, patch=8, code=(16,) * 16)
-    return PHOTOGRAPHS.config_of(picture, "data/lossless.files", "data/lossless-codes", 73)
+    fields = {**PHOTOGRAPHS.LOSSLESS.FIELDS, "picture": picture}
+    return PHOTOGRAPHS.config_of(fields, "data/lossless.files", "data/lossless-codes", 73)
 
 
 def sweep() -> Sweep:

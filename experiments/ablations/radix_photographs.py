@@ -1,7 +1,7 @@
 """Radix on photographs: digits that fall on sub-pixels, and digits that cut them.
 
 Question   Patches of 2×2 RGB pixels are fragments below 2^96. Must digits fall on sub-pixels?
-Command    python experiments/lossless/make_files.py data/lossless-16.files --edge 16
+Command    python experiments/lossless/make_files.py data/lossless-16.files --edge 16 --fields picture text
            omnijax sweep experiments/ablations/radix_photographs.py --workers 2
            and the same with --budget items=500000 --only 'base=*[46]'
 Data       crops of 16×16 pixels of the photographs of experiments/lossless/make_files.py
@@ -12,6 +12,7 @@ Result     not measured yet
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -23,13 +24,12 @@ from omnijax.sweep.sweep import Budget, Sweep
 from omnijax.vocab import Transposed
 
 LOSSLESS = run_file(pathlib.Path(__file__).parents[1] / "lossless" / "experiment.py")
-SECONDS = 180
+SECONDS = 240
 
 
-def config_of(picture: Modality, folder: str, directory: str, items: int) -> Config:
+def config_of(fields: Mapping[str, Modality], folder: str, directory: str, items: int) -> Config:
     """Pictures alone; `items` of a sequence: those of its pictures, two more for each, and one for the end."""
     config = LOSSLESS.config_of("picture")
-    fields = {**config.data.fields, "picture": picture}
     data = dataclasses.replace(config.data, fields=fields, directory=directory, folder=folder)
     batch = dataclasses.replace(config.batch, size=16, sequence_items=items)
     return dataclasses.replace(config, data=data, batch=batch, eval=dataclasses.replace(config.eval, batch_size=16))
@@ -37,8 +37,8 @@ def config_of(picture: Modality, folder: str, directory: str, items: int) -> Con
 
 def get_config() -> Config:
     """Sub-pixels as they are, base 256: a digit is a sub-pixel."""
-    picture = Picture(height=16, width=16, channels=3)
-    return config_of(picture, "data/lossless-16.files", "data/lossless-16", 67)
+    fields = {"picture": Picture(height=16, width=16, channels=3), "text": LOSSLESS.FIELDS["text"]}
+    return config_of(fields, "data/lossless-16.files", "data/lossless-16", 67)
 
 
 def shuffled(side: int, count: int) -> Transposed:

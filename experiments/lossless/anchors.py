@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
+import functools
 import io
 import itertools
 import math
@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import PIL.Image
 import rich.console
@@ -49,7 +50,7 @@ def measured(train: dict[str, list], heldout: dict[str, list]) -> Iterator[Ancho
     """All anchors of pictures uint8[h, w, 3], sounds uint8[samples] and texts (bytes), lists by field."""
     crops = heldout["picture"]
     squares = [np.block([[[one] for one in pair] for pair in ((a, b), (c, d))]) for a, b, c, d in _fours(crops)]
-    for codecs in filter(None, (list(png()), list(webp()), list(jpeg_xl()))):
+    for codecs in map(list, (png(), webp(), jpeg_ls(), jpeg_xl())):
         for told, some in (("crops of 32×32", crops), ("squares of 64×64", squares), ("one canvas", [canvas(squares)])):
             yield _anchor("picture", told, best_of(codecs, some), [one.size for one in crops])
     sounds = heldout["sound"]
@@ -115,13 +116,20 @@ def webp() -> Iterator[Codec]:
     yield _file("WebP", "method 6", "WEBP", lossless=True, quality=100, method=6, exact=True)
 
 
+def jpeg_ls() -> Iterator[Codec]:
+    """JPEG-LS, whose predictor `Picture.residuals` has."""
+
+    def encode(pixels: np.ndarray) -> bytes:
+        return imagecodecs.jpegls_encode(pixels, out=2 * pixels.size + 1024)  # noise takes more than its pixels
+
+    yield Codec("JPEG-LS", "lossless", encode, imagecodecs.jpegls_decode)
+
+
 def jpeg_xl() -> Iterator[Codec]:
-    """Lossless JPEG XL at efforts 7 and 9, where `pillow-jxl-plugin` is installed."""
-    if not importlib.util.find_spec("pillow_jxl"):
-        return
-    importlib.import_module("pillow_jxl")  # adds the format to Pillow
-    for effort in (7, 9):
-        yield _file("JPEG XL", f"effort {effort}", "JXL", lossless=True, effort=effort)
+    """Lossless JPEG XL at efforts 7, 9 and 10, without a container."""
+    for effort in (7, 9, 10):
+        encode = functools.partial(imagecodecs.jpegxl_encode, lossless=True, effort=effort, usecontainer=False)
+        yield Codec("JPEG XL", f"effort {effort}", encode, imagecodecs.jpegxl_decode)
 
 
 def _file(family: str, told: str, kind: str, **options: object) -> Codec:

@@ -1,6 +1,6 @@
 """Makes a folder of photographs, sounds and texts: what the experiments with lossless fragments train on.
 
-    python experiments/lossless/make_files.py [FOLDER] [--edge 32] [--data.packages DIRECTORY]
+    python experiments/lossless/make_files.py [FOLDER] [--edge 32] [--fields picture text] [--data.packages DIRECTORY]
 
 The files come from packages, which are downloaded by apt-get, or found in a directory. The folder has a table, as
 `omnijax prepare` reads it, with a row for each crop, sound and text.
@@ -18,7 +18,7 @@ import io
 import json
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import PIL.Image
@@ -40,6 +40,7 @@ PLASMA = Package("deb", "plasma-workspace-wallpapers", "4:5.27.5-2")
 SONIC_PI = Package("deb", "sonic-pi-samples", "3.2.2~repack-8")
 FORTUNES = {"en": "fortunes"} | {name: f"fortunes-{name}" for name in ("br", "cs", "de", "es", "it", "pl", "ru", "zh")}
 TEXTS = {language: Package("deb", name, "any") for language, name in FORTUNES.items()}
+FIELDS = ("picture", "sound", "text")
 PACKAGES = [MATE, PLASMA, SONIC_PI, *TEXTS.values()]
 
 PHOTOGRAPHS = {
@@ -61,7 +62,9 @@ HELD_OUT = {"sound": 10, "text": 100}
 """One sound or text in so many is for test, and another one for validation."""
 
 
-def make(folder: pathlib.Path, packages: str = "", seed: int = 0, edge: int = EDGE) -> None:
+def make(
+    folder: pathlib.Path, packages: str = "", seed: int = 0, edge: int = EDGE, fields: Collection[str] = FIELDS
+) -> None:
     """Fills a folder.
 
     Args:
@@ -69,16 +72,17 @@ def make(folder: pathlib.Path, packages: str = "", seed: int = 0, edge: int = ED
         packages: directory with the files of `PACKAGES`; "" downloads them, beside the folder.
         seed: draws the places of the crops.
         edge: pixels of a crop; it divides `SQUARE`. Smaller crops are more, of as many pixels in all.
+        fields: those that are made.
     """
     with rich.progress.Progress() as bars:
         bar = bars.add_task("Packages and files", total=1.0)
         kept = folder.parent / "packages"
         found = gather(PACKAGES, packages, kept, lambda share: bars.update(bar, completed=share / 2))
         paths = dict(zip(PACKAGES, found, strict=True))
-        rows = list(_crops(folder, paths[MATE], paths[PLASMA], seed, edge))
+        rows = list(_crops(folder, paths[MATE], paths[PLASMA], seed, edge)) if "picture" in fields else []
         bars.update(bar, completed=0.8)
-        rows += _sounds(folder, paths[SONIC_PI])
-        for language, package in TEXTS.items():
+        rows += _sounds(folder, paths[SONIC_PI]) if "sound" in fields else ()
+        for language, package in TEXTS.items() if "text" in fields else ():
             rows += _texts(folder, language, paths[package])
         table = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_atomically(folder / "metadata.jsonl", table)
@@ -168,11 +172,14 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path, nargs="?", default="data/lossless.files", help="%(default)s")
     edge = f"pixels of a crop: a divisor of {SQUARE}; %(default)s by default"
     parser.add_argument("--edge", type=int, choices=(8, 16, 32, 64), default=EDGE, help=edge)
+    parser.add_argument(
+        "--fields", nargs="+", choices=FIELDS, default=FIELDS, help="those that are made, all by default"
+    )
     where = "where the packages are; by default they are downloaded"
     parser.add_argument("--data.packages", dest="packages", default="", metavar="DIRECTORY", help=where)
     arguments = parser.parse_args()
     try:
-        make(arguments.folder, arguments.packages, edge=arguments.edge)
+        make(arguments.folder, arguments.packages, edge=arguments.edge, fields=arguments.fields)
     except OmnijaxError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
