@@ -9,8 +9,8 @@ Command    omnijax sweep experiments/ablations/lossless_pictures.py --workers 2
 Data       the photographs of experiments/lossless/make_files.py
 Hardware   2 CPU cores (x86-64), one for each arm
 Time       53 minutes for three seeds, beside other programs; 15 more for each other way to write pixels
-Result     Bits per sub-pixel: depth head 1.96 ± 0.02, token head 2.28 ± 0.03 (26 steps, where the depth head takes 348),
-           base 16 2.10 ± 0.03; after as many items as the depth head 2.24 ± 0.02 without the colour transform, 4.93 ± 0.17
+Result     Bits per sub-pixel: depth head 1.96 ± 0.02, token head 2.28 ± 0.03 (26 steps; the depth head takes 348), base
+           16 2.10 ± 0.03; after as many items as the depth head 2.24 ± 0.02 without the colour transform, 4.93 ± 0.17
            without the predictor. JPEG XL 2.05, WebP 2.33, PNG 3.06 on the same crops, all on validation.
            Card: experiments/reproduce/lossless.md
 """
