@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import html
 import json
 import os
@@ -35,10 +36,11 @@ from omnijax.data.prepare import prepare
 from omnijax.data.reading import Failed, Reader
 from omnijax.data.sources.folder import source as folder_source
 from omnijax.data.sources.folder.index import Index, index_folder
+from omnijax.data.sources.folder.source import Folder, read_entry
 from omnijax.data.store import StoredRows
 from omnijax.errors import ConfigError, DataError
 from omnijax.experiment import load_experiment
-from omnijax.modalities import clip_file
+from omnijax.modalities import Text, clip_file
 from omnijax.new_experiment import cost_here
 from omnijax.testing import shrink
 from omnijax.train import load_splits
@@ -159,7 +161,44 @@ def test_a_table_may_have_texts_alone(tmp_path: pathlib.Path, table: str) -> Non
     assert len(set(keys(index))) == 4
     assert reasons(index) == {f"{table}:4": "it has no text"}
     (tmp_path / "a.png").touch()
-    assert reasons(index_folder(tmp_path))["a.png"] == f"no row of {table} names it"
+    with pytest.raises(ConfigError, match=r"no column of metadata\.\w+ names files.*a\.png.*file_name"):
+        index_folder(tmp_path)
+
+
+def test_rows_of_texts_are_the_same_records_in_any_order_of_rows_and_columns(tmp_path: pathlib.Path) -> None:
+    def indexed(rows: list[dict[str, str]]) -> dict[str, str]:
+        (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {entry.key: entry.texts["t"] for entry in index_folder(tmp_path).entries}
+
+    rows = [{"t": text, "split": split} for text in "aabc" for split in ("train", "validation")]
+    first = indexed(rows)
+    assert len(first) == 8
+    assert indexed([dict(reversed(row.items())) for row in reversed(rows)]) == first
+    assert indexed([row | {"split": "train"} for row in rows]) == first
+    assert indexed(rows[1:]).items() < first.items()
+    assert indexed([*rows, {"t": "c", "split": "train"}, {"t": "d", "split": "train"}]).items() > first.items()
+
+
+def test_the_group_of_a_row_is_that_of_its_fields(tmp_path: pathlib.Path) -> None:
+    rows = [{"text": "hello", "id": number, "label": f"kind {number}"} for number in (1, 2)]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entries, text = index_folder(tmp_path).entries, Text(most=20)
+    labelled = Folder(folder=str(tmp_path), directory="x", fields={"text": text, "label": text}, label="label")
+    for source in (dataclasses.replace(labelled, fields={"text": text}, label=""), labelled):
+        assert len({read_entry(source, entry)[1] for entry in entries}) == 1
+    grouped = dataclasses.replace(labelled, fields={"text": text, "id": text}, label="")
+    assert len({read_entry(grouped, entry)[1] for entry in entries}) == 2
+
+
+def test_a_bad_row_of_texts_is_named_by_its_place(tmp_path: pathlib.Path, capsys, unmeasured: None) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "data"
+    raw.mkdir()
+    texts = [f"text {number}" for number in range(30)]
+    (raw / "metadata.csv").write_text("\n".join(["text", *texts]))
+    assert main(["prepare", str(raw), "--out", str(out)]) == 0
+    (raw / "metadata.csv").write_text("\n".join(["text", *texts, "much longer than every other text was"]))
+    assert main(["prepare", str(raw), "--out", str(out)]) == WRONG_INPUT
+    assert "metadata.csv:31: " in capsys.readouterr().err
 
 
 def test_rows_of_a_table_that_names_files_need_one(tmp_path: pathlib.Path) -> None:

@@ -99,8 +99,10 @@ def test_records_are_scored_together_as_alone(everything: TrainedRun) -> None:
             assert found[name].items == items
             assert found[name].bits == pytest.approx(bits, rel=1e-4)
     assert set(together[2]) != set(together[1])
-    with pytest.raises(ConfigError, match="record"):
-        everything.score_batch([records[0], {"photo": EVERY_PICTURE[0]}, {}])
+    with pytest.raises(ConfigError, match="record 1"):
+        everything.score_batch([records[0], {"photo": EVERY_PICTURE[0]}, records[1]])
+    with pytest.raises(DataError, match="record 3"):
+        everything.score_batch([records[0], records[2], records[1], {"name": NAME[:0], "photo": EVERY_PICTURE[0]}])
     assert everything.score_batch([]) == []
 
 

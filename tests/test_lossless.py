@@ -15,6 +15,7 @@ import pytest
 from hypothesis import strategies as st
 
 from omnijax.experiment import load_experiment
+from omnijax.modalities import colours, predict
 from omnijax.source import TEST, TRAIN, VALIDATION
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
@@ -72,8 +73,8 @@ def test_codecs_give_back_what_they_were_given() -> None:
     assert found["sound: FLAC, one stream"] < 1
     assert found["text: brotli, one stream"] < found["text: brotli, each alone"]
     assert found["text: xz, one stream after 4 MiB of training"] < found["text: xz, one stream"]
-    assert found["picture: counting"] < 8  # the same noise was counted
-    assert found["text: counting"] < found["text: xz, one stream"]
+    assert found["picture: context counts"] < 8  # the same noise was counted
+    assert found["text: context counts"] < found["text: xz, one stream"]
     assert {one.partition(": ")[0] for one in found} == {"picture", "sound", "text"}
 
 
@@ -98,7 +99,7 @@ def test_chances_of_all_bytes_sum_to_one_and_are_those_of_a_slow_count(counting:
         return chance
 
     def _pairs(text: bytes, order: int) -> list[tuple[bytes, int]]:
-        padded = bytes(5) + text
+        padded = bytes(5) + text + counting.END
         return [(padded[place - order : place], padded[place]) for place in range(5, len(padded))]
 
     for context in (b"abcda", b"\0\0\0ab", b"zzzzz", b"\0\0\0\0\0"):
@@ -116,14 +117,14 @@ def test_chances_of_all_bytes_sum_to_one_and_are_those_of_a_slow_count(counting:
 def test_contexts_know_nothing_of_what_comes_later(counting: ModuleType, seed: int) -> None:
     random = np.random.default_rng(seed)
     picture, sound = random.integers(0, 256, (4, 5, 3)).astype(np.uint8), random.integers(0, 256, 30).astype(np.uint8)
-    row, column, other = random.integers(4), random.integers(5), random.integers(0, 256, 3)
+    row, column, channel = random.integers(4), random.integers(5), random.integers(3)
     changed = picture.copy()
-    changed[row, column] = other
-    before = np.arange(4 * 5 * 3) < (row * 5 + column) * 3
-    for one, two in zip(
-        counting.of_pictures([picture]).contexts, counting.of_pictures([changed]).contexts, strict=True
-    ):
+    changed[row, column, [1, 0, 2][channel] :: 3] += np.uint8(1 + random.integers(255))  # green, red, blue
+    before = np.arange(4 * 5 * 3) <= (row * 5 + column) * 3 + channel
+    found, again = counting.of_pictures([picture]), counting.of_pictures([changed])
+    for one, two in zip(found.contexts, again.contexts, strict=True):
         assert (one[before] == two[before]).all()
+    other = random.integers(0, 256, 1)
     for field, signal in (("sound", sound), ("text", sound.tobytes())):
         place = int(random.integers(30))
         later = bytearray(signal)
@@ -141,3 +142,43 @@ def test_a_sequence_holds_a_picture_or_a_sound() -> None:
         modality = config.data.fields[field]
         items = sum(most for _, most in modality.limits) + 2 * len(modality.limits) + 1
         assert items <= config.batch.sequence_items
+
+
+@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.given(st.integers(0, 2**32 - 1))
+def test_what_is_counted_is_all_of_a_signal(counting: ModuleType, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    picture = random.integers(0, 256, (5, 4, 3)).astype(np.uint8)
+    residuals = counting.of_pictures([picture]).values.reshape(1, 5, 4, 3)
+    assert (colours.original(predict.original(residuals, 256), "green", 256)[0] == picture).all()
+    sound, last = random.integers(0, 256, 20).astype(np.uint8), [counting.SILENCE] * 2
+    for value in counting.of_sounds([sound]).values.tolist():
+        last.append((value + 2 * last[-1] - last[-2]) % 256)
+    assert last[2:] == sound.tolist()
+    texts = [b"", b"one", "zwei ß".encode()]
+    assert bytes(counting.of_texts(texts).values) == b"".join(text + counting.END for text in texts)
+
+
+def test_bits_of_texts_of_several_lengths_are_theirs_and_have_their_ends(counting: ModuleType) -> None:
+    train = {"picture": [np.zeros((2, 2, 3), np.uint8)] * 2, "sound": [np.full(8, 128, np.uint8)] * 2}
+    train["text"] = [b"aaaa", b"ab"]
+    heldout = train | {"text": [b"a", b"bbb"]}
+    units = {"picture": "bits per sub-pixel", "sound": "bits per sample", "text": "bits per byte"}
+    *_, text = counting.anchors(train, heldout, units)
+    each = counting.bits(counting.of_texts(train["text"]), counting.of_texts(heldout["text"]))
+    assert len(each) == 2 + 4
+    assert text.value == pytest.approx(each.sum() / 4)
+
+
+def test_files_of_some_fields_need_only_their_packages(making: ModuleType, tmp_path, monkeypatch) -> None:
+    asked = []
+
+    def gather(packages, *_) -> list:
+        asked.extend(packages)
+        return packages
+
+    monkeypatch.setattr(making, "gather", gather)
+    monkeypatch.setattr(making, "_texts", lambda folder, language, path: iter([{"text_file_name": language}]))
+    (tmp_path / "some").mkdir()
+    making.make(tmp_path / "some", fields=("text",))
+    assert asked == list(making.TEXTS.values())

@@ -104,7 +104,18 @@ def test_arms_can_be_compared_with_any_other(sweep: pathlib.Path, cards: ModuleT
 def test_arms_of_several_sweeps_are_compared_by_unit(cards: ModuleType, tmp_path, monkeypatch) -> None:
     """The second sweep has other items; pairs of seeds are compared, and an arm with itself is the baseline."""
     monkeypatch.setattr(cards, "RESULTS", tmp_path)
-    columns = ("arm", "form", "seeds", "bits_mean", "difference_low", "difference_high", "items", "steps", "parameters")
+    columns = (
+        "arm",
+        "form",
+        "seeds",
+        "bits_mean",
+        "difference_low",
+        "difference_high",
+        "items",
+        "steps",
+        "seconds",
+        "parameters",
+    )
     for name, arms in {"one": {"a": (2.0, 2.2), "b": (2.5, 2.9)}, "two": {"a": (1.0, 1.4)}}.items():
         (tmp_path / name).mkdir()
         lines = [
@@ -117,7 +128,9 @@ def test_arms_of_several_sweeps_are_compared_by_unit(cards: ModuleType, tmp_path
             mean = sum(values) / 2
             low = 0 if arm == "a" else 0.1
             spread = {f"bits_per_unit_{end}": mean for end in ("mean", "low", "high")}
-            table.append(dict(zip(columns, (arm, "x", 2, 4 * mean, low, low, 1000, 10, 5000), strict=True)) | spread)
+            table.append(
+                dict(zip(columns, (arm, "x", 2, 4 * mean, low, low, 1000, 10, 60, 5000), strict=True)) | spread
+            )
         for file, rows in (("results.csv", lines), ("table.csv", table)):
             with (tmp_path / name / file).open("w", newline="", encoding="utf-8") as out:
                 writer = csv.DictWriter(out, list(rows[0]))
@@ -128,6 +141,8 @@ def test_arms_of_several_sweeps_are_compared_by_unit(cards: ModuleType, tmp_path
     assert "samples seen" in head
     assert [line.split(" | ")[3] for line in found] == ["", "+0.600 ± 1.271", "−0.900 ± 1.271"]
     assert found[0].split(" | ")[4] == "the baseline"
+    with pytest.raises(SystemExit, match="one has no baseline in two seeds or more that measured 'y'"):
+        list(cards.units("y", "sample", "one", "two"))
     assert found[1].split(" | ")[5] == "4\N{NO-BREAK SPACE}k"
 
 

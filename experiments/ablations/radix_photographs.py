@@ -28,11 +28,16 @@ SECONDS = 240
 
 
 def config_of(fields: Mapping[str, Modality], folder: str, directory: str, items: int) -> Config:
-    """Pictures alone; `items` of a sequence: those of its pictures, two more for each, and one for the end."""
+    """Pictures alone, with a head of tokens.
+
+    `items` of a sequence: those of its pictures, two more for each picture, and one for the end.
+    """
     config = LOSSLESS.config_of("picture")
     data = dataclasses.replace(config.data, fields=fields, directory=directory, folder=folder)
     batch = dataclasses.replace(config.batch, size=16, sequence_items=items)
-    return dataclasses.replace(config, data=data, batch=batch, eval=dataclasses.replace(config.eval, batch_size=16))
+    model = dataclasses.replace(config.model, head="token")
+    evaluation = dataclasses.replace(config.eval, batch_size=16)
+    return dataclasses.replace(config, data=data, batch=batch, model=model, eval=evaluation)
 
 
 def get_config() -> Config:
@@ -55,9 +60,4 @@ def sweep() -> Sweep:
         product(bases(256), chain(assignments("picture", orders), heads("depth"))),
     )
     question = "Must digits fall on the sub-pixels of a patch?"
-    return Sweep(arms_of(by_token(get_config()), choices), Budget("seconds", SECONDS), question, "base=256", points=4)
-
-
-def by_token(config: Config) -> Config:
-    """With a head of tokens."""
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, head="token"))
+    return Sweep(arms_of(get_config(), choices), Budget("seconds", SECONDS), question, "base=256", points=4)

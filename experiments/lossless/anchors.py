@@ -2,9 +2,10 @@
 
     python experiments/lossless/anchors.py [--run RUN …] [--split test] [--out FILE.csv]
 
-Prints a table, and writes it as CSV. Sub-pixels of crops of 32×32, and of the squares of 64×64 that four crops make up;
-samples; bytes. "After training" is a stream behind a part of the training split that both sides know. A run is measured
-with the tokens around its items: these are the bits that `omnijax compress` writes.
+Prints a table, and writes it as CSV. Pictures are crops of 32×32 pixels, the squares of 64×64 that four crops make up,
+or all of them on one canvas. "After training" is a stream behind a part of the training split that both sides know. In
+a stream and in a run, a text has its end: a byte that no text has, or a token. A run takes as many bits as the payload
+that `omnijax compress` writes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import imagecodecs
 import numpy as np
@@ -28,7 +29,10 @@ import soundfile
 
 import omnijax
 from omnijax.data.manifest import verify
+from omnijax.errors import OmnijaxError
 from omnijax.experiment import load_experiment
+from omnijax.modalities import colours
+from omnijax.modalities.colours import Colours
 from omnijax.source import Source, read
 from omnijax.sweep.anchors import Anchor, Measure
 
@@ -58,8 +62,9 @@ def measured(train: dict[str, list], heldout: dict[str, list]) -> Iterator[Ancho
         yield _anchor("sound", told, best_of(flac(), some), [one.size for one in sounds])
     for field in ("sound", "text"):
         signals = [bytes(one) for one in heldout[field]]
-        stream, before = b"".join(signals), b"".join(bytes(one) for one in train[field])
         sizes = [len(one) for one in signals]
+        end = counting.END if field == "text" else b""  # sounds are of one length
+        stream, before = (b"".join(bytes(one) + end for one in some) for some in (heldout[field], train[field]))
         for family in FAMILIES:
             yield _anchor(field, "each alone", best_of(settings(family), signals, BYTES), sizes)
             yield _anchor(field, "one stream", best_of(settings(family), [stream], BYTES), sizes)
@@ -71,12 +76,12 @@ def measured(train: dict[str, list], heldout: dict[str, list]) -> Iterator[Ancho
 def of_run(path: pathlib.Path, heldout: dict[str, list]) -> Iterator[Anchor]:
     """The exact bits of a run, for each of its fields."""
     trained = omnijax.load(path)
-    known = {name for task in trained.config.batch.tasks for name in task.names}
+    known = {task.names[0] for task in trained.config.batch.tasks if task.weights[0] > 0}
     for field in (name for name in UNITS if name in known):
         records = [{field: _told(field, signal)} for signal in heldout[field]]
         bits = [found[field].bits for found in trained.score_batch(records)]
         sizes = [len(one) if field == "text" else one.size for one in heldout[field]]
-        note = f"{trained.config.train.steps} steps"
+        note = f"after {trained.step} steps"
         yield of_signals(f"omnijax, {path.name}", field, UNITS[field], np.array(bits), np.array(sizes), note)
 
 
@@ -117,12 +122,18 @@ def webp() -> Iterator[Codec]:
 
 
 def jpeg_ls() -> Iterator[Codec]:
-    """JPEG-LS, whose predictor `Picture.residuals` has."""
+    """JPEG-LS, whose predictor `Picture.residuals` has, with each way to write colours."""
+    for name in get_args(Colours):
 
-    def encode(pixels: np.ndarray) -> bytes:
-        return imagecodecs.jpegls_encode(pixels, out=2 * pixels.size + 1024)  # noise takes more than its pixels
+        def encode(pixels: np.ndarray, name: Colours = name) -> bytes:
+            written = pixels if name == "rgb" else colours.written(pixels, name, 256)
+            return imagecodecs.jpegls_encode(written, out=2 * pixels.size + 1024)  # noise takes more than its pixels
 
-    yield Codec("JPEG-LS", "lossless", encode, imagecodecs.jpegls_decode)
+        def decode(data: bytes, name: Colours = name) -> np.ndarray:
+            written = imagecodecs.jpegls_decode(data)
+            return written if name == "rgb" else colours.original(written, name, 256)
+
+        yield Codec("JPEG-LS", name, encode, decode)
 
 
 def jpeg_xl() -> Iterator[Codec]:
@@ -174,10 +185,13 @@ def main() -> None:
     arguments = parser.parse_args()
     source = load_experiment(pathlib.Path(__file__).with_name("experiment.py")).data
     source = dataclasses.replace(source, directory=arguments.directory)
-    verify(source)
-    heldout = signals_of(source, arguments.split)
-    found = [one for run in arguments.run for one in of_run(run, heldout)]
-    found += measured(signals_of(source, "train"), heldout)
+    try:
+        verify(source)
+        heldout = signals_of(source, arguments.split)
+        found = [one for run in arguments.run for one in of_run(run, heldout)]
+        found += measured(signals_of(source, "train"), heldout)
+    except OmnijaxError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
     print_anchors(found, rich.console.Console())
     if arguments.out:
         write_anchors(found, arguments.out)

@@ -1,8 +1,8 @@
 """Models of pictures, sounds and texts that only count: how often each byte came after each context in training.
 
-A byte's probability blends contexts, from the coarsest to the finest. To the counts of a context as many counts as it
-has different bytes are added, in the proportions of the coarser context (Witten and Bell 1991, as in prediction by
-partial matching, method C). So nothing is tuned.
+A byte's probability blends contexts, from the coarsest to the finest. After a context that was seen n times, before d
+different bytes, a byte that came c times has the probability (c + d · p) / (n + d), where p is that after the coarser
+context (Witten and Bell 1991; prediction by partial matching, method C). So nothing is tuned.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from experiments.anchors.per_unit import of_signals
 from omnijax.modalities import colours, predict
 from omnijax.sweep.anchors import Anchor, Measure
 
-VALUES, SILENCE = 256, 128
+VALUES, SILENCE, END = 256, 128, b"\xff"
 ORDERS = 5
 """Bytes of text before the one that is counted."""
 
@@ -48,16 +48,19 @@ def bits(train: Signals, heldout: Signals) -> Float64[np.ndarray, " bytes"]:
     return -np.log2(chance)
 
 
-def _found(keys: Int64[np.ndarray, " keys"], values: Int64[np.ndarray, " keys"], asked: Int64[np.ndarray, " n"]):
+def _found(
+    keys: Int64[np.ndarray, " keys"], values: Int64[np.ndarray, " keys"], asked: Int64[np.ndarray, " n"]
+) -> Int64[np.ndarray, " n"]:
     """The value of each key that is asked for; 0 where it isn't there."""
     place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
     return np.where(keys[place] == asked, values[place], 0)
 
 
 def of_pictures(pictures: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Signals:
-    """Residuals of green, red - green and blue - green; how large those before were, and that of the channel before.
+    """Residuals of green, red - green and blue - green after sizes of earlier residuals.
 
-    Contexts: the channel; and the residuals at the left and above, in sum; and the residual of the channel before.
+    Contexts: the channel; with it, the summed size of four neighbours' residuals in this channel; with both, the size
+    of the residual in the channel before.
     """
     residuals = predict.residuals(colours.written(np.stack(pictures), "green", VALUES), VALUES)
     size = np.abs(residuals.astype(np.int8).astype(np.int64))
@@ -71,7 +74,7 @@ def of_pictures(pictures: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Signals:
 
 
 def of_sounds(sounds: Sequence[UInt8[np.ndarray, " samples"]]) -> Signals:
-    """Second differences; contexts: nothing; how large the last four were, in sum; and the last two themselves."""
+    """Second differences. Contexts: none; the summed size of the last four; with it, the last two themselves."""
     found: list[list[np.ndarray]] = [[], [], [], []]
     for sound in sounds:
         differences = np.diff(sound.astype(np.int64), prepend=[SILENCE, SILENCE], n=2)
@@ -87,9 +90,9 @@ def of_sounds(sounds: Sequence[UInt8[np.ndarray, " samples"]]) -> Signals:
 
 
 def of_texts(texts: Sequence[bytes]) -> Signals:
-    """Bytes; contexts: none, one, … `ORDERS` bytes before, of the same text."""
-    whole = np.frombuffer(b"".join(bytes(ORDERS) + text for text in texts), np.uint8)
-    inside = np.concatenate([np.arange(len(text) + ORDERS) >= ORDERS for text in texts])
+    """Bytes and the end of each text. Contexts: none, one, … `ORDERS` bytes before, of the same text."""
+    whole = np.frombuffer(b"".join(bytes(ORDERS) + text + END for text in texts), np.uint8)
+    inside = np.concatenate([np.arange(ORDERS + len(text) + 1) >= ORDERS for text in texts])
     (places,) = np.nonzero(inside)
     contexts = [np.zeros(len(places), np.int64)]
     for order in range(1, ORDERS + 1):
@@ -115,5 +118,8 @@ def anchors(train: dict[str, list], heldout: dict[str, list], units: dict[str, M
     for field, signals_of in MODELS.items():
         each = bits(signals_of(train[field]), signals_of(heldout[field]))
         sizes = np.array([np.size(one) if field != "text" else len(one) for one in heldout[field]])
-        sums = np.add.reduceat(each, np.cumsum(sizes) - sizes)
-        yield of_signals("counting", field, units[field], sums, sizes, f"counts of the training split: {TOLD[field]}")
+        counted = sizes + (field == "text")  # its end
+        sums = np.add.reduceat(each, np.cumsum(counted) - counted)
+        yield of_signals(
+            "context counts", field, units[field], sums, sizes, f"counts of the training split: {TOLD[field]}"
+        )

@@ -40,8 +40,7 @@ PLASMA = Package("deb", "plasma-workspace-wallpapers", "4:5.27.5-2")
 SONIC_PI = Package("deb", "sonic-pi-samples", "3.2.2~repack-8")
 FORTUNES = {"en": "fortunes"} | {name: f"fortunes-{name}" for name in ("br", "cs", "de", "es", "it", "pl", "ru", "zh")}
 TEXTS = {language: Package("deb", name, "any") for language, name in FORTUNES.items()}
-FIELDS = ("picture", "sound", "text")
-PACKAGES = [MATE, PLASMA, SONIC_PI, *TEXTS.values()]
+PACKAGES = {"picture": [MATE, PLASMA], "sound": [SONIC_PI], "text": [*TEXTS.values()]}
 
 PHOTOGRAPHS = {
     TRAIN: (
@@ -63,7 +62,7 @@ HELD_OUT = {"sound": 10, "text": 100}
 
 
 def make(
-    folder: pathlib.Path, packages: str = "", seed: int = 0, edge: int = EDGE, fields: Collection[str] = FIELDS
+    folder: pathlib.Path, packages: str = "", seed: int = 0, edge: int = EDGE, fields: Collection[str] = tuple(PACKAGES)
 ) -> None:
     """Fills a folder.
 
@@ -77,8 +76,9 @@ def make(
     with rich.progress.Progress() as bars:
         bar = bars.add_task("Packages and files", total=1.0)
         kept = folder.parent / "packages"
-        found = gather(PACKAGES, packages, kept, lambda share: bars.update(bar, completed=share / 2))
-        paths = dict(zip(PACKAGES, found, strict=True))
+        wanted = [package for field, own in PACKAGES.items() if field in fields for package in own]
+        found = gather(wanted, packages, kept, lambda share: bars.update(bar, completed=share / 2))
+        paths = dict(zip(wanted, found, strict=True))
         rows = list(_crops(folder, paths[MATE], paths[PLASMA], seed, edge)) if "picture" in fields else []
         bars.update(bar, completed=0.8)
         rows += _sounds(folder, paths[SONIC_PI]) if "sound" in fields else ()
@@ -173,7 +173,7 @@ def main() -> None:
     edge = f"pixels of a crop: a divisor of {SQUARE}; %(default)s by default"
     parser.add_argument("--edge", type=int, choices=(8, 16, 32, 64), default=EDGE, help=edge)
     parser.add_argument(
-        "--fields", nargs="+", choices=FIELDS, default=FIELDS, help="those that are made, all by default"
+        "--fields", nargs="+", choices=PACKAGES, default=PACKAGES, help="those that are made, all by default"
     )
     where = "where the packages are; by default they are downloaded"
     parser.add_argument("--data.packages", dest="packages", default="", metavar="DIRECTORY", help=where)

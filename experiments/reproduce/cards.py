@@ -33,7 +33,7 @@ from omnijax.sweep.statistics import Interval, interval, paired, quantity, share
 
 ROOM = pathlib.Path(__file__).parent
 RESULTS, FIGURES = ROOM / "results", ROOM / "figures"
-TABLES = ("results.csv", "curves.csv", "table.csv", "directions.csv")
+TABLES = ("results.csv", "curves.csv", "table.csv", "directions.csv", "anchors.csv")
 BLOCK = re.compile(r"(<!-- (?P<kind>[a-z]+) (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 Line = dict[str, str]
 
@@ -142,7 +142,7 @@ def against(arm: str, name: str, form: str, pattern: str) -> Iterator[str]:
 
 
 def units(form: str, unit: str, *names: str) -> Iterator[str]:
-    """The lines of a Markdown table of bits per unit of a signal, which items of any kind have in common."""
+    """The lines of a Markdown table of bits per pixel, sample or byte, which arms with other items have in common."""
     arms = {(name, line["arm"]): line for name in names for line in lines_of(RESULTS / name / "table.csv")}
     arms = {key: line for key, line in arms.items() if line["form"] == form and line["seeds"] != "0"}
     bits: dict[tuple[str, str], dict[int, float]] = {key: {} for key in arms}
@@ -150,17 +150,21 @@ def units(form: str, unit: str, *names: str) -> Iterator[str]:
         for line in lines_of(RESULTS / name / "results.csv"):
             if line["form"] == form:
                 bits[name, line["arm"]][int(line["seed"])] = number(line, "bits_per_unit")
-    first = next(key for key, line in arms.items() if baseline(line))
-    yield f"| sweep | arm | bits per {unit} | difference | verdict | {unit}s seen | steps | parameters |"
-    yield "|---|---|" + "--:|" * 6
+    found = [key for key, line in arms.items() if key[0] == names[0] and baseline(line)]
+    if not found:
+        raise SystemExit(f"cards.py: {names[0]} has no baseline in two seeds or more that measured {form!r}")
+    first = found[0]
+    yield f"| sweep | arm | bits per {unit} | difference | verdict | {unit}s seen | steps | seconds | parameters |"
+    yield "|---|---|" + "--:|" * 7
     for (name, arm), line in arms.items():
         difference = paired(bits[name, arm], bits[first])
         word = SAID.get(verdict(difference), verdict(difference))
         compared = ("", "the baseline") if (name, arm) == first else (told(difference, sign="+"), word)
         per_item = number(line, "bits_mean") / number(line, "bits_per_unit_mean")
         seen = quantity(number(line, "items") * per_item)
-        cells = (told(spread(line, "bits_per_unit")), *compared, seen, COLUMNS["steps"][1](line))
-        yield f"| {name} | {arm} | {' | '.join(cells)} | {COLUMNS['parameters'][1](line)} |"
+        cells = [told(spread(line, "bits_per_unit")), *compared, seen]
+        cells += [COLUMNS[column][1](line) for column in ("steps", "seconds", "parameters")]
+        yield f"| {name} | {arm} | {' | '.join(cells)} |"
 
 
 def anchors(modality: str, file: str = "anchors.csv") -> Iterator[str]:

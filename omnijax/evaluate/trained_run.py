@@ -133,24 +133,24 @@ class TrainedRun:
     def score_batch(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Bits]]:
         """The likelihoods of some records, as `score` gives them, in batches of `eval.batch_size` documents.
 
-        Raises an error as `score`, if one of the records can't be scored.
+        Raises an error as `score` that says the place of a record that can't be scored.
         """
         if not records:
             return []
         found = [dict[str, Bits]() for _ in records]
         corpus = encode_records(self.config, records, fields_of(self.config), self.modalities)
-        for form in forms_of(self.config):
-            places = corpus.having(form.fields)
-            if len(places) and not any(form.shuffled):
-                bits, items = self._bits(form, corpus.documents(places, form.fields))
+        forms = [form for form in forms_of(self.config) if not any(form.shuffled)]
+        having = [corpus.having(form.fields) for form in forms]
+        for place in sorted({*range(len(records))}.difference(*having)):
+            rule, fix = f"the tasks are {'; '.join(self._tasks)}", "give all fields of one of them"
+            raise ConfigError(f"record {place}", sorted(records[place]), rule, fix)
+        for form, places in zip(forms, having, strict=True):
+            if len(places):
+                bits, items = self._bits(form, corpus.documents(places, form.fields), places)
                 for row, place in enumerate(places.tolist()):
                     for number in np.flatnonzero(form.learned).tolist():
                         new = Bits(float(bits[row, number]), int(items[row, number]))
                         found[place].setdefault(form.name(number), new)
-        for record, bits_of in zip(records, found, strict=True):
-            if not bits_of:
-                rule, fix = f"the tasks are {'; '.join(self._tasks)}", "give all fields of one of them"
-                raise ConfigError("record", sorted(record), rule, fix)
         return found
 
     def rank(self, given: Mapping[str, Any], among: Sequence[Any], to: str | None = None) -> list[Ranked]:
@@ -171,7 +171,7 @@ class TrainedRun:
         form = form._replace(learned=(*[False] * number, True))  # no other field is measured
         repeated = {name: self.encode(name, [given[name]]) * len(among) for name in form.fields[:-1]}
         items = {**repeated, form.fields[-1]: self.encode(form.fields[-1], among)}
-        bits = self._bits(form, documents_of(self.config, items))[0][:, number]
+        bits = self._bits(form, documents_of(self.config, items), np.arange(len(among)))[0][:, number]
         shares = np.exp2(bits.min() - bits)
         order = np.argsort(bits, kind="stable")
         return [Ranked(among[place], float(bits[place]), float(shares[place] / shares.sum())) for place in order]
@@ -203,11 +203,15 @@ class TrainedRun:
         rule = f"the run goes {ways}" if sampled else f"the tasks are {ways}"
         raise ConfigError("--to", to, rule, f"give other fields than {', '.join(given) or 'none'}")
 
-    def _bits(self, form: Form, documents: Documents) -> tuple[np.ndarray, np.ndarray]:
-        """Bits of each field of some documents, the tokens around its items included, and number of its items."""
+    def _bits(self, form: Form, documents: Documents, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bits of each field of some documents, the tokens around its items included, and number of its items.
+
+        An error names the place of a document.
+        """
         model, params = self.generator.model, self.generator.params
         sums = document_sums(self.config, model, params, documents, form, TOTAL)
         if not sums["accepted"].all():
             rule = "the grammar of the run doesn't accept it: its modalities say how many items a field has"
-            raise DataError("record", int(np.argmin(sums["accepted"])), rule, "give a signal within its limits")
+            place = int(places[np.argmin(sums["accepted"])])
+            raise DataError("record", place, rule, "give a signal within its limits")
         return sums["renormalised"].astype(np.float64) + sums["structure"], sums["items"]

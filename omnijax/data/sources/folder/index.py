@@ -25,7 +25,7 @@ import math
 import os
 import pathlib
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from etils import epy
@@ -62,11 +62,18 @@ class Entry:
         key: unique in the folder, and the same when files are added.
         files: path of the file of each field, relative to the folder, with `/`.
         texts: text of each field that isn't in a file.
+        row: place of a record that is a row of texts, such as `metadata.csv:17`.
     """
 
     key: str
     files: Mapping[str, str]
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    row: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The name of the record in messages."""
+        return self.row or self.key
 
     def may_lack(self, field: str) -> bool:
         """Whether the file of a field has another field, too, so that it needn't have this one: the sound of a film."""
@@ -280,6 +287,9 @@ def _by_table(folder: pathlib.Path, table: str, names: Sequence[str], problems: 
     there, named, kinds, entries = set(names), dict[str, str](), dict[str, type[Modality]](), []
     text = next(first for first, *_ in FROM_FILES if first.general)
     of_texts, copies = not any(map(_names_files, itertools.chain(*rows))), collections.Counter[str]()
+    if of_texts and (beside := next(filter(kinds_of, names), None)):
+        rule = f"no column of {table} names files, and there are some, such as {beside}"
+        raise ConfigError("folder", str(folder), rule, f"add a column {FILE} or NAME_{FILE}, or move the table")
     for number, row in enumerate(rows, 1):
         files, texts, missing = dict[str, str](), dict[str, str](), ""
         for column, value in row.items():
@@ -304,9 +314,12 @@ def _by_table(folder: pathlib.Path, table: str, names: Sequence[str], problems: 
             problems.append(Problem(f"{table}:{number}", missing or empty))
             continue
         named |= dict.fromkeys(files.values(), f"{table}:{number}")
-        key = min(files.values(), default="") or hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+        if files:
+            entries.append(Entry(min(files.values()), files, texts))
+            continue
+        key = digest_of(texts, texts.keys() - {SPLIT})
         copies[key] += 1
-        entries.append(Entry(key if copies[key] == 1 else f"{key} ({copies[key]})", files, texts))
+        entries.append(Entry(f"{key}-{copies[key]}", files, texts, f"{table}:{number}"))
     unnamed = sorted(there - set(named))
     if any(name.rpartition(".")[0] in {key.rpartition(".")[0] for key in named} for name in unnamed):
         rule = f"{table} names files that have sidecars, too, such as {unnamed[0]}"
@@ -319,6 +332,12 @@ def _by_table(folder: pathlib.Path, table: str, names: Sequence[str], problems: 
     else:
         splits = ()
     return Index(sorted(entries, key=lambda entry: entry.key), kinds, label, problems, splits=splits)
+
+
+def digest_of(texts: Mapping[str, str], fields: Collection[str]) -> str:
+    """SHA-256 of the texts of some fields, in any order."""
+    chosen = {field: texts[field] for field in sorted(fields) if field in texts}
+    return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
 
 
 def _names_files(column: str) -> bool:

@@ -99,7 +99,7 @@ class Folder(Source):
         # What was mended or removed since is no problem any more.
         tried = {key: (reason, stamp) for shard in shards for key, reason, stamp in shard["bad"] if key in left}
         bad = [key for key, (_, stamp) in tried.items() if stamp == _stamp(self, left[key])]
-        problems = [*found.problems, *(Problem(key, tried[key][0]) for key in bad)]
+        problems = [*found.problems, *(Problem(left[key].shown, tried[key][0]) for key in bad)]
         return [entry for key, entry in left.items() if key not in bad], problems
 
     def grown(self) -> bool:
@@ -188,14 +188,13 @@ def read_entry(source: Folder, entry: Entry) -> tuple[list[bytes], str, str]:
     """The signals of a record in MessagePack, its group, and its class; several records where it is cut into windows.
 
     All windows have the texts and pictures of the record, and are one group. Records with the same picture, sound, or
-    whatever comes first, are one group, and so are equal rows of texts, unless the source names a field. With
-    `own_splits`, the group is the split.
+    whatever comes first, are one group, and so are rows of texts that are equal but for the class, unless the source
+    names a field. With `own_splits`, the group is the split.
     Raises a `DataError` if a file can't be read.
     """
     signals: dict[str, Any] = {}
     cut: dict[str, list[Any]] = {}
-    row = json.dumps(entry.texts, sort_keys=True).encode()
-    digests = {} if entry.files else {True: hashlib.sha256(row).hexdigest()}
+    digests = {} if entry.files else {True: index.digest_of(entry.texts, source.fields.keys() - {source.label})}
     for field, modality in source.fields.items():
         if field in entry.files:
             with index.opened(as_path(source.folder), entry.files[field]) as stream:
@@ -222,7 +221,7 @@ def read_entry(source: Folder, entry: Entry) -> tuple[list[bytes], str, str]:
         raise DataError("record", "file", f"it has none of the fields {', '.join(source.fields)}", "add one")
     for name in filter(None, (source.label, source.group)):
         if name not in signals:
-            raise DataError(name, entry.key, "each record has its class and its group", "add it")
+            raise DataError(name, entry.shown, "each record has its class and its group", "add it")
     if source.own_splits and entry.texts.get(SPLIT) not in source.own_splits:
         rule = f"each record has its split in the table's column {SPLIT!r}: {', '.join(source.own_splits)}"
         raise DataError(SPLIT, entry.texts.get(SPLIT), rule, "mend the table, or data.own_splits")
