@@ -22,7 +22,7 @@ def get_config():
 
 
 def sweep():
-    """Each way alone, beside the usual ones."""
+    """Each change alone, compared with the default way to write items."""
     ways = chain(
         knob("writing.layout", "grouped", "inline", name="layout"),
         knob("writing.width", "minimal", name="width"),

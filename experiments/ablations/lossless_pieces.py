@@ -21,7 +21,7 @@ TEXTS = run_file(pathlib.Path(__file__).with_name("lossless_texts.py"))
 
 
 def get_config() -> Config:
-    """The texts alone, as 4,096 pieces; items stand in their order."""
+    """The texts alone, as 4,096 pieces and single bytes, in the order of the text."""
     config = TEXTS.get_config()
     fields = {**config.data.fields, "text": TextPieces(most=256, pieces=4096, tokens=2)}
     data = dataclasses.replace(config.data, fields=fields, directory="data/lossless-pieces")

@@ -7,8 +7,9 @@ Command    omnijax sweep experiments/ablations/lossless_sounds.py --workers 2
 Data       the sounds of experiments/lossless/make_files.py
 Hardware   2 CPU cores (x86-64), one for each arm
 Time       41 minutes for three seeds, beside other programs
-Result     Bits per sample: depth head 2.27 ± 0.09, token head 2.41 ± 0.08 (173 steps; the depth head takes 722), base 16
-           2.31 ± 0.08. FLAC in one stream 2.52, context counts 2.53, all on validation. Samples as they are: not yet.
+Result     Bits per sample: depth head 2.27 ± 0.09, token head 2.41 ± 0.08 (173 steps; the depth head takes 722),
+           base 16 2.31 ± 0.08. FLAC in one stream 2.52, context counts 2.53, all on validation. Samples as they are:
+           not measured yet.
            Card: experiments/reproduce/lossless.md
 """
 

@@ -1,4 +1,4 @@
-"""Lossless texts: bytes, each a token of its own.
+"""Lossless texts: each byte is one token.
 
 Question   How many bits does a byte of text in nine languages need, and does a depth head cost anything where it isn't
            needed?

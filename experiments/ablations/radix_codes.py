@@ -1,4 +1,4 @@
-"""Radix on codes: digits that fall on the coefficients of a patch, and digits that cut them.
+"""Radix on codes: bases whose digits are whole coefficients of a patch, and bases whose digits cut them.
 
 Question   Patches of 8×8 pixels are codes of 16 coefficients with 16 levels each, below 2^64. Must digits fall on
            coefficients?
@@ -29,7 +29,7 @@ def get_config() -> Config:
 
 
 def sweep() -> Sweep:
-    """Four bases; coefficients in a shuffled order; bits in a shuffled order; a depth head."""
+    """Arms: four bases, a shuffled order of coefficients, a shuffled order of bits, and a depth head."""
     shuffled = PHOTOGRAPHS.shuffled
     orders = {"shuffled_coefficients": shuffled(16, 16), "shuffled_bits": shuffled(2, 64)}
     choices = chain(

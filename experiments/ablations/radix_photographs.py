@@ -1,4 +1,4 @@
-"""Radix on photographs: digits that fall on sub-pixels, and digits that cut them.
+"""Radix on photographs: digits that are whole sub-pixels, and digits that cut them.
 
 Question   Patches of 2×2 RGB pixels are fragments below 2^96. Must digits fall on sub-pixels?
 Command    python experiments/lossless/make_files.py data/lossless-16.files --edge 16 --fields picture text
@@ -53,7 +53,7 @@ def shuffled(side: int, count: int) -> Transposed:
 
 
 def sweep() -> Sweep:
-    """Four bases; sub-pixels in a shuffled order; bits in a shuffled order; a depth head."""
+    """Arms: four bases, a shuffled order of sub-pixels, a shuffled order of bits, and a depth head."""
     orders = {"shuffled_subpixels": shuffled(256, 12), "shuffled_bits": shuffled(2, 96)}
     choices = chain(
         bases(16, 64, 256, 4096),

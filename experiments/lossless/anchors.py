@@ -122,7 +122,7 @@ def webp() -> Iterator[Codec]:
 
 
 def jpeg_ls() -> Iterator[Codec]:
-    """JPEG-LS, whose predictor `Picture.residuals` has, with each way to write colours."""
+    """JPEG-LS with each colour transform. `Picture.residuals` uses the same predictor."""
     for name in get_args(Colours):
 
         def encode(pixels: np.ndarray, name: Colours = name) -> bytes:

@@ -35,7 +35,7 @@ class Signals(NamedTuple):
 
 
 def bits(train: Signals, heldout: Signals) -> Float64[np.ndarray, " bytes"]:
-    """Bits of each held-out byte, with the counts of the training bytes."""
+    """The bits of each held-out byte, float64[bytes], by the counts of the training bytes."""
     chance = np.full(len(heldout.values), 1 / VALUES)
     for known, asked in zip(train.contexts, heldout.contexts, strict=True):
         pairs, counts = np.unique(known * VALUES + train.values, return_counts=True)
@@ -90,7 +90,7 @@ def of_sounds(sounds: Sequence[UInt8[np.ndarray, " samples"]]) -> Signals:
 
 
 def of_texts(texts: Sequence[bytes]) -> Signals:
-    """Bytes and the end of each text. Contexts: none, one, … `ORDERS` bytes before, of the same text."""
+    """The bytes of each text, and its end. Contexts of a byte: the last 0, 1, … `ORDERS` bytes of the same text."""
     whole = np.frombuffer(b"".join(bytes(ORDERS) + text + END for text in texts), np.uint8)
     inside = np.concatenate([np.arange(ORDERS + len(text) + 1) >= ORDERS for text in texts])
     (places,) = np.nonzero(inside)

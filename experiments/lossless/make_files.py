@@ -52,7 +52,7 @@ PHOTOGRAPHS = {
 }
 """Names of the wallpapers that are photographs, by split. The other wallpapers are drawings, and aren't used."""
 EDGE, SQUARE = 32, 64
-"""Pixels of a crop, unless another edge is asked for, and of the squares that validation and test are cut from."""
+"""Edges in pixels: of a crop by default, and of the squares that are cut into crops for validation and test."""
 CROPS, SQUARES = 800, 24
 """Crops of `EDGE` of each photograph for training; squares of each one for validation and test."""
 RATE_HZ, SAMPLES = 16_000, 1024

@@ -1,4 +1,4 @@
-"""The digits of fragments in another order: an ablation of which digit comes first, and of what a digit falls on."""
+"""The digits of ids in another order, to test how much the order and the borders of digits matter."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Entry:
 
     @property
     def shown(self) -> str:
-        """The name of the record in messages."""
+        """How messages name the record: by its row of the table, or by its key."""
         return self.row or self.key
 
     def may_lack(self, field: str) -> bool:
