@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import pathlib
@@ -13,6 +14,7 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from sampling import untrained
 
 from omnijax.experiment import load_experiment
 from omnijax.modalities import colours, predict
@@ -134,6 +136,28 @@ def test_contexts_know_nothing_of_what_comes_later(counting: ModuleType, seed: i
             counting.MODELS[field]([signal]).contexts, counting.MODELS[field]([again]).contexts, strict=True
         ):
             assert (one[: place + 1] == two[: place + 1]).all()
+
+
+def test_a_run_is_measured_on_its_own_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bits of each signal alone, with its end, for each sub-pixel, sample or byte."""
+    sys.path.insert(0, str(EXPERIMENTS.parent))
+    from experiments.lossless import anchors
+
+    config = load_experiment(LOSSLESS / "experiment.py")
+    model = dataclasses.replace(config.model, depth=1, width=16, heads=2, kv_heads=1, head_size=8, mlp_width=16)
+    batch = dataclasses.replace(config.batch, tasks=config.batch.tasks[1:])
+    run = untrained(dataclasses.replace(config, model=model, batch=batch))
+    monkeypatch.setattr(anchors.omnijax, "load", lambda path: run)
+    random = np.random.default_rng(0)
+    sounds = [random.integers(0, 256, 1024).astype(np.uint8) for _ in range(2)]
+    texts = [b"one two", "\u00e9\U0001f993".encode(), b"three"]
+    found = {one.modality: one for one in anchors.of_run(pathlib.Path("runs/it"), {"sound": sounds, "text": texts})}
+    assert list(found) == ["sound", "text"]
+    assert {one.name for one in found.values()} == {"omnijax, it"}
+    records = {"sound": [{"sound": one[:, None]} for one in sounds], "text": [{"text": one.decode()} for one in texts]}
+    for field, size in (("sound", 2048), ("text", 7 + 6 + 5)):
+        bits = sum(run.score(record)[field].bits for record in records[field])
+        assert found[field].value == pytest.approx(bits / size, rel=1e-4)
 
 
 def test_a_sequence_holds_a_picture_or_a_sound() -> None:

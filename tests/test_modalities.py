@@ -68,6 +68,11 @@ def test_a_text_that_is_not_unicode_is_refused() -> None:
         Text().read(io.BytesIO(b"\xff"))
 
 
+def test_a_text_has_room_for_a_byte() -> None:
+    with pytest.raises(errors.ConfigError, match="data.fields.name.most = 0: must be in 1"):
+        Text(most=0).check("data.fields.name")
+
+
 # ---------------------------------------------------------------------- pictures
 
 

@@ -38,4 +38,4 @@ def sweep() -> Sweep:
     )
     question = "Must digits fall on the coefficients of a patch?"
     budget = Budget("seconds", PHOTOGRAPHS.SECONDS)
-    return Sweep(arms_of(get_config(), choices), budget, question, "base=16", points=4)
+    return Sweep(arms_of(get_config(), choices), budget, question, "base=16", points=2)

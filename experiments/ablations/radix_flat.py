@@ -32,4 +32,4 @@ def sweep() -> Sweep:
     choices = chain(flat(), bases(16, 64, 256, 4096), product(bases(16), heads("depth")))
     question = "Do digits reach the bits of a flat softmax over codes of 16 bits?"
     budget = Budget("seconds", PHOTOGRAPHS.SECONDS)
-    return Sweep(arms_of(get_config(), choices), budget, question, "flat", points=4)
+    return Sweep(arms_of(get_config(), choices), budget, question, "flat", points=2)

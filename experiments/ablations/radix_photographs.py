@@ -24,7 +24,7 @@ from omnijax.sweep.sweep import Budget, Sweep
 from omnijax.vocab import Transposed
 
 LOSSLESS = run_file(pathlib.Path(__file__).parents[1] / "lossless" / "experiment.py")
-SECONDS = 240
+SECONDS = 180
 
 
 def config_of(fields: Mapping[str, Modality], folder: str, directory: str, items: int) -> Config:
@@ -34,7 +34,7 @@ def config_of(fields: Mapping[str, Modality], folder: str, directory: str, items
     """
     config = LOSSLESS.config_of("picture")
     data = dataclasses.replace(config.data, fields=fields, directory=directory, folder=folder)
-    batch = dataclasses.replace(config.batch, size=16, sequence_items=items)
+    batch = dataclasses.replace(config.batch, sequence_items=items)
     model = dataclasses.replace(config.model, head="token")
     evaluation = dataclasses.replace(config.eval, batch_size=16)
     return dataclasses.replace(config, data=data, batch=batch, model=model, eval=evaluation)
@@ -60,4 +60,4 @@ def sweep() -> Sweep:
         product(bases(256), chain(assignments("picture", orders), heads("depth"))),
     )
     question = "Must digits fall on the sub-pixels of a patch?"
-    return Sweep(arms_of(get_config(), choices), Budget("seconds", SECONDS), question, "base=256", points=4)
+    return Sweep(arms_of(get_config(), choices), Budget("seconds", SECONDS), question, "base=256", points=2)

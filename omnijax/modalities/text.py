@@ -34,8 +34,8 @@ class Text(Modality):
         return ((self.least, self.most),)
 
     def check(self, field: str) -> None:
-        """Raises a `ConfigError` unless 0 ≤ least ≤ most."""
-        self.check_bounds(field, least=(0, self.most))
+        """Raises a `ConfigError` unless 0 ≤ least ≤ most and 1 ≤ most ≤ 2²⁸."""
+        self.check_bounds(field, most=(1, 2**28), least=(0, self.most))
 
     def encode(self, signals: Sequence[str | bytes]) -> Items:
         """Bytes of each text; raises a `DataError` for a signal that is no text."""
