@@ -3,11 +3,12 @@
 Question   Patches of 2×2 RGB pixels are fragments below 2^96. Must digits fall on sub-pixels?
 Command    python experiments/lossless/make_files.py data/lossless-16.files --edge 16 --fields picture text
            omnijax sweep experiments/ablations/radix_photographs.py --workers 2
-           and the same with --budget items=500000 --only 'base=*[46]'
 Data       crops of 16×16 pixels of the photographs of experiments/lossless/make_files.py
 Hardware   2 CPU cores (x86-64), one for each arm
-Time       not measured yet
-Result     not measured yet
+Time       69 minutes for three seeds, beside other programs
+Result     Bits per sub-pixel at equal seconds: base 256 2.17 ± 0.07, base 4096 2.18 ± 0.07; after fewer items base 64
+           2.58 ± 0.18 and base 16 2.84 ± 0.02; shuffled sub-pixels 2.17 ± 0.01, shuffled bits 4.39 ± 0.03; a depth
+           head 2.02 ± 0.02; all on validation. Card: experiments/reproduce/radix_real.md
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ import numpy as np
 
 from omnijax.config import Config
 from omnijax.config.experiment_file import run_file
-from omnijax.modalities import Modality, Picture
+from omnijax.modalities import Modality
 from omnijax.sweep.arms import arms_of, assignments, bases, chain, heads, product
 from omnijax.sweep.sweep import Budget, Sweep
 from omnijax.vocab import Transposed
@@ -41,8 +42,9 @@ def config_of(fields: Mapping[str, Modality], folder: str, directory: str, items
 
 
 def get_config() -> Config:
-    """Sub-pixels as they are, base 256: a digit is a sub-pixel."""
-    fields = {"picture": Picture(height=16, width=16, channels=3), "text": LOSSLESS.FIELDS["text"]}
+    """Base 256: a digit is a sub-pixel, written as in `lossless/`."""
+    picture = dataclasses.replace(LOSSLESS.FIELDS["picture"], height=16, width=16)
+    fields = {"picture": picture, "text": LOSSLESS.FIELDS["text"]}
     return config_of(fields, "data/lossless-16.files", "data/lossless-16", 67)
 
 
@@ -60,4 +62,4 @@ def sweep() -> Sweep:
         product(bases(256), chain(assignments("picture", orders), heads("depth"))),
     )
     question = "Must digits fall on the sub-pixels of a patch?"
-    return Sweep(arms_of(get_config(), choices), Budget("seconds", SECONDS), question, "base=256", points=2)
+    return Sweep(arms_of(get_config(), choices), Budget("seconds", SECONDS), question, "base=256", points=1)
