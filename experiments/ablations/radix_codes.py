@@ -3,11 +3,12 @@
 Question   Patches of 8×8 pixels are codes of 16 coefficients with 16 levels each, below 2^64. Must digits fall on
            coefficients?
 Command    omnijax sweep experiments/ablations/radix_codes.py --workers 2
-           and the same with --budget items=500000 --only 'base=*[46]'
 Data       the photographs of experiments/lossless/make_files.py, coded as the pictures of experiments/things/ are
 Hardware   2 CPU cores (x86-64), one for each arm
-Time       not measured yet
-Result     not measured yet
+Time       61 minutes for three seeds, beside other programs
+Result     Bits per item at equal seconds: base 16, a digit for each coefficient, 37.1 ± 1.0; base 64 38.1 ± 2.2, base
+           256 37.6 ± 1.9, base 4096 41.2 ± 0.4; shuffled coefficients 37.1 ± 0.5, shuffled bits 60.5 ± 5.5; a depth
+           head 34.7 ± 0.4; all on validation. Card: experiments/reproduce/radix_real.md
 """
 
 import pathlib
