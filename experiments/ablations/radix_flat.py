@@ -21,7 +21,7 @@ PHOTOGRAPHS = run_file(pathlib.Path(__file__).with_name("radix_photographs.py"))
 
 
 def get_config() -> Config:
-    """Base 16: a digit is a coefficient. Three pictures in a sequence."""
+    """Base 16: each digit is a coefficient. A sequence holds two pictures."""
     picture = PatchCodes(height=16, width=16, patch=4, code=(16,) * 4)
     fields = {"picture": picture, "text": PHOTOGRAPHS.LOSSLESS.FIELDS["text"]}
     return PHOTOGRAPHS.config_of(fields, "data/lossless-16.files", "data/lossless-16-codes", 55)

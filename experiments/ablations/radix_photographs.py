@@ -1,4 +1,4 @@
-"""Radix on photographs: digits that are whole sub-pixels, and digits that cut them.
+"""Radix on photographs: must a digit be a whole sub-pixel?
 
 Question   Patches of 2×2 RGB pixels are fragments below 2^96. Must digits fall on sub-pixels?
 Command    python experiments/lossless/make_files.py data/lossless-16.files --edge 16 --fields picture text
@@ -29,10 +29,7 @@ SECONDS = 180
 
 
 def config_of(fields: Mapping[str, Modality], folder: str, directory: str, items: int) -> Config:
-    """Pictures alone, with a head of tokens.
-
-    `items` of a sequence: those of its pictures, two more for each picture, and one for the end.
-    """
+    """The configuration for pictures alone, with a token head; `items` is `batch.sequence_items`."""
     config = LOSSLESS.config_of("picture")
     data = dataclasses.replace(config.data, fields=fields, directory=directory, folder=folder)
     batch = dataclasses.replace(config.batch, sequence_items=items)
@@ -42,20 +39,20 @@ def config_of(fields: Mapping[str, Modality], folder: str, directory: str, items
 
 
 def get_config() -> Config:
-    """Base 256: a digit is a sub-pixel, written as in `lossless/`."""
+    """Base 256: each digit is a sub-pixel. Pixels are written as in `lossless/`."""
     picture = dataclasses.replace(LOSSLESS.FIELDS["picture"], height=16, width=16)
     fields = {"picture": picture, "text": LOSSLESS.FIELDS["text"]}
     return config_of(fields, "data/lossless-16.files", "data/lossless-16", 67)
 
 
 def shuffled(side: int, count: int) -> Transposed:
-    """The same order of the digits of every fragment, drawn once."""
+    """One random order of the digits, the same for all fragments."""
     axes = np.random.default_rng(count).permutation(count)
     return Transposed(sides=(side,) * count, axes=tuple(axes.tolist()))
 
 
 def sweep() -> Sweep:
-    """Arms: four bases, a shuffled order of sub-pixels, a shuffled order of bits, and a depth head."""
+    """Four bases with a token head; base 256 with shuffled sub-pixels, with shuffled bits, and with a depth head."""
     orders = {"shuffled_subpixels": shuffled(256, 12), "shuffled_bits": shuffled(2, 96)}
     choices = chain(
         bases(16, 64, 256, 4096),

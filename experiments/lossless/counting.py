@@ -35,7 +35,7 @@ class Signals(NamedTuple):
 
 
 def bits(train: Signals, heldout: Signals) -> Float64[np.ndarray, " bytes"]:
-    """The bits of each held-out byte, float64[bytes], by the counts of the training bytes."""
+    """Bits that each held-out byte takes, float64[bytes], with probabilities from the counts of the training bytes."""
     chance = np.full(len(heldout.values), 1 / VALUES)
     for known, asked in zip(train.contexts, heldout.contexts, strict=True):
         pairs, counts = np.unique(known * VALUES + train.values, return_counts=True)
@@ -57,7 +57,7 @@ def _found(
 
 
 def of_pictures(pictures: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Signals:
-    """Residuals of green, red - green and blue - green after sizes of earlier residuals.
+    """Residuals of green, red - green and blue - green, in the contexts of residuals that were coded before.
 
     Contexts: the channel; with it, the summed size of four neighbours' residuals in this channel; with both, the size
     of the residual in the channel before.
